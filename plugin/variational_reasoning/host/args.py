@@ -1,0 +1,252 @@
+"""Our YAML keys, and every check that can be made before a tokenizer, a model or a data set is loaded.
+
+All faults of a YAML are collected and raised together; each says what is wrong, with which value, and where to change it.
+"""
+
+import difflib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from variational_reasoning.host import formats
+from variational_reasoning.method.prompts import PROMPT_KINDS, ChatFormat, load_chat_format
+
+OVERLONG_POLICIES = ("drop", "truncate", "error")
+
+
+@dataclass
+class VariationalArguments:
+    """The keys under `### variational` in a training YAML."""
+
+    constant_loss_normalizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Switches weighted Dr. SFT on. C in target tokens per row, or `auto`: "
+            "mean weight x mean target tokens of the training set."
+        },
+    )
+    prompt_kind: str | None = field(
+        default=None,
+        metadata={"help": f"What the rows of our data formats are rendered as, or were: one of {', '.join(PROMPT_KINDS)}."},
+    )
+    chat_format: str | None = field(
+        default=None,
+        metadata={"help": "How our data formats write turns: chatml, llama3, or a .json file."},
+    )
+    overlong: str = field(
+        default="drop",
+        metadata={"help": f"Rows of our data formats longer than cutoff_len: one of {', '.join(OVERLONG_POLICIES)}."},
+    )
+
+
+@dataclass
+class VariationalConfig:
+    """The checked keys, as the host's argument objects carry them in the attribute `variational`."""
+
+    constant: float | str | None
+    prompt_kind: str | None
+    chat_format: ChatFormat | None
+    overlong: str
+    resolved: dict[str, Any]
+    """The whole YAML with overrides, for the record beside the model."""
+
+
+OUR_KEYS = tuple(f.name for f in fields(VariationalArguments))
+
+
+def split_arguments(raw: dict[str, Any] | list[str], host_keys: set[str]) -> tuple[dict[str, Any], Any, list[str]]:
+    """Separate our keys from the host's.
+
+    Args:
+        raw: the host's arguments, a mapping (YAML) or command-line words.
+        host_keys: names that the host knows, so that a misspelt key of ours can be told from one of the host's.
+
+    Returns: (our keys, the rest in the form it came in, faults). A key that nobody knows but resembles one of ours is a
+        fault and is left out of the rest, so that the host does not stop before the other faults are found.
+    """
+    if isinstance(raw, dict):
+        ours = {key: value for key, value in raw.items() if key in OUR_KEYS}
+        rest, faults = {}, []
+        for key, value in raw.items():
+            near = difflib.get_close_matches(key, OUR_KEYS, n=1, cutoff=0.75)
+            if key not in OUR_KEYS and key not in host_keys and near:
+                faults.append(f"unknown key `{key}`; did you mean `{near[0]}`?")
+            elif key not in OUR_KEYS:
+                rest[key] = value
+        return ours, rest, faults
+    ours, rest, words = {}, [], iter(raw)
+    for word in words:
+        name, equals, value = word.removeprefix("--").replace("-", "_").partition("=")
+        if word.startswith("--") and name in OUR_KEYS:
+            ours[name] = word.partition("=")[2] if equals else next(words, "")
+        else:
+            rest.append(word)
+    return ours, rest, []
+
+
+def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
+    """Name -> formatting of the data sets that `dataset_info.json` knows; unknown names are left out."""
+    info, _ = _read_dataset_info(dataset_dir)
+    return {name: info[name].get("formatting", "alpaca") for name in dataset_names if name in info}
+
+
+def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
+    """Whether a YAML, or words of a command line, set one of our keys or name a data set in one of our formats.
+
+    Needs nothing of the host, so that it can also judge for a host that does not fit.
+    """
+    if isinstance(raw, list):
+        words = [word.removeprefix("--") for word in raw if word.startswith("--")]
+        values = {word.partition("=")[0]: raw[raw.index(f"--{word}") + 1 : raw.index(f"--{word}") + 2] for word in words}
+        raw = {key: (value[0] if value else "") for key, value in values.items()}
+    if any(key in raw for key in OUR_KEYS):
+        return True
+    names = [*_names(raw.get("dataset")), *_names(raw.get("eval_dataset"))]
+    return any(f in formats.FORMATS for f in data_formats(names, raw.get("dataset_dir", "data")).values())
+
+
+def check(ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args):
+    """Check our keys against each other and against the host's arguments.
+
+    Args:
+        ours: our keys as the YAML gives them. faults: faults found so far.
+        model_args, data_args, training_args, finetuning_args: the host's parsed arguments.
+
+    Returns: VariationalConfig, without `resolved`.
+    Raises: ValueError with all faults, one per line.
+    """
+    faults = list(faults)
+    constant = _check_constant(ours.get("constant_loss_normalizer"), faults)
+    prompt_kind, overlong = ours.get("prompt_kind"), ours.get("overlong", "drop")
+    if prompt_kind is not None and prompt_kind not in PROMPT_KINDS:
+        faults.append(f"prompt_kind: {prompt_kind!r} is not one of {', '.join(PROMPT_KINDS)}")
+    if overlong not in OVERLONG_POLICIES:
+        faults.append(f"overlong: {overlong!r} is not one of {', '.join(OVERLONG_POLICIES)}")
+    chat_format = None
+    if "chat_format" in ours:
+        try:
+            chat_format = load_chat_format(str(ours["chat_format"]))
+        except ValueError as error:
+            faults.append(str(error))
+    used = _check_datasets(ours, chat_format, data_args, faults)
+    _check_host_flags(constant, used, model_args, data_args, training_args, finetuning_args, faults)
+    _check_model_path(model_args.model_name_or_path, faults)
+    if faults:
+        listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
+        raise ValueError(f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}")
+    return VariationalConfig(constant, prompt_kind, chat_format, overlong, resolved={})
+
+
+def _names(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
+
+
+def _read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
+    """(contents, where) of the dataset_info.json in force; empty for the hub-only mode and for a remote file."""
+    if isinstance(dataset_dir, dict):
+        return dataset_dir, "dataset_dir"
+    path = Path(str(dataset_dir)) / "dataset_info.json"
+    if not path.is_file():
+        return {}, str(path)
+    return json.loads(path.read_text(encoding="utf-8")), str(path)
+
+
+def _check_constant(value: Any, faults: list[str]) -> float | str | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not (number > 0 and math.isfinite(number)):
+        faults.append(
+            f"constant_loss_normalizer: {value!r} is neither `auto` nor a number above zero "
+            "(target tokens per row; `python scripts/compute_normalizer.py TRAIN.yaml` prints it)"
+        )
+    return number
+
+
+def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]) -> set[str]:
+    """Returns the formats in use, ours and the host's."""
+    names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
+    info, where = _read_dataset_info(data_args.dataset_dir)
+    local = isinstance(data_args.dataset_dir, dict) or not re.match(r"ONLINE$|REMOTE:", str(data_args.dataset_dir))
+    if local and names and not info:
+        faults.append(f"dataset_dir: {where} does not exist or is empty; set `dataset_dir` to the folder that holds it")
+    for name in names if local and info else []:
+        if name not in info:
+            near = difflib.get_close_matches(name, info, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(info)) or 'nothing'}"
+            faults.append(f"dataset: {name!r} is not in {where}; {hint}")
+    used = {info[name].get("formatting", "alpaca") for name in names if name in info}
+    our_formats = used & set(formats.FORMATS)
+    for key in ("prompt_kind", "chat_format", "overlong"):
+        if key in ours and not our_formats and not faults:
+            faults.append(f"{key}: has no effect, because no data set of this run is {' or '.join(formats.FORMATS)}")
+    if our_formats and "chat_format" not in ours:
+        faults.append("chat_format: is missing; data sets in our formats need it (chatml, llama3, or a .json file)")
+    if "reasoning" in our_formats and "prompt_kind" not in ours:
+        faults.append(f"prompt_kind: is missing; `reasoning` rows are rendered as one of {', '.join(PROMPT_KINDS)}")
+    if our_formats and our_formats == used and data_args.template not in (None, "empty"):
+        faults.append(
+            f"template: {data_args.template!r} would wrap texts that `chat_format` already renders; "
+            "remove the key (it only serves data sets in the host's own formats)"
+        )
+    for name in names:
+        if name in info and info[name].get("formatting") in formats.FORMATS:
+            faults += formats.check_source(name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), chat_format)
+    return used
+
+
+def _check_host_flags(constant, used, model_args, data_args, training_args, finetuning_args, faults: list[str]) -> None:
+    """Whatever of the host would bypass our loss or our formats is refused by name, never ignored."""
+    key = "constant_loss_normalizer" if constant is not None else "the formats weighted_sft and reasoning"
+    if finetuning_args.stage != "sft":
+        faults.append(f"stage: {finetuning_args.stage!r} does not fit {key}; only `sft` does")
+    refused = {
+        "USE_MCA=1 (Megatron)": finetuning_args.use_mca or os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y"),
+        "use_kt (KTransformers)": model_args.use_kt,
+        "use_hyper_parallel": finetuning_args.use_hyper_parallel,
+        "predict_with_generate (sampling is a stage of its own)": training_args.predict_with_generate,
+        "train_on_prompt (the loss is on responses only)": data_args.train_on_prompt,
+        "tokenized_path (the host would ignore a changed weight; the data sets cache already keeps tokenized rows)": (
+            data_args.tokenized_path is not None
+        ),
+    }
+    if constant is not None:
+        refused |= {
+            "use_dft_loss": finetuning_args.use_dft_loss,
+            "use_eaft_loss": finetuning_args.use_eaft_loss,
+            "use_asft_loss": finetuning_args.use_asft_loss,
+            "label_smoothing_factor": training_args.label_smoothing_factor != 0,
+            "enable_liger_kernel (its fused loss would bypass ours, which needs as little memory)": (
+                model_args.enable_liger_kernel
+            ),
+            "use_unsloth (its fused loss would bypass ours)": model_args.use_unsloth,
+        }
+    faults += [f"{name}: is not supported together with {key}; remove it" for name, is_set in refused.items() if is_set]
+    if constant == "auto" and not training_args.do_train:
+        faults.append("constant_loss_normalizer: `auto` needs a training set; give the number for an evaluation alone")
+    if constant == "auto" and data_args.streaming:
+        faults.append(
+            "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number that "
+            "`python scripts/compute_normalizer.py TRAIN.yaml` prints"
+        )
+
+
+def _check_model_path(model: str | None, faults: list[str]) -> None:
+    """A hub id is `name` or `owner/name`; anything else must be a folder on this machine."""
+    if model is None:
+        faults.append("model_name_or_path: is missing")
+        return
+    is_hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")
+    is_local = Path(model).exists()
+    parent_is_local = "/" in model and Path(model).parent.is_dir()
+    if not is_local and (not is_hub_id or parent_is_local):
+        faults.append(f"model_name_or_path: the folder {model!r} does not exist; train or download the model first")

@@ -1,4 +1,4 @@
-"""rho, its normalisation and the figures derived from it, against arithmetic done by hand and against torch in float64."""
+"""rho, its normalisation and the figures derived from it, against arithmetic by hand and torch in float64."""
 
 import math
 
@@ -18,7 +18,7 @@ def test_answer_terms_by_hand():
     assert w.log_accuracy(0, 8) == -math.inf
     assert w.log_gml(-6.0, 4) == -1.5
     assert w.log_answer_term("gml", answer_logp=-6.0, answer_tokens=4) == -1.5
-    assert w.log_answer_term("l", answer_logp=-6.0, answer_tokens=4) == -6.0
+    assert w.log_answer_term("likelihood", answer_logp=-6.0, answer_tokens=4) == -6.0
     assert w.log_answer_term("acc", num_correct=1, num_answers=2) == math.log(0.5)
 
 
@@ -91,9 +91,9 @@ def test_two_identical_traces_may_be_merged_by_adding_their_weights():
         (lambda: w.log_accuracy(0, 0), "num_answers is 0"),
         (lambda: w.log_accuracy(3, 2), r"num_correct is 3, outside 0\.\.2"),
         (lambda: w.log_gml(-1.0, 0), "answer_tokens is 0"),
-        (lambda: w.log_answer_term("gml2"), "estimator 'gml2' is not one of acc, gml, l"),
+        (lambda: w.log_answer_term("gml2"), "estimator 'gml2' is not one of acc, gml, likelihood"),
         (lambda: w.log_answer_term("acc"), "needs num_correct and num_answers"),
-        (lambda: w.log_answer_term("l", num_correct=1, num_answers=1), "needs answer_logp and answer_tokens"),
+        (lambda: w.log_answer_term("likelihood", num_correct=1, num_answers=1), "needs answer_logp and answer_tokens"),
         (lambda: w.normalized_weights([]), "log_rhos is empty"),
         (lambda: w.normalized_weights([0.0, math.nan]), r"log_rhos\[1\] is nan"),
         (lambda: w.iwae_bound([math.inf]), r"log_rhos\[0\] is inf"),

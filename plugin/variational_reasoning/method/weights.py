@@ -1,23 +1,23 @@
-"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and what the weights say about q (stage 8).
+"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and effective sample size (stage 8).
 
 For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5, 6 and 8):
 
     log rho_k = mean_log_ratio_k + log_answer_k
-    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]     (geometric mean, before Eq. 8)
-    log_answer_k     = log(num_correct / num_answers)          Acc, Eq. 8
-                     = answer_logp / answer_tokens             GML, the geometric mean of the reference solution's tokens
-                     = answer_logp                             L, the plain likelihood
+    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]     (before Eq. 8)
+    log_answer_k     = log(num_correct / num_answers)            Acc, Eq. 8
+                     = answer_logp / answer_tokens               GML, of the reference solution
+                     = answer_logp                               likelihood, the plain likelihood of the same
     weight_k = rho_k / sum_j rho_j                             Eq. 6
 
-Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude with L. The surprising
-thing: log rho may be minus infinity (no verified answer), and a question may have nothing but that; such a question has no
-weights, which is a value of its own (None) and never a division by zero.
+Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude with the plain
+likelihood. The surprising thing: log rho may be minus infinity (no verified answer), and a question may have nothing
+but that; such a question has no weights, which is a value of its own (None) and never a division by zero.
 """
 
 import math
 from collections.abc import Sequence
 
-ESTIMATORS = ("acc", "gml", "l")
+ESTIMATORS = ("acc", "gml", "likelihood")
 """How pi(Y_x | x, z) is estimated: accuracy of sampled answers, geometric mean likelihood, likelihood."""
 
 
@@ -57,7 +57,7 @@ def log_gml(answer_logp: float, answer_tokens: int) -> float:
     """Mean log-likelihood per token of the reference solution after (x, z), in nats: the log of the geometric mean.
 
     Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty solution.
-    Source: arXiv 2509.22637, section 2.3 (GML).
+    Source: arXiv 2509.22637, section 2, the estimators beside Eq. 8.
     """
     _check_logp("answer_logp", answer_logp)
     if answer_tokens < 1:
@@ -75,7 +75,7 @@ def log_answer_term(
     """The logarithm of the estimate of pi(Y_x | x, z), at most 0.
 
     Args:
-        estimator: one of ESTIMATORS; `acc` needs the two counts, `gml` and `l` the solution's log-likelihood and length.
+        estimator: one of ESTIMATORS; `acc` needs the two counts, `gml` and `likelihood` the solution's logp and length.
 
     Raises: ValueError for an unknown estimator or a term that it needs and that is missing.
     """
@@ -121,10 +121,10 @@ def effective_sample_size(weights: Sequence[float]) -> float:
 
 
 def iwae_bound(log_rhos: Sequence[float]) -> float:
-    """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when no trace has an accepted answer.
+    """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when all rhos are 0.
 
-    With the geometric mean in place of the likelihood ratio this is not a bound on the marginal likelihood any more; give it
-    sum_log_ratio + log_answer for the bound of the paper.
+    With the geometric mean in place of the likelihood ratio this is no bound on the marginal likelihood any more;
+    give it sum_log_ratio + log_answer for the bound of the paper.
 
     Raises: ValueError for no entries, NaN or plus infinity.
     Source: arXiv 2509.22637, Eq. 5.

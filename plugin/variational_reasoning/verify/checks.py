@@ -1,0 +1,105 @@
+"""What a question's `check` says, and the verdict on one answer (stage 7).
+
+    {"kind": "math", "gold": "\\\\frac{1}{2}"}            the last complete box, compared by value; gold may be a list
+    {"kind": "exact", "gold": "5"}                       the same tokens, after splitting at white space
+    {"kind": "countdown", "numbers": [3, 4, 5], "target": 17}   an expression; optional "use_all": true, "gold": "3*4+5"
+    {"kind": "program", ...}                             not built in yet: every answer is `unverifiable`
+
+The surprising thing: an answer is only the text inside the solution tags, whole; an answer that was cut has none.
+"""
+
+import json
+from typing import Any
+
+from .countdown import check_countdown
+from .math_answers import compare_plainly
+from .verdicts import Result, Verdict
+
+CHECK_KEYS = {
+    "math": ({"gold"}, set()),
+    "exact": ({"gold"}, set()),
+    "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
+    "program": (set(), {"tests", "solution"}),
+}
+"""Kind to (needed keys, allowed further keys)."""
+
+PROGRAM_REASON = "program verification is not built in yet"
+
+
+def parse_check(text: str) -> dict[str, Any]:
+    """The check of a question from its JSON text.
+
+    Raises: ValueError naming every fault: no JSON object, an unknown kind, missing, unknown or ill-typed keys.
+    """
+    try:
+        check = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"check is not valid JSON ({error}): {text[:80]!r}") from error
+    faults = check_faults(check)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return check
+
+
+def check_faults(check: Any) -> list[str]:
+    """What is wrong with a check; empty when it is fine."""
+    if not isinstance(check, dict):
+        return [f"check is {check!r}, not an object such as {{'kind': 'math', 'gold': '7'}}"]
+    kind = check.get("kind")
+    if kind not in CHECK_KEYS:
+        return [f"check kind {kind!r} is not one of {', '.join(CHECK_KEYS)}"]
+    needed, further = CHECK_KEYS[kind]
+    faults = [f"check of kind {kind} lacks {name!r}" for name in sorted(needed - check.keys())]
+    unknown = sorted(check.keys() - needed - further - {"kind"})
+    if kind == "program":
+        return faults  # records of many shapes, and nothing here reads them
+    if unknown:
+        faults.append(f"check of kind {kind} has unknown keys {unknown}")
+    if faults:
+        return faults
+    golds = gold_answers(check)
+    if "gold" in check and not (golds and all(isinstance(gold, str) and gold.strip() for gold in golds)):
+        faults.append(f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such")
+    if kind == "countdown":
+        numbers, target = check["numbers"], check["target"]
+        if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in numbers):
+            faults.append(f"numbers is {numbers!r}; it must be a list of integers that are not negative")
+        if type(target) is not int:
+            faults.append(f"target is {target!r}; it must be an integer")
+        if not isinstance(check.get("use_all", False), bool):
+            faults.append(f"use_all is {check['use_all']!r}; it must be true or false")
+    return faults
+
+
+def gold_answers(check: dict[str, Any]) -> list[Any]:
+    """The golds of a check as a list; empty where it has none."""
+    gold = check.get("gold", [])
+    return list(gold) if isinstance(gold, list) else [gold]
+
+
+def gold_solutions(check: dict[str, Any]) -> list[str]:
+    """Each gold as a solution text in the form that the prompt asks for; its own check must accept every one of
+    them."""
+    golds = gold_answers(check)
+    return [f"\\boxed{{{gold}}}" for gold in golds] if check["kind"] == "math" else golds
+
+
+def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
+    """The verdict on a solution text where that is cheap and bounded, or None where a worker process must decide.
+
+    Args:
+        check: a check without faults.
+        solution: the text inside the solution tags, or None for an answer that has none.
+    """
+    if check["kind"] == "program":
+        return Result(Verdict.UNVERIFIABLE, PROGRAM_REASON)
+    if solution is None:
+        return Result(Verdict.NO_ANSWER, "the answer has no complete pair of solution tags")
+    if not solution.strip():
+        return Result(Verdict.NO_ANSWER, "the solution is empty")
+    if check["kind"] == "exact":
+        is_same = any(solution.split() == gold.split() for gold in gold_answers(check))
+        return Result(Verdict.CORRECT if is_same else Verdict.WRONG)
+    if check["kind"] == "countdown":
+        return check_countdown(check["numbers"], check["target"], solution, check.get("use_all", False))
+    return compare_plainly(gold_answers(check), solution)

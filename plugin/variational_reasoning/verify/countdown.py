@@ -1,0 +1,79 @@
+"""Countdown: make a target from given numbers with + - * / (stage 7, check kind `countdown`).
+
+The surprising thing: the answer is text that a model wrote, so it is never evaluated as code. It is parsed into a
+syntax tree of at most a few nodes, whose literals must be among the given numbers before anything is computed, exactly.
+"""
+
+import ast
+import re
+from collections import Counter
+from fractions import Fraction
+
+from .boxes import last_boxed
+from .verdicts import Result, Verdict
+
+MAX_CHARACTERS = 400
+"""Longer expressions are refused unread; six numbers need fewer than a hundred characters."""
+
+_SPELLINGS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "÷": "/", "−": "-"}
+_ALLOWED = re.compile(r"[0-9+\-*/() ]+")
+
+
+def check_countdown(numbers: list[int], target: int, solution: str, use_all: bool = False) -> Result:
+    """Does the solution's expression use each number at most once and equal the target?
+
+    Args:
+        solution: the answer; the last complete box when there is one, else the whole text. `= target` may follow.
+        use_all: every number must be used.
+
+    Returns: correct or wrong; no_answer for an empty text; malformed for what is no such expression.
+    """
+    expression = (last_boxed(solution) or solution).strip().strip("$").strip()
+    if not expression:
+        return Result(Verdict.NO_ANSWER, "the solution is empty")
+    expression, equals, right = expression.partition("=")
+    if equals and right.strip() != str(target):
+        return Result(Verdict.WRONG, f"the right-hand side {right.strip()[:40]!r} is not the target {target}")
+    for spelling, operator in _SPELLINGS.items():
+        expression = expression.replace(spelling, operator)
+    expression = expression.strip()
+    if len(expression) > MAX_CHARACTERS:
+        return Result(Verdict.MALFORMED, f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}")
+    if not _ALLOWED.fullmatch(expression):
+        return Result(Verdict.MALFORMED, "the expression holds more than integers, + - * / and parentheses")
+    try:
+        tree = ast.parse(expression, mode="eval").body
+        used = Counter(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        excess = used - Counter(numbers)
+        if excess:
+            return Result(Verdict.WRONG, f"uses {min(excess)} more often than it is given")
+        unused = Counter(numbers) - used
+        if use_all and unused:
+            return Result(Verdict.WRONG, f"does not use {min(unused)}")
+        value = _value(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Result(Verdict.MALFORMED, "the expression cannot be parsed")
+    except ZeroDivisionError:
+        return Result(Verdict.WRONG, "divides by zero")
+    if value == target:
+        return Result(Verdict.CORRECT)
+    return Result(Verdict.WRONG, f"equals {value}, not {target}")
+
+
+def _value(node: ast.expr) -> Fraction:
+    match node:
+        case ast.Constant(value=int(number)):
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _value(operand)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _value(left) + _value(right)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _value(left) - _value(right)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _value(left) * _value(right)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _value(left) / _value(right)
+    raise ValueError(f"{type(node).__name__} is not one of + - * /")

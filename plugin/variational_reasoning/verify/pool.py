@@ -1,0 +1,190 @@
+"""Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the evaluation).
+
+Cheap checks are decided here; the others go to persistent worker processes. The parent holds the clock: a worker that
+does not reply in time is killed and replaced, whatever C code it hangs in. No signals and no threads in the parent.
+Every result carries its job's id, because results come in any order; the verdicts are the same for any number of
+workers.
+"""
+
+import importlib.util
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .checks import check_inline, gold_answers
+from .verdicts import Result, Verdict
+
+START_SECONDS = 120.0
+"""How long a fresh worker may take to import sympy on a busy machine."""
+
+
+class Job(NamedTuple):
+    """One answer to be checked: an id that comes back with the result, a check without faults, the solution or None."""
+
+    id: Hashable
+    check: dict[str, Any]
+    solution: str | None
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen
+    deadline: float
+    job: Job | None = None
+    started: float = 0.0
+    is_ready: bool = False
+    buffer: bytes = b""
+
+
+class VerifierPool:
+    """Worker processes that live as long as the pool, which is a context manager; none is started before it is needed.
+
+    Args:
+        num_workers: processes at most.
+        seconds: wall limit of one comparison; beyond it the verdict is `timeout`.
+        memory_mib: address space of one worker; beyond it the verdict is `memory_limit`.
+
+    Raises: ValueError for a limit that is not positive.
+    """
+
+    def __init__(self, num_workers: int = 1, seconds: float = 5.0, memory_mib: int = 2048) -> None:
+        limits = {"num_workers": num_workers, "seconds": seconds, "memory_mib": memory_mib}
+        faults = [f"{name} is {value}; it must be above 0" for name, value in limits.items() if not value > 0]
+        if faults:
+            raise ValueError("; ".join(faults))
+        self.num_workers, self.seconds, self.memory_mib = num_workers, seconds, memory_mib
+        self.num_replaced = 0
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> "VerifierPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all worker processes."""
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Hashable, Result]]:
+        """(id, result) of every job, in any order. Jobs are taken from the iterable only as they are needed.
+
+        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not start.
+        """
+        jobs = iter(jobs)
+        is_exhausted = False
+        while True:
+            while not is_exhausted:
+                idle = self._idle_worker()
+                if idle is None and len(self._workers) >= self.num_workers:
+                    break
+                job = next(jobs, None)
+                if job is None:
+                    is_exhausted = True
+                    break
+                start = time.monotonic()
+                result = check_inline(job.check, job.solution)
+                if result is not None:
+                    yield job.id, result._replace(seconds=time.monotonic() - start)
+                elif idle is not None:
+                    self._send(idle, job)
+                else:
+                    self._start(job)
+            if not any(worker.job for worker in self._workers):
+                return
+            yield from self._collect()
+
+    def _idle_worker(self) -> _Worker | None:
+        return next((worker for worker in self._workers if worker.job is None), None)
+
+    def _start(self, job: Job) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise RuntimeError("checks of kind math need math-verify: pip install math-verify==0.9.0")
+        command = [sys.executable, "-m", __package__ + ".worker", str(self.memory_mib), str(self.seconds)]
+        quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | quiet,
+        )
+        worker = _Worker(process, deadline=time.monotonic() + START_SECONDS, job=job)
+        self._workers.append(worker)
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+
+    def _send(self, worker: _Worker, job: Job) -> None:
+        worker.job = job
+        worker.started = time.monotonic()
+        worker.deadline = worker.started + self.seconds
+        line = json.dumps([gold_answers(job.check), job.solution]) + "\n"
+        try:
+            worker.process.stdin.write(line.encode())
+            worker.process.stdin.flush()
+        except BrokenPipeError:
+            return  # it died; its closed output tells `_collect`
+
+    def _end(self, worker: _Worker) -> int:
+        self._selector.unregister(worker.process.stdout)
+        self._workers.remove(worker)
+        worker.process.kill()
+        code = worker.process.wait()
+        worker.process.stdout.close()
+        try:
+            worker.process.stdin.close()
+        except BrokenPipeError:
+            return code  # what was still buffered for a dead process is of no use
+        return code
+
+    def _collect(self) -> Iterator[tuple[Hashable, Result]]:
+        """Wait for the next reply, death or deadline, and yield what it decides."""
+        busy = [worker for worker in self._workers if worker.job]
+        wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        for key, _ in self._selector.select(wait):
+            worker: _Worker = key.data
+            data = os.read(worker.process.stdout.fileno(), 65536)
+            worker.buffer += data
+            if not data:
+                yield from self._replace_dead(worker)
+                continue
+            while b"\n" in worker.buffer:
+                line, _, worker.buffer = worker.buffer.partition(b"\n")
+                yield from self._reply(worker, json.loads(line))
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.job and worker.deadline <= now]:
+            job = worker.job
+            self._end(worker)
+            if not worker.is_ready:
+                raise RuntimeError(f"a verifier process did not start within {START_SECONDS:.0f} s")
+            self.num_replaced += 1
+            yield job.id, Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started)
+
+    def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Hashable, Result]]:
+        if not worker.is_ready:
+            worker.is_ready = True
+            self._send(worker, worker.job)
+            return
+        job, worker.job = worker.job, None
+        verdict, reason = reply
+        yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started)
+
+    def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Hashable, Result]]:
+        """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job it is a verdict."""
+        code = self._end(worker)
+        if not worker.is_ready:
+            raise RuntimeError(
+                f"a verifier process ended with code {code} before its first job; to see why, run "
+                f"`python -m {__package__}.worker {self.memory_mib} {self.seconds}`"
+            )
+        self.num_replaced += 1
+        if worker.job is not None:
+            reason = f"the checker's process ended with code {code}"
+            yield worker.job.id, Result(Verdict.CHECKER_ERROR, reason, time.monotonic() - worker.started)

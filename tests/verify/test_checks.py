@@ -1,0 +1,189 @@
+"""Verdicts of the cheap checks, by hand, and the refusals of checks that cannot be right."""
+
+import json
+from fractions import Fraction
+
+import pytest
+from variational_reasoning.verify.boxes import last_boxed
+from variational_reasoning.verify.checks import check_faults, check_inline, gold_solutions, parse_check
+from variational_reasoning.verify.countdown import check_countdown
+from variational_reasoning.verify.math_answers import compare_plainly, exact_number
+from variational_reasoning.verify.verdicts import Result, Verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"so \boxed{7}.", "7"),
+        (r"\boxed{41} wait, \boxed{42}", "42"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{a \} b}", r"a \} b"),
+        (r"\boxed{7", None),
+        (r"\boxed{7} but then \boxed{8", "7"),
+        (r"\boxed{\boxed{3}}", r"\boxed{3}"),
+        (r"\boxed{ \boxed{3}", "3"),
+        (r"\fbox{5}", "5"),
+        (r"\boxed{}", None),
+        (r"\boxed{5} \boxed{ }", None),
+        ("the answer is 7", None),
+        ("", None),
+    ],
+)
+def test_the_last_complete_box_is_the_answer(text, content):
+    assert last_boxed(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7", Fraction(7)),
+        ("-7", Fraction(-7)),
+        ("$1,000$", Fraction(1000)),
+        ("0.50", Fraction(1, 2)),
+        (".5", Fraction(1, 2)),
+        (r"\frac{1}{2}", Fraction(1, 2)),
+        ("3/6", Fraction(1, 2)),
+        (r"-\dfrac{3}{4}", Fraction(-3, 4)),
+        ("1,2", None),
+        ("12,34", None),
+        ("1/0", None),
+        ("1e5", None),
+        ("", None),
+        ("9" * 3000, None),
+    ],
+)
+def test_exact_numbers(text, value):
+    assert exact_number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "verdict"),
+    [
+        ("7", r"\boxed{7}", Verdict.CORRECT),
+        ("7", r"\boxed{007.0}", Verdict.CORRECT),
+        ("7", r"\boxed{700}", Verdict.WRONG),
+        ("0.5", r"\boxed{50}", Verdict.WRONG),
+        ("100000", r"\boxed{100009}", Verdict.WRONG),
+        ("123456789", r"\boxed{123456788}", Verdict.WRONG),
+        ("12", r"\boxed{1,2}", None),
+        ("1000", r"\boxed{1,000}", Verdict.CORRECT),
+        (r"\text{even}", r"\boxed{\text{even}}", Verdict.CORRECT),
+        ("7", "the answer is 7", Verdict.NO_ANSWER),
+        ("7", r"\boxed{}", Verdict.NO_ANSWER),
+        ("x+1", r"\boxed{1+x}", None),
+    ],
+)
+def test_plain_math_is_exact_and_leaves_the_rest(gold, answer, verdict):
+    result = compare_plainly([gold], answer)
+    assert (result.verdict if result else None) is verdict
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "verdict"),
+    [
+        ("5", " 5\n", Verdict.CORRECT),
+        ("a b", "a  b", Verdict.CORRECT),
+        ("5", "5 5", Verdict.WRONG),
+        ("5", "05", Verdict.WRONG),
+        ("5", "", Verdict.NO_ANSWER),
+        ("5", "  ", Verdict.NO_ANSWER),
+        ("5", None, Verdict.NO_ANSWER),
+    ],
+)
+def test_exact_compares_tokens(gold, answer, verdict):
+    assert check_inline({"kind": "exact", "gold": gold}, answer).verdict is verdict
+
+
+def test_any_of_several_golds_is_enough():
+    check = {"kind": "exact", "gold": ["5", "five"]}
+    assert [check_inline(check, text).verdict.value for text in ("five", "5", "six")] == ["correct", "correct", "wrong"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "reason"),
+    [
+        ("(3+4)*5", Verdict.CORRECT, ""),  # 7 * 5 = 35
+        (r"so \boxed{(3 + 4) \times 5 = 35}", Verdict.CORRECT, ""),
+        ("5*(4--3)", Verdict.CORRECT, ""),  # 5 * (4 + 3)
+        ("3*4*5", Verdict.WRONG, "equals 60, not 35"),
+        ("7*5", Verdict.WRONG, "uses 7 more often than it is given"),
+        ("5*5+3+4", Verdict.WRONG, "uses 5 more often"),
+        ("(3+4)*5 = 36", Verdict.WRONG, "the right-hand side '36'"),
+        ("5/(3-3)", Verdict.WRONG, "uses 3 more often"),
+        ("5/(4-4)", Verdict.WRONG, "uses 4 more often"),
+        ("35", Verdict.WRONG, "uses 35"),
+        ("", Verdict.NO_ANSWER, "empty"),
+        ("3**4", Verdict.MALFORMED, "cannot be parsed"),
+        ("3//4", Verdict.MALFORMED, "cannot be parsed"),
+        ("3,4", Verdict.MALFORMED, "more than integers"),
+        ("(3+4", Verdict.MALFORMED, "cannot be parsed"),
+        ("__import__('os').system('true')", Verdict.MALFORMED, "more than integers"),
+        ("9" * 500, Verdict.MALFORMED, "500 characters"),
+        ("(" * 300 + "3" + ")" * 99, Verdict.MALFORMED, "cannot be parsed"),
+        ("-" * 399 + "3", Verdict.WRONG, "equals -3"),
+        ("3()", Verdict.MALFORMED, "cannot be parsed"),
+    ],
+)
+def test_countdown(answer, verdict, reason):
+    result = check_countdown([3, 4, 5], 35, answer)
+    assert result.verdict is verdict, result
+    assert reason in result.reason
+
+
+def test_countdown_divides_exactly_and_by_zero():
+    assert check_countdown([1, 3, 3], 1, "1/3*3").verdict is Verdict.CORRECT
+    assert check_countdown([5, 3, 3], 5, "5/(3-3)") == Result(Verdict.WRONG, "divides by zero")
+
+
+def test_countdown_may_demand_every_number():
+    assert check_countdown([3, 4, 5], 7, "3+4").verdict is Verdict.CORRECT
+    assert check_countdown([3, 4, 5], 7, "3+4", use_all=True) == Result(Verdict.WRONG, "does not use 5")
+
+
+def test_programs_are_unverifiable_and_say_why():
+    result = check_inline({"kind": "program", "tests": {"inputs": [], "outputs": []}}, "```python\n1\n```")
+    assert result == Result(Verdict.UNVERIFIABLE, "program verification is not built in yet")
+
+
+def test_a_verdict_has_no_truth_value():
+    with pytest.raises(TypeError, match="write `verdict is Verdict"):
+        bool(Verdict.RUNTIME_ERROR)
+
+
+def test_golds_are_put_into_the_form_that_their_check_accepts():
+    checks = [
+        {"kind": "math", "gold": ["7", r"\frac{1}{2}"]},
+        {"kind": "exact", "gold": "5"},
+        {"kind": "countdown", "numbers": [3, 4], "target": 7, "gold": "3+4"},
+    ]
+    assert [gold_solutions(check) for check in checks] == [[r"\boxed{7}", r"\boxed{\frac{1}{2}}"], ["5"], ["3+4"]]
+    for check in checks:
+        assert check_faults(check) == []
+        for solution in gold_solutions(check):
+            assert check_inline(check, solution).verdict is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ([], r"check is \[\], not an object"),
+        ({"kind": "maths", "gold": "7"}, "check kind 'maths' is not one of math, exact, countdown, program"),
+        ({"kind": "math"}, "check of kind math lacks 'gold'"),
+        ({"kind": "math", "gold": ""}, "gold is ''"),
+        ({"kind": "math", "gold": 7}, "gold is 7"),
+        ({"kind": "exact", "gold": []}, r"gold is \[\]"),
+        ({"kind": "exact", "gold": "1", "glod": "2"}, r"unknown keys \['glod'\]"),
+        ({"kind": "countdown", "numbers": [1, "2"], "target": 3}, r"numbers is \[1, '2'\]"),
+        ({"kind": "countdown", "numbers": [1, 2], "target": 3.0}, "target is 3.0"),
+        ({"kind": "countdown", "numbers": [1, 2], "target": 3, "use_all": 1}, "use_all is 1"),
+    ],
+)
+def test_checks_that_cannot_be_right_are_refused(check, message):
+    with pytest.raises(ValueError, match=message):
+        parse_check(json.dumps(check))
+
+
+def test_check_that_is_no_json_is_refused():
+    with pytest.raises(ValueError, match="check is not valid JSON"):
+        parse_check("{'kind': 'math'}")

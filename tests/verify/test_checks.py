@@ -168,7 +168,7 @@ def test_golds_are_put_into_the_form_that_their_check_accepts():
     ("check", "message"),
     [
         ([], r"check is \[\], not an object"),
-        ({"kind": "maths", "gold": "7"}, "check kind 'maths' is not one of math, exact, countdown, program"),
+        ({"kind": "maths", "gold": "7"}, "check kind 'maths' is not one of math, exact, countdown, program, none"),
         ({"kind": "math"}, "check of kind math lacks 'gold'"),
         ({"kind": "math", "gold": ""}, "gold is ''"),
         ({"kind": "math", "gold": 7}, "gold is 7"),

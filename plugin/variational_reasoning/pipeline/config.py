@@ -21,9 +21,7 @@ from variational_reasoning.method.prompts import load_chat_format
 TRACEBACK_SWITCH = "VARIATIONAL_REASONING_TRACEBACK"
 
 
-def _number(
-    default: float, at_least: float | None = None, above: float | None = None, at_most: float | None = None
-) -> Any:
+def _number(default: float, at_least: float | None = None, above: float | None = None, at_most: float | None = None) -> Any:
     return field(default=default, metadata={"at_least": at_least, "above": above, "at_most": at_most})
 
 
@@ -37,9 +35,11 @@ class DataConfig:
     train_split: str = "train"  # of a hub data set
     test_split: str = "test"
     allow_hub: bool = False  # nothing is downloaded unless this is true
-    format: Literal["columns", "conversations"] = "columns"  # conversations: rows as in Bespoke-Stratos
+    # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole chat in the configured chat format
+    format: Literal["columns", "conversations", "text"] = "columns"
     columns: dict[str, str] = field(default_factory=dict)  # our column name: theirs, where they differ
-    check_kind: str = "math"  # checker of rows that have no `check` column of their own
+    # Checker of rows without a `check` of their own; none: nothing there can be verified.
+    check_kind: Literal["math", "exact", "none"] = "math"
     max_train_questions: int | None = _number(None, at_least=1)
     max_test_questions: int | None = _number(None, at_least=1)
 
@@ -66,7 +66,7 @@ class SamplingConfig:
     top_p: float = _number(1.0, above=0, at_most=1)
     max_trace_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
     max_answer_tokens: int | None = _number(None, at_least=1)
-    batch_tokens: int = _number(16384, at_least=1)  # rows x (prompt + new tokens) in the KV cache at once
+    batch_tokens: int = _number(32768, at_least=1)  # rows x (prompt + new tokens) in the KV cache at once
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
@@ -92,7 +92,11 @@ class VerifyConfig:
 
     workers: int = _number(2, at_least=1)
     timeout_seconds: float = _number(10.0, above=0)  # wall time of one check
+    memory_mib: int = _number(2048, at_least=256)  # address space of one worker
     max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)  # more checker faults than this end the stage
+    bad_golds: Literal["refuse", "exclude"] = "refuse"  # golds that their own check rejects
+    unverifiable: Literal["refuse", "accept"] = "refuse"  # questions that no checker here can decide
+    questions_per_shard: int = _number(256, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class BuildConfig:
     """Stage 8: rows for the final model."""
 
     outputs: list[OutputConfig] = field(default_factory=list)
+    merge_identical: bool = False  # equal rows of one question become one, with added weights: the same gradient, faster
 
 
 @dataclass(frozen=True)
@@ -180,13 +185,9 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     if isinstance(config, Config):
         names = [output.name for output in config.build.outputs]
         faults += [f"build.outputs.{i}.name: is empty; it names the train file" for i, n in enumerate(names) if not n]
-        faults += [
-            f"build.outputs: the name {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1})
-        ]
+        faults += [f"build.outputs: the name {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1})]
     if faults:
-        raise ValueError(
-            f"{path}: {len(faults)} fault(s) in the configuration:\n" + "\n".join(f"  {f}" for f in faults)
-        )
+        raise ValueError(f"{path}: {len(faults)} fault(s) in the configuration:\n" + "\n".join(f"  {f}" for f in faults))
     assert isinstance(config, Config)
     return config
 
@@ -233,9 +234,7 @@ def resolved(config: Config, *names: str) -> dict[str, Any]:
     return values
 
 
-def read_command(
-    usage: str, own: Sequence[str] = (), argv: Sequence[str] | None = None
-) -> tuple[Config, dict[str, str]]:
+def read_command(usage: str, own: Sequence[str] = (), argv: Sequence[str] | None = None) -> tuple[Config, dict[str, str]]:
     """Read `COMMAND CONFIG.yaml key=value ...`.
 
     Args:

@@ -98,6 +98,14 @@ TABLES: dict[str, Schema] = {
         ("reason", pa.string()),
         ("seconds", pa.float64()),
     ),
+    # train files of stage 0, rendered by the host as reasoner or posterior rows
+    "reasoning": _schema(
+        ("question_id",),
+        ("question", pa.string()),
+        ("trace", pa.string()),
+        ("solution", pa.string()),
+        ("source", pa.string()),
+    ),
     # source: -2 the original row, -1 the original row as fallback, k >= 0 the trace that was chosen
     "train": _schema(
         ("question_id", "source"),
@@ -244,9 +252,7 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.parquet"
 
 
-def open_stage(
-    folder: str | os.PathLike, table: str, identity: Identity, units: Sequence[str], units_per_shard: int
-) -> Stage:
+def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units: Sequence[str], units_per_shard: int) -> Stage:
     """Begin or take up the filling of a table.
 
     Args:
@@ -349,9 +355,7 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        state = (
-            "is not finished; run its stage again, it goes on" if (Path(folder) / STAGE).is_file() else "is not there"
-        )
+        state = "is not finished; run its stage again, it goes on" if (Path(folder) / STAGE).is_file() else "is not there"
         raise ValueError(f"{folder}: the table {table} {state} (no {MANIFEST})")
     manifest = _read_json(path)
     if manifest.get("table") != table:
@@ -517,9 +521,7 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
     if counted.num_rows == keys.num_rows:
         return
     repeated = [row for row in counted.to_pylist() if row.pop("count_all") > 1]
-    raise ValueError(
-        f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}"
-    )
+    raise ValueError(f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}")
 
 
 def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@
     {"kind": "exact", "gold": "5"}                       the same tokens, after splitting at white space
     {"kind": "countdown", "numbers": [3, 4, 5], "target": 17}   an expression; optional "use_all": true, "gold": "3*4+5"
     {"kind": "program", ...}                             not built in yet: every answer is `unverifiable`
+    {"kind": "none"}                                     the data give nothing to verify against: `unverifiable`
 
 The surprising thing: an answer is only the text inside the solution tags, whole; an answer that was cut has none.
 """
@@ -20,10 +21,15 @@ CHECK_KEYS = {
     "exact": ({"gold"}, set()),
     "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
     "program": (set(), {"tests", "solution"}),
+    "none": (set(), set()),
 }
 """Kind to (needed keys, allowed further keys)."""
 
-PROGRAM_REASON = "program verification is not built in yet"
+UNVERIFIABLE_KINDS = {
+    "program": "program verification is not built in yet",
+    "none": "the data give nothing to verify against",
+}
+"""Kinds that get `unverifiable` for every answer, and why."""
 
 
 def parse_check(text: str) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
         check: a check without faults.
         solution: the text inside the solution tags, or None for an answer that has none.
     """
-    if check["kind"] == "program":
-        return Result(Verdict.UNVERIFIABLE, PROGRAM_REASON)
+    if check["kind"] in UNVERIFIABLE_KINDS:
+        return Result(Verdict.UNVERIFIABLE, UNVERIFIABLE_KINDS[check["kind"]])
     if solution is None:
         return Result(Verdict.NO_ANSWER, "the answer has no complete pair of solution tags")
     if not solution.strip():

@@ -1,0 +1,58 @@
+"""How long each stage took: run_dir/timings.jsonl, one line {"stage": ..., "seconds": ...} per command that did
+something.
+
+The seconds of a stage are summed over its lines, because a stage that was interrupted and resumed needed them all. A
+command that finds its work done appends nothing. Whoever times a training appends a line of the same form.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TIMINGS = "timings.jsonl"
+
+
+@dataclass
+class Timing:
+    """What `timed` yields; set `did_something` to False when the stage was finished before."""
+
+    did_something: bool = True
+
+
+@contextmanager
+def timed(run_dir: str | os.PathLike, stage: str) -> Iterator[Timing]:
+    """Append the wall seconds of the enclosed block under `stage`; nothing when the block raises or did nothing."""
+    timing, start = Timing(), time.monotonic()
+    yield timing
+    if timing.did_something:
+        record(run_dir, stage, time.monotonic() - start)
+
+
+def record(run_dir: str | os.PathLike, stage: str, seconds: float) -> None:
+    """Append one line; a single write, so that two processes cannot mix theirs."""
+    path = Path(run_dir, TIMINGS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"stage": stage, "seconds": round(seconds, 3)}) + "\n")
+
+
+def read_timings(run_dir: str | os.PathLike) -> dict[str, float]:
+    """Stage to summed seconds, in the order of first appearance; empty without a file.
+
+    Raises: ValueError for a line that is not of this form, with its number.
+    """
+    path = Path(run_dir, TIMINGS)
+    seconds: dict[str, float] = {}
+    if not path.is_file():
+        return seconds
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            seconds[entry["stage"]] = seconds.get(entry["stage"], 0.0) + float(entry["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} line {number} is not {{'stage': ..., 'seconds': ...}}: {line[:80]!r}") from error
+    return seconds

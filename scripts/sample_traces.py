@@ -1,0 +1,17 @@
+"""Stage 3: K traces per question from the posterior, or from the reasoner (sampling.traces_from)."""
+
+from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.sample import describe, sample_traces
+
+USAGE = """usage: python scripts/sample_traces.py CONFIG.yaml [key=value ...]
+Samples sampling.num_traces traces for each training question.
+reads run_dir/questions and the posterior's folder; writes run_dir/traces"""
+
+
+def main() -> None:
+    config, _ = read_command(USAGE)
+    print(describe(sample_traces(config)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,18 @@
+"""Stages 4 and 5: log-likelihoods of the traces under the reasoner and under the posterior."""
+
+from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.sample import describe
+from variational_reasoning.pipeline.score import score_traces
+
+USAGE = """usage: python scripts/score_traces.py CONFIG.yaml model=reasoner|posterior [key=value ...]
+Sums log p over each trace's ids, and for the reasoner over the reference solution's.
+reads run_dir/questions, run_dir/traces and the model's folder; writes run_dir/trace_logps/<model>"""
+
+
+def main() -> None:
+    config, own = read_command(USAGE, own=("model",))
+    print(describe(score_traces(config, own["model"])))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -115,7 +115,8 @@ class BuildConfig:
     """Stage 8: rows for the final model."""
 
     outputs: list[OutputConfig] = field(default_factory=list)
-    merge_identical: bool = False  # equal rows of one question become one, with added weights: the same gradient, faster
+    # Equal rows of one question become one, with added weights: the same gradient, faster.
+    merge_identical: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ class EvalConfig:
     temperature: float = _number(0.7, at_least=0)
     top_p: float = _number(1.0, above=0, at_most=1)
     max_new_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
-    split: Literal["test", "train"] = "test"
+    split: Literal["test", "train"] = "test"  # of the questions table
+    file: str | None = None  # instead of it, a .jsonl with question_id, question and check
     max_questions: int | None = _number(None, at_least=1)
     questions_per_shard: int = _number(64, at_least=1)
 

@@ -1,0 +1,209 @@
+"""Stages 3 and 6 with real tiny models: seeds, stopping, boundaries, resume, refusals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
+from variational_reasoning.pipeline.sample import describe, sample_answers, sample_seed, sample_traces
+
+from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.parquet"))}
+
+
+def well_formed_traces(config, num_traces: int = 2) -> None:
+    """A traces table that no random model would write: closed by the boundary, two equal traces per question."""
+    tokenizer = load_tokenizer(config.model_folder("reasoner"))
+    from variational_reasoning.pipeline.sample import vocabulary_digest
+
+    ids = tokenizer.encode("It is 7.<|end_of", add_special_tokens=False)
+    rows = [
+        {"question_id": row["question_id"], "trace_id": k, "token_ids": ids, "text": "It is 7.", "finish_reason": "stop"}
+        | {"is_well_formed": k < num_traces, "is_retokenized": False, "seed": k, "prompt_kind": "posterior_b"}
+        | {"temperature": 1.0}
+        for row in read_rows(config.folder("questions"), "questions")
+        for k in range(num_traces + 1)
+    ]
+    write_table(config.folder("traces"), "traces", rows, Identity({}, {}), vocabulary=vocabulary_digest(tokenizer))
+
+
+def test_traces_have_ids_seeds_and_counts(make_run):
+    config = load_config(make_run())
+    summary = sample_traces(config)
+    rows = read_rows(config.folder("traces"), "traces")
+    assert [(row["question_id"], row["trace_id"]) for row in rows] == [(f"q{i:03d}", k) for i in range(6) for k in range(3)]
+    assert len({row["seed"] for row in rows}) == 18
+    assert all(row["seed"] == sample_seed(0, row["question_id"], row["trace_id"]) for row in rows)
+    assert all(len(row["token_ids"]) <= 12 for row in rows if not row["is_retokenized"])
+    assert all(row["token_ids"] and row["prompt_kind"] == "posterior_b" for row in rows)
+    counts = summary.manifest["counts"]
+    assert counts["stop"] + counts["length"] == 18 if "stop" in counts else counts["length"] == 18
+    assert counts["malformed"] == sum(not row["is_well_formed"] for row in rows)
+    assert "tokens/s" in describe(summary)
+
+
+def test_samples_of_one_question_and_first_samples_of_questions_are_no_copies(make_run):
+    config = load_config(make_run())
+    sample_traces(config)
+    rows = read_rows(config.folder("traces"), "traces")
+    assert len({tuple(row["token_ids"]) for row in rows}) == 18
+
+
+def test_a_finished_stage_has_nothing_to_do_and_another_one_is_refused(make_run):
+    path = make_run()
+    sample_traces(load_config(path))
+    before = shard_bytes(load_config(path).folder("traces"))
+    assert "nothing to do" in describe(sample_traces(load_config(path)))
+    with pytest.raises(ValueError, match=r"config\.sampling\.temperature: there 1\.0, now 0\.5"):
+        sample_traces(load_config(path, ["sampling.temperature=0.5"]))
+    with pytest.raises(ValueError, match=r"seed: there 0, now 1"):
+        sample_traces(load_config(path, ["seed=1"]))
+    assert shard_bytes(load_config(path).folder("traces")) == before
+
+
+def test_prompts_that_do_not_fit_are_dropped_with_their_reason(make_run):
+    path = make_run(num_questions=3)
+    config = load_config(path)
+    encode, _ = text_codec(load_tokenizer(config.model_folder("posterior")))
+    rows = read_rows(config.folder("questions"), "questions")
+    lengths = [len(encode(render_prompt("posterior_b", CHAT_FORMATS["chatml"], r["question"], r["solution"]))) for r in rows]
+    # q001 is the longest prompt: cutoff_len equals its length, so there is no room for one token
+    assert lengths[1] > max(lengths[0], lengths[2])
+    config = load_config(path, [f"cutoff_len={lengths[1]}"])
+    summary = sample_traces(config)
+    assert summary.manifest["dropped"] == [
+        {"question_id": "q001", "reason": f"no room in cutoff_len {lengths[1]}", "tokens": lengths[1]}
+    ]
+    traces = read_rows(config.folder("traces"), "traces")
+    assert {row["question_id"] for row in traces} == {"q000", "q002"}
+    # 'And 1 + 1?' is the shorter question but has the longer solution; the others get the room that is left
+    assert all(
+        len(row["token_ids"]) <= lengths[1] - lengths[0]
+        for row in traces
+        if row["question_id"] == "q000" and not row["is_retokenized"]
+    )
+    assert "3" in describe(summary) and "no room" in describe(summary)
+
+
+def test_a_table_without_any_row_is_an_error(make_run):
+    with pytest.raises(ValueError, match="would have no row"):
+        sample_traces(load_config(make_run(cutoff_len=10)))
+
+
+def test_a_posterior_of_another_prompt_is_refused_by_name(make_run):
+    path = make_run()
+    with pytest.raises(ValueError, match="trained on the prompt 'posterior_b', but would be given 'posterior_a'"):
+        sample_traces(load_config(path, ["posterior_prompt=posterior_a"]))
+    with pytest.raises(ValueError, match="its chat format was"):
+        sample_traces(load_config(path, ["chat_format=llama3"]))
+    assert not (load_config(path).folder("traces")).exists()
+
+
+def test_a_model_without_a_record_needs_a_setting(make_run):
+    path = make_run()
+    config = load_config(path)
+    (config.model_folder("posterior") / "variational_reasoning.json").unlink()
+    with pytest.raises(ValueError, match=r"models\.allow_unrecorded: true"):
+        sample_traces(config)
+    sample_traces(load_config(path, ["models.allow_unrecorded=true"]))
+
+
+def test_a_missing_model_is_refused_before_anything_is_written(make_run):
+    config = load_config(make_run(), ["models.posterior=nowhere/at/all"])
+    with pytest.raises(ValueError, match="nowhere/at/all does not exist"):
+        sample_traces(config)
+    assert not config.folder("traces").exists()
+
+
+def test_answers_continue_well_formed_traces_only_and_equal_traces_get_their_own(make_run):
+    config = load_config(make_run())
+    well_formed_traces(config)
+    summary = sample_answers(config)
+    rows = read_rows(config.folder("answers"), "answers")
+    keys = [(row["question_id"], row["trace_id"], row["answer_id"]) for row in rows]
+    assert keys == [(f"q{i:03d}", k, m) for i in range(6) for k in range(2) for m in range(2)]
+    assert len({row["seed"] for row in rows}) == 24
+    assert summary.manifest["counts"]["malformed"] == 6
+    assert len({tuple(row["token_ids"]) for row in rows if row["question_id"] == "q000"}) == 4
+    # both samples of both equal traces of a question share one prompt: 6 prompts are computed for 24 answers
+    computed, shared = summary.sampled["prompt_tokens_computed"], summary.sampled["prompt_tokens_shared"]
+    assert shared == 3 * computed
+
+
+def test_answers_refuse_a_tokenizer_that_is_not_the_one_of_the_traces(make_run):
+    config = load_config(make_run())
+    well_formed_traces(config)
+    other = make_bpe_tokenizer(vocabulary=380)
+    make_model_dir(config.model_folder("reasoner"), other, record=record_of("reasoner"))
+    with pytest.raises(ValueError, match="must start from one base model"):
+        sample_answers(config)
+
+
+def test_traces_may_come_from_the_reasoner(make_run):
+    config = load_config(make_run(num_questions=2), ["sampling.traces_from=reasoner"])
+    sample_traces(config)
+    assert {row["prompt_kind"] for row in read_rows(config.folder("traces"), "traces")} == {"reasoner"}
+
+
+def test_vllm_that_is_not_installed_is_an_error_with_the_install_command(make_run):
+    pytest.importorskip("transformers")
+    try:
+        import vllm  # noqa: F401
+    except ModuleNotFoundError:
+        with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[vllm\]'"):
+            sample_traces(load_config(make_run(), ["sampling.engine=vllm"]))
+
+
+def test_the_command_prints_a_summary_and_refuses_without_a_traceback(make_run):
+    path = make_run(num_questions=2)
+    command = [sys.executable, "scripts/sample_traces.py", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "6 rows in 1 shards" in done.stdout
+    refused = subprocess.run([*command, "sampling.num_trace=3"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "sampling.num_traces" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_at_a_random_point_and_resumed_gives_the_same_bytes(make_run, attempt):
+    settings = {"sampling": {"questions_per_shard": 1, "max_trace_tokens": 30}}
+    undisturbed = load_config(make_run(num_questions=12, name="undisturbed", **settings))
+    sample_traces(undisturbed)
+    wanted = shard_bytes(undisturbed.folder("traces"))
+
+    path = make_run(num_questions=12, name="killed", **settings)
+    folder = load_config(path).folder("traces")
+    delay = random.Random(attempt).uniform(0.0, 0.6)
+    process = subprocess.Popen(
+        [sys.executable, "scripts/sample_traces.py", str(path)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and not any(folder.glob("shard-*.parquet")):
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found = shard_bytes(folder)
+    assert found.items() <= wanted.items() and found
+    summary = sample_traces(load_config(path))
+    assert shard_bytes(folder) == wanted
+    if len(found) < len(wanted):
+        assert summary.manifest["shards_found_finished"] == len(found)
+    assert read_manifest(folder, "traces")["rows"] == 36
+    assert json.loads((folder / "manifest.json").read_text())["counts"]["tokens"] > 0

@@ -1,0 +1,247 @@
+"""Stage 7: is each sampled answer correct? Answers and the questions' checks in, one verdict per answer out (Eq. 8).
+
+What is judged is the text inside the answer's solution tags, and only when nothing but the tags stands before it: a
+model that reopens its thought, or that was cut, has given no solution. Before anything is judged, every gold answer
+must be accepted by its own check; a check that rejects its own gold would silently turn right answers into wrong ones.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from variational_reasoning.method.prompts import (
+    SOLUTION_CLOSE,
+    ChatFormat,
+    answer_lead,
+    chat_format_to_dict,
+    extract_solution,
+    load_chat_format,
+)
+from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.rows import (
+    Identity,
+    group_by,
+    open_stage,
+    read_manifest,
+    read_rows,
+    table_digest,
+)
+from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
+from variational_reasoning.verify.pool import Job, VerifierPool
+from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
+
+BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
+_NUM_LISTED = 10
+
+
+class VerifySummary(NamedTuple):
+    """The verdicts' manifest (its counts are by verdict), and whether this call had anything to do."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    did_something: bool
+
+
+def verify_answers(config: Config) -> VerifySummary:
+    """Stage 7: a verdict for every answer, into run_dir/verdicts.
+
+    Raises: ValueError for checks that cannot be read, golds that their own check rejects (unless verify.bad_golds is
+    exclude), questions that nothing here can verify (unless verify.unverifiable is accept), and when more than
+    verify.max_fault_fraction of the other answers get checker_error or unverifiable.
+    """
+    chat_format = load_chat_format(config.chat_format)
+    folder = config.folder("verdicts")
+    question_rows = read_rows(config.folder("questions"), "questions", ["question_id", "solution", "check", "split"])
+    questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
+    answers = read_rows(config.folder("answers"), "answers", ["question_id", "trace_id", "answer_id", "text", "finish_reason"])
+    by_question = group_by(answers, "question_id")
+    unknown = sorted(by_question.keys() - questions.keys())
+    if unknown:
+        raise ValueError(f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}")
+    units = [question_id for question_id in questions if question_id in by_question]
+    identity = Identity(
+        inputs={
+            "questions": table_digest(config.folder("questions"), "questions"),
+            "answers": table_digest(config.folder("answers"), "answers"),
+        },
+        config={
+            "chat_format": chat_format_to_dict(chat_format),
+            **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
+            **resolved(config, "verify.bad_golds", "verify.unverifiable"),
+        },
+    )
+    stage = open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard)
+    if stage.is_complete:
+        return VerifySummary(folder, read_manifest(folder, "verdicts"), False)
+
+    print(f"reads {len(answers)} answers to {len(units)} questions; writes {folder}")
+    checks = read_checks(questions[question_id] for question_id in units)
+    with VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib) as pool:
+        excluded = _excluded_questions(checks, questions, pool, config)
+        num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
+        num_undecided = 0
+        pending = list(stage.pending())
+        left = sum(len(by_question[question_id]) for _, ids in pending for question_id in ids)
+        with tqdm(total=len(answers), initial=len(answers) - left, unit="answer", desc="verdicts") as bar:
+            for index, ids in pending:
+                shard_answers = [row for question_id in ids for row in by_question[question_id]]
+                rows = _judge(shard_answers, checks, excluded, chat_format, pool, bar)
+                counts = Counter(row["verdict"] for row in rows)
+                num_undecided += sum(row["verdict"] in UNDECIDED for row in rows if row["question_id"] not in excluded)
+                if num_undecided > config.verify.max_fault_fraction * num_verifiable:
+                    faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
+                    raise ValueError(
+                        f"{num_undecided} of {num_verifiable} answers got no decision from their checker, above "
+                        f"verify.max_fault_fraction {config.verify.max_fault_fraction}; reasons: "
+                        f"{dict(faults.most_common(5))}. The shards before stay valid"
+                    )
+                stage.write_shard(index, rows, counts)
+    manifest = stage.finish(excluded_questions=excluded, workers_replaced=pool.num_replaced)
+    return VerifySummary(folder, manifest, True)
+
+
+def read_checks(questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """question_id to check, from rows with both columns. Raises: ValueError that lists the questions at fault."""
+    checks, faults = {}, []
+    for row in questions:
+        try:
+            checks[row["question_id"]] = parse_check(row["check"])
+        except ValueError as error:
+            faults.append(f"question {row['question_id']}: {error}")
+    if faults:
+        raise ValueError(_listed(f"{len(faults)} questions have checks that cannot be used", faults))
+    return checks
+
+
+def solution_of_answer(text: str, finish_reason: str, chat_format: ChatFormat) -> tuple[str | None, Result | None]:
+    """What a sampled answer offers as its solution: (solution, None), or (None, verdict) where it offers none.
+
+    Args:
+        text: what the reasoner wrote after the trace's ids, its closing tag included.
+        finish_reason: `length` means that it was cut.
+    """
+    solution = extract_solution(text)
+    if solution is None:
+        if finish_reason != "stop":
+            return None, Result(Verdict.NO_ANSWER, f"the answer was cut (finish_reason {finish_reason})")
+        return None, Result(Verdict.NO_ANSWER, f"no {SOLUTION_CLOSE} in the answer")
+    if not text.startswith(answer_lead("reasoner", chat_format)):
+        return None, Result(Verdict.MALFORMED, "more than the tags stands between trace and solution")
+    return solution, None
+
+
+def rejected_golds(checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool) -> dict[str, str]:
+    """Questions whose check rejects its own gold: id to the verdict and its reason.
+
+    A check without a gold (countdown) is tried with the reference solution.
+    """
+    jobs = []
+    for question_id, check in checks.items():
+        if check["kind"] not in UNVERIFIABLE_KINDS:
+            golds = gold_solutions(check) or [solutions[question_id]]
+            jobs += [Job((question_id, number), check, gold) for number, gold in enumerate(golds)]
+    rejected = {}
+    bar = tqdm(pool.check(jobs), total=len(jobs), unit="gold", desc="golds against themselves")
+    for (question_id, _), result in bar:
+        if result.verdict is not Verdict.CORRECT:
+            rejected[question_id] = f"{result.verdict.value}: {result.reason}"
+    return rejected
+
+
+def describe(summary: VerifySummary) -> str:
+    """The lines that the command prints at its end."""
+    manifest = summary.manifest
+    counts = manifest["counts"]
+    shown = ", ".join(f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict))
+    lines = [f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"]
+    if manifest["excluded_questions"]:
+        reasons = Counter(manifest["excluded_questions"].values())
+        lines.append("questions without verification: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
+    if manifest["workers_replaced"]:
+        lines.append(f"verifier processes replaced: {manifest['workers_replaced']}")
+    if not summary.did_something:
+        lines.append("nothing to do: the table was finished before")
+    return "\n".join(lines)
+
+
+def _judge(
+    answers: Sequence[Mapping[str, Any]],
+    checks: Mapping[str, dict[str, Any]],
+    excluded: Mapping[str, str],
+    chat_format: ChatFormat,
+    pool: VerifierPool,
+    bar: tqdm,
+) -> list[dict[str, Any]]:
+    """Verdict rows in the order of the answers; equal solutions of one question are checked once."""
+    results: dict[tuple, Result] = {}
+    waiting: dict[tuple[str, str], list[tuple]] = {}
+    for row in answers:
+        key = (row["question_id"], row["trace_id"], row["answer_id"])
+        if row["question_id"] in excluded:
+            results[key] = Result(Verdict.UNVERIFIABLE, excluded[row["question_id"]])
+            continue
+        solution, verdict = solution_of_answer(row["text"], row["finish_reason"], chat_format)
+        if verdict is not None:
+            results[key] = verdict
+        else:
+            waiting.setdefault((row["question_id"], solution), []).append(key)
+    bar.update(len(results))
+    jobs = (Job(pair, checks[pair[0]], pair[1]) for pair in waiting)
+    for pair, result in pool.check(jobs):
+        keys = waiting[pair]
+        results.update(dict.fromkeys(keys, result))
+        bar.update(len(keys))
+    rows = []
+    for row in answers:
+        ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}
+        verdict, reason, seconds = results[tuple(ids.values())]
+        rows.append(ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds})
+    return rows
+
+
+def _excluded_questions(
+    checks: Mapping[str, dict[str, Any]],
+    questions: Mapping[str, Mapping[str, Any]],
+    pool: VerifierPool,
+    config: Config,
+) -> dict[str, str]:
+    """Questions that are not verified under a named policy, with the reason. Raises: ValueError without the policy."""
+    unverifiable = {
+        question_id: UNVERIFIABLE_KINDS[check["kind"]]
+        for question_id, check in checks.items()
+        if check["kind"] in UNVERIFIABLE_KINDS
+    }
+    faults = []
+    if unverifiable and config.verify.unverifiable == "refuse":
+        listed = [f"question {question_id}: {reason}" for question_id, reason in unverifiable.items()]
+        faults.append(
+            _listed(
+                f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them out, or set "
+                "verify.unverifiable: accept (stage 8 then treats them by its fallback policy)",
+                listed,
+            )
+        )
+    solutions = {question_id: row["solution"] for question_id, row in questions.items()}
+    rejected = rejected_golds(checks, solutions, pool)
+    if rejected and config.verify.bad_golds == "refuse":
+        listed = [f"question {question_id}: {reason}" for question_id, reason in sorted(rejected.items())]
+        faults.append(
+            _listed(
+                f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own check; correct them, or set "
+                "verify.bad_golds: exclude",
+                listed,
+            )
+        )
+    if faults:
+        raise ValueError("\n".join(faults))
+    for question_id in sorted(rejected)[:_NUM_LISTED]:
+        print(f"excluded: question {question_id}, gold {rejected[question_id]}")
+    return unverifiable | dict.fromkeys(sorted(rejected), BAD_GOLD_REASON)
+
+
+def _listed(head: str, lines: Sequence[str]) -> str:
+    more = [f"  and {len(lines) - _NUM_LISTED} more"] if len(lines) > _NUM_LISTED else []
+    return "\n".join([head + ":", *(f"  {line}" for line in lines[:_NUM_LISTED]), *more])

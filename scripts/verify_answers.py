@@ -1,0 +1,20 @@
+"""Stage 7: a verdict for every sampled answer."""
+
+from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.verify import describe, verify_answers
+
+USAGE = """usage: python scripts/verify_answers.py CONFIG.yaml [key=value ...]
+reads run_dir/questions and run_dir/answers; writes run_dir/verdicts"""
+
+
+def main() -> None:
+    config, _ = read_command(USAGE)
+    with timed(config.run_dir, "verify_answers") as timing:
+        summary = verify_answers(config)
+        timing.did_something = summary.did_something
+    print(describe(summary))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -27,7 +27,10 @@ from variational_reasoning.method.losses import IGNORE_INDEX, constant_normalize
 from variational_reasoning.method.prompts import encode_target
 from variational_reasoning.model_record import file_sha256
 
-logger = logging.get_logger(__name__)
+LOGGER = "llamafactory.variational_reasoning"
+"""A child of the host's logger, so that our lines appear among its own."""
+
+logger = logging.get_logger(LOGGER)
 
 ROW_COLUMNS = ("row_weights", "row_targets", "row_names")
 
@@ -229,12 +232,8 @@ class RowFacts:
 
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before tokenization.
-
-    Raises: ValueError when no row is left.
     """
-    columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:] if len(tokenized) else None
-    if columns is None:
-        raise ValueError(f"all {num_aligned} rows are longer than cutoff_len; raise cutoff_len, or set `overlong: truncate`")
+    columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:]
     flat = [column.combine_chunks().flatten().to_numpy() for column in (columns["row_weights"], columns["row_targets"])]
     weights, target_tokens = torch.tensor(flat[0], dtype=torch.float64), torch.tensor(flat[1], dtype=torch.int64)
     return RowFacts(len(weights), num_aligned - len(weights), weights, target_tokens)

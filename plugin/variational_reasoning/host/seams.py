@@ -147,7 +147,15 @@ def _processor(original):
 def _preprocess(original):
     @functools.wraps(original)
     def preprocess_and_count(dataset, data_args, training_args, *args, is_eval=False, **kwargs):
-        tokenized = original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
+        try:
+            tokenized = original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
+        except RuntimeError as error:
+            if hasattr(data_args, "variational"):
+                error.add_note(
+                    f"variational_reasoning: rows longer than cutoff_len {data_args.cutoff_len} are dropped; if that is all of "
+                    "them, raise cutoff_len or set `overlong: truncate`"
+                )
+            raise
         if hasattr(data_args, "variational") and tokenized is not None and not is_eval:
             from variational_reasoning.host.dataset import gather_facts, settle_constant, source_hashes
 

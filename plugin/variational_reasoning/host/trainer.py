@@ -19,7 +19,7 @@ from llamafactory.extras import logging
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
 from variational_reasoning import __version__
-from variational_reasoning.host.dataset import ROW_COLUMNS
+from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS
 from variational_reasoning.host.formats import ID_COLUMNS
 from variational_reasoning.method.losses import (
     dr_sft_loss,
@@ -30,7 +30,7 @@ from variational_reasoning.method.losses import (
 from variational_reasoning.method.prompts import chat_format_to_dict
 from variational_reasoning.model_record import write_record
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(LOGGER)
 
 
 class RowCollator:
@@ -203,7 +203,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             with HeadTap(self._head, labels, target_weights) as tap:
                 outputs = model(**inputs)
             if self._head_is_settled or self._settle_head(tap.sums, outputs.logits):
-                return tap.sums, outputs
+                # Not `tap.sums`: what the model returns has passed the hooks by which ZeRO-3 gathers the head's weight.
+                weighted, plain = outputs.logits
+                return (weighted, plain.detach()), outputs
         outputs = model(**inputs)
         mask = target_mask(labels)
         return weighted_nll_from_logits(outputs.logits[:, :-1][mask], labels[:, 1:][mask], target_weights), outputs

@@ -15,10 +15,13 @@ TEXT = [
     "<|begin_of_solution|>The answer is \\boxed{7}.<|end_of_solution|><|im_end|>",
     "<|begin_of_explanation|>\n\nIt is 7.<|end_of_explanation|>",
 ]
-QUESTIONS = [("What is 3 + 4?", "First, 3 + 4 = 7.", "\\boxed{7}"), ("And 1 + 1?", "It is 2, surely.", "The sum is \\boxed{2}.")]
+QUESTIONS = [
+    ("What is 3 + 4?", "First, 3 + 4 = 7.", "\\boxed{7}"),
+    ("And 1 + 1?", "It is 2, surely.", "The sum is \\boxed{2}."),
+]
 
 
-def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 400, specials: tuple[str, ...] = ()):
+def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 340, specials: tuple[str, ...] = ()):
     """A byte-level BPE tokenizer that is trained on the tags without pre-tokenization, so that it merges across them.
 
     Args:
@@ -47,7 +50,6 @@ def make_model_dir(folder: Path, tokenizer, seed: int = 0, record: dict | None =
     """A random Qwen3 with this tokenizer, saved; with a training's record when one is given."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
-
     from variational_reasoning.model_record import write_record
 
     torch.manual_seed(seed)
@@ -79,7 +81,7 @@ def record_of(kind: str, chat_format: str = "chatml") -> dict:
 
 @pytest.fixture(scope="session")
 def bpe_tokenizer():
-    """A byte-level BPE tokenizer of 400 pieces; the tags are ordinary text to it."""
+    """A byte-level BPE tokenizer of 340 pieces; the tags are ordinary text to it."""
     return make_bpe_tokenizer()
 
 

@@ -147,7 +147,7 @@ def test_answers_continue_well_formed_traces_only_and_equal_traces_get_their_own
 def test_answers_refuse_a_tokenizer_that_is_not_the_one_of_the_traces(make_run):
     config = load_config(make_run())
     well_formed_traces(config)
-    other = make_bpe_tokenizer(vocabulary=380)
+    other = make_bpe_tokenizer(vocabulary=330)
     make_model_dir(config.model_folder("reasoner"), other, record=record_of("reasoner"))
     with pytest.raises(ValueError, match="must start from one base model"):
         sample_answers(config)

@@ -1,0 +1,152 @@
+"""Log-likelihoods against an independent naive computation on full logits, one row at a time."""
+
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
+from variational_reasoning.model_record import write_record
+from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
+from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.rows import read_rows
+from variational_reasoning.pipeline.sample import describe
+from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
+
+from tests.conftest import record_of
+from tests.pipeline.test_sample import well_formed_traces
+
+
+def naive(model, token_ids, start, stop, temperature=1.0) -> float:
+    """Sum of log p over ids[start:stop], from the logits of the whole row, alone."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([token_ids])).logits[0] / temperature
+    logps = torch.log_softmax(logits.double(), dim=-1)
+    return sum(float(logps[t - 1, token_ids[t]]) for t in range(start, stop))
+
+
+def random_rows(num: int = 23) -> list[ScoredSequence]:
+    draw = random.Random(0)
+    rows = []
+    for i in range(num):
+        length = draw.randrange(4, 60)
+        cuts = sorted(draw.sample(range(1, length + 1), 3))
+        ids = [draw.randrange(300) for _ in range(length)]
+        rows.append(ScoredSequence((f"q{i}", 0), ids, [(cuts[0], cuts[1]), (cuts[1], cuts[2])]))
+    return rows
+
+
+def settings(**values) -> Config:
+    return Config(scoring=ScoringConfig(**values))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_batched_equals_alone_and_naive(tiny_model_dir, dtype, tolerance, temperature):
+    model = load_model(str(tiny_model_dir), dtype, "cpu")
+    rows = random_rows()
+    batched = Scorer(model, settings(batch_tokens=300, chunk_positions=7, temperature=temperature)).score(rows)
+    alone = [Scorer(model, settings(batch_tokens=1, temperature=temperature)).score([row])[0] for row in rows]
+    wanted = [[naive(model, row.token_ids, a, b, temperature) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(batched), torch.tensor(alone), rtol=0, atol=tolerance)
+    assert torch.allclose(torch.tensor(batched), torch.tensor(wanted), rtol=0, atol=tolerance)
+
+
+def test_the_head_is_applied_to_needed_positions_only(tiny_model_dir):
+    model = load_model(str(tiny_model_dir), "float32", "cpu")
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
+    seen.clear()  # the probe of the structure
+    scorer.score([ScoredSequence(("q", k), list(range(40)), [(30, 40)]) for k in range(3)])
+    # 3 rows x 10 positions = 30, in chunks of 8
+    assert [shape[0] for shape in seen] == [8, 8, 8, 6] and all(len(shape) == 2 for shape in seen)
+
+
+def test_a_scale_between_head_and_logits_is_found_by_the_probe():
+    class Scaled(LlamaForCausalLM):
+        def forward(self, **inputs):
+            output = super().forward(**inputs)
+            output.logits = output.logits * 0.25
+            return output
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = Scaled(LlamaConfig(vocab_size=400, initializer_range=0.5, **sizes)).eval()
+    scorer = Scorer(model, settings(batch_tokens=300))
+    assert "whole batches" in scorer.note
+    rows = random_rows(5)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-4)
+
+
+def test_empty_spans_and_nan_are_errors_with_the_id(tiny_model_dir):
+    model = load_model(str(tiny_model_dir), "float32", "cpu")
+    scorer = Scorer(model, settings())
+    with pytest.raises(ValueError, match=r"\('q7', 3\): nothing to score in the span \[2, 2\)"):
+        scorer.score([ScoredSequence(("q7", 3), [1, 2, 3], [(2, 2)])])
+    with pytest.raises(ValueError, match=r"span \[0, 2\)"):
+        scorer.score([ScoredSequence(("q7", 3), [1, 2, 3], [(0, 2)])])
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("nan")
+    with pytest.raises(ValueError, match=r"\('q7', 3\): its log-likelihood is \[nan\]"):
+        scorer.score([ScoredSequence(("q7", 3), [1, 2, 3], [(1, 3)])])
+
+
+def test_both_stages_against_naive_numbers(make_run):
+    config = load_config(make_run())
+    well_formed_traces(config)
+    fmt = CHAT_FORMATS["chatml"]
+    questions = {row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")}
+    traces = {(t["question_id"], t["trace_id"]): t for t in read_rows(config.folder("traces"), "traces")}
+    for name, kind in (("reasoner", "reasoner"), ("posterior", "posterior_b")):
+        summary = score_traces(config, name)
+        assert summary.manifest["counts"]["malformed"] == 6 and "12 rows" in describe(summary)
+        encode, _ = text_codec(load_tokenizer(config.model_folder(name)))
+        model = AutoModelForCausalLM.from_pretrained(config.model_folder(name))
+        rows = read_rows(config.folder("trace_logps", name), "trace_logps")
+        assert [(row["question_id"], row["trace_id"]) for row in rows] == [(f"q{i:03d}", k) for i in range(6) for k in (0, 1)]
+        for row in rows[:4]:
+            question = questions[row["question_id"]]
+            hint = question["solution"] if name == "posterior" else None
+            prompt_ids = encode(render_prompt(kind, fmt, question["question"], hint))
+            trace_ids = traces[row["question_id"], row["trace_id"]]["token_ids"]
+            answer_ids, start, stop = encode_answer(fmt, question["solution"], encode)
+            ids = prompt_ids + trace_ids + (answer_ids if name == "reasoner" else [])
+            begin, end = len(prompt_ids), len(prompt_ids + trace_ids)
+            assert row["trace_tokens"] == len(trace_ids) and row["temperature"] == 1.0
+            assert row["trace_logp"] == pytest.approx(naive(model, ids, begin, end), abs=1e-3)
+            if name == "reasoner":
+                assert row["answer_tokens"] == stop - start
+                assert row["answer_logp"] == pytest.approx(naive(model, ids, end + start, end + stop), abs=1e-3)
+            else:
+                assert row["answer_logp"] is None and row["answer_tokens"] is None
+        assert "nothing to do" in describe(score_traces(config, name))
+
+
+def test_rows_beyond_cutoff_len_are_dropped_and_all_dropped_is_an_error(make_run):
+    path = make_run(num_questions=2)
+    config = load_config(path)
+    well_formed_traces(config)
+    encode, _ = text_codec(load_tokenizer(config.model_folder("reasoner")))
+    fmt = CHAT_FORMATS["chatml"]
+    lengths = []
+    for row in read_rows(config.folder("questions"), "questions"):
+        text = render_prompt("reasoner", fmt, row["question"]), "It is 7.<|end_of", fmt.end_of_turn
+        lengths.append(sum(len(encode(t)) for t in text) + len(encode_answer(fmt, row["solution"], encode)[0]))
+    summary = score_traces(load_config(path, [f"cutoff_len={min(lengths)}"]), "reasoner")
+    assert summary.manifest["rows"] == 2 and summary.manifest["counts"]["no_room"] == 2
+    assert {row["trace_id"] for row in summary.manifest["dropped"]} == {0, 1}
+    config = load_config(path, ["cutoff_len=20"])
+    with pytest.raises(ValueError, match="was filled from something else"):
+        score_traces(config, "reasoner")
+
+
+def test_unknown_model_names_and_wrong_prompts_are_refused(make_run):
+    config = load_config(make_run(num_questions=2))
+    well_formed_traces(config)
+    with pytest.raises(ValueError, match="model='final' is not one of reasoner, posterior"):
+        score_traces(config, "final")
+    write_record(config.model_folder("posterior"), record_of("posterior_a"))
+    with pytest.raises(ValueError, match="trained on the prompt 'posterior_a'"):
+        score_traces(config, "posterior")

@@ -19,14 +19,13 @@ from variational_reasoning.method.prompts import (
     load_chat_format,
     render_prompt,
 )
-from variational_reasoning.model_record import read_record
+from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, read_command, resolved, run_command
 from variational_reasoning.pipeline.engines import Request, open_engine, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     file_digest,
     group_by,
-    model_identity,
     open_stage,
     read_rows,
     table_digest,

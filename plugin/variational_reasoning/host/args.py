@@ -4,7 +4,6 @@ All faults of a YAML are collected and raised together; each says what is wrong,
 """
 
 import difflib
-import json
 import math
 import os
 import re
@@ -90,7 +89,7 @@ def split_arguments(raw: dict[str, Any] | list[str], host_keys: set[str]) -> tup
 
 def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
     """Name -> formatting of the data sets that `dataset_info.json` knows; unknown names are left out."""
-    info, _ = _read_dataset_info(dataset_dir)
+    info, _ = formats.read_dataset_info(dataset_dir)
     return {name: info[name].get("formatting", "alpaca") for name in dataset_names if name in info}
 
 
@@ -147,16 +146,6 @@ def _names(value: Any) -> list[str]:
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
 
 
-def _read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
-    """(contents, where) of the dataset_info.json in force; empty for the hub-only mode and for a remote file."""
-    if isinstance(dataset_dir, dict):
-        return dataset_dir, "dataset_dir"
-    path = Path(str(dataset_dir)) / "dataset_info.json"
-    if not path.is_file():
-        return {}, str(path)
-    return json.loads(path.read_text(encoding="utf-8")), str(path)
-
-
 def _check_constant(value: Any, faults: list[str]) -> float | str | None:
     if value is None or value == "auto":
         return value
@@ -175,7 +164,7 @@ def _check_constant(value: Any, faults: list[str]) -> float | str | None:
 def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]) -> set[str]:
     """Returns the formats in use, ours and the host's."""
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
-    info, where = _read_dataset_info(data_args.dataset_dir)
+    info, where = formats.read_dataset_info(data_args.dataset_dir)
     local = isinstance(data_args.dataset_dir, dict) or not re.match(r"ONLINE$|REMOTE:", str(data_args.dataset_dir))
     if local and names and not info:
         faults.append(f"dataset_dir: {where} does not exist or is empty; set `dataset_dir` to the folder that holds it")

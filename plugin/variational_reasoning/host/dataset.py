@@ -10,7 +10,6 @@ know. Ours keep, beside the host's columns, three lists per example, one entry p
 A weight is thus tied to its targets by their order alone, so padding, trimming and packing cannot separate them.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from llamafactory.data.processor.processor_utils import greedy_knapsack
 from llamafactory.data.processor.supervised import MAX_SU_SEQ_IDX, PackingParams, SupervisedDatasetProcessor
 from llamafactory.extras import logging
 
-from variational_reasoning.host.formats import ID_COLUMNS, RowRenderer, map_columns
+from variational_reasoning.host.formats import ID_COLUMNS, RowRenderer, map_columns, read_dataset_info
 from variational_reasoning.method.losses import IGNORE_INDEX, constant_normalizer
 from variational_reasoning.method.prompts import encode_target
-from variational_reasoning.model_record import file_sha256
+from variational_reasoning.model_record import file_digest
 
 LOGGER = "llamafactory.variational_reasoning"
 """A child of the host's logger, so that our lines appear among its own."""
@@ -231,8 +230,7 @@ class RowFacts:
 
 
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
-    """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before tokenization.
-    """
+    """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before tokenization."""
     columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:]
     flat = [column.combine_chunks().flatten().to_numpy() for column in (columns["row_weights"], columns["row_targets"])]
     weights, target_tokens = torch.tensor(flat[0], dtype=torch.float64), torch.tensor(flat[1], dtype=torch.int64)
@@ -256,17 +254,13 @@ def settle_constant(config, facts: RowFacts | None) -> float | None:
 
 def source_hashes(data_args) -> dict[str, dict[str, str]]:
     """Where the training rows come from: file and SHA-256 of each local data set, the hub name of the others."""
-    info = data_args.dataset_dir
-    if not isinstance(info, dict):
-        path = Path(str(info)) / "dataset_info.json"
-        info = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    root = Path() if isinstance(data_args.dataset_dir, dict) else Path(str(data_args.dataset_dir))
+    info, where = read_dataset_info(data_args.dataset_dir)
     sources = {}
     for name in data_args.dataset or []:
         entry = info.get(name, {})
-        path = root / entry.get("file_name", "")
+        path = Path(where).parent / entry.get("file_name", "")
         if "file_name" in entry and path.is_file():
-            sources[name] = {"file": str(path), "sha256": file_sha256(path)}
+            sources[name] = {"file": str(path), "sha256": file_digest(path)}
         else:
             sources[name] = {"name": str(entry.get("hf_hub_url") or entry.get("file_name") or name)}
     return sources

@@ -19,8 +19,12 @@ ID_COLUMNS = ("question_id", "trace_id", "answer_id")
 OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
 
-class Row(dict):
-    """One rendered example: prompt, response, weight and ids."""
+def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
+    """(contents, path) of the dataset_info.json in force; empty for a mapping's path, hub-only modes and missing files."""
+    if isinstance(dataset_dir, dict):
+        return dataset_dir, ""
+    path = Path(str(dataset_dir)) / "dataset_info.json"
+    return (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}), str(path)
 
 
 def map_columns(source: str, formatting: str, mapping: dict[str, str], present: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -60,7 +64,7 @@ class RowRenderer:
     prompt_kind: str | None
     chat_format: ChatFormat
 
-    def __call__(self, example: dict[str, Any], index: int) -> Row:
+    def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
         """Render one row.
 
         Returns: prompt, response, weight (1.0 where the data set has no such column), ids as text or None.
@@ -79,7 +83,7 @@ class RowRenderer:
                     f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
                 )
         ids = {role: self._id(example, role) for role in ID_COLUMNS}
-        return Row(prompt=prompt, response=response, weight=self._weight(example, index), **ids)
+        return {"prompt": prompt, "response": response, "weight": self._weight(example, index), **ids}
 
     def _where(self, index: int, role: str) -> str:
         return f"data set {self.source!r}, row {index + 1}, column {self.columns.get(role, role)!r}"

@@ -12,6 +12,7 @@ plain linear layer. The log says which path is taken.
 import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from variational_reasoning.method.losses import (
     weighted_nll_from_logits,
 )
 from variational_reasoning.method.prompts import chat_format_to_dict
-from variational_reasoning.model_record import write_record
+from variational_reasoning.model_record import model_identity, write_record
 
 logger = logging.get_logger(LOGGER)
 
@@ -94,6 +95,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self.constant: float | None = self.args.variational_constant
         self.facts = self.args.variational_facts
         self.sources = self.args.variational_sources
+        base = config.resolved.get("model_name_or_path", "")
+        self._base_model = model_identity(base) if Path(base).is_dir() else {"path": base}
         self._tokens_in_step: torch.Tensor | None = None
         self._nll_since_log = torch.zeros((), device=self.args.device)
         self._steps_since_log = 0
@@ -254,6 +257,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             "prompt_kind": self.config.prompt_kind,
             "chat_format": None if self.config.chat_format is None else chat_format_to_dict(self.config.chat_format),
             "loss": {"name": "the host's own"},
+            "model": self._base_model,
             "sources": self.sources,
             "yaml": self.config.resolved,
             "versions": {"variational_reasoning": __version__, "python": platform.python_version()}

@@ -29,13 +29,12 @@ from variational_reasoning.method.prompts import (
     render_prompt,
     thought_close,
 )
-from variational_reasoning.model_record import RECORD_NAME, read_record
+from variational_reasoning.model_record import RECORD_NAME, model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import Engine, Request, open_engine, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
-    model_identity,
     open_stage,
     read_manifest,
     read_rows,

@@ -24,12 +24,12 @@ from variational_reasoning.method.prompts import (
     load_chat_format,
     render_prompt,
 )
+from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
-    model_identity,
     open_stage,
     read_manifest,
     read_rows,

@@ -1,0 +1,38 @@
+"""C of weighted Dr. SFT for a training YAML: `python scripts/compute_normalizer.py TRAIN.yaml key=value ...` (stages 1, 2, 9).
+
+Runs the host's own argument checks, tokenizer and data loading, so the figure is the one that `auto` would use; no model is
+loaded. For a stream it reads the data once without streaming. C = mean(weight) x mean(target tokens), arXiv 2509.22637, App. C.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Print C and the figures that it comes from."""
+    if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
+        print(__doc__, file=sys.stderr)
+        return 2
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args, read_args
+    from llamafactory.model import load_tokenizer
+    from llamafactory.train import tuner  # noqa: F401, importing the host's entry puts the plugin in place
+
+    raw = {**read_args(), "streaming": False, "constant_loss_normalizer": "auto"}
+    try:
+        model_args, data_args, training_args, _, _ = get_train_args(raw)
+        module = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+        get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    facts, weights = training_args.variational_facts, training_args.variational_facts.weight_summary()
+    print(f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len {data_args.cutoff_len})")
+    print(f"target tokens      {int(facts.target_tokens.sum())}, mean {facts.mean_target_tokens():.6f} per row")
+    print(f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max {weights['max']:.6g}")
+    print(f"constant_loss_normalizer: {training_args.variational_constant!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The pipeline's configuration: strict keys, types and bounds, overrides, all faults together."""
+
+from pathlib import Path
+
+import pytest
+from variational_reasoning.pipeline.config import Config, load_config, read_command, resolved, with_overrides
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_file_gives_the_defaults_of_the_paper(tmp_path):
+    config = load_config(write(tmp_path, ""))
+    assert config == Config()
+    assert config.sampling.temperature == 0.7 and config.sampling.num_traces == 8 and config.scoring.temperature == 1.0
+    assert config.folder("traces") == Path("runs/tiny/traces")
+    assert config.model_folder("posterior") == Path("runs/tiny/models/posterior")
+    assert config.model_folder("final_acc") == Path("runs/tiny/models/final_acc")
+
+
+def test_values_and_overrides(tmp_path):
+    text = "models: {reasoner: elsewhere}\nsampling:\n  temperature: 1e-1\n  top_p: 1\nbuild:\n  outputs:\n  - {name: acc}\n"
+    overrides = ["sampling.num_traces=4", "build.outputs.0.estimator=gml", "base=null", "data.columns.question=q"]
+    config = load_config(write(tmp_path, text), overrides)
+    assert config.sampling.temperature == 0.1 and config.sampling.top_p == 1.0 and config.sampling.num_traces == 4
+    assert config.build.outputs[0].estimator == "gml" and config.data.columns == {"question": "q"}
+    assert config.model_folder("reasoner") == Path("elsewhere")
+
+
+def test_all_faults_are_reported_together_with_dotted_names(tmp_path):
+    text = """
+sampling: {num_trace: 3, top_p: 1.5, num_answers: 2.5, engine: sglang}
+scoring: 3
+cutof_len: 4
+seed: true
+chat_format: nope
+build: {outputs: [{name: a, estimatr: acc}, {name: a}, {}]}
+"""
+    with pytest.raises(ValueError) as error:
+        load_config(write(tmp_path, text), ["eval.num_samples=0", "nonsense", "sampling.x.y=1"])
+    message = str(error.value)
+    for part in (
+        "sampling.num_trace: unknown key; did you mean 'sampling.num_traces'?",
+        "sampling.top_p: 1.5 must be at most 1",
+        "sampling.num_answers: 2.5 is not a whole number",
+        "sampling.engine: 'sglang' is not one of transformers, vllm",
+        "sampling.x: unknown key",
+        "scoring: 3 is not a section of keys",
+        "cutof_len: unknown key; did you mean 'cutoff_len'?",
+        "seed: True is not a whole number",
+        "chat_format 'nope' is neither one of chatml, llama3",
+        "build.outputs.0.estimatr: unknown key; did you mean 'build.outputs.0.estimator'?",
+        "build.outputs: the name 'a' is there twice",
+        "build.outputs.2.name: is empty",
+        "eval.num_samples: 0 must be at least 1",
+        "override 'nonsense' is not of the form key=value",
+    ):
+        assert part in message, part
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no configuration file"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_config(write(tmp_path, "a: [1"))
+    with pytest.raises(ValueError, match="is a mapping"):
+        load_config(write(tmp_path, "- 1"))
+
+
+def test_overrides_leave_the_values_alone():
+    values, faults = {"sampling": {"top_p": 1.0}}, []
+    assert with_overrides(values, ["sampling.top_p=0.5", "eval.split=train"], faults) == {
+        "sampling": {"top_p": 0.5},
+        "eval": {"split": "train"},
+    }
+    assert values == {"sampling": {"top_p": 1.0}} and not faults
+    with_overrides(values, ["sampling.top_p.x=1"], faults)
+    assert "there is no section 'sampling.top_p'" in faults[0]
+
+
+def test_resolved_parts_are_plain_values():
+    parts = resolved(Config(), "seed", "sampling.top_p", "verify")
+    assert parts["seed"] == 0 and parts["sampling.top_p"] == 1.0 and parts["verify"]["workers"] == 2
+    with pytest.raises(AttributeError):
+        resolved(Config(), "sampling.topp")
+
+
+def test_a_command_takes_its_own_keys_and_the_configurations(tmp_path):
+    path = str(write(tmp_path, ""))
+    config, own = read_command("usage", own=("model",), argv=[path, "seed=2", "model=reasoner"])
+    assert config.seed == 2 and own == {"model": "reasoner"}
+    with pytest.raises(ValueError, match=r"missing: model=\.\.\."):
+        read_command("usage", own=("model",), argv=[path])
+    with pytest.raises(ValueError, match=r"first argument must be a pipeline\.yaml"):
+        read_command("usage", argv=["seed=2"])
+    with pytest.raises(SystemExit):
+        read_command("usage", argv=["--help"])

@@ -20,6 +20,9 @@ from collections.abc import Sequence
 ESTIMATORS = ("acc", "gml", "likelihood")
 """How pi(Y_x | x, z) is estimated: accuracy of sampled answers, geometric mean likelihood, likelihood."""
 
+_ROUNDING = 1e-3
+"""Nats above zero that a float32 log-softmax of certain tokens may sum to."""
+
 
 def log_ratio(reasoner_logp: float, posterior_logp: float, num_tokens: int) -> tuple[float, float]:
     """(mean, sum) over a trace's tokens of log pi - log q, in nats.
@@ -145,5 +148,5 @@ def _peak(log_rhos: Sequence[float]) -> float:
 
 
 def _check_logp(name: str, value: float) -> None:
-    if not math.isfinite(value) or value > 0:
+    if not math.isfinite(value) or value > _ROUNDING:
         raise ValueError(f"{name} is {value}; a sum of token log-probabilities is finite and at most 0")

@@ -22,6 +22,7 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.rows import (
+    MANIFEST,
     Identity,
     group_by,
     open_stage,
@@ -73,14 +74,16 @@ def verify_answers(config: Config) -> VerifySummary:
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
         },
     )
-    stage = open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard)
-    if stage.is_complete:
-        return VerifySummary(folder, read_manifest(folder, "verdicts"), False)
-
-    print(f"reads {len(answers)} answers to {len(units)} questions; writes {folder}")
-    checks = read_checks(questions[question_id] for question_id in units)
+    is_finished = (folder / MANIFEST).is_file()
     with VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib) as pool:
-        excluded = _excluded_questions(checks, questions, pool, config)
+        checks, excluded = {}, {}
+        if not is_finished:  # a refusal here must leave no trace of its policies on disk
+            print(f"reads {len(answers)} answers to {len(units)} questions; writes {folder}")
+            checks = read_checks(questions[question_id] for question_id in units)
+            excluded = _excluded_questions(checks, questions, pool, config)
+        stage = open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard)
+        if stage.is_complete:
+            return VerifySummary(folder, read_manifest(folder, "verdicts"), False)
         num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
         num_undecided = 0
         pending = list(stage.pending())

@@ -1,0 +1,327 @@
+"""Stage 8 on small tables that are written by the real writers, with the arithmetic of their weights done by hand."""
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from variational_reasoning.method.prompts import answer_lead, load_chat_format, render
+from variational_reasoning.pipeline import build
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.rows import Identity, table_digest, write_table
+
+CHATML = load_chat_format("chatml")
+LEAD = answer_lead("reasoner", CHATML)
+WEIGHTED = {"name": "w", "estimator": "acc", "selection": "weighted"}
+
+
+def sampled(trace_id, text, ratio=0.0, correct=(True,), answer_logp=-2.0, **columns):
+    """One trace of four tokens: `ratio` is its mean log ratio; `correct` one verdict per answer (or a verdict's
+    name)."""
+    return {"trace_id": trace_id, "text": text, "ratio": ratio, "correct": correct, "answer_logp": answer_logp} | columns
+
+
+def write_run(folder: Path, base: Path, questions: dict[str, list[dict]], outputs, **settings):
+    """Tables of a run in which question i has the given traces; returns its configuration."""
+    tables = {name: [] for name in ("questions", "traces", "reasoner", "posterior", "answers", "verdicts")}
+    for question_id, traces in questions.items():
+        tables["questions"].append(
+            {
+                "question_id": question_id,
+                "question": f"What of {question_id}?",
+                "trace": "expert",
+                "solution": f"reference {question_id}",
+                "source": "made",
+                "check": json.dumps({"kind": "exact", "gold": "g"}),
+                "split": "train",
+            }
+        )
+        for trace in traces:
+            ids = {"question_id": question_id, "trace_id": trace["trace_id"]}
+            well = trace.get("is_well_formed", True)
+            tables["traces"].append(
+                ids
+                | {"token_ids": [1, 2, 3, 4], "text": trace["text"], "finish_reason": trace.get("finish", "stop")}
+                | {"is_well_formed": well, "is_retokenized": False, "seed": 0, "prompt_kind": "posterior_b"}
+                | {"temperature": 0.7}
+            )
+            if not well:
+                continue
+            for name, logp in (("reasoner", -10.0 + 4 * trace["ratio"]), ("posterior", -10.0)):
+                if name in trace.get("lacks", ()):
+                    continue
+                is_reasoner = name == "reasoner"
+                tables[name].append(
+                    ids
+                    | {"trace_logp": logp, "trace_tokens": trace.get(f"{name}_tokens", 4)}
+                    | {"answer_logp": trace["answer_logp"] if is_reasoner else None}
+                    | {"answer_tokens": 2 if is_reasoner else None, "temperature": 1.0}
+                )
+            for answer_id, verdict in enumerate(trace["correct"]):
+                name = {True: "correct", False: "wrong"}.get(verdict, verdict)
+                text = f"{LEAD}answer {trace['trace_id']}.{answer_id}<|end_of_solution|>"
+                key = ids | {"answer_id": answer_id}
+                tables["answers"].append(key | {"token_ids": [5], "text": text, "finish_reason": "stop", "seed": 0})
+                tables["verdicts"].append(key | {"verdict": name, "reason": "", "seconds": 0.0})
+    digests = {"made": "here"}
+    for name, rows in tables.items():
+        table = "trace_logps" if name in ("reasoner", "posterior") else name
+        place = folder / "trace_logps" / name if table == "trace_logps" else folder / name
+        if rows:
+            write_table(place, table, rows, Identity(dict(digests), {}))
+            if name in ("questions", "traces", "answers"):
+                digests[name] = table_digest(place, table)
+    values = {"run_dir": str(folder), "base": str(base), "cutoff_len": 2000, "data": {"name": "made"}, "seed": 0}
+    path = folder / "pipeline.yaml"
+    path.write_text(json.dumps(values | {"build": {"outputs": outputs}} | settings))
+    return load_config(path)
+
+
+def built(config, name):
+    return pq.read_table(config.folder("train", f"made_{name}.parquet")).to_pylist()
+
+
+THREE = {
+    # accuracies 1/2, 1, 0; mean log ratios 0, log 1/2, log 9: rho = 1/2, 1/2, 0
+    "q0": [
+        sampled(0, "a", 0.0, (True, False), answer_logp=-2.0),
+        sampled(1, "b", math.log(0.5), (True, True), answer_logp=-4.0),
+        sampled(2, "c", math.log(9.0), (False, False), answer_logp=-20.0),
+    ],
+    # the two are one quarter and three quarters of their sum
+    "q1": [
+        sampled(0, "d", math.log(1 / 4), (True,)),
+        sampled(1, "e", math.log(3 / 4), (True,)),
+        sampled(2, "f", 0.0, is_well_formed=False),
+    ],
+    # nothing is right
+    "q2": [sampled(0, "g", 0.0, (False,), answer_logp=-6.0), sampled(1, "h", 0.0, (False,), answer_logp=-2.0)],
+}
+
+
+def test_weighted_rows_carry_rho_normalised_and_its_raw_terms(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    summary = build.build_datasets(config)
+    rows = built(config, "w")
+    weights = {(row["question_id"], row["trace_id"]): row["weight"] for row in rows}
+    assert weights == pytest.approx({("q0", 0): 0.5, ("q0", 1): 0.5, ("q1", 0): 0.25, ("q1", 1): 0.75}, rel=1e-12)
+    second = rows[1]
+    assert second["source"] == 1
+    assert second["accuracy"] == 1.0
+    assert second["num_answers"] == 2
+    assert second["trace_tokens"] == 4
+    assert second["mean_log_ratio"] == pytest.approx(math.log(0.5), rel=1e-12)
+    assert second["sum_log_ratio"] == pytest.approx(4 * math.log(0.5), rel=1e-12)
+    assert second["answer_logp"] == -4.0
+    assert second["gml"] == pytest.approx(math.exp(-2.0), rel=1e-12)
+    assert second["log_rho"] == pytest.approx(math.log(0.5), rel=1e-12)
+    figures = summary.files[0].figures
+    assert figures["counts"] == {
+        "dropped_weight_zero": 1,
+        "questions_dropped": 1,
+        "questions_without_acceptable_trace": 1,
+        "traces_chosen": 4,
+    }
+    assert figures["mean_weight"] == pytest.approx(0.5, rel=1e-12)
+    assert summary.filtered == {"malformed": 1}
+    assert json.loads(config.folder("train", "dataset_info.json").read_text()) == {
+        "made_w": {"file_name": "made_w.parquet", "formatting": "weighted_sft"}
+    }
+
+
+def test_rows_are_rendered_by_the_one_renderer_with_a_verified_answer(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    build.build_datasets(config)
+    row = built(config, "w")[0]
+    # trace 0 of q0 has one right answer, 0.0
+    assert (row["prompt"], row["response"]) == render("reasoner", CHATML, "What of q0?", "a", "answer 0.0")
+    assert row["answer_id"] == 0
+
+
+def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_path, tiny_model_dir):
+    output = {"name": "b", "estimator": "acc", "selection": "best", "mix": "original", "fallback": "original"}
+    config = write_run(tmp_path, tiny_model_dir, THREE, [output])
+    build.build_datasets(config)
+    rows = built(config, "b")
+    assert [(row["question_id"], row["source"]) for row in rows] == [
+        ("q0", 0),  # rho 1/2 for both
+        ("q0", -2),
+        ("q1", 1),
+        ("q1", -2),
+        ("q2", -1),
+        ("q2", -2),
+    ]
+    assert {row["weight"] for row in rows} == {1.0}
+    original = render("reasoner", CHATML, "What of q1?", "expert", "reference q1")
+    assert (rows[3]["prompt"], rows[3]["response"]) == original
+    assert rows[3]["log_rho"] is None
+
+
+def test_gml_ranks_by_the_reference_solution_and_keeps_it(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [{"name": "g", "estimator": "gml", "selection": "best"}])
+    build.build_datasets(config)
+    rows = {row["question_id"]: row for row in built(config, "g")}
+    # q0: ratio + answer_logp / 2 = 0 - 1, log 0.5 - 2, log 9 - 10: trace 0; q2: -3 and -1: trace 1
+    assert {name: row["source"] for name, row in rows.items()} == {"q0": 0, "q1": 1, "q2": 1}
+    assert rows["q0"]["log_rho"] == pytest.approx(-1.0, rel=1e-12)
+    assert rows["q0"]["response"].endswith("reference q0<|end_of_solution|>")
+    assert rows["q0"]["answer_id"] is None
+
+
+def test_likelihood_uses_the_sum(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [{"name": "l", "estimator": "likelihood"}])
+    build.build_datasets(config)
+    assert built(config, "l")[0]["log_rho"] == pytest.approx(-2.0, rel=1e-12)  # trace 0: 0 - 2
+
+
+def test_gml_fallback_takes_the_likeliest_candidate(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED | {"fallback": "gml"}])
+    summary = build.build_datasets(config)
+    row = next(row for row in built(config, "w") if row["question_id"] == "q2")
+    assert (row["source"], row["weight"]) == (1, 1.0)
+    assert row["response"].endswith("reference q2<|end_of_solution|>")
+    assert summary.files[0].figures["counts"]["fallback_gml"] == 1
+
+
+def test_unweighted_keeps_every_candidate_right_or_wrong(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED | {"name": "u", "selection": "unweighted"}])
+    summary = build.build_datasets(config)
+    rows = built(config, "u")
+    assert Counter(row["question_id"] for row in rows) == {"q0": 3, "q1": 2, "q2": 2}
+    assert {row["weight"] for row in rows} == {1.0}
+    assert rows[2]["response"].endswith("reference q0<|end_of_solution|>")
+    assert summary.files[0].figures["counts"]["with_reference_solution"] == 3
+
+
+def test_the_verified_answer_is_drawn_at_random_under_the_seed(tmp_path, tiny_model_dir):
+    answers = (True, False, True, True, True)
+    questions = {f"q{i}": [sampled(0, "a", 0.0, answers)] for i in range(40)}
+    drawn = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(drawn))
+        folder.mkdir()
+        config = write_run(folder, tiny_model_dir, questions, [WEIGHTED], seed=seed)
+        build.build_datasets(config)
+        drawn.append([row["answer_id"] for row in built(config, "w")])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert set(drawn[0]) == {0, 2, 3, 4}  # 40 draws out of four; never the wrong one
+
+
+def test_identical_rows_may_be_merged_with_added_weights(tmp_path, tiny_model_dir):
+    traces = [sampled(k, "same" if k != 1 else "other", math.log(k + 1), answer_logp=-2.0) for k in range(3)]
+    output = {"name": "m", "estimator": "gml", "selection": "weighted"}
+    # rho is proportional to 1, 2, 3; traces 0 and 2 are one row of 4/6
+    build_section = {"outputs": [output], "merge_identical": True}
+    config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [output], build=build_section)
+    summary = build.build_datasets(config)
+    rows = built(config, "m")
+    assert [(row["source"], row["weight"]) for row in rows] == [
+        (0, pytest.approx(4 / 6, rel=1e-12)),
+        (1, pytest.approx(2 / 6, rel=1e-12)),
+    ]
+    assert summary.files[0].figures["counts"]["merged"] == 1
+
+
+def test_undecided_verdicts_are_left_out_of_the_accuracy(tmp_path, tiny_model_dir):
+    traces = [sampled(0, "a", 0.0, (True, "unverifiable", False, "checker_error")), sampled(1, "b", 2.0, ("unverifiable",))]
+    config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED])
+    build.build_datasets(config)
+    (row,) = built(config, "w")
+    assert (row["trace_id"], row["accuracy"], row["num_answers"]) == (0, 0.5, 2)
+
+
+def test_unfinished_and_overlong_traces_are_filtered_and_counted(tmp_path, tiny_model_dir):
+    long = "long " * 400
+    traces = [sampled(0, "a"), sampled(1, long), sampled(2, "cut", finish="length")]
+    config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED], cutoff_len=1500)
+    summary = build.build_datasets(config)
+    assert [row["trace_id"] for row in built(config, "w")] == [0]
+    assert summary.filtered == {"finish_reason length": 1}
+    assert summary.files[0].figures["counts"]["dropped_overlong"] == 1
+
+
+def test_a_second_run_writes_nothing_and_a_changed_seed_writes_again(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    assert build.build_datasets(config).files[0].was_written
+    before = config.folder("train", "made_w.parquet").stat().st_mtime_ns
+    assert not build.build_datasets(config).files[0].was_written
+    assert config.folder("train", "made_w.parquet").stat().st_mtime_ns == before
+    changed = load_config(tmp_path / "pipeline.yaml", ["seed=1"])
+    assert build.build_datasets(changed).files[0].was_written
+
+
+def test_health_by_hand(tmp_path, tiny_model_dir):
+    questions = {
+        # weights 1/2, 1/2 (effective sample size 2), one malformed, one copy of the expert's trace
+        "q0": [sampled(0, "expert"), sampled(1, "b"), sampled(2, "c", is_well_formed=False), sampled(3, "d", 0, (False,))],
+        "q1": [sampled(k, f"t{k}", 0.0, (False,)) for k in range(4)],
+    }
+    config = write_run(tmp_path, tiny_model_dir, questions, [WEIGHTED])
+    health = build.build_datasets(config).health
+    assert health["malformed_share"] == 1 / 8
+    assert health["copies_share"] == 1 / 8
+    assert health["coverage"] == 0.5
+    assert health["mean_effective_sample_size"] == 2.0
+    assert health["num_questions_without_weights"] == 1
+    assert [warning.split(" is ")[0] for warning in health["warnings"]] == ["malformed_share", "coverage"]
+    assert json.loads((tmp_path / "health.json").read_text()) == health
+
+
+@pytest.mark.parametrize(
+    ("traces", "message"),
+    [
+        ([sampled(0, "a"), sampled(1, "b", lacks=("posterior",))], r"posterior lacks 1 traces .*\('q0', 1\)"),
+        ([sampled(0, "a"), sampled(1, "b", correct=())], r"answers lacks 1 traces .*\('q0', 1\)"),
+        ([sampled(0, "a", posterior_tokens=5)], "question q0, trace 0: trace_tokens is 4 for the reasoner and 5 for"),
+        ([sampled(0, "a", ratio=math.nan)], "question q0, trace 0: reasoner_logp is nan"),
+        ([sampled(0, "a", correct=(False,))], "build.outputs 'w': no row remains"),
+    ],
+)
+def test_rows_that_do_not_fit_together_are_refused_with_their_ids(tmp_path, tiny_model_dir, traces, message):
+    config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED])
+    with pytest.raises(ValueError, match=message):
+        build.build_datasets(config)
+    assert not config.folder("train").exists()
+
+
+def test_a_table_made_from_other_traces_is_refused(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    manifest = tmp_path / "trace_logps/reasoner/manifest.json"
+    values = json.loads(manifest.read_text())
+    values["inputs"]["traces"] = "0" * 64
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"trace_logps/reasoner was made from another .*traces"):
+        build.build_datasets(config)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([], "build.outputs is empty"),
+        ([{"name": "x", "estimator": "gml", "fallback": "gml"}], "build.outputs.0.fallback: gml only makes sense with"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, tiny_model_dir, outputs, message):
+    config = write_run(tmp_path, tiny_model_dir, THREE, outputs)
+    with pytest.raises(ValueError, match=message):
+        build.build_datasets(config)
+
+
+def test_the_command_prints_what_it_did_and_refuses_with_exit_code_2(tmp_path, tiny_model_dir):
+    write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    script = Path(__file__).parents[2] / "scripts/build_dataset.py"
+    command = [sys.executable, script, tmp_path / "pipeline.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "made_w.parquet: 4 rows, weights mean 0.5 min 0.25 max 0.75" in done.stdout
+    assert "coverage 66.7%" in done.stdout
+    assert '"stage": "build_dataset"' in (tmp_path / "timings.jsonl").read_text()
+    (tmp_path / "verdicts/manifest.json").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "the table verdicts is not finished" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,186 @@
+"""Stage 7 on answers tables that the real writers made, with real worker processes where math needs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from variational_reasoning.method.prompts import answer_lead, load_chat_format
+from variational_reasoning.pipeline import verify
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.rows import Identity, read_rows, table_digest, write_table
+
+LEAD = answer_lead("reasoner", load_chat_format("chatml"))
+END = "<|end_of_solution|>"
+EXACT = {"kind": "exact", "gold": "5"}
+MATH = {"kind": "math", "gold": "x+1"}
+
+
+def write_run(folder: Path, questions, settings=None, shard=2):
+    """questions: id to (check, answer texts); each answer is after trace 0. Returns the configuration."""
+    rows = [
+        {
+            "question_id": name,
+            "question": f"What of {name}?",
+            "trace": "t",
+            "solution": "s",
+            "source": "made",
+            "check": json.dumps(check),
+            "split": "train",
+        }
+        for name, (check, _) in questions.items()
+    ]
+    write_table(folder / "questions", "questions", rows, Identity({"made": "here"}, {}))
+    answers = [
+        {
+            "question_id": name,
+            "trace_id": 0,
+            "answer_id": number,
+            "token_ids": [1],
+            "text": text,
+            "finish_reason": "stop" if text.endswith(END) else "length",
+            "seed": 0,
+        }
+        for name, (_, texts) in questions.items()
+        for number, text in enumerate(texts)
+    ]
+    digest = table_digest(folder / "questions", "questions")
+    write_table(folder / "answers", "answers", answers, Identity({"questions": digest}, {}))
+    section = {"workers": 1, "timeout_seconds": 5, "questions_per_shard": shard} | (settings or {})
+    (folder / "pipeline.yaml").write_text(json.dumps({"run_dir": str(folder), "verify": section}))
+    return load_config(folder / "pipeline.yaml")
+
+
+def verdicts(config):
+    rows = read_rows(config.folder("verdicts"), "verdicts")
+    return {(row["question_id"], row["answer_id"]): (row["verdict"], row["reason"]) for row in rows}
+
+
+def solution(text):
+    return LEAD + text + END
+
+
+def test_every_answer_gets_its_own_verdict(tmp_path):
+    texts = [
+        solution("5"),
+        solution("6"),
+        LEAD + "5",
+        "<|begin_of_thought|>again" + solution("5"),
+        "nothing<|end_of_solution|>",
+        solution(" "),
+    ]
+    questions = {
+        "q0": (EXACT, texts),
+        "q1": (MATH, [solution(r"\boxed{1+x}"), solution(r"\boxed{x+2}"), solution("1+x")]),
+        "q2": ({"kind": "countdown", "numbers": [2, 3], "target": 6, "gold": "2*3"}, [solution("3*2"), solution("3+2")]),
+    }
+    config = write_run(tmp_path, questions)
+    summary = verify.verify_answers(config)
+    found = verdicts(config)
+    assert [found["q0", i] for i in range(6)] == [
+        ("correct", ""),
+        ("wrong", ""),
+        ("no_answer", "the answer was cut (finish_reason length)"),
+        ("malformed", "more than the tags stands between trace and solution"),
+        ("no_answer", "no <|end_of_solution|> in the answer"),
+        ("no_answer", "the solution is empty"),
+    ]
+    assert [found["q1", i][0] for i in range(3)] == ["correct", "wrong", "no_answer"]
+    assert [found["q2", i][0] for i in range(2)] == ["correct", "wrong"]
+    assert summary.manifest["counts"] == {"correct": 3, "wrong": 3, "no_answer": 4, "malformed": 1}
+    assert "correct 3, wrong 3, no_answer 4, malformed 1" in verify.describe(summary)
+
+
+def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
+    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", "9^{9^{9^9}}", "x+2", "x+1.0", "(10^{10})!")]
+    found = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        config = write_run(folder, {"q0": (MATH, answers)}, {"workers": workers, "timeout_seconds": 3})
+        summary = verify.verify_answers(config)
+        found.append({key: value[0] for key, value in verdicts(config).items()})
+        assert summary.manifest["workers_replaced"] == 2
+    assert found[0] == found[1]
+    assert [found[0]["q0", i] for i in range(5)] == ["correct", "timeout", "wrong", "correct", "timeout"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    questions = {f"q{i}": (EXACT, [solution("5"), solution("6")]) for i in range(5)}
+    config = write_run(tmp_path, questions)
+    verify.verify_answers(config)
+    rows = read_rows(config.folder("verdicts"), "verdicts")
+    (tmp_path / "verdicts/manifest.json").unlink()
+    (tmp_path / "verdicts/shard-00001.parquet").unlink()
+    kept = (tmp_path / "verdicts/shard-00000.parquet").stat().st_mtime_ns
+    assert verify.verify_answers(config).did_something
+    assert (tmp_path / "verdicts/shard-00000.parquet").stat().st_mtime_ns == kept
+    again = read_rows(config.folder("verdicts"), "verdicts")
+    assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in rows]
+    summary = verify.verify_answers(config)
+    assert not summary.did_something
+    assert "nothing to do" in verify.describe(summary)
+
+
+def test_other_answers_are_refused(tmp_path):
+    config = write_run(tmp_path, {"q0": (EXACT, [solution("5")])})
+    verify.verify_answers(config)
+    for path in [*(tmp_path / "answers").iterdir(), *(tmp_path / "questions").iterdir()]:
+        path.unlink()
+    config = write_run(tmp_path, {"q0": (EXACT, [solution("6")])})
+    with pytest.raises(ValueError, match=r"(?s)verdicts was filled from something else.*inputs.answers"):
+        verify.verify_answers(config)
+
+
+def test_golds_that_their_own_check_rejects_refuse_or_are_excluded(tmp_path):
+    countdown = {"kind": "countdown", "numbers": [2, 3], "target": 7, "gold": "2*3"}
+    questions = {"q0": (EXACT, [solution("5")]), "q1": (countdown, [solution("2*3")])}
+    config = write_run(tmp_path, questions)
+    with pytest.raises(ValueError, match=r"(?s)1 of 2 gold answers .*verify.bad_golds: exclude.*question q1: wrong: equals 6"):
+        verify.verify_answers(config)
+    assert not (tmp_path / "verdicts").exists()
+    summary = verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"]))
+    assert verdicts(config)["q1", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
+    assert verdicts(config)["q0", 0] == ("correct", "")
+    assert summary.manifest["excluded_questions"] == {"q1": verify.BAD_GOLD_REASON}
+    assert "1 the gold answer is not accepted" in verify.describe(summary)
+
+
+def test_programs_are_refused_up_front_unless_accepted_by_name(tmp_path):
+    questions = {"q0": (EXACT, [solution("5")]), "q1": ({"kind": "program", "tests": {}}, [solution("print(1)")])}
+    config = write_run(tmp_path, questions)
+    with pytest.raises(ValueError, match=r"(?s)1 of 2 questions cannot be verified.*unverifiable: accept.*not built in yet"):
+        verify.verify_answers(config)
+    verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.unverifiable=accept"]))
+    assert verdicts(config)["q1", 0] == ("unverifiable", "program verification is not built in yet")
+
+
+def test_too_many_undecided_answers_stop_the_run(tmp_path):
+    # math-verify cannot read this gold, so a different text is undecided and the gold itself is accepted as text
+    check = {"kind": "math", "gold": "$$"}
+    config = write_run(tmp_path, {"q0": (check, [solution(r"\boxed{\alpha ???}")])})
+    try:
+        verify.verify_answers(config)
+    except ValueError as error:
+        assert "max_fault_fraction" in str(error) or "gold answers are not accepted" in str(error)
+    else:
+        pytest.fail("an unreadable gold went through")
+
+
+def test_faulty_checks_are_listed_by_question(tmp_path):
+    config = write_run(tmp_path, {"q0": ({"kind": "math"}, [solution("5")]), "q1": ({"kind": "mth"}, [solution("5")])})
+    with pytest.raises(ValueError, match=r"(?s)2 questions have checks.*question q0: .*lacks 'gold'.*question q1: .*'mth'"):
+        verify.verify_answers(config)
+
+
+def test_the_command(tmp_path):
+    write_run(tmp_path, {"q0": (EXACT, [solution("5")]), "q1": ({"kind": "none"}, [solution("5")])})
+    script = Path(__file__).parents[2] / "scripts/verify_answers.py"
+    command = [sys.executable, script, tmp_path / "pipeline.yaml"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert "error: 1 of 2 questions cannot be verified" in refused.stderr
+    done = subprocess.run([*command, "verify.unverifiable=accept"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "correct 1, unverifiable 1" in done.stdout

@@ -1,0 +1,122 @@
+"""Bad training YAMLs are refused before anything is loaded or written, with all their faults at once."""
+
+import math
+
+import pytest
+
+from variational_reasoning.host.args import split_arguments, uses_our_features
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    """The host's own `get_train_args`, with the plugin in place."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from llamafactory.hparams import get_train_args
+    from llamafactory.train import tuner  # noqa: F401, the entry that activates the plugin
+
+    return get_train_args
+
+
+def refused(parse, config) -> str:
+    with pytest.raises(ValueError, match="variational_reasoning") as caught:
+        parse(config)
+    return str(caught.value)
+
+
+def test_a_good_yaml_is_parsed(world, parse):
+    _, data_args, _, finetuning_args, _ = parse(world.config(constant_loss_normalizer="12.5"))
+    config = finetuning_args.variational
+    assert config is data_args.variational
+    assert (config.constant, config.prompt_kind, config.chat_format.name, config.overlong) == (12.5, "reasoner", "chatml", "drop")
+    assert config.resolved["learning_rate"] == 100.0 and config.resolved["prompt_kind"] == "reasoner"
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", "zero", math.nan, math.inf, True, [1]])
+def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
+    message = refused(parse, world.config(constant_loss_normalizer=value))
+    assert "constant_loss_normalizer" in message and repr(value) in message and "above zero" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"constant_loss_normaliser": "auto"}, "unknown key `constant_loss_normaliser`; did you mean `constant_loss_normalizer`?"),
+        ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: the folder 'no/such/folder' does not exist"),
+        ({"dataset": "rowz"}, "dataset: 'rowz' is not in"),
+        ({"dataset": "rowz"}, "did you mean 'rows'?"),
+        ({"dataset_dir": "nowhere"}, "dataset_dir: nowhere/dataset_info.json does not exist"),
+        ({"prompt_kind": "posterior"}, "prompt_kind: 'posterior' is not one of reasoner, posterior_a, posterior_b"),
+        ({"prompt_kind": None}, "prompt_kind: is missing"),
+        ({"chat_format": None}, "chat_format: is missing"),
+        ({"chat_format": "qwen"}, "chat_format 'qwen' is neither one of chatml, llama3 nor an existing .json file"),
+        ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
+        ({"template": "qwen"}, "template: 'qwen' would wrap texts that `chat_format` already renders"),
+        ({"stage": "pt"}, "stage: 'pt' does not fit constant_loss_normalizer; only `sft` does"),
+        ({"use_dft_loss": True}, "use_dft_loss: is not supported together with constant_loss_normalizer"),
+        ({"use_eaft_loss": True}, "use_eaft_loss: is not supported"),
+        ({"use_asft_loss": True}, "use_asft_loss: is not supported"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: is not supported"),
+        ({"enable_liger_kernel": True}, "enable_liger_kernel (its fused loss would bypass ours"),
+        ({"use_unsloth": True}, "use_unsloth (its fused loss would bypass ours"),
+        ({"use_kt": True}, "use_kt (KTransformers)"),
+        ({"use_hyper_parallel": True}, "use_hyper_parallel: is not supported"),
+        ({"train_on_prompt": True}, "train_on_prompt"),
+        ({"tokenized_path": "cache"}, "tokenized_path (the host would ignore a changed weight"),
+        ({"predict_with_generate": True}, "predict_with_generate (sampling is a stage of its own)"),
+        ({"streaming": True, "constant_loss_normalizer": "auto"}, "`auto` cannot see all rows of a stream"),
+        ({"do_train": False, "constant_loss_normalizer": "auto"}, "`auto` needs a training set"),
+    ],
+)
+def test_one_fault(world, parse, overrides, expected):
+    assert expected in refused(parse, world.config(**overrides))
+    assert not (world.root / "out").exists()
+
+
+def test_several_faults_are_reported_together(world, parse):
+    message = refused(
+        parse, world.config(constant_loss_normalizer=0, model_name_or_path="no/such/folder", dataset="rowz", prompt_kinds="x")
+    )
+    for part in ("1. unknown key `prompt_kinds`", "constant_loss_normalizer: 0", "'rowz'", "'no/such/folder'"):
+        assert part in message
+
+
+def test_a_posterior_yaml_refuses_reasoner_rows(world, parse):
+    from variational_reasoning.method.prompts import CHAT_FORMATS, render
+
+    prompt, response = render("reasoner", CHAT_FORMATS["chatml"], "What?", "Hm.", "4")
+    world.add("rendered", [{"prompt": prompt, "response": response}], formatting="weighted_sft")
+    message = refused(parse, world.config(dataset="rendered", prompt_kind="posterior_b"))
+    assert "data set 'rendered', row 1, column 'prompt': is laid out for reasoner" in message
+    parse(world.config(dataset="rendered", prompt_kind="reasoner"))
+
+
+def test_keys_without_a_data_set_in_our_formats_are_not_ignored(world, parse):
+    world.add("stock", [{"instruction": "a", "output": "b"}], columns={"prompt": "instruction", "response": "output"})
+    message = refused(parse, world.config(dataset="stock", template="qwen", chat_format=None))
+    assert "prompt_kind: has no effect, because no data set of this run is weighted_sft or reasoning" in message
+    parse(world.config(dataset="stock", template="qwen", chat_format=None, prompt_kind=None))
+
+
+def test_missing_columns_and_files_are_seen_before_loading(world, parse):
+    world.add("short", [{"question": "a", "trace": "b"}], formatting="reasoning")
+    assert "dataset 'short': column 'solution' (solution) is missing; the file has question, trace" in refused(
+        parse, world.config(dataset="short")
+    )
+    (world.data / "short.jsonl").unlink()
+    assert "does not exist; run the stage that writes it first" in refused(parse, world.config(dataset="short"))
+
+
+def test_command_line_words_are_split_like_a_yaml():
+    words = ["--stage", "sft", "--constant_loss_normalizer", "auto", "--prompt-kind=reasoner", "--lr", "1"]
+    ours, rest, faults = split_arguments(words, set())
+    assert ours == {"constant_loss_normalizer": "auto", "prompt_kind": "reasoner"}
+    assert rest == ["--stage", "sft", "--lr", "1"] and not faults
+
+
+def test_which_yamls_use_our_features(world):
+    assert uses_our_features({"constant_loss_normalizer": 1})
+    assert uses_our_features(["--constant_loss_normalizer", "1"])
+    assert uses_our_features({"dataset": "rows", "dataset_dir": str(world.data)})
+    assert uses_our_features(["--dataset", "rows", "--dataset_dir", str(world.data)])
+    assert not uses_our_features({"dataset": "other", "dataset_dir": str(world.data)})
+    assert not uses_our_features({"learning_rate": 1})

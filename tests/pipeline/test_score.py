@@ -102,7 +102,7 @@ def test_both_stages_against_naive_numbers(make_run):
     for name, kind in (("reasoner", "reasoner"), ("posterior", "posterior_b")):
         summary = score_traces(config, name)
         assert summary.manifest["counts"]["malformed"] == 6 and "12 rows" in describe(summary)
-        encode, _ = text_codec(load_tokenizer(config.model_folder(name)))
+        encode, decode = text_codec(load_tokenizer(config.model_folder(name)))
         model = AutoModelForCausalLM.from_pretrained(config.model_folder(name))
         rows = read_rows(config.folder("trace_logps", name), "trace_logps")
         assert [(row["question_id"], row["trace_id"]) for row in rows] == [(f"q{i:03d}", k) for i in range(6) for k in (0, 1)]
@@ -111,7 +111,7 @@ def test_both_stages_against_naive_numbers(make_run):
             hint = question["solution"] if name == "posterior" else None
             prompt_ids = encode(render_prompt(kind, fmt, question["question"], hint))
             trace_ids = traces[row["question_id"], row["trace_id"]]["token_ids"]
-            answer_ids, start, stop = encode_answer(fmt, question["solution"], encode)
+            answer_ids, start, stop = encode_answer(fmt, question["solution"], encode, decode)
             ids = prompt_ids + trace_ids + (answer_ids if name == "reasoner" else [])
             begin, end = len(prompt_ids), len(prompt_ids + trace_ids)
             assert row["trace_tokens"] == len(trace_ids) and row["temperature"] == 1.0
@@ -128,12 +128,12 @@ def test_rows_beyond_cutoff_len_are_dropped_and_all_dropped_is_an_error(make_run
     path = make_run(num_questions=2)
     config = load_config(path)
     well_formed_traces(config)
-    encode, _ = text_codec(load_tokenizer(config.model_folder("reasoner")))
+    encode, decode = text_codec(load_tokenizer(config.model_folder("reasoner")))
     fmt = CHAT_FORMATS["chatml"]
     lengths = []
     for row in read_rows(config.folder("questions"), "questions"):
         text = render_prompt("reasoner", fmt, row["question"]), "It is 7.<|end_of", fmt.end_of_turn
-        lengths.append(sum(len(encode(t)) for t in text) + len(encode_answer(fmt, row["solution"], encode)[0]))
+        lengths.append(sum(len(encode(t)) for t in text) + len(encode_answer(fmt, row["solution"], encode, decode)[0]))
     summary = score_traces(load_config(path, [f"cutoff_len={min(lengths)}"]), "reasoner")
     assert summary.manifest["rows"] == 2 and summary.manifest["counts"]["no_room"] == 2
     assert {row["trace_id"] for row in summary.manifest["dropped"]} == {0, 1}

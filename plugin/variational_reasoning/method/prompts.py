@@ -241,28 +241,21 @@ def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
     return low
 
 
-def encode_answer(chat_format: ChatFormat, solution: str, encode: Encode) -> tuple[list[int], int, int]:
+def encode_answer(chat_format: ChatFormat, solution: str, encode: Encode, decode: Decode) -> tuple[list[int], int, int]:
     """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of them are the solution's.
 
     The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood (GML). A token that holds
     both tag and solution text counts as the solution's.
 
-    Returns: (ids, start, stop); ids[start:stop] are to be scored. The end of turn is not part of the ids.
+    Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution. The end of turn is not
+    part of the ids.
     """
     lead = answer_lead("reasoner", chat_format)
     ids = encode(lead + solution + SOLUTION_CLOSE)
-    start = _common_prefix(ids, encode(lead))
-    stop = len(ids) - _common_prefix(ids[:start:-1], encode(SOLUTION_CLOSE)[::-1])
-    return ids, start, stop
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    start = _first_prefix(ids, lead, decode)
+    if decode(ids[:start]) != lead:
+        start -= 1  # this token reaches from the tag into the solution
+    return ids, start, _first_prefix(ids, lead + solution, decode) if solution else start
 
 
 def extract_solution(text: str) -> str | None:

@@ -93,7 +93,7 @@ def score_traces(config: Config, model_name: str) -> Summary:
     print(f"reads {len(traces)} traces of {len(units)} questions, {model_name} {model_folder} ({kind}); writes {folder}")
     tokenizer = load_tokenizer(str(model_folder))
     check_vocabulary(config, tokenizer, model_folder)
-    encode, _ = text_codec(tokenizer)
+    encode, decode = text_codec(tokenizer)
     scorer = Scorer(load_model(str(model_folder), config.scoring.dtype, config.scoring.device), config)
     if scorer.note:
         print(scorer.note)
@@ -110,7 +110,7 @@ def score_traces(config: Config, model_name: str) -> Summary:
                 prompt_ids = encode(render_prompt(kind, chat_format, row["question"], hint))
                 answer_ids, start, stop = [], 0, 0
                 if kind == "reasoner":
-                    answer_ids, start, stop = encode_answer(chat_format, row["solution"], encode)
+                    answer_ids, start, stop = encode_answer(chat_format, row["solution"], encode, decode)
                 for trace in by_question[question_id]:
                     key = (question_id, trace["trace_id"])
                     counts["traces"] += 1

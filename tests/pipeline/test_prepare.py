@@ -1,0 +1,247 @@
+"""Stage 0 on real files of every layout, with what it drops and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from variational_reasoning.method.prompts import encode_target, load_chat_format, render
+from variational_reasoning.pipeline import prepare
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.rows import read_rows
+
+CHATML = load_chat_format("chatml")
+ROWS = [
+    {"question": "What is 3 + 4?", "trace": "First, 3 + 4 = 7.", "solution": r"It is \boxed{7}.", "source": "sums"},
+    {"question": "And 1 + 1?", "trace": "It is 2, surely.", "solution": r"\boxed{2}", "source": "sums"},
+    {"question": "Prove it.", "trace": "Well.", "solution": "Obvious.", "source": "proofs"},
+]
+
+
+def write_config(folder: Path, base: Path, train, name="train.jsonl", **data):
+    """A configuration whose data.train holds these rows (or this text); returns the YAML's path."""
+    path = folder / name
+    if isinstance(train, str):
+        path.write_text(train)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(train), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(train))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in train))
+    values = {"run_dir": str(folder / "run"), "base": str(base), "cutoff_len": 2000}
+    values["data"] = {"name": "own", "train": str(path)} | data
+    (folder / "pipeline.yaml").write_text(json.dumps(values))
+    return folder / "pipeline.yaml"
+
+
+def prepared(config_path, *overrides):
+    config = load_config(config_path, overrides)
+    return prepare.prepare_data(config), read_rows(config.folder("questions"), "questions")
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.parquet"])
+def test_columns_from_every_file_type(tmp_path, tiny_model_dir, name):
+    path = write_config(tmp_path, tiny_model_dir, ROWS, name)
+    summary, rows = prepared(path)
+    assert [row["question"] for row in rows] == [row["question"] for row in ROWS]
+    assert [json.loads(row["check"]) for row in rows] == [
+        {"kind": "math", "gold": "7"},
+        {"kind": "math", "gold": "2"},
+        {"kind": "none"},
+    ]
+    assert {row["split"] for row in rows} == {"train"}
+    assert summary.num_rows == {"train": 3}
+    train = pq.read_table(tmp_path / "run/train/own_posterior.parquet").to_pylist()
+    assert train[0] == ROWS[0] | {"question_id": rows[0]["question_id"]}
+    assert json.loads((tmp_path / "run/train/dataset_info.json").read_text()) == {
+        "own_reasoner": {"file_name": "own_reasoner.parquet", "formatting": "reasoning"},
+        "own_posterior": {"file_name": "own_posterior.parquet", "formatting": "reasoning"},
+    }
+    assert "checks of kind none" in prepare.describe(summary)
+
+
+def test_ids_are_given_or_a_hash_of_the_content(tmp_path, tiny_model_dir):
+    rows = [ROWS[0] | {"id": 17}, ROWS[1] | {"id": None}]
+    _, first = prepared(write_config(tmp_path, tiny_model_dir, rows))
+    (tmp_path / "again").mkdir()
+    _, second = prepared(write_config(tmp_path / "again", tiny_model_dir, [rows[1], rows[0]]))
+    assert first[0]["question_id"] == "17"
+    assert len(first[1]["question_id"]) == 16
+    assert {row["question_id"] for row in first} == {row["question_id"] for row in second}
+
+
+def test_other_column_names_golds_and_checks(tmp_path, tiny_model_dir):
+    rows = [
+        {"q": "a?", "think": "t", "sol": "s", "g": "5", "check": None},
+        {"q": "b?", "think": "t", "sol": "s", "g": None, "check": {"kind": "exact", "gold": "six"}},
+        {"q": "c?", "think": "t", "sol": "s", "g": None, "check": json.dumps({"kind": "program", "tests": {}})},
+    ]
+    names = {"question": "q", "trace": "think", "solution": "sol", "gold": "g"}
+    _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, columns=names))
+    assert [json.loads(row["check"]) for row in table] == [
+        {"kind": "math", "gold": "5"},
+        {"kind": "exact", "gold": "six"},
+        {"kind": "program", "tests": {}},
+    ]
+
+
+def test_conversations_as_in_bespoke_stratos(tmp_path, tiny_model_dir):
+    text = (
+        "<|begin_of_thought|>\n\nHm, 7.\n\n<|end_of_thought|>\n\n"
+        "<|begin_of_solution|>\n\nIt is \\boxed{7}.\n\n<|end_of_solution|>"
+    )
+    rows = [
+        {"system": "s", "conversations": [{"from": "user", "value": "3+4?"}, {"from": "assistant", "value": text}]},
+        {"system": "s", "conversations": [{"from": "user", "value": "x?"}, {"from": "assistant", "value": "no tags"}]},
+        {"system": "s", "conversations": [{"from": "user", "value": "only a question"}]},
+    ]
+    summary, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="conversations"))
+    assert (table[0]["question"], table[0]["trace"], table[0]["solution"]) == (
+        "3+4?",
+        "Hm, 7.\n\n",
+        "\n\nIt is \\boxed{7}.\n\n",
+    )
+    assert summary.dropped == {"train": {"not one question and one answer with all four tags": 2}}
+
+
+def test_whole_chats_are_taken_apart_as_they_are_rendered(tmp_path, tiny_model_dir):
+    rows = []
+    for row in ROWS:
+        prompt, response = render("reasoner", CHATML, row["question"], row["trace"], row["solution"])
+        rows.append({"text": prompt + response + "<|im_end|>"})
+    _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="text"))
+    assert [(r["question"], r["trace"], r["solution"]) for r in table] == [
+        (r["question"], r["trace"], r["solution"]) for r in ROWS
+    ]
+
+
+def test_unusable_rows_are_dropped_with_their_reason(tmp_path, tiny_model_dir):
+    rows = [
+        *ROWS,
+        ROWS[0] | {"trace": "another"},
+        ROWS[0] | {"question": " "},
+        ROWS[0] | {"question": "a", "trace": ""},
+        ROWS[0] | {"question": "b", "solution": ""},
+        ROWS[0] | {"question": "c <|begin_of_thought|>"},
+        ROWS[0] | {"question": "d", "trace": "x <|end_of_explanation|> y"},
+        ROWS[0] | {"question": "e", "solution": "x<|im_end|>"},
+        ROWS[0] | {"question": "f", "trace": "very long " * 500},
+    ]
+    summary, table = prepared(write_config(tmp_path, tiny_model_dir, rows))
+    assert len(table) == 3
+    assert summary.dropped["train"] == {
+        "duplicate question": 1,
+        "empty question": 1,
+        "empty trace": 1,
+        "empty solution": 1,
+        "tags in the question": 1,
+        "tags in the trace": 1,
+        "tags in the solution": 1,
+        "longer than cutoff_len 2000": 1,
+    }
+
+
+def test_the_cutoff_is_the_one_of_training_to_the_token(tmp_path, tiny_model_dir):
+    encode, _ = text_codec(load_tokenizer(str(tiny_model_dir)))
+    lengths = []
+    for kind in ("reasoner", "posterior_b"):
+        prompt, response = render(kind, CHATML, *(ROWS[0][name] for name in ("question", "trace", "solution")))
+        lengths.append(len(encode(prompt)) + len(encode_target(CHATML, response, encode)))
+    path = write_config(tmp_path, tiny_model_dir, ROWS[:1])
+    with pytest.raises(ValueError, match=rf"no usable train row remains.*longer than cutoff_len {max(lengths) - 1}"):
+        prepared(path, f"cutoff_len={max(lengths) - 1}")
+    summary, _ = prepared(path, f"cutoff_len={max(lengths)}")
+    assert summary.num_rows == {"train": 1}
+
+
+def test_test_questions_need_no_trace_and_are_none_of_the_training_questions(tmp_path, tiny_model_dir):
+    rows = [{"question": "New?", "gold": "9", "trace": None, "solution": None}, ROWS[0] | {"gold": "7"}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write_config(tmp_path, tiny_model_dir, ROWS, test=str(tmp_path / "test.jsonl"), max_train_questions=2)
+    summary, table = prepared(path)
+    assert summary.num_rows == {"train": 2, "test": 1}
+    assert summary.dropped == {
+        "train": {"beyond data.max_train_questions": 1},
+        "test": {"question of the train split": 1},
+    }
+    assert [row["question_id"] for row in read_train(tmp_path)] == [row["question_id"] for row in table[:2]]
+    assert (table[2]["split"], table[2]["trace"]) == ("test", "")
+
+
+def read_train(folder):
+    return pq.read_table(folder / "run/train/own_reasoner.parquet").to_pylist()
+
+
+def test_a_second_run_changes_nothing_and_other_rows_are_refused(tmp_path, tiny_model_dir):
+    path = write_config(tmp_path, tiny_model_dir, ROWS)
+    assert prepared(path)[0].did_something
+    before = (tmp_path / "run/train/own_reasoner.parquet").stat().st_mtime_ns
+    assert not prepared(path)[0].did_something
+    assert (tmp_path / "run/train/own_reasoner.parquet").stat().st_mtime_ns == before
+    write_config(tmp_path, tiny_model_dir, ROWS[:2])
+    with pytest.raises(ValueError, match=r"(?s)questions was filled from something else.*inputs.train"):
+        prepared(path)
+
+
+def test_other_entries_of_dataset_info_stay(tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
+    prepare.register_datasets(tmp_path, {"a": "weighted_sft"})
+    assert json.loads((tmp_path / "dataset_info.json").read_text()) == {
+        "mine": {"file_name": "mine.json"},
+        "a": {"file_name": "a.parquet", "formatting": "weighted_sft"},
+    }
+    (tmp_path / "dataset_info.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"dataset_info.json holds list, not an object"):
+        prepare.register_datasets(tmp_path, {"a": "weighted_sft"})
+
+
+@pytest.mark.parametrize(
+    ("train", "name", "message"),
+    [
+        ([{"question": "a", "think": "b"}], "t.jsonl", r"lacks the columns 'trace' \(trace\), 'solution' \(solution\); it has"),
+        ([ROWS[0], ROWS[1] | {"trace": 7}], "t.jsonl", r"(?s)1 rows cannot be read:.*row 2: trace is int; text is needed"),
+        ([ROWS[0] | {"id": "x"}, ROWS[1] | {"id": "x"}], "t.jsonl", "1 question ids are there more than once, such as 'x'"),
+        ([ROWS[0] | {"check": {"kind": "mth"}}], "t.jsonl", "row 1: check kind 'mth' is not one of"),
+        ('{"question": 1}\nnot json\n', "t.jsonl", "line 2 is not valid JSON"),
+        ("[1]\n", "t.jsonl", r"row 1 is no object: \[1\]"),
+        ('{"a": 1}', "t.json", "holds dict; a .json file is a list of rows"),
+        ("", "t.jsonl", "has no row"),
+        ("a,b", "t.csv", "files of type '.csv' are not read"),
+        ("no parquet", "t.parquet", "is not a Parquet file"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, tiny_model_dir, train, name, message):
+    path = write_config(tmp_path, tiny_model_dir, train, name)
+    with pytest.raises(ValueError, match=message):
+        prepared(path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_faulty_settings_are_refused_together(tmp_path, tiny_model_dir):
+    path = write_config(tmp_path, tiny_model_dir, ROWS, columns={"qestion": "q"})
+    with pytest.raises(ValueError, match=r"(?s)base: there is no model folder nowhere.*data.columns: \['qestion'\]"):
+        prepared(path, "base=nowhere")
+    with pytest.raises(ValueError, match="base is not set"):
+        prepared(path, "base=null")
+
+
+def test_the_hub_is_not_asked_unless_allowed(tmp_path, tiny_model_dir):
+    path = write_config(tmp_path, tiny_model_dir, ROWS)
+    with pytest.raises(FileNotFoundError, match=r"there is no file some/name.*set data.allow_hub: true"):
+        prepared(path, "data.train=some/name")
+
+
+def test_the_command(tmp_path, tiny_model_dir):
+    path = write_config(tmp_path, tiny_model_dir, ROWS)
+    script = Path(__file__).parents[2] / "scripts/prepare_data.py"
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "train: 3 questions; none dropped" in done.stdout
+    refused = subprocess.run([sys.executable, script, path, "data.train=no.jsonl"], capture_output=True, text=True, timeout=300)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert "there is no file no.jsonl" in refused.stderr

@@ -32,6 +32,7 @@ from variational_reasoning.pipeline.rows import (
     write_json,
 )
 from variational_reasoning.pipeline.sample import answer_stops, check_prompt_kind, sample_seed
+from variational_reasoning.pipeline.timings import timed
 from variational_reasoning.verify.checks import parse_check
 from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
@@ -189,7 +190,10 @@ def _questions(config: Config) -> tuple[list[dict[str, Any]], str]:
 
 def main() -> None:
     config, own = read_command(USAGE, own=("model", "name"))
-    print(describe(evaluate(config, own["model"], own["name"])))
+    with timed(config.run_dir, f"evaluate_{own['name']}") as timing:
+        timing.did_something = not config.folder("evals", own["name"], "result.json").is_file()
+        result = evaluate(config, own["model"], own["name"])
+    print(describe(result))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe, sample_answers
+from variational_reasoning.pipeline.timings import timed
 
 USAGE = """usage: python scripts/sample_answers.py CONFIG.yaml [key=value ...]
 Samples sampling.num_answers answers after each well-formed trace.
@@ -10,7 +11,10 @@ reads run_dir/questions, run_dir/traces and the reasoner's folder; writes run_di
 
 def main() -> None:
     config, _ = read_command(USAGE)
-    print(describe(sample_answers(config)))
+    with timed(config.run_dir, "sample_answers") as timing:
+        summary = sample_answers(config)
+        timing.did_something = bool(summary.sampled)
+    print(describe(summary))
 
 
 if __name__ == "__main__":

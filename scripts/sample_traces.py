@@ -2,6 +2,7 @@
 
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe, sample_traces
+from variational_reasoning.pipeline.timings import timed
 
 USAGE = """usage: python scripts/sample_traces.py CONFIG.yaml [key=value ...]
 Samples sampling.num_traces traces for each training question.
@@ -10,7 +11,10 @@ reads run_dir/questions and the posterior's folder; writes run_dir/traces"""
 
 def main() -> None:
     config, _ = read_command(USAGE)
-    print(describe(sample_traces(config)))
+    with timed(config.run_dir, "sample_traces") as timing:
+        summary = sample_traces(config)
+        timing.did_something = bool(summary.sampled)
+    print(describe(summary))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe
 from variational_reasoning.pipeline.score import score_traces
+from variational_reasoning.pipeline.timings import timed
 
 USAGE = """usage: python scripts/score_traces.py CONFIG.yaml model=reasoner|posterior [key=value ...]
 Sums log p over each trace's ids, and for the reasoner over the reference solution's.
@@ -11,7 +12,10 @@ reads run_dir/questions, run_dir/traces and the model's folder; writes run_dir/t
 
 def main() -> None:
     config, own = read_command(USAGE, own=("model",))
-    print(describe(score_traces(config, own["model"])))
+    with timed(config.run_dir, f"score_traces_{own['model']}") as timing:
+        summary = score_traces(config, own["model"])
+        timing.did_something = bool(summary.sampled)
+    print(describe(summary))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A tiny world for the real LLaMA-Factory: model folders, a tokenizer, data sets, and YAMLs that train on them."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -174,9 +175,22 @@ def world(tmp_path, shared) -> World:
 
 @pytest.fixture
 def run_exp(monkeypatch, tmp_path) -> Callable:
-    """The host's own `run_exp`, in this process."""
+    """The host's own `run_exp`, in this process; accelerate's process-wide state is forgotten afterwards."""
+    from accelerate.state import AcceleratorState
+
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # the host writes it, so it must be taken back
     from llamafactory.train.tuner import run_exp
 
-    return run_exp
+    yield run_exp
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def host_log(caplog):
+    """Messages of the host's logger, ours among them."""
+    logger = logging.getLogger("llamafactory")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)

@@ -27,7 +27,12 @@ def test_a_good_yaml_is_parsed(world, parse):
     _, data_args, _, finetuning_args, _ = parse(world.config(constant_loss_normalizer="12.5"))
     config = finetuning_args.variational
     assert config is data_args.variational
-    assert (config.constant, config.prompt_kind, config.chat_format.name, config.overlong) == (12.5, "reasoner", "chatml", "drop")
+    assert (config.constant, config.prompt_kind, config.chat_format.name, config.overlong) == (
+        12.5,
+        "reasoner",
+        "chatml",
+        "drop",
+    )
     assert config.resolved["learning_rate"] == 100.0 and config.resolved["prompt_kind"] == "reasoner"
 
 
@@ -40,7 +45,10 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"constant_loss_normaliser": "auto"}, "unknown key `constant_loss_normaliser`; did you mean `constant_loss_normalizer`?"),
+        (
+            {"constant_loss_normaliser": "auto"},
+            "unknown key `constant_loss_normaliser`; did you mean `constant_loss_normalizer`?",
+        ),
         ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: the folder 'no/such/folder' does not exist"),
         ({"dataset": "rowz"}, "dataset: 'rowz' is not in"),
         ({"dataset": "rowz"}, "did you mean 'rows'?"),

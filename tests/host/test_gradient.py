@@ -40,7 +40,7 @@ def test_micro_batches_in_float64(world, run_exp, batch, accumulation):
 @pytest.mark.parametrize("packing", ["packing", "neat_packing"])
 @pytest.mark.parametrize(("batch", "accumulation"), [(1, 4), (2, 2), (4, 1)])
 def test_packs_in_float32(world, run_exp, packing, batch, accumulation):
-    # The longest row has 455 tokens, so cutoff_len 900 gives two rows to a pack: four packs for the eight rows.
+    # Rows have 348 to 376 tokens, so two go into a pack of 1,000.
     capture = GradientCapture(torch.float32)
     config = world.config(
         per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, cutoff_len=1000, **{packing: True}
@@ -50,17 +50,17 @@ def test_packs_in_float32(world, run_exp, packing, batch, accumulation):
 
 
 @pytest.mark.parametrize(
-    ("family", "overrides"),
+    ("family", "path", "overrides"),
     [
-        ("qwen3", {"tie_word_embeddings": False}),
-        ("llama", {"tie_word_embeddings": True}),
+        ("qwen3", "chunks from hidden states", {"tie_word_embeddings": False}),
+        ("llama", "chunks from hidden states", {"tie_word_embeddings": True}),
         # These scale or cap their head's output, so the loss takes the path with full logits.
-        ("gemma2", {"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8, "sliding_window": 1024}),
-        ("granite", {"logits_scaling": 4.0}),
-        ("cohere", {"logit_scale": 0.25}),
+        ("gemma2", "full logits", {"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8, "sliding_window": 1024}),
+        ("granite", "full logits", {"logits_scaling": 4.0}),
+        ("cohere", "full logits", {"logit_scale": 0.25}),
     ],
 )
-def test_architectures_in_float32(world, run_exp, tmp_path, family, overrides):
+def test_architectures_in_float32(world, run_exp, host_log, tmp_path, family, path, overrides):
     from transformers import AutoTokenizer
 
     folder = tmp_path / family
@@ -71,6 +71,7 @@ def test_architectures_in_float32(world, run_exp, tmp_path, family, overrides):
     config = world.config(model_name_or_path=str(folder), per_device_train_batch_size=2, gradient_accumulation_steps=4)
     run_exp(config, callbacks=[capture])
     assert relative_error(capture.gradients, step_gradient(str(folder), ROWS, 50.0)) < 1e-5
+    assert path in host_log.text
 
 
 def test_gradient_checkpointing_changes_nothing(world, run_exp):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import IterableDataset
 from llamafactory.extras import logging
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
@@ -35,10 +36,14 @@ logger = logging.get_logger(LOGGER)
 
 
 class RowCollator:
-    """Attaches the rows' weights after the host's collator, which would cast them to the compute dtype."""
+    """Attaches the rows' weights after the host's collator, which would cast them to the compute dtype.
 
-    def __init__(self, collator):
+    Names are text, which accelerate's dispatcher of streams cannot carry, so they can be left out.
+    """
+
+    def __init__(self, collator, with_names: bool = True):
         self.collator = collator
+        self.with_names = with_names
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate examples; the added entries have one line per example, padded to the most rows in one.
@@ -54,7 +59,8 @@ class RowCollator:
         width = max(len(weights) for weights, _, _ in rows)
         batch["row_weights"] = torch.tensor([w + [0.0] * (width - len(w)) for w, _, _ in rows], dtype=torch.float32)
         batch["row_targets"] = torch.tensor([t + [-1] * (width - len(t)) for _, t, _ in rows], dtype=torch.int64)
-        batch["row_names"] = [names for _, _, names in rows]
+        if self.with_names:
+            batch["row_names"] = [names for _, _, names in rows]
         return batch
 
 
@@ -90,7 +96,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def __init__(self, *, finetuning_args, data_collator, **kwargs):
         config = finetuning_args.variational
-        super().__init__(finetuning_args=finetuning_args, data_collator=RowCollator(data_collator), **kwargs)
+        collator = RowCollator(data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset))
+        super().__init__(finetuning_args=finetuning_args, data_collator=collator, **kwargs)
         self.config = config
         self.constant: float | None = self.args.variational_constant
         self.facts = self.args.variational_facts
@@ -175,24 +182,26 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         return batches, counts[0]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """A micro-batch's share of the step's loss; for evaluation, where nothing is counted ahead, its own mean.
+        """A micro-batch's share of the step's loss; in evaluation, the mean over the batch's rows.
 
         Raises: RuntimeError for a loss that is not finite, with the names of the rows.
         """
         inputs = dict(inputs)
-        row_weights, row_targets, row_names = (inputs.pop(name) for name in ROW_COLUMNS)
+        row_weights, row_targets, row_names = (inputs.pop(name, None) for name in ROW_COLUMNS)
         if self.constant is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+        names = "; ".join(name for names in row_names or [["of a stream"]] for name in names)
         labels = inputs.pop("labels")
         target_weights = torch.repeat_interleave(row_weights.flatten(), row_targets.flatten().clamp(min=0))
         if len(target_weights) != target_mask(labels).sum():
-            raise RuntimeError(f"{len(target_weights)} weighted targets, but other labels in the batch, in rows {row_names}")
+            raise RuntimeError(f"{len(target_weights)} weighted targets, but other labels in the batch, in rows {names}")
         (weighted, plain), outputs = self._sums(model, inputs, labels, target_weights, needs_logits=return_outputs)
         if not math.isfinite(weighted.item()):
             raise RuntimeError(
                 f"the loss is {weighted.item()} in the rows {'; '.join(name for names in row_names for name in names)}"
             )
-        if num_items_in_batch is None:
+        if not model.training:
+            # The base class counts tokens here; an evaluation's batches are averaged by their number of rows.
             loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant)
             self._eval_sums += torch.stack([plain.double(), torch.tensor(len(target_weights)).to(plain)])
         else:

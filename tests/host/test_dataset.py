@@ -1,0 +1,205 @@
+"""Our data formats through the host's own data loading: texts, ids, weights, lengths, mixtures, streams, packs."""
+
+import json
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from variational_reasoning.method.losses import IGNORE_INDEX
+from variational_reasoning.method.prompts import CHAT_FORMATS, render
+
+from .conftest import ROWS
+from .reference import row_ids
+
+QUESTION, TRACE, SOLUTION = "What is 2 + 2?", "Two and two.", "4"
+
+
+@pytest.fixture
+def load(monkeypatch, tmp_path):
+    """The training data as the host tokenizes it: (data set or stream, training_args, tokenizer)."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+    from llamafactory.train import tuner  # noqa: F401, the entry that activates the plugin
+
+    def load(config):
+        model_args, data_args, training_args, _, _ = get_train_args(config)
+        module = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+        data = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+        return data["train_dataset"], training_args, module["tokenizer"]
+
+    return load
+
+
+def target(example) -> list[int]:
+    return [label for label in example["labels"] if label != IGNORE_INDEX]
+
+
+@pytest.mark.parametrize("kind", ["reasoner", "posterior_a", "posterior_b"])
+@pytest.mark.parametrize("chat_format", ["chatml", "llama3"])
+def test_reasoning_rows_are_rendered_by_the_one_renderer(world, load, kind, chat_format):
+    dataset, _, tokenizer = load(world.config(prompt_kind=kind, chat_format=chat_format))
+    fmt = CHAT_FORMATS[chat_format]
+    for example, (question, trace, solution, weight) in zip(dataset, ROWS, strict=True):
+        prompt, response = render(kind, fmt, question, trace, solution)
+        assert tokenizer.decode(example["input_ids"]) == prompt + response + fmt.end_of_turn
+        assert tokenizer.decode(target(example)) == response + fmt.end_of_turn
+        assert example["row_weights"] == [weight]
+
+
+def test_ids_are_those_of_the_independent_rendering(world, load):
+    dataset, _, tokenizer = load(world.config())
+    for example, (*texts, _) in zip(dataset, ROWS, strict=True):
+        prompt_ids, target_ids = row_ids(tokenizer, *texts)
+        assert example["input_ids"] == prompt_ids + target_ids
+        assert target(example) == target_ids
+        assert example["row_targets"] == [len(target_ids)]
+
+
+def test_weighted_rows_are_taken_as_they_are_and_closed_once(world, load):
+    rows = [{"prompt": "P", "response": "R"}, {"prompt": "P", "response": "R<|im_end|>"}]
+    world.add("texts", rows, formatting="weighted_sft")
+    dataset, _, tokenizer = load(world.config(dataset="texts", prompt_kind=None))
+    assert [tokenizer.decode(example["input_ids"]) for example in dataset] == ["PR<|im_end|>"] * 2
+    assert [example["row_weights"] for example in dataset] == [[1.0], [1.0]]
+
+
+def test_a_published_schema_trains_as_it_is(world, load):
+    # prompt, response, source, average_correctness: no weight, columns that nobody asked for.
+    prompt, response = render("posterior_b", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
+    rows = [{"prompt": prompt, "response": response, "source": s, "average_correctness": 0.5} for s in (-2, -1, 3)]
+    world.add("published", rows, formatting="weighted_sft")
+    dataset, _, tokenizer = load(world.config(dataset="published", prompt_kind="posterior_b"))
+    assert [tokenizer.decode(target(example)) for example in dataset] == [response + "<|im_end|>"] * 3
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_file_types_and_streams(world, load, suffix, streaming):
+    rows = [dict(zip(("q", "t", "s", "w"), row, strict=True)) | {"question_id": i} for i, row in enumerate(ROWS)]
+    path = world.data / f"other.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        text = json.dumps(rows) if suffix == "json" else "\n".join(json.dumps(row) for row in rows)
+        path.write_text(text, encoding="utf-8")
+    world.info["other"] = {
+        "file_name": path.name,
+        "formatting": "reasoning",
+        "columns": {"question": "q", "trace": "t", "solution": "s", "weight": "w"},
+    }
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    extra = {"streaming": True, "dataloader_num_workers": 1, "buffer_size": 1} if streaming else {}
+    dataset, _, _ = load(world.config(dataset="other", **extra))
+    examples = list(dataset)
+    assert [example["row_weights"][0] for example in examples] == [row[3] for row in ROWS]
+    assert [example["question_id"] for example in examples] == [[str(i)] for i in range(8)]
+    assert examples[2]["row_names"] == ["other.jsonl row 3, question_id 2".replace("jsonl", suffix)]
+
+
+def test_mixed_with_the_hosts_formats(world, load):
+    stock = [{"instruction": "Say a.", "output": "a"}]
+    world.add("stock", stock, columns={"prompt": "instruction", "response": "output"})
+    dataset, arguments, tokenizer = load(world.config(dataset="rows,stock", template="qwen"))
+    assert len(dataset) == 9
+    last = dataset[8]
+    assert last["row_weights"] == [1.0] and last["question_id"] == [None]
+    assert tokenizer.decode(target(last)) == "a<|im_end|>\n"
+    assert "Say a." in tokenizer.decode(last["input_ids"])
+    assert arguments.variational_facts.rows == 9
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("drop", 7), ("truncate", 8)])
+def test_rows_longer_than_cutoff_len(world, load, policy, kept):
+    dataset, _, tokenizer = load(world.config())
+    lengths = [len(example["input_ids"]) for example in dataset]
+    cutoff = sorted(lengths)[-2]
+    dataset, arguments, _ = load(world.config(cutoff_len=cutoff, overlong=policy))
+    assert len(dataset) == kept
+    assert arguments.variational_facts.dropped == 8 - kept
+    assert max(len(example["input_ids"]) for example in dataset) == cutoff
+
+
+def test_overlong_error_names_the_row(world, load):
+    with pytest.raises(ValueError, match=r"rows.jsonl row 1, question_id q0: \d+ \+ \d+ tokens do not fit cutoff_len 300"):
+        load(world.config(cutoff_len=300, overlong="error"))
+
+
+def test_all_rows_too_long_says_so(world, load):
+    with pytest.raises(RuntimeError) as caught:
+        load(world.config(cutoff_len=300))
+    assert "rows longer than cutoff_len 300 are dropped" in "".join(caught.value.__notes__)
+
+
+def test_packs_hold_every_row_once_with_its_weight(world, load):
+    singles, _, _ = load(world.config())
+    packs, arguments, tokenizer = load(world.config(packing=True, cutoff_len=1000))
+    assert arguments.variational_facts.rows == 8
+    assert 1 < len(packs) < 8
+    seen = {}
+    for pack in packs:
+        assert {len(pack[name]) for name in ("input_ids", "labels", "attention_mask", "position_ids")} == {1000}
+        targets, start = target(pack), 0
+        for number, (name, weight, count) in enumerate(
+            zip(pack["row_names"], pack["row_weights"], pack["row_targets"], strict=True), 1
+        ):
+            positions = [p for p, mark in zip(pack["position_ids"], pack["attention_mask"], strict=True) if mark == number]
+            assert positions == list(range(len(positions)))
+            seen[name] = (weight, targets[start : start + count])
+            start += count
+        assert start == len(targets)
+    assert seen == {single["row_names"][0]: (single["row_weights"][0], target(single)) for single in singles}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (-0.5, "row 2, column 'weight': -0.5 is not a finite number of zero or more"),
+        (math.nan, "row 2, column 'weight': nan is not a finite number of zero or more"),
+        (math.inf, "row 2, column 'weight': inf is not a finite number of zero or more"),
+        (None, "row 2, column 'weight': needs a number, holds NoneType None"),
+    ],
+)
+def test_bad_weights_are_errors_with_the_rows_number(world, load, value, expected):
+    world.add_rows("bad", [ROWS[0], (*ROWS[1][:3], value), ROWS[2]])
+    with pytest.raises(ValueError, match="data set 'bad.jsonl'") as caught:
+        load(world.config(dataset="bad"))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ((QUESTION, "", SOLUTION, 1.0), "row 2, column 'trace': is empty"),
+        ((QUESTION, TRACE, "  ", 1.0), "row 2, column 'solution': is empty"),
+        ((QUESTION, TRACE, None, 1.0), "row 2, column 'solution': needs text, holds NoneType None"),
+    ],
+)
+def test_bad_texts_are_errors_with_row_and_column(world, load, row, expected):
+    world.add_rows("bad", [ROWS[0], row])
+    with pytest.raises(ValueError, match="data set 'bad.jsonl'") as caught:
+        load(world.config(dataset="bad"))
+    assert expected in str(caught.value)
+
+
+def test_another_kinds_row_in_the_middle(world, load):
+    fmt = CHAT_FORMATS["chatml"]
+    pairs = [render(kind, fmt, QUESTION, TRACE, SOLUTION) for kind in ("posterior_b", "reasoner")]
+    world.add("mix", [{"prompt": p, "response": r} for p, r in pairs], formatting="weighted_sft")
+    with pytest.raises(ValueError, match="row 2, column 'prompt': is laid out for reasoner, but the YAML says"):
+        load(world.config(dataset="mix", prompt_kind="posterior_b"))
+
+
+def test_weights_without_the_loss_are_refused(world, load):
+    with pytest.raises(ValueError, match="weights from 0 to 1, which the host's own loss would ignore; set `constant_loss"):
+        load(world.config(constant_loss_normalizer=None))
+
+
+def test_a_missing_column_of_a_hub_like_source_is_named(world, load):
+    world.add("short", [{"question": "a", "trace": "b"}], formatting="reasoning", columns={"solution": "answer"})
+    with pytest.raises(ValueError, match="column 'answer' \\(solution\\) is missing; the file has question, trace"):
+        load(world.config(dataset="short"))

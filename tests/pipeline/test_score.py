@@ -1,6 +1,10 @@
 """Log-likelihoods against an independent naive computation on full logits, one row at a time."""
 
+import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,7 +62,7 @@ def test_the_head_is_applied_to_needed_positions_only(tiny_model_dir):
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
     seen.clear()  # the probe of the structure
-    scorer.score([ScoredSequence(("q", k), list(range(40)), [(30, 40)]) for k in range(3)])
+    scorer.score([ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)])
     # 3 rows x 10 positions = 30, in chunks of 8
     assert [shape[0] for shape in seen] == [8, 8, 8, 6] and all(len(shape) == 2 for shape in seen)
 
@@ -150,3 +154,36 @@ def test_unknown_model_names_and_wrong_prompts_are_refused(make_run):
     write_record(config.model_folder("posterior"), record_of("posterior_a"))
     with pytest.raises(ValueError, match="trained on the prompt 'posterior_a'"):
         score_traces(config, "posterior")
+
+
+def score_file(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/score_file.py", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+
+def test_a_file_of_texts(tiny_model_dir, tmp_path):
+    rows = [{"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(["7.", "It is 7, surely."])]
+    source, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={output}", "dtype=float64")
+    assert done.returncode == 0, done.stderr
+    model = load_model(str(tiny_model_dir), "float64", "cpu")
+    encode, _ = text_codec(load_tokenizer(str(tiny_model_dir)))
+    for row, line in zip(rows, output.read_text().splitlines(), strict=True):
+        scored = json.loads(line)
+        prompt_ids, target_ids = encode(row["prompt"]), encode(row["target"])
+        ids = prompt_ids + target_ids
+        assert scored["id"] == row["id"] and scored["target_tokens"] == len(target_ids)
+        assert scored["target_logp"] == pytest.approx(naive(model, ids, len(prompt_ids), len(ids)), abs=1e-9)
+
+
+def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n[')
+    refused = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={tmp_path / 'o'}")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    for part in ("line 1: 'target' is ''", "line 2: holds ['id', 'promt', 'target']", "line 3: not valid JSON"):
+        assert part in refused.stderr
+    refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0")
+    for part in ("unknown key 'inptu'", "input=... is missing", "temperature=0.0 must be above 0"):
+        assert part in refused.stderr

@@ -179,6 +179,7 @@ class TransformersEngine:
         self._decode = text_codec(tokenizer)[1]
         self._vocabulary = len(tokenizer)
         self._pieces: list[str] | None = None
+        self._can_end: dict[frozenset[str], np.ndarray] = {}
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
@@ -317,11 +318,14 @@ class TransformersEngine:
             self._pieces = self.tokenizer.batch_decode(
                 [[i] for i in range(self._vocabulary)], skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
-        lasts = {stop[-1] for request in requests for stop in request.stop}
+        lasts = frozenset(stop[-1] for request in requests for stop in request.stop)
+        if lasts in self._can_end:
+            return self._can_end[lasts]
         if any(ord(last) > 127 for last in lasts):
             return np.ones(self._vocabulary, dtype=bool)  # such a character may be split over several tokens
         can_end = np.array([any(last in piece for last in lasts) for piece in self._pieces])
         can_end[[token for token in self._eos if token < self._vocabulary]] = True
+        self._can_end[lasts] = can_end
         return can_end
 
     def _ends(self, request: Request, token_ids: np.ndarray) -> bool:

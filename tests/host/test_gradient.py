@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from .reference import relative_error, step_gradient
 from transformers import TrainerCallback
 
 from .conftest import ROWS, make_model
+from .reference import relative_error, step_gradient
 
 
 class GradientCapture(TrainerCallback):

@@ -142,4 +142,4 @@ def test_streaming_trains_the_same_step(world, run_exp):
         extra = {"streaming": True, "dataloader_num_workers": 1, "buffer_size": 1} if streaming else {}
         run_exp(world.config(**extra))
         weights.append(world.weights())
-    assert relative_error(weights[1], {name: tensor for name, tensor in weights[0].items()}) < 1e-6
+    assert relative_error(weights[1], weights[0]) < 1e-6

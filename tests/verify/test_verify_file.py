@@ -1,0 +1,54 @@
+"""The stand-alone command: the same rows in the same order, and every faulty line named before anything runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts/verify_file.py"
+
+
+def verify_file(folder, lines, *options):
+    (folder / "rows.jsonl").write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, SCRIPT, "input=rows.jsonl", "output=out.jsonl", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
+    rows = [
+        {"id": "a", "kind": "math", "gold": "x+1", "answer": r"\boxed{9^{9^{9^9}}}"},
+        {"id": "b", "kind": "math", "gold": "x+1", "answer": r"\boxed{1+x}"},
+        {"id": 3, "kind": "exact", "gold": "5", "answer": "6"},
+        {"id": 4, "kind": "program", "tests": {}, "answer": "print(1)"},
+        {"id": 5, "kind": "exact", "gold": "5", "answer": None},
+    ]
+    done = verify_file(tmp_path, rows, "timeout_seconds=2", "workers=2")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == ["a", "b", 3, 4, 5]
+    assert [row["verdict"] for row in found] == ["timeout", "correct", "wrong", "unverifiable", "no_answer"]
+    assert found[1]["gold"] == "x+1"
+
+
+def test_every_faulty_line_is_named(tmp_path):
+    lines = [{"id": 1, "kind": "math", "answer": "x"}, "not json\n", "[1]\n", {"id": 4, "kind": "mth", "answer": 5}]
+    done = verify_file(tmp_path, lines)
+    assert done.returncode == 2
+    for message in (
+        "line 1 (id 1): check of kind math lacks 'gold'",
+        "line 2 is not valid JSON",
+        "line 3 is no object",
+        "line 4 (id 4): answer is 5",
+        "line 4 (id 4): check kind 'mth' is not one of",
+    ):
+        assert message in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_unknown_options_and_missing_files_are_refused(tmp_path):
+    done = subprocess.run([sys.executable, SCRIPT, "inptu=x"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "'inptu=x' is not one of" in done.stderr, "input=... is missing" in done.stderr) == (2, 1, 1)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "input=no.jsonl", "output=o"], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert (done.returncode, "there is no file no.jsonl" in done.stderr) == (2, True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
 from variational_reasoning.method.prompts import (
     chat_format_to_dict,
     extract_solution,
@@ -53,7 +54,7 @@ def evaluate(config: Config, model: str, name: str) -> dict[str, Any]:
     model_folder = Path(model) if Path(model).is_dir() else config.model_folder(model)
     if not model_folder.is_dir():
         raise ValueError(f"model={model!r} is no folder, and {model_folder} does not exist")
-    if read_record(model_folder) is not None:
+    if (read_record(model_folder) or {}).get("prompt_kind") is not None:
         check_prompt_kind(model_folder, "reasoner", chat_format, config)
     questions, digest = _questions(config)
     by_id = {row["question_id"]: row for row in questions}

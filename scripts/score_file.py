@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tqdm import tqdm
+
 from variational_reasoning.pipeline.config import Config, ScoringConfig, run_command
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer

@@ -50,6 +50,7 @@ def make_model_dir(folder: Path, tokenizer, seed: int = 0, record: dict | None =
     """A random Qwen3 with this tokenizer, saved; with a training's record when one is given."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
+
     from variational_reasoning.model_record import write_record
 
     torch.manual_seed(seed)

@@ -4,6 +4,8 @@ import itertools
 from pathlib import Path
 
 import pytest
+from tests.conftest import make_bpe_tokenizer
+
 from variational_reasoning.method.prompts import (
     CHAT_FORMATS,
     PROMPT_KINDS,
@@ -24,8 +26,6 @@ from variational_reasoning.method.prompts import (
     thought_close,
 )
 from variational_reasoning.pipeline.engines import text_codec
-
-from tests.conftest import make_bpe_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUESTION = "What is 3 + 4?\nShow {braces} and <|tags|>."

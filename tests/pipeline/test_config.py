@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from variational_reasoning.pipeline.config import Config, load_config, read_command, resolved, with_overrides
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
 from variational_reasoning.pipeline.engines import (
     Request,
     TransformersEngine,

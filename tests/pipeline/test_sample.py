@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
+
 from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import describe, sample_answers, sample_seed, sample_traces
-
-from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +116,11 @@ def test_a_posterior_of_another_prompt_is_refused_by_name(make_run):
 def test_a_model_without_a_record_needs_a_setting(make_run):
     path = make_run()
     config = load_config(path)
-    (config.model_folder("posterior") / "variational_reasoning.json").unlink()
+    record = config.model_folder("posterior") / "variational_reasoning.json"
+    record.write_text(json.dumps(record_of("posterior_b") | {"prompt_kind": None}))
+    with pytest.raises(ValueError, match="does not say the model's prompt_kind, so nothing"):
+        sample_traces(config)
+    record.unlink()
     with pytest.raises(ValueError, match=r"models\.allow_unrecorded: true"):
         sample_traces(config)
     sample_traces(load_config(path, ["models.allow_unrecorded=true"]))

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import record_of
+from tests.pipeline.test_sample import well_formed_traces
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
@@ -16,9 +19,6 @@ from variational_reasoning.pipeline.engines import load_model, load_tokenizer, t
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.sample import describe
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
-
-from tests.conftest import record_of
-from tests.pipeline.test_sample import well_formed_traces
 
 
 def naive(model, token_ids, start, stop, temperature=1.0) -> float:

@@ -264,24 +264,23 @@ def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: 
     """
     if not folder.is_dir():
         raise ValueError(f"the model folder {folder} does not exist; train the model first, or set models.*")
-    record = read_record(folder)
-    if record is None:
-        if config.models.allow_unrecorded:
-            return
-        raise ValueError(
-            f"{folder} has no {RECORD_NAME}, so nothing says that it was trained on the prompt {kind!r}; if you know that "
-            "it was, set models.allow_unrecorded: true"
-        )
+    record = read_record(folder) or {}
     faults = []
-    if record.get("prompt_kind") != kind:
+    if record.get("prompt_kind") not in (None, kind):
         faults.append(
-            f"it was trained on the prompt {record.get('prompt_kind')!r}, but would be given {kind!r} "
+            f"it was trained on the prompt {record['prompt_kind']!r}, but would be given {kind!r} "
             "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"
         )
-    if record.get("chat_format") != chat_format_to_dict(chat_format):
-        faults.append(f"its chat format was {record.get('chat_format')}, but it would be given {chat_format}")
+    if record.get("chat_format") not in (None, chat_format_to_dict(chat_format)):
+        faults.append(f"its chat format was {record['chat_format']}, but it would be given {chat_format}")
     if faults:
         raise ValueError(f"model {folder}: " + "; ".join(faults))
+    silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
+    if silent and not config.models.allow_unrecorded:
+        raise ValueError(
+            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing shows that it was trained on "
+            f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set models.allow_unrecorded: true"
+        )
 
 
 def vocabulary_digest(tokenizer: Any) -> str:

@@ -268,7 +268,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:  # OSError: a missing file, a full disk
         if os.environ.get(TRACEBACK_SWITCH) == "1":
             raise
         print(f"error: {error}", file=sys.stderr)

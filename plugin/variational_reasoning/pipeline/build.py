@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ from variational_reasoning.method.weights import (
 )
 from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
-from variational_reasoning.pipeline.prepare import register_datasets, write_file_once
+from variational_reasoning.pipeline.prepare import current_manifest, register_datasets
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -55,6 +55,7 @@ from variational_reasoning.pipeline.rows import (
     read_manifest,
     read_rows,
     table_digest,
+    write_file,
     write_json,
 )
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
@@ -149,14 +150,14 @@ def build_datasets(config: Config) -> BuildSummary:
     """
     _check_settings(config)
     chat_format = load_chat_format(config.chat_format)
-    encode, _ = text_codec(load_tokenizer(str(config.base or config.model_folder("reasoner"))))
     needs_verdicts = any(output.estimator == "acc" for output in config.build.outputs)
     questions, sampled, traces, filtered, inputs = _join(config, needs_verdicts)
     print(f"reads {len(sampled)} traces of {len(questions)} questions, {len(traces)} of them scored and well formed")
     by_question = group_by_question(traces)
     files = []
+    encode: Encode | None = None
+    token_counts: dict[int, int] = {}
     for output in config.build.outputs:
-        rows, figures = _build(output, questions, by_question, chat_format, encode, config)
         identity = Identity(
             inputs=inputs,
             config={
@@ -168,9 +169,15 @@ def build_datasets(config: Config) -> BuildSummary:
         )
         name = f"{config.data.name}_{output.name}"
         path = config.folder("train", f"{name}.parquet")
-        was_written = write_file_once(path, "train", rows, identity, figures=figures)
+        manifest = current_manifest(path, identity)
+        was_written = manifest is None
+        if manifest is None:
+            if encode is None:
+                encode, _ = text_codec(load_tokenizer(str(config.base or config.model_folder("reasoner"))))
+            rows, figures = _build(output, questions, by_question, chat_format, encode, token_counts, config)
+            manifest = write_file(path, "train", rows, identity, figures=figures)
         register_datasets(config.folder("train"), {name: "weighted_sft"})
-        files.append(BuiltFile(path, figures, was_written))
+        files.append(BuiltFile(path, manifest["figures"], was_written))
     health = posterior_health(questions, sampled, by_question, needs_verdicts)
     write_json(config.folder(HEALTH), health)
     return BuildSummary(files, health, filtered)
@@ -421,17 +428,25 @@ def _build(
     by_question: Mapping[str, Sequence[Trace]],
     chat_format: ChatFormat,
     encode: Encode,
+    token_counts: dict[int, int],
     config: Config,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of one train file and its figures."""
+    """Rows of one train file and its figures. `token_counts` remembers lengths by the text's hash, for the next
+    file."""
     rows: list[dict[str, Any]] = []
     lengths: list[int] = []
     counts: Counter = Counter()
 
+    def count(text: str, to_ids: Callable[[str], Sequence[int]]) -> int:
+        key = hash(text)
+        if key not in token_counts:
+            token_counts[key] = len(to_ids(text))
+        return token_counts[key]
+
     def rendered(question: Mapping[str, Any], trace: str, solution: str, answer_id: int | None = None) -> _Rendered:
         prompt, response = render("reasoner", chat_format, question["question"], trace, solution)
-        num_tokens = len(encode_target(chat_format, response, encode))
-        fits = len(encode(prompt)) + num_tokens <= config.cutoff_len
+        num_tokens = count(response, lambda text: encode_target(chat_format, text, encode))
+        fits = count(prompt, encode) + num_tokens <= config.cutoff_len
         return _Rendered(prompt, response, answer_id, num_tokens, fits)
 
     def add(text: _Rendered, question_id: str, weight: float, source: int, terms: Mapping[str, Any] | None) -> None:

@@ -150,19 +150,24 @@ def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict
     return rows, digest
 
 
-def write_file_once(path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity, **extra: Any) -> bool:
-    """`rows.write_file`, unless the file is there, unchanged, and of the same identity. Returns whether it was written.
+def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
+    """The manifest of a train file that is there, unchanged, and made from the same; None when it must be written."""
+    manifest_path = path.with_suffix(".manifest.json")
+    if not (path.is_file() and manifest_path.is_file()):
+        return None
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    is_same = all(manifest.get(name) == value for name, value in identity.to_dict().items())
+    return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
+
+
+def write_file_once(path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity) -> bool:
+    """`rows.write_file`, unless `current_manifest` finds it done. Returns whether it was written.
 
     A train file that is left alone keeps its time stamp, so what was trained from it stays up to date.
     """
-    manifest_path = path.with_suffix(".manifest.json")
-    if path.is_file() and manifest_path.is_file():
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        wanted = identity.to_dict()
-        is_same = all(manifest.get(name) == value for name, value in wanted.items())
-        if is_same and manifest["rows"] == len(rows) and manifest["shards"][0]["sha256"] == file_digest(path):
-            return False
-    write_file(path, table, rows, identity, **extra)
+    if current_manifest(path, identity) is not None:
+        return False
+    write_file(path, table, rows, identity)
     return True
 
 

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
 from variational_reasoning.method.prompts import answer_lead, load_chat_format
 from variational_reasoning.pipeline import verify
 from variational_reasoning.pipeline.config import load_config
@@ -121,6 +123,25 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     summary = verify.verify_answers(config)
     assert not summary.did_something
     assert "nothing to do" in verify.describe(summary)
+
+
+def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
+    hang = solution(r"\boxed{9^{9^{9^9}}}")
+    questions = {f"q{i}": (MATH, [hang, solution(r"\boxed{1+x}")]) for i in range(5)}
+    config = write_run(tmp_path, questions, {"timeout_seconds": 1}, shard=1)
+    script = Path(__file__).parents[2] / "scripts/verify_answers.py"
+    with subprocess.Popen([sys.executable, script, tmp_path / "pipeline.yaml"], stderr=subprocess.DEVNULL) as process:
+        first = tmp_path / "verdicts/shard-00000.parquet"
+        deadline = time.monotonic() + 120
+        while not first.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    kept = first.stat().st_mtime_ns
+    assert not (tmp_path / "verdicts/manifest.json").exists()
+    verify.verify_answers(config)
+    assert first.stat().st_mtime_ns == kept
+    expected = {(f"q{i}", j): ("timeout", "correct")[j] for i in range(5) for j in range(2)}
+    assert {key: verdict for key, (verdict, _) in verdicts(config).items()} == expected
 
 
 def test_other_answers_are_refused(tmp_path):

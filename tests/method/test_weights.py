@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from variational_reasoning.method import weights as w
 
 

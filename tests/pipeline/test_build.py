@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from variational_reasoning.method.prompts import answer_lead, load_chat_format, render
 from variational_reasoning.pipeline import build
 from variational_reasoning.pipeline.config import load_config

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from variational_reasoning.method.prompts import encode_target, load_chat_format, render
 from variational_reasoning.pipeline import prepare
 from variational_reasoning.pipeline.config import load_config

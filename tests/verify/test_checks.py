@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 
 import pytest
+
 from variational_reasoning.verify.boxes import last_boxed
 from variational_reasoning.verify.checks import check_faults, check_inline, gold_solutions, parse_check
 from variational_reasoning.verify.countdown import check_countdown

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import Verdict
 

@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run folder holds for the report; evaluations in the order in which they were made."""
+    """What a run folder holds for the report; evaluations by name."""
 
     folder: Path
     evaluations: dict[str, Evaluation]
@@ -76,7 +76,7 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     evaluations = {}
-    for path in sorted(folder.glob(f"evals/*/{RESULT}"), key=lambda path: (path.stat().st_mtime_ns, path)):
+    for path in sorted(folder.glob(f"evals/*/{RESULT}")):
         rows = read_rows(path.parent, "evals", ["question_id", "answer_id", "verdict"])
         shares = {
             question_id: sum(row["verdict"] == Verdict.CORRECT.value for row in group) / len(group)
@@ -198,7 +198,8 @@ def _times(runs: Sequence[Run]) -> str:
         lines.append(f"| {stage} | {math.fsum(values) / len(values):.1f} |")
     total = math.fsum(value for run in runs for value in run.seconds.values()) / len(runs)
     head = [f"| stage | seconds{' (mean over runs)' if len(runs) > 1 else ''} |", "|---|---|"]
-    return "\n".join([*head, *lines, f"| all | {total:.1f} |"])
+    note = "Seconds of each command, summed over resumed ones; commands that ran side by side count in full."
+    return "\n".join([*head, *lines, f"| all | {total:.1f} |", "", note])
 
 
 def _files(runs: Sequence[Run]) -> str:

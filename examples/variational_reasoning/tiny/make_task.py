@@ -27,6 +27,7 @@ from variational_reasoning.method.prompts import (
     SOLUTION_OPEN,
     load_chat_format,
     render,
+    render_prompt,
     thought_close,
     thought_open,
 )
@@ -47,6 +48,11 @@ SHORTEST_BREAK = 2
 """Steps after which a broken-off trace may stop, from here to the full five, all equally likely."""
 DENSE_SHARE = 0.5
 """Share of the broken-off traces that write every value; the others keep each with a probability that is drawn per trace."""
+STRAY_SHARE = 0.3
+"""Share of the broken-off traces with a number in solution tags, unrelated to the question, between question and thought.
+
+The base thus copies from the question wherever the thought begins, but learns nothing about the use of a hint.
+"""
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
 PAD, QUESTION, END_OF_TURN = "<|pad|>", "<|question|>", "<|end_of_turn|>"
@@ -140,7 +146,10 @@ def pretraining_document(rng: random.Random) -> str:
     question, steps, _ = draw_question(rng, NUM_OPERANDS)
     num_steps = rng.randint(SHORTEST_BREAK, len(steps))
     trace, answer = careless_trace(rng, question, steps[:num_steps])
-    prompt, response = render("reasoner", load_chat_format(str(CHAT_FORMAT)), question, trace, answer)
+    chat_format = load_chat_format(str(CHAT_FORMAT))
+    prompt, response = render("reasoner", chat_format, question, trace, answer)
+    if rng.random() < STRAY_SHARE:
+        prompt = render_prompt("posterior_b", chat_format, question, hint=str(rng.randrange(MODULUS)))
     return prompt + response
 
 
@@ -192,6 +201,7 @@ def write_base(folder: Path) -> None:
         "chain_share": CHAIN_SHARE,
         "shortest_break": SHORTEST_BREAK,
         "dense_share": DENSE_SHARE,
+        "stray_share": STRAY_SHARE,
         "seed": BASE_SEED,
     }
     done = folder / "recipe.json"

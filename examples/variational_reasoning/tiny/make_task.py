@@ -1,13 +1,14 @@
-"""The embedded task `chain`: its questions, expert traces, tokenizer, random model and pretraining text (stage 0 of the tiny profile).
+"""The embedded task `chain`: questions, expert traces, tokenizer, random model and pretraining text (tiny profile, stage 0).
 
-A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace has one step per
-operation, operator, operand and the running value: `+5=1*4=4-2=2*6=5+1=6`. The running values may be left out, except the last.
-The expert's trace is detailed (all values) with probability 0.3, otherwise terse (each inner value kept with probability 0.4).
-Both are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
+A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace has one step per operation:
+operator, operand and the running value, `+5=1*4=4-2=2*6=5+1=6`. The running values may be left out, except the last. The
+expert's trace is detailed (all values) with probability 0.3, otherwise terse (each inner value kept with probability 0.4). Both
+are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
 mixed quality, as real long traces are. The method has to find that out by itself; nothing in the rows says which is which.
 
-The base model knows one-step arithmetic and how to copy the last value into the answer, but stops anywhere: its pretraining
-text is dense chains, and traces that break off whose answer is the last computed value.
+The base model's pretraining text is dense chains, and traces of a writer who can do one step at a time and stops anywhere. So it
+copies the steps, computes one of them, and repeats the last value as its answer; that a question asks for all steps it learns in
+stage 1.
 
     python examples/variational_reasoning/tiny/make_task.py base=runs/tiny-base run=runs/tiny seed=0
 

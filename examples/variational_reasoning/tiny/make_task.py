@@ -6,9 +6,9 @@ expert's trace is detailed (all values) with probability 0.3, otherwise terse (e
 are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
 mixed quality, as real long traces are. The method has to find that out by itself; nothing in the rows says which is which.
 
-The base model's pretraining text is dense chains, and traces of a writer who can do one step at a time and stops anywhere. So it
-copies the steps, computes one of them, and repeats the last value as its answer; that a question asks for all steps it learns in
-stage 1.
+The base model's pretraining text is dense chains, and traces of a writer who can do one step at a time and stops anywhere. So
+it copies the steps, computes one of them, and repeats the last value as its answer; that a question asks for all its steps is
+learnt in stage 1.
 
     python examples/variational_reasoning/tiny/make_task.py base=runs/tiny-base run=runs/tiny seed=0
 

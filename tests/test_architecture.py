@@ -80,7 +80,8 @@ def test_method_and_pipeline_live_without_the_host():
     # As if host/ were deleted: its import fails, everything else still imports.
     code = (
         "import sys; sys.modules['variational_reasoning.host'] = None; sys.modules['llamafactory'] = None\n"
-        "import variational_reasoning.method.losses, variational_reasoning.pipeline.build, variational_reasoning.pipeline.score\n"
+        "import variational_reasoning.method.losses\n"
+        "import variational_reasoning.pipeline.build, variational_reasoning.pipeline.score\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -32,6 +32,7 @@ train() { # train NAME YAML key=value ...: writes $run/models/NAME unless it is 
     llamafactory-cli train "$yaml" "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2; return 1; }
   fi
   echo "{\"stage\": \"train $name\", \"seconds\": $((SECONDS - started))}" >>"$run/timings.jsonl"
+  echo "trained $name in $((SECONDS - started)) s"
 }
 stage() { python "scripts/$1.py" "$examples/pipeline.yaml" $settings "${@:2}"; }
 evaluate() { python evals/run.py "$examples/pipeline.yaml" $settings "name=$1" "model=$2"; }
@@ -41,7 +42,7 @@ export -f train stage evaluate
 if [[ $1 == tiny ]]; then # everything is generated here; the base is trained once for all seeds
   export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 # two processes of one thread are faster than one of two
   python $examples/make_task.py base=runs/tiny-base run="$run" seed="$seed"
-  train base $examples/0_pretrain_base.yaml
+  at_once=1 train base $examples/0_pretrain_base.yaml # minutes, so its progress is shown
   settings+=" data.train=$run/source/train.jsonl data.test=$run/source/test.jsonl"
 fi
 

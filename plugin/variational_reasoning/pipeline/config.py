@@ -72,6 +72,7 @@ class SamplingConfig:
     device: str = "auto"
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
     tensor_parallel_size: int = _number(1, at_least=1)  # vllm
+    enforce_eager: bool = False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
     questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
     max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)  # more rows that an engine fails on end the stage
 
@@ -86,9 +87,9 @@ class ScoringConfig:
     at_sampling_temperature: bool = False  # the same sums also at sampling.temperature, in columns of their own
     token_logps: bool = False  # the terms of the sums, token by token
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
-    chunk_positions: int = _number(1024, at_least=1)  # positions whose logits exist at once
+    chunk_positions: int = _number(256, at_least=1)  # positions whose logits exist at once: x vocabulary x 10 bytes
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    device: str = "auto"
+    device: str = "auto"  # split: one model over all visible GPUs
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     questions_per_shard: int = _number(64, at_least=1)
     max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)

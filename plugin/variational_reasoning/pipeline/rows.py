@@ -497,7 +497,9 @@ def _temporary(path: Path) -> Path:
 
 def _not_written(temporary: Path, path: Path, error: OSError) -> OSError:
     temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
-    return OSError(f"{path} could not be written ({error}); finished shards are valid: make room and run the same command again")
+    return OSError(
+        f"{path} could not be written ({error}); finished shards are valid: make room and run the same command again"
+    )
 
 
 def _sync_and_rename(temporary: Path, path: Path) -> None:

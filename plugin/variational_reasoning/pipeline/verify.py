@@ -30,6 +30,7 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
+from variational_reasoning.pipeline.work import own_share, share_of
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
@@ -39,10 +40,11 @@ _NUM_LISTED = 10
 
 
 class VerifySummary(NamedTuple):
-    """The verdicts' manifest (its counts are by verdict), and whether this call had anything to do."""
+    """The verdicts' manifest (its counts are by verdict; None while other processes' shards are missing), and whether
+    this call had anything to do."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     did_something: bool
 
 
@@ -86,7 +88,8 @@ def verify_answers(config: Config) -> VerifySummary:
             return VerifySummary(folder, read_manifest(folder, "verdicts"), False)
         num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
         num_undecided = 0
-        pending = list(stage.pending())
+        mine = share_of(stage.shards, lambda unit: len(by_question[unit]), *own_share(config))
+        pending = [(index, ids) for index, ids in stage.pending() if index in mine]
         left = sum(len(by_question[question_id]) for _, ids in pending for question_id in ids)
         with tqdm(total=len(answers), initial=len(answers) - left, unit="answer", desc="verdicts") as bar:
             for index, ids in pending:
@@ -102,6 +105,8 @@ def verify_answers(config: Config) -> VerifySummary:
                         f"{dict(faults.most_common(5))}. The shards before stay valid"
                     )
                 stage.write_shard(index, rows, counts)
+    if any(stage.pending()):
+        return VerifySummary(folder, None, True)
     manifest = stage.finish(excluded_questions=excluded, workers_replaced=pool.num_replaced)
     return VerifySummary(folder, manifest, True)
 
@@ -157,6 +162,8 @@ def rejected_golds(checks: Mapping[str, dict[str, Any]], solutions: Mapping[str,
 def describe(summary: VerifySummary) -> str:
     """The lines that the command prints at its end."""
     manifest = summary.manifest
+    if manifest is None:
+        return f"{summary.folder}: this process's shards are done; others are still missing"
     counts = manifest["counts"]
     shown = ", ".join(f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict))
     lines = [f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"]

@@ -84,12 +84,12 @@ def engine_name(config: Config) -> str:
     if config.sampling.engine != "auto":
         return config.sampling.engine
     has_vllm = importlib.util.find_spec("vllm") is not None
-    return "vllm" if has_vllm and _need("torch", "sample").cuda.is_available() else "transformers"
+    return "vllm" if has_vllm and need("torch", "sample").cuda.is_available() else "transformers"
 
 
 def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a local model folder; never from the hub."""
-    transformers = _need("transformers", "sample")
+    transformers = need("transformers", "sample")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -116,8 +116,8 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
 
     Raises: ModuleNotFoundError with the install command when transformers is not installed.
     """
-    transformers = _need("transformers", "sample")
-    torch = _need("torch", "sample")
+    transformers = need("transformers", "sample")
+    torch = need("torch", "sample")
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
     if attention != "auto":
         options["attn_implementation"] = attention
@@ -133,7 +133,7 @@ def attention_kernel(model: Any) -> str:
     return str(getattr(model.config, "_attn_implementation", None))
 
 
-def _need(module: str, extra: str) -> Any:
+def need(module: str, extra: str) -> Any:
     """Import a heavy module, or say how to install it."""
     try:
         return __import__(module)
@@ -396,8 +396,8 @@ class VllmEngine:
         """Raises: ModuleNotFoundError with the install command when vLLM is not installed."""
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # one progress bar, not a page of settings
         _take_own_gpus(config.sampling.tensor_parallel_size)
-        vllm = _need("vllm", "vllm")
-        transformers = _need("transformers", "vllm")
+        vllm = need("vllm", "vllm")
+        transformers = need("transformers", "vllm")
         self._vllm = vllm
         self._engine = vllm.LLM(
             model=str(model_folder),

@@ -152,6 +152,9 @@ class _Sampler:
         statistics = self.engine.statistics()
         return statistics | {"tokens": statistics["sampled_tokens"]}
 
+    def close(self) -> None:
+        """See Worker."""
+
     @cached_property
     def _vocabulary(self) -> str:
         return vocabulary_digest(self.engine.tokenizer)

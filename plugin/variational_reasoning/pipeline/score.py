@@ -29,7 +29,6 @@ from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import attention_kernel, load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import (
-    SCORES_ON_REQUEST,
     Identity,
     group_by,
     open_stage,
@@ -196,6 +195,9 @@ class TraceScorer:
         """See Worker."""
         return {"tokens": self.num_tokens}
 
+    def close(self) -> None:
+        """See Worker."""
+
     def fill(self, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See Worker."""
         counts = Counter(traces=0, malformed=0, no_room=0, tokens=0)
@@ -245,7 +247,7 @@ class TraceScorer:
             counts["tokens"] += len(token_ids)
 
     def _row(self, sequence: ScoredSequence, spans: Sequence["torch.Tensor"]) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(("answer_logp", "answer_tokens", *SCORES_ON_REQUEST))
+        row: dict[str, Any] = dict.fromkeys(("answer_logp", "answer_tokens"))
         row |= {"question_id": sequence.key[0], "trace_id": sequence.key[1], "temperature": self.scorer.temperatures[0]}
         for name, logps in zip(("trace", "answer"), spans, strict=False):  # the posterior has no answer
             sums = logps.sum(dim=1).tolist()

@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -42,6 +43,9 @@ class Worker(Protocol):
 
     def statistics(self) -> dict[str, int]:
         """Counts since the worker was made; `tokens` is the number that a rate is made of."""
+
+    def close(self) -> None:
+        """End what the worker has started."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def run(make_job: Callable[[Config], Job], config: Config) -> Summary:
     started = time.monotonic()
     total = sum(job.size(unit) for index in mine for unit in stage.shards[index])
     left = sum(job.size(unit) for _, units in pending for unit in units)
-    with tqdm(total=total, initial=total - left, unit=job.row) as bar:
+    with closing(worker), tqdm(total=total, initial=total - left, unit=job.row) as bar:
         for index, units in pending:
             shard = worker.fill(units, bar.update)
             failures.check(shard.failed)

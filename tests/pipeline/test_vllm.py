@@ -137,7 +137,8 @@ if __name__ == "__main__":
 def test_the_engine_beside_the_embedded_one(make_vllm_run, infer_python, tmp_path):
     script = tmp_path / "engines.py"
     script.write_text(ENGINES)
-    answer = json.loads(infer(infer_python, str(script), str(make_vllm_run())).stdout.splitlines()[-1])
+    output = infer(infer_python, str(script), str(make_vllm_run())).stdout
+    [answer] = [json.loads(line) for line in output.splitlines() if line.startswith('{"many"')]
     ids = [tuple(token_ids) for token_ids, _, _ in answer["many"] + answer["others"]]
     assert len(set(ids)) == 18  # samples of one prompt, and first samples of different prompts
     assert answer["steps"] == 12 and answer["again"] == answer["many"]  # same seeds, same ids, whatever the order

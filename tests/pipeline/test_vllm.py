@@ -115,13 +115,14 @@ def main():
     answer["one_seed"] = vllm.generate([request(i, prompt, 7) for i in range(4)])
     # stop strings: cut out of what an undisturbed greedy sample says
     pairs = []
-    for i in range(6):
+    for i in range(30):
         ids = [9 + 7 * i, *prompt]
         [free] = embedded.generate([request("free", ids, 1, temperature=0.0, new=20)])
         text = embedded.tokenizer.decode(free.token_ids)
-        if len(text) < 6 or "\\ufffd" in text:
+        windows = [text[j : j + 2] for j in range(1, len(text) - 1) if text[j : j + 2].isascii()]
+        if not windows:
             continue
-        stopped = request("stop", ids, 1, stop=(text[3:6],), temperature=0.0, new=20)
+        stopped = request("stop", ids, 1, stop=(windows[-1],), temperature=0.0, new=20)
         pairs.append([embedded.generate([stopped])[0], vllm.generate([stopped])[0]])
     answer["pairs"] = pairs
     ends = [request(i, [3 + i, *prompt], i, new=300, temperature=2.0) for i in range(30)]

@@ -139,3 +139,15 @@ def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):
     assert shard_bytes(folder).items() < wanted.items() and not list(folder.glob("shard-*.tmp"))
     sample_traces(config)
     assert shard_bytes(folder) == wanted
+
+
+def test_the_slurm_example_does_a_whole_stage(make_run):
+    """Two array tasks of two processes each, one after the other, as a queue may run them."""
+    path = make_run(num_questions=5, sampling={"questions_per_shard": 1})
+    for index in range(2):
+        array = {"SLURM_ARRAY_TASK_ID": str(index + 1), "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+        environment = os.environ | array | {"SLURM_GPUS_ON_NODE": "2", "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        command = ["bash", "examples/variational_reasoning/slurm.sh", "sample_traces", str(path)]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+    assert read_manifest(load_config(path).folder("traces"), "traces")["rows"] == 15

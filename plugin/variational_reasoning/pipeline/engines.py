@@ -84,12 +84,12 @@ def engine_name(config: Config) -> str:
     if config.sampling.engine != "auto":
         return config.sampling.engine
     has_vllm = importlib.util.find_spec("vllm") is not None
-    return "vllm" if has_vllm and need("torch", "sample").cuda.is_available() else "transformers"
+    return "vllm" if has_vllm and need("torch", "train").cuda.is_available() else "transformers"
 
 
 def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a local model folder; never from the hub."""
-    transformers = need("transformers", "sample")
+    transformers = need("transformers", "train")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -116,8 +116,8 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
 
     Raises: ModuleNotFoundError with the install command when transformers is not installed.
     """
-    transformers = need("transformers", "sample")
-    torch = need("torch", "sample")
+    transformers = need("transformers", "train")
+    torch = need("torch", "train")
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
     if attention != "auto":
         options["attn_implementation"] = attention
@@ -433,7 +433,7 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Result]:
         """See Engine."""
-        order = sorted(range(len(requests)), key=lambda i: tuple(requests[i].prompt_ids))
+        order = self._order(requests)
         prompts = [self._vllm.TokensPrompt(prompt_token_ids=list(requests[i].prompt_ids)) for i in order]
         params = [
             self._vllm.SamplingParams(
@@ -461,6 +461,9 @@ class VllmEngine:
         if progress and report:
             progress(len(requests) - report.num_reported)
         return results  # type: ignore[return-value]
+
+    def _order(self, requests: Sequence[Request]) -> Sequence[int]:
+        return sorted(range(len(requests)), key=lambda i: tuple(requests[i].prompt_ids))
 
     def _result(self, sample: Any) -> Result:
         token_ids = list(sample.token_ids)

@@ -31,9 +31,9 @@ def main() -> None:
     length = int(settings["prompt"])
     requests = []
     for question in range(int(settings["questions"])):
-        start = [draw.randrange(3, 300) for _ in range(length // 2)]
+        start = [draw.randrange(3, 250) for _ in range(length // 2)]
         for trace in range(int(settings["traces"])):
-            ids = start + [draw.randrange(3, 300) for _ in range(length - length // 2)]
+            ids = start + [draw.randrange(3, 250) for _ in range(length - length // 2)]
             for answer in range(int(settings["answers"])):
                 key = (question, trace, answer)
                 requests.append(Request(key, ids, int(settings["new"]), draw.getrandbits(62), (), 1.0, 1.0))
@@ -63,9 +63,10 @@ def report(name: str, order: str, engine, requests: list) -> None:
     seconds = time.perf_counter() - started
     done = {key: value - before[key] for key, value in engine.statistics().items()}
     prompt_tokens = done["prompt_tokens_shared"] + done["prompt_tokens_computed"]
+    share = done["prompt_tokens_shared"] / prompt_tokens
     print(
-        f"{name:12} {order:9} {done['sampled_tokens'] / seconds:8.0f} new tokens/s, {len(requests)} requests in {seconds:.1f} s, "
-        f"{done['prompt_tokens_shared'] / prompt_tokens:.1%} of {prompt_tokens} prompt tokens not computed again",
+        f"{name:12} {order:9} {done['sampled_tokens'] / seconds:8.0f} new tokens/s, {len(requests)} requests in "
+        f"{seconds:.1f} s, {share:.1%} of {prompt_tokens} prompt tokens not computed again",
         flush=True,
     )
 

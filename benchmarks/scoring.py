@@ -24,8 +24,8 @@ from pathlib import Path
 
 KNOWN = {"rows": "12", "mean": "350", "model": "small", "dtype": "float32", "ways": "ours,a,b,c,z", "device": "auto"}
 SHAPES = {
-    "small": {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2}
-    | {"head_dim": 32, "intermediate_size": 1024, "vocab_size": 150_000},
+    "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    | {"head_dim": 16, "intermediate_size": 256, "vocab_size": 150_000},
     "qwen3_4b": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
     | {"head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936},
 }
@@ -174,10 +174,8 @@ def ours(folder: str, settings: dict, prompt: int):
     from variational_reasoning.pipeline.score import ScoredSequence, Scorer
 
     model, device, parameters = load(folder, settings)
-    # on a CPU a chunk of logits should stay small beside what `a` holds of a short row
-    chunk = ScoringConfig.chunk_positions if device == "cuda" else 32
-    tokens = 32_768 if device == "cuda" else 512
-    scorer = Scorer(model, Config(scoring=ScoringConfig(chunk_positions=chunk, batch_tokens=tokens)))
+    tokens = 32_768 if device == "cuda" else 1024
+    scorer = Scorer(model, Config(scoring=ScoringConfig(batch_tokens=tokens)))
 
     def run(rows: list[list[int]]) -> list[float]:
         sequences = [ScoredSequence((i,), row, [(prompt, len(row))]) for i, row in enumerate(rows)]

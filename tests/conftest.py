@@ -67,7 +67,7 @@ def make_model_dir(folder: Path, tokenizer, seed: int = 0, record: dict | None =
         "initializer_range": 0.2,
         "tie_word_embeddings": False,
     }
-    config = Qwen3Config(vocab_size=len(tokenizer), **(sizes | shape))
+    config = Qwen3Config(**({"vocab_size": len(tokenizer)} | sizes | shape))
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if record is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import record_of
+from tests.conftest import make_model_dir, record_of
 from tests.pipeline.test_sample import well_formed_traces
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
@@ -57,15 +58,33 @@ def test_batched_equals_alone_and_naive(tiny_model_dir, dtype, tolerance, temper
     assert torch.allclose(torch.tensor(batched), torch.tensor(wanted), rtol=0, atol=tolerance)
 
 
-def test_the_head_is_applied_to_needed_positions_only(tiny_model_dir):
-    model = load_model(str(tiny_model_dir), "float32", "cpu")
-    seen = []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes, in elements."""
+
+    num = 0
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, torch.Tensor) and not function.is_view:
+            self.num = max(self.num, made.numel())
+        return made
+
+
+def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tmp_path, monkeypatch):
+    model = load_model(str(make_model_dir(tmp_path, bpe_tokenizer, vocab_size=9000)), "float32", "cpu")
+    rows = [ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)]
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
-    seen.clear()  # the probe of the structure
-    scorer.score([ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)])
-    # 3 rows x 10 positions = 30, in chunks of 8
-    assert [shape[0] for shape in seen] == [8, 8, 8, 6] and all(len(shape) == 2 for shape in seen)
+    with Largest() as largest:
+        tiled = scorer.score(rows)
+    # 8 positions x a tile of 2,048; the body: 3 x 40 positions x 64
+    assert largest.num == 8 * 2048 < 30 * 9000
+    monkeypatch.setattr("variational_reasoning.pipeline.score.VOCABULARY_TILE", 10**6)
+    with Largest() as largest:
+        whole = scorer.score(rows)
+    assert largest.num == 8 * 9000
+    assert torch.allclose(torch.tensor(tiled), torch.tensor(whole), rtol=0, atol=1e-4)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(tiled), torch.tensor(wanted), rtol=0, atol=1e-4)
 
 
 def test_a_scale_between_head_and_logits_is_found_by_the_probe():

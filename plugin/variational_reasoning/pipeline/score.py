@@ -16,7 +16,7 @@ and accelerate maintain that, it needs no launcher and no collective, and throug
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from variational_reasoning.method.prompts import (
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     import torch
 
 SCORED_MODELS = ("reasoner", "posterior")
+VOCABULARY_TILE = 2048
+"""Ids whose logits a CPU computes at once: 256 positions x 2,048 ids x 4 bytes are 2 MiB."""
 QUADRATIC_TOKENS = 27_000
 """Length at which attention takes as long as all else (27.3k for Qwen3-4B); only the balance of shares depends on it."""
 
@@ -381,17 +383,49 @@ class Scorer:
         targets = ids[rows, targets_at].to(needed.device)
         logps = torch.empty(len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device)
         for begin in range(0, len(rows), self.chunk_positions):
-            part = needed[begin : begin + self.chunk_positions]
-            logits = part if self._head is None else self._head(part)
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            chosen = targets[begin : begin + self.chunk_positions, None]
-            for i, temperature in enumerate(self.temperatures):
-                scaled = logits if temperature == 1 else logits / temperature
-                logps[i, begin : begin + len(part)] = scaled.gather(1, chosen)[:, 0] - scaled.logsumexp(dim=-1)
+            end = begin + self.chunk_positions
+            logps[:, begin:end] = self._chunk_logps(needed[begin:end], targets[begin:end])
         logps = logps.cpu()
         lengths = [stop - start for sequence in sequences for start, stop in sequence.spans]
         parts = iter(logps.split(lengths, dim=1))
         return [[next(parts) for _ in sequence.spans] for sequence in sequences]
+
+    def _chunk_logps(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        """log p of the targets, [temperatures, positions] float32 or float64; log-sum-exp over tiles of the vocabulary.
+
+        Args:
+            hidden: [positions, hidden size], or logits where the model does not split.
+            targets: [positions] int64.
+        """
+        import torch
+
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        chosen = torch.empty(len(targets), dtype=wide, device=hidden.device)
+        normalizers: list[Any] = [None] * len(self.temperatures)
+        for first, logits in self._tiles(hidden):
+            logits = logits.to(wide)
+            inside = ((targets >= first) & (targets < first + logits.shape[1])).nonzero()[:, 0]
+            chosen[inside] = logits[inside, targets[inside] - first]
+            for i, temperature in enumerate(self.temperatures):
+                scaled = logits if temperature == 1 else logits / temperature
+                # x_0 - log_softmax(x)_0: the same as logsumexp(x), whose kernel on a CPU takes twice as long
+                sums = scaled[:, 0] - scaled.log_softmax(dim=-1)[:, 0]
+                normalizers[i] = sums if normalizers[i] is None else torch.logaddexp(normalizers[i], sums)
+        return torch.stack([chosen / t - n for t, n in zip(self.temperatures, normalizers, strict=True)])
+
+    def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
+        """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does all ids at once."""
+        import torch
+
+        if self._head is None:
+            yield 0, hidden
+        elif type(self._head) is not torch.nn.Linear or hidden.device.type != "cpu":
+            yield 0, self._head(hidden)
+        else:
+            for first in range(0, self._head.out_features, VOCABULARY_TILE):
+                ids = slice(first, first + VOCABULARY_TILE)
+                bias = None if self._head.bias is None else self._head.bias[ids]
+                yield first, torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
 
 
 def _fault(sequence: ScoredSequence) -> str:

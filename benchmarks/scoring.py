@@ -1,6 +1,6 @@
 """Scoring against other ways of getting the same numbers, in one run on the same random model and rows:
 
-    python benchmarks/scoring.py [rows=12] [mean=350] [model=small|qwen3_4b] [dtype=float32] [ways=ours,a,b,c,z] [device=auto]
+    OMP_NUM_THREADS=1 python benchmarks/scoring.py [rows=12] [mean=350] [model=small|qwen3_4b] [dtype=float32] [ways=ours,a,b,c,z] [device=auto]
 
 ours  pipeline.score.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
 a     the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all
@@ -25,7 +25,7 @@ from pathlib import Path
 KNOWN = {"rows": "12", "mean": "350", "model": "small", "dtype": "float32", "ways": "ours,a,b,c,z", "device": "auto"}
 SHAPES = {
     "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    | {"head_dim": 16, "intermediate_size": 256, "vocab_size": 150_000},
+    | {"head_dim": 32, "intermediate_size": 256, "vocab_size": 150_000},
     "qwen3_4b": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
     | {"head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936},
 }

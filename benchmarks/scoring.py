@@ -1,6 +1,8 @@
 """Scoring against other ways of getting the same numbers, in one run on the same random model and rows:
 
-    OMP_NUM_THREADS=1 python benchmarks/scoring.py [rows=12] [mean=350] [model=small|qwen3_4b] [dtype=float32] [ways=ours,a,b,c,z] [device=auto]
+    python benchmarks/scoring.py [rows=12] [mean=350] [model=small|qwen3_4b] [dtype=float32] [ways=ours,a,b,c,z] [device=auto]
+
+Set OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait for its processor holds up all others.
 
 ours  pipeline.score.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
 a     the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all

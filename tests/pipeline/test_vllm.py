@@ -112,6 +112,8 @@ def main():
     answer["again"] = vllm.generate(many[::-1])[::-1]
     others = [request(i, [5 + i, *prompt], 500 + i) for i in range(6)]
     answer["others"] = vllm.generate(others)
+    crowd = [request(i, [5 + i] * 150, i + 1, new=3) for i in range(40)]  # 6,000 prompt tokens: more than one step takes
+    answer["crowd"] = [result.finish_reason for result in vllm.generate(crowd)]
     answer["one_seed"] = vllm.generate([request(i, prompt, 7) for i in range(4)])
     # stop strings: cut out of what an undisturbed greedy sample says
     pairs = []
@@ -143,6 +145,7 @@ def test_the_engine_beside_the_embedded_one(make_vllm_run, infer_python, tmp_pat
     ids = [tuple(token_ids) for token_ids, _, _ in answer["many"] + answer["others"]]
     assert len(set(ids)) == 18  # samples of one prompt, and first samples of different prompts
     assert answer["steps"] == 12 and answer["again"] == answer["many"]  # same seeds, same ids, whatever the order
+    assert len(answer["crowd"]) == 40 and "error" not in answer["crowd"]
     assert len({tuple(token_ids) for token_ids, _, _ in answer["one_seed"]}) == 1  # what issue 50440 of vLLM is about
     assert answer["pairs"] and all(ours == theirs and ours[1] == "stop" for ours, theirs in answer["pairs"])
     for results in answer["ends"]:

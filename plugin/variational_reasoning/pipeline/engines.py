@@ -399,7 +399,12 @@ class VllmEngine:
         vllm = need("vllm", "vllm")
         transformers = need("transformers", "vllm")
         self._vllm = vllm
+        options = {}
+        if not need("torch", "vllm").cuda.is_available():
+            # A prefill in parts rewinds the request's generator, which a CPU's generator cannot, and the engine dies.
+            options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(config.cutoff_len, 4096)}
         self._engine = vllm.LLM(
+            **options,
             model=str(model_folder),
             dtype=config.sampling.dtype,
             max_model_len=config.cutoff_len,

@@ -1,5 +1,5 @@
 # make demo         the environment, then the tiny profile through all stages; SEEDS=3 for standard errors
-# make test         the environment with what the tests need, then all tests
+# make test         both environments with what the tests need (the real vLLM too), then all tests
 # make env          .venv: training and pipeline (with vLLM where there is a GPU)
 # make infer-env    .venv-infer: vLLM on a CPU, or the newest vLLM on a GPU, and SkyThought
 # PYTHON=python3.12 chooses the interpreter (3.11 or newer).
@@ -49,10 +49,10 @@ infer-env: .venv-infer/.ready
 demo: env
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS)
 
-test: .venv/.ready-dev $(OVERLAY)/.ready
+test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest
+	PATH="$(CURDIR)/.venv/bin:$$PATH" VR_INFER_PYTHON="$(CURDIR)/.venv-infer/bin/python" .venv/bin/python -m pytest
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache

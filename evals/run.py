@@ -22,7 +22,7 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, read_command, resolved, run_command
-from variational_reasoning.pipeline.engines import Request, open_engine, text_codec
+from variational_reasoning.pipeline.engines import Request, engine_name, open_engine, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     file_digest,
@@ -64,7 +64,8 @@ def evaluate(config: Config, model: str, name: str) -> dict[str, Any]:
         inputs={"questions": digest},
         config={
             "chat_format": chat_format_to_dict(chat_format),
-            **resolved(config, "cutoff_len", "sampling.engine", "sampling.dtype", "eval.num_samples"),
+            **resolved(config, "cutoff_len", "sampling.dtype", "eval.num_samples"),
+            "sampling.engine": engine_name(config),
             **resolved(config, "eval.temperature", "eval.top_p", "eval.max_new_tokens", "verify.timeout_seconds"),
         },
         model=model_identity(model_folder),
@@ -102,6 +103,8 @@ def evaluate(config: Config, model: str, name: str) -> dict[str, Any]:
                         requests.append(Request(key, prompt_ids, room, seed, stop, settings.temperature, settings.top_p))
                 rows = {}
                 for request, result in zip(requests, engine.generate(requests, bar.update), strict=True):
+                    if result.error:
+                        raise ValueError(f"question {request.key[0]}, sample {request.key[1]}: {result.error}")
                     rows[request.key] = {
                         "question_id": request.key[0],
                         "answer_id": request.key[1],

@@ -23,17 +23,27 @@ QUESTIONS = [
 ]
 
 
-def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 340, specials: tuple[str, ...] = ()):
+# How Qwen2.5 and Qwen3 (digits one by one) and Llama 3 (digits up to three) split a text before they merge bytes.
+_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLITS = {"qwen": _SPLIT.replace("DIGITS", ""), "llama3": _SPLIT.replace("DIGITS", "{1,3}")}
+
+
+def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 340, specials: tuple[str, ...] = (), family=""):
     """A byte-level BPE tokenizer that is trained on the tags without pre-tokenization, so that it merges across them.
 
     Args:
+        family: qwen or llama3 splits texts as these tokenizers do before it merges (and composes characters, for qwen).
         extra_tokens: pieces added to the vocabulary as they are; the longest match wins, wherever it begins.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if family:
+        split = pre_tokenizers.Split(Regex(SPLITS[family]), behavior="isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.pre_tokenizer])
+        tokenizer.normalizer = normalizers.NFC() if family == "qwen" else None
     tokenizer.decoder = decoders.ByteLevel()
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *specials]
     trainer = trainers.BpeTrainer(
@@ -67,7 +77,7 @@ def make_model_dir(folder: Path, tokenizer, seed: int = 0, record: dict | None =
         "initializer_range": 0.2,
         "tie_word_embeddings": False,
     }
-    config = Qwen3Config(vocab_size=len(tokenizer), **(sizes | shape))
+    config = Qwen3Config(**({"vocab_size": len(tokenizer)} | sizes | shape))
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if record is not None:

@@ -45,9 +45,20 @@ NASTY = {
 }
 
 
-@pytest.fixture(scope="module", params=NASTY)
+FAMILIES = {
+    "Qwen2.5": {"family": "qwen"},
+    "Qwen3": {"family": "qwen", "extra_tokens": ("<think>", "</think>")},
+    "Llama 3": {
+        "family": "llama3",
+        "specials": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    },
+}
+TOKENIZERS = {name: {"extra_tokens": pieces} for name, pieces in NASTY.items()} | FAMILIES
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def codec(request):
-    return text_codec(make_bpe_tokenizer(NASTY[request.param]))
+    return text_codec(make_bpe_tokenizer(**TOKENIZERS[request.param]))
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama3"])

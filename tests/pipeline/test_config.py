@@ -47,7 +47,7 @@ build: {outputs: [{name: a, estimatr: acc}, {name: a}, {}]}
         "sampling.num_trace: unknown key; did you mean 'sampling.num_traces'?",
         "sampling.top_p: 1.5 must be at most 1",
         "sampling.num_answers: 2.5 is not a whole number",
-        "sampling.engine: 'sglang' is not one of transformers, vllm",
+        "sampling.engine: 'sglang' is not one of auto, transformers, vllm",
         "sampling.x: unknown key",
         "scoring: 3 is not a section of keys",
         "cutof_len: unknown key; did you mean 'cutoff_len'?",

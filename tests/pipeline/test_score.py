@@ -2,21 +2,23 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import record_of
+from tests.conftest import make_model_dir, record_of
 from tests.pipeline.test_sample import well_formed_traces
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
-from variational_reasoning.pipeline.rows import read_rows
+from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import describe
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
 
@@ -56,15 +58,33 @@ def test_batched_equals_alone_and_naive(tiny_model_dir, dtype, tolerance, temper
     assert torch.allclose(torch.tensor(batched), torch.tensor(wanted), rtol=0, atol=tolerance)
 
 
-def test_the_head_is_applied_to_needed_positions_only(tiny_model_dir):
-    model = load_model(str(tiny_model_dir), "float32", "cpu")
-    seen = []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes, in elements."""
+
+    num = 0
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, torch.Tensor) and not function.is_view:
+            self.num = max(self.num, made.numel())
+        return made
+
+
+def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tmp_path, monkeypatch):
+    model = load_model(str(make_model_dir(tmp_path, bpe_tokenizer, vocab_size=9000)), "float32", "cpu")
+    rows = [ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)]
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
-    seen.clear()  # the probe of the structure
-    scorer.score([ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)])
-    # 3 rows x 10 positions = 30, in chunks of 8
-    assert [shape[0] for shape in seen] == [8, 8, 8, 6] and all(len(shape) == 2 for shape in seen)
+    with Largest() as largest:
+        tiled = scorer.score(rows)
+    # 8 positions x a tile of 2,048; the body: 3 x 40 positions x 64
+    assert largest.num == 8 * 2048 < 30 * 9000
+    monkeypatch.setattr("variational_reasoning.pipeline.score.VOCABULARY_TILE", 10**6)
+    with Largest() as largest:
+        whole = scorer.score(rows)
+    assert largest.num == 8 * 9000
+    assert torch.allclose(torch.tensor(tiled), torch.tensor(whole), rtol=0, atol=1e-4)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(tiled), torch.tensor(wanted), rtol=0, atol=1e-4)
 
 
 def test_a_scale_between_head_and_logits_is_found_by_the_probe():
@@ -187,3 +207,77 @@ def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0")
     for part in ("unknown key 'inptu'", "input=... is missing", "temperature=0.0 must be above 0"):
         assert part in refused.stderr
+
+
+def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):
+    path = make_run(num_questions=2)
+    well_formed_traces(load_config(path))  # at temperature 1
+    traces = load_config(path).folder("traces")
+    rows = [row | {"temperature": 0.7} for row in read_rows(traces, "traces")]
+    vocabulary = read_manifest(traces, "traces")["vocabulary"]
+    shutil.rmtree(traces)
+    write_table(traces, "traces", rows, Identity({}, {}), vocabulary=vocabulary)
+    config = load_config(path, ["scoring.at_sampling_temperature=true", "scoring.token_logps=true"])
+    score_traces(config, "reasoner")
+    score_traces(config, "posterior")
+    tempered = load_config(path, ["scoring.temperature=0.7", f"run_dir={Path(config.run_dir)}"])
+    shutil.move(config.folder("trace_logps"), config.folder("both"))
+    score_traces(tempered, "reasoner")
+    wanted = {(r["question_id"], r["trace_id"]): r for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")}
+    for row in read_rows(config.folder("both", "reasoner"), "trace_logps"):
+        other = wanted[row["question_id"], row["trace_id"]]
+        assert (row["temperature"], row["sampling_temperature"], other["temperature"]) == (1.0, 0.7, 0.7)
+        assert other["sampling_temperature"] is None and other["trace_token_logps"] is None
+        for name in ("trace", "answer"):
+            assert row[f"{name}_logp_at_sampling"] == pytest.approx(other[f"{name}_logp"], abs=1e-6)
+            assert row[f"{name}_logp"] != row[f"{name}_logp_at_sampling"]
+            assert len(row[f"{name}_token_logps"]) == row[f"{name}_tokens"]
+            assert sum(row[f"{name}_token_logps"]) == pytest.approx(row[f"{name}_logp"], abs=1e-4)
+    assert read_rows(config.folder("both", "posterior"), "trace_logps")[0]["answer_token_logps"] is None
+    execution = read_manifest(config.folder("both", "reasoner"), "trace_logps")["execution"]
+    assert execution["attention"] == "sdpa" and execution["dtype"] == "torch.float32" and execution["device"] == "cpu"
+
+
+def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
+    path = make_run(num_questions=3)
+    config = load_config(path, ["scoring.score_only=verified"])
+    well_formed_traces(config)
+    with pytest.raises(ValueError, match="the table verdicts is not there"):
+        score_traces(config, "reasoner")
+    # q000: trace 0 has a verified answer, trace 1 none; q001: none has; q002 was not judged at all
+    judged = {("q000", 0, 0): "wrong", ("q000", 0, 1): "correct", ("q000", 1, 0): "wrong", ("q001", 0, 0): "wrong"}
+    judged[("q001", 1, 0)] = "timeout"
+    rows = [
+        dict(zip(("question_id", "trace_id", "answer_id"), key, strict=True)) | {"verdict": v, "reason": "", "seconds": 0.0}
+        for key, v in judged.items()
+    ]
+    write_table(config.folder("verdicts"), "verdicts", rows, Identity({}, {}))
+    summary = score_traces(config, "reasoner")
+    keys = [(r["question_id"], r["trace_id"]) for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")]
+    assert keys == [("q000", 0), ("q002", 0), ("q002", 1)] and summary.manifest["counts"]["zero_accuracy"] == 3
+    # a fallback to GML may choose among the traces of a question without any verified answer
+    output = "build.outputs=[{name: a, fallback: gml}]"
+    shutil.rmtree(config.folder("trace_logps"))
+    summary = score_traces(load_config(path, ["scoring.score_only=verified", output]), "reasoner")
+    assert summary.manifest["counts"]["zero_accuracy"] == 1 and summary.manifest["config"]["kept_for_fallback"] is True
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_near_float32(tiny_model_dir, dtype):
+    rows = random_rows(8)
+    half = Scorer(load_model(str(tiny_model_dir), dtype, "cpu"), settings(batch_tokens=300)).score(rows)
+    full = Scorer(load_model(str(tiny_model_dir), "float32", "cpu"), settings(batch_tokens=300)).score(rows)
+    for row, a, b in zip(rows, half, full, strict=True):
+        for (start, stop), x, y in zip(row.spans, a, b, strict=True):
+            assert abs(x - y) / (stop - start) < 0.1
+
+
+@pytest.mark.parametrize(("attention", "tolerance"), [("eager", 1e-5), ("sdpa", 1e-9)])
+def test_right_padding_without_a_mask_changes_nothing(tiny_model_dir, attention, tolerance):
+    """One long row makes all others padded; float64, but the eager kernel takes its softmax in float32."""
+    model = load_model(str(tiny_model_dir), "float64", "cpu", attention)
+    rows = [*random_rows(6), ScoredSequence(("long", 0), list(range(250)), [(3, 250)])]
+    together = Scorer(model, settings(batch_tokens=10000)).score(rows)
+    for row, sums in zip(rows, together, strict=True):
+        wanted = [naive(model, row.token_ids, a, b) for a, b in row.spans]
+        assert torch.allclose(torch.tensor(sums), torch.tensor(wanted), rtol=0, atol=tolerance)

@@ -84,6 +84,9 @@ TERMS = (
 )
 
 
+_LOGP_COLUMNS = ["question_id", "trace_id", "trace_logp", "trace_tokens", "answer_logp", "answer_tokens", "temperature"]
+
+
 @dataclass
 class Trace:
     """One sampled trace with what the stages before found out about it; log-likelihoods in nats.
@@ -329,12 +332,17 @@ def _join(
     questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
     sampled = read_rows(places["traces"][1], "traces", ["question_id", "trace_id", "text", "finish_reason", "is_well_formed"])
     logps = {
-        name: index_by(read_rows(places[name][1], "trace_logps"), "question_id", "trace_id")
+        name: index_by(read_rows(places[name][1], "trace_logps", _LOGP_COLUMNS), "question_id", "trace_id")
         for name in ("reasoner", "posterior")
     }
-    dropped = {
-        name: {(row["question_id"], row.get("trace_id")) for row in manifest["dropped"]} for name, manifest in manifests.items()
-    }
+    dropped, failed = (
+        {
+            name: {(row["question_id"], row.get("trace_id")) for row in manifest.get(what, ())}
+            for name, manifest in manifests.items()
+        }
+        for what in ("dropped", "failed")
+    )
+    score_only_verified = _check_partial_scores(config, {name: manifests[name] for name in logps})
     answers = _answers_by_trace(places) if needs_verdicts else {}
     traces, filtered, missing = [], Counter(), defaultdict(list)
     for row in sampled:
@@ -346,12 +354,17 @@ def _join(
             filtered[f"finish_reason {row['finish_reason']}"] += 1
             continue
         absent = [name for name in logps if key not in logps[name]]
+        is_verified = any(answer["verdict"] is Verdict.CORRECT for answer in answers.get(key, ()))
+        if absent and score_only_verified and key in answers and not is_verified:
+            filtered["not scored, no verified answer"] += 1
+            continue
         absent += ["answers"] if needs_verdicts and key not in answers else []
-        unexplained = [name for name in absent if key not in dropped[name]]
+        unexplained = [name for name in absent if key not in dropped[name] and key not in failed[name]]
         for name in unexplained:
             missing[name].append(key)
         if absent:
-            filtered[f"beyond cutoff_len {config.cutoff_len}"] += not unexplained
+            reason = "failed" if any(key in failed[name] for name in absent) else f"beyond cutoff_len {config.cutoff_len}"
+            filtered[reason] += not unexplained
             continue
         traces.append(_trace(row, logps["reasoner"][key], logps["posterior"][key], answers.get(key)))
     faults = [
@@ -361,6 +374,28 @@ def _join(
     if faults:
         raise ValueError("\n".join(faults))
     return questions, sampled, traces, dict(filtered), inputs
+
+
+def _check_partial_scores(config: Config, manifests: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether only traces with a verified answer were scored. Raises: ValueError when an output needs the others, too."""
+    partly = [
+        manifest["config"] for manifest in manifests.values() if manifest["config"].get("scoring.score_only") == "verified"
+    ]
+    if not partly:
+        return False
+    wanting = [
+        output.name
+        for output in config.build.outputs
+        if output.estimator != "acc"
+        or output.selection == "unweighted"
+        or (output.fallback == "gml" and not all(part["kept_for_fallback"] for part in partly))
+    ]
+    if wanting:
+        raise ValueError(
+            f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they were scored with "
+            "scoring.score_only: verified; remove trace_logps and score with all, or leave these outputs out"
+        )
+    return True
 
 
 def _answers_by_trace(places: Mapping[str, tuple[str, Path]]) -> dict[tuple, list[dict[str, Any]]]:

@@ -58,7 +58,8 @@ class ModelsConfig:
 class SamplingConfig:
     """Stages 3 and 6: traces and answers."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    # auto: vllm on a GPU where it is installed, else transformers
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
     traces_from: Literal["posterior", "reasoner"] = "posterior"
     num_traces: int = _number(8, at_least=1)  # K, per question
     num_answers: int = _number(8, at_least=1)  # M, per trace
@@ -71,19 +72,27 @@ class SamplingConfig:
     device: str = "auto"
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
     tensor_parallel_size: int = _number(1, at_least=1)  # vllm
+    enforce_eager: bool = False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
     questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
+    max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)  # more rows that an engine fails on end the stage
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
     """Stages 4 and 5: log-likelihoods."""
 
+    # verified: only traces with a verified answer (stages 6 and 7 come first then); enough for the estimator acc
+    score_only: Literal["all", "verified"] = "all"
     temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
+    at_sampling_temperature: bool = False  # the same sums also at sampling.temperature, in columns of their own
+    token_logps: bool = False  # the terms of the sums, token by token
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
-    chunk_positions: int = _number(1024, at_least=1)  # positions whose logits exist at once
+    chunk_positions: int = _number(256, at_least=1)  # positions whose logits exist at once: x vocabulary x 10 bytes
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    device: str = "auto"
+    device: str = "auto"  # split: one model over all visible GPUs
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     questions_per_shard: int = _number(64, at_least=1)
+    max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,11 @@ class Config:
     chat_format: str = "chatml"  # chatml, llama3, or a .json file
     posterior_prompt: Literal["posterior_a", "posterior_b"] = "posterior_b"
     cutoff_len: int = _number(16384, at_least=1)  # prompt + response; one number for all stages and trainings
+    # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts (a Slurm array);
+    # ray: the stage's shards become tasks of the Ray cluster at ray_address (auto: the one of this machine).
+    shard: str | None = None
+    launcher: Literal["local", "ray"] = "local"
+    ray_address: str = "auto"
     base: str | None = None  # the model that both trainings start from; its tokenizer counts lengths in stage 0
     data: DataConfig = field(default_factory=DataConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
@@ -185,6 +199,12 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     except ValueError as error:
         faults.append(f"chat_format: {error}")
     if isinstance(config, Config):
+        try:
+            parse_share(config.shard or "0/1")
+        except ValueError as error:
+            faults.append(str(error))
+        if config.shard and config.launcher == "ray":
+            faults.append(f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards")
         names = [output.name for output in config.build.outputs]
         faults += [f"build.outputs.{i}.name: is empty; it names the train file" for i, n in enumerate(names) if not n]
         faults += [f"build.outputs: the name {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1})]
@@ -192,6 +212,14 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         raise ValueError(f"{path}: {len(faults)} fault(s) in the configuration:\n" + "\n".join(f"  {f}" for f in faults))
     assert isinstance(config, Config)
     return config
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """(index, count) of a text such as 3/16. Raises: ValueError unless 0 <= index < count."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"shard: {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4")
+    return int(index), int(count)
 
 
 def with_overrides(values: dict[str, Any], overrides: Sequence[str], faults: list[str]) -> dict[str, Any]:

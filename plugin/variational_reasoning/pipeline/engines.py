@@ -10,11 +10,16 @@ What keeps the embedded engine fast: requests are sorted by prompt length, so th
 the prompt of several samples is computed once and its keys and values are expanded; finished rows leave the batch;
 and stop strings are looked for only in rows whose newest token can end one."""
 
+import importlib.util
 import inspect
+import io
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from variational_reasoning.method.prompts import Decode, Encode
 from variational_reasoning.pipeline.config import Config
@@ -41,10 +46,11 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was sampled, the stop string or end-of-text token included."""
+    """What was sampled, the stop string or end-of-text token included; or why the engine could not."""
 
     token_ids: list[int]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "error"]
+    error: str = ""
 
 
 class Engine(Protocol):
@@ -56,7 +62,10 @@ class Engine(Protocol):
         """Draw all samples; `progress` is called with the number of requests that have just ended."""
 
     def statistics(self) -> dict[str, int]:
-        """Counts since the engine was made, such as prompt tokens computed and shared."""
+        """Counts since the engine was made: sampled_tokens, prompt_tokens_computed, prompt_tokens_shared."""
+
+    def execution(self) -> dict[str, Any]:
+        """How the samples are computed: what a manifest should record of device and kernels."""
 
 
 def open_engine(config: Config, model_folder: str) -> Engine:
@@ -64,15 +73,23 @@ def open_engine(config: Config, model_folder: str) -> Engine:
 
     Raises: ModuleNotFoundError with the install command when the engine is not installed.
     """
-    if config.sampling.engine == "vllm":
+    if engine_name(config) == "vllm":
         return VllmEngine(config, model_folder)
     model = load_model(model_folder, config.sampling.dtype, config.sampling.device)
     return TransformersEngine(model, load_tokenizer(model_folder), config.sampling.batch_tokens)
 
 
+def engine_name(config: Config) -> str:
+    """What sampling.engine says; auto is vllm on a GPU where it is installed, and transformers elsewhere."""
+    if config.sampling.engine != "auto":
+        return config.sampling.engine
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    return "vllm" if has_vllm and need("torch", "train").cuda.is_available() else "transformers"
+
+
 def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a local model folder; never from the hub."""
-    transformers = _need("transformers", "train")
+    transformers = need("transformers", "train")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -88,24 +105,35 @@ def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
     return encode, decode
 
 
-def load_model(folder: str, dtype: str, device: str) -> Any:
+def load_model(folder: str, dtype: str, device: str, attention: str = "auto") -> Any:
     """A causal language model from a local folder, in evaluation mode.
 
     Args:
         dtype: a torch dtype's name.
-        device: a torch device, or auto for the first GPU when there is one.
+        device: a torch device; auto for a GPU when there is one, torchrun's own for this process; split for a model that
+            does not fit one GPU: its layers are spread over all that are visible.
+        attention: an attention kernel by transformers' name, or auto for its choice.
 
     Raises: ModuleNotFoundError with the install command when transformers is not installed.
     """
-    transformers = _need("transformers", "train")
-    torch = _need("torch", "train")
+    transformers = need("transformers", "train")
+    torch = need("torch", "train")
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if attention != "auto":
+        options["attn_implementation"] = attention
+    if device == "split":
+        return transformers.AutoModelForCausalLM.from_pretrained(str(folder), device_map="auto", **options).eval()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), local_files_only=True)
-    return model.to(device).eval()
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options).to(device).eval()
 
 
-def _need(module: str, extra: str) -> Any:
+def attention_kernel(model: Any) -> str:
+    """The attention implementation that transformers chose for a model."""
+    return str(getattr(model.config, "_attn_implementation", None))
+
+
+def need(module: str, extra: str) -> Any:
     """Import a heavy module, or say how to install it."""
     try:
         return __import__(module)
@@ -165,6 +193,13 @@ def pick_tokens(
     return torch.where(total.isfinite() & (total > 0), tokens, -1)
 
 
+def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
+    """Ids that end a text: those of the model's generation configuration and the tokenizer's."""
+    ends = getattr(generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [ends]
+    return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
+
+
 class TransformersEngine:
     """Any causal language model of transformers, with a key-value cache, on one device."""
 
@@ -181,9 +216,7 @@ class TransformersEngine:
         self._pieces: list[str] | None = None
         self._can_end: dict[frozenset[str], np.ndarray] = {}
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        self._eos = {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
+        self._eos = end_tokens(model.generation_config, tokenizer)
         self._computed = self._shared = self._sampled = 0
 
     def statistics(self) -> dict[str, int]:
@@ -194,10 +227,14 @@ class TransformersEngine:
             "sampled_tokens": self._sampled,
         }
 
+    def execution(self) -> dict[str, Any]:
+        """See Engine."""
+        return {"device": str(self.model.device), "attention": attention_kernel(self.model)}
+
     def generate(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Result]:
         """See Engine.
 
-        Raises: ValueError for an empty prompt or logits that are not finite, with the request's key.
+        Raises: ValueError for an empty prompt, with the request's key.
         """
         import torch
 
@@ -270,6 +307,7 @@ class TransformersEngine:
         lengths = np.zeros(num, dtype=np.int64)
         stopped = np.zeros(num, dtype=bool)
         done = np.zeros(num, dtype=bool)
+        errors: dict[int, str] = {}
         rows = np.arange(num)  # the request of each row in the cache; rows that are done stay for a while
         for step in range(int(limits.max())):
             uniform = torch.from_numpy(uniforms(seeds[rows], step)).to(device)
@@ -278,8 +316,10 @@ class TransformersEngine:
             alive = ~done[rows]
             live, new = rows[alive], drawn[alive]
             if (new < 0).any():
-                key = requests[int(live[new < 0][0])].key
-                raise ValueError(f"request {key}: the model's logits are not finite at new token {step}")
+                bad = live[new < 0]
+                errors.update({int(row): f"the model's logits are not finite at new token {step}" for row in bad})
+                done[bad] = True
+                live, new = live[new >= 0], new[new >= 0]
             sampled[live, step] = new
             lengths[live] = step + 1
             for row in live[can_end[new]]:
@@ -298,7 +338,12 @@ class TransformersEngine:
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._forward(tokens.clamp(min=0)[:, None], mask, cache)
         self._sampled += int(lengths.sum())
-        return [Result(sampled[i, : lengths[i]].tolist(), "stop" if stopped[i] else "length") for i in range(num)]
+        return [
+            Result([], "error", errors[i])
+            if i in errors
+            else Result(sampled[i, : lengths[i]].tolist(), "stop" if stopped[i] else "length")
+            for i in range(num)
+        ]
 
     def _forward(self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any) -> "torch.Tensor":
         """Logits of the last position, [rows, tokenizer vocabulary] float32; `cache` grows by the new positions."""
@@ -342,33 +387,58 @@ class TransformersEngine:
 class VllmEngine:
     """vLLM's offline engine: paged cache, continuous batching, prefix caching across the samples of a question.
 
-    A first, simple form: the vLLM tests and tuning belong to the sampling-at-scale work, and it has not been run where
-    this was written (no GPU). Requests are sorted so that those with a common prefix are neighbours.
+    Requests are sorted by their ids, so that those with a common prefix are neighbours and find it in the cache. They
+    stop where the embedded engine's stop: at the end tokens of model and tokenizer, and at the token that completes a
+    stop string, which stays.
     """
 
     def __init__(self, config: Config, model_folder: str) -> None:
         """Raises: ModuleNotFoundError with the install command when vLLM is not installed."""
-        vllm = _need("vllm", "vllm")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # one progress bar, not a page of settings
+        _take_own_gpus(config.sampling.tensor_parallel_size)
+        vllm = need("vllm", "vllm")
+        transformers = need("transformers", "vllm")
         self._vllm = vllm
+        options = {}
+        if not need("torch", "vllm").cuda.is_available():
+            # A prefill in parts rewinds the request's generator, which a CPU's generator cannot, and the engine dies.
+            options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(config.cutoff_len, 4096)}
         self._engine = vllm.LLM(
+            **options,
             model=str(model_folder),
             dtype=config.sampling.dtype,
             max_model_len=config.cutoff_len,
             tensor_parallel_size=config.sampling.tensor_parallel_size,
             gpu_memory_utilization=config.sampling.gpu_memory_utilization,
             enable_prefix_caching=True,
+            enforce_eager=config.sampling.enforce_eager,
+            disable_log_stats=True,
+            seed=config.seed,  # of the engine itself; every request has its own
             generation_config="vllm",  # not the model folder's sampling defaults: ours are explicit
         )
         self.tokenizer = load_tokenizer(model_folder)
-        self._sampled = 0
+        ends = None
+        if (Path(model_folder) / "generation_config.json").is_file():
+            ends = transformers.GenerationConfig.from_pretrained(str(model_folder), local_files_only=True)
+        self._ends = sorted(end_tokens(ends, self.tokenizer))
+        self._vocabulary = len(self.tokenizer)
+        self._computed = self._shared = self._sampled = 0
 
     def statistics(self) -> dict[str, int]:
-        """Sampled tokens."""
-        return {"sampled_tokens": self._sampled}
+        """See Engine; shared prompt tokens are those that vLLM reports as found in its prefix cache."""
+        return {
+            "prompt_tokens_computed": self._computed,
+            "prompt_tokens_shared": self._shared,
+            "sampled_tokens": self._sampled,
+        }
+
+    def execution(self) -> dict[str, Any]:
+        """See Engine."""
+        return {"vllm": self._vllm.__version__, "device": str(self._vllm.platforms.current_platform.device_name)}
 
     def generate(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Result]:
         """See Engine."""
-        order = sorted(range(len(requests)), key=lambda i: tuple(requests[i].prompt_ids))
+        order = self._order(requests)
         prompts = [self._vllm.TokensPrompt(prompt_token_ids=list(requests[i].prompt_ids)) for i in order]
         params = [
             self._vllm.SamplingParams(
@@ -377,6 +447,7 @@ class VllmEngine:
                 top_p=requests[i].top_p,
                 max_tokens=requests[i].max_new_tokens,
                 stop=list(requests[i].stop),
+                stop_token_ids=self._ends,
                 include_stop_str_in_output=True,
                 skip_special_tokens=False,
                 spaces_between_special_tokens=False,
@@ -384,12 +455,58 @@ class VllmEngine:
             for i in order
         ]
         results: list[Result | None] = [None] * len(requests)
-        for i, output in zip(order, self._engine.generate(prompts, params, use_tqdm=progress is not None), strict=True):
-            sample = output.outputs[0]
-            if sample.finish_reason not in ("stop", "length"):
-                raise ValueError(f"request {requests[i].key}: vLLM ended it with {sample.finish_reason!r}")
-            results[i] = Result(list(sample.token_ids), sample.finish_reason)
-            self._sampled += len(sample.token_ids)
-        if progress:
-            progress(len(requests))
+        report = _Reporter(progress) if progress else None
+        outputs = self._engine.generate(prompts, params, use_tqdm=report.bar if report else False) if order else []
+        for i, output in zip(order, outputs, strict=True):
+            results[i] = self._result(output.outputs[0])
+            cached = output.num_cached_tokens or 0
+            self._shared += cached
+            self._computed += len(requests[i].prompt_ids) - cached
+            self._sampled += len(output.outputs[0].token_ids)
+        if progress and report:
+            progress(len(requests) - report.num_reported)
         return results  # type: ignore[return-value]
+
+    def _order(self, requests: Sequence[Request]) -> Sequence[int]:
+        return sorted(range(len(requests)), key=lambda i: tuple(requests[i].prompt_ids))
+
+    def _result(self, sample: Any) -> Result:
+        token_ids = list(sample.token_ids)
+        if sample.finish_reason not in ("stop", "length"):
+            return Result([], "error", f"vLLM ended it with {sample.finish_reason!r}")
+        if not token_ids or max(token_ids) >= self._vocabulary:
+            return Result([], "error", "vLLM drew no id, or one of the rows that only pad the embedding matrix")
+        return Result(token_ids, sample.finish_reason)
+
+
+class _Reporter:
+    """Hands the steps of vLLM's own bar for finished requests to our one bar; nothing else of it is shown."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self.progress, self.num_reported = progress, 0
+
+    def bar(self, *args: Any, **options: Any) -> tqdm:
+        """What vLLM calls instead of tqdm."""
+        shown = tqdm(*args, **(options | {"file": io.StringIO()}))
+        if options.get("desc") == "Processed prompts":
+            update = shown.update
+
+            def forward(num: int = 1) -> bool | None:
+                self.num_reported += num
+                self.progress(num)
+                return update(num)
+
+            shown.update = forward  # type: ignore[method-assign]
+        return shown
+
+
+def _take_own_gpus(num: int) -> None:
+    """Under torchrun, where every process does a share of its own, leave a process only its GPUs: vLLM takes the first."""
+    if "LOCAL_RANK" not in os.environ:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = int(os.environ["LOCAL_RANK"]) * num
+    mine = visible.split(",")[first : first + num] if visible else [str(first + i) for i in range(num)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)  # they describe our processes, not vLLM's

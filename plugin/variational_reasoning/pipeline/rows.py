@@ -7,7 +7,9 @@ absent shards otherwise. When inputs, configuration, model or seed differ from t
 names each difference.
 
 The surprising thing: shard k always holds the same units, and nothing that changes from run to run (time, host,
-versions) is written into it, so a run that was killed and resumed ends with the same bytes as an undisturbed one.
+versions) is written into it, so a run that was killed and resumed ends with the same bytes as an undisturbed one. For
+the same reason many processes may fill one table: each does the shards of its share, and whoever finds all of them
+there writes the manifest.
 
     stage = open_stage(folder, "traces", identity, units=question_ids, units_per_shard=64)
     for index, unit_ids in stage.pending():
@@ -54,6 +56,15 @@ def _schema(key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: I
 
 
 _IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+_LOGPS = pa.list_(pa.field("element", pa.float32(), nullable=False))
+SCORES_ON_REQUEST = (
+    "sampling_temperature",
+    "trace_logp_at_sampling",
+    "answer_logp_at_sampling",
+    "trace_token_logps",
+    "answer_token_logps",
+)
+"""Columns of trace_logps that are null unless scoring.at_sampling_temperature or scoring.token_logps asks for them."""
 
 TABLES: dict[str, Schema] = {
     # check is a JSON object for the verifier, such as {"kind": "math", "gold": "7"}; split is train or test
@@ -85,7 +96,13 @@ TABLES: dict[str, Schema] = {
         ("answer_logp", pa.float64()),
         ("answer_tokens", pa.int32()),
         ("temperature", pa.float64()),
-        optional=("answer_logp", "answer_tokens"),
+        # the same sums at the temperature that the traces were sampled at, and the terms token by token, on request
+        ("sampling_temperature", pa.float64()),
+        ("trace_logp_at_sampling", pa.float64()),
+        ("answer_logp_at_sampling", pa.float64()),
+        ("trace_token_logps", _LOGPS),
+        ("answer_token_logps", _LOGPS),
+        optional=("answer_logp", "answer_tokens", *SCORES_ON_REQUEST),
     ),
     "answers": _schema(
         ("question_id", "trace_id", "answer_id"),
@@ -195,16 +212,20 @@ class Stage:
         rows: Sequence[Mapping[str, Any]],
         counts: Mapping[str, int] | None = None,
         dropped: Sequence[Mapping[str, Any]] = (),
+        failed: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Write shard `index` atomically. Its rows may be none, when all were dropped.
 
         Args:
             counts: numbers that `finish` sums over shards into the manifest.
-            dropped: rows that are not there, each with its ids and a `reason`; the manifest lists them.
+            dropped: rows that are not there by a rule, each with its ids and a `reason`; the manifest lists them.
+            failed: the same for rows that an engine could not compute.
 
-        Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids.
+        Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids; OSError for a full disk.
         """
-        statistics = {"counts": dict(counts or {}), "dropped": [dict(row) for row in dropped]}
+        statistics: dict[str, Any] = {"counts": dict(counts or {}), "dropped": [dict(row) for row in dropped]}
+        if failed:
+            statistics["failed"] = [dict(row) for row in failed]
         _write_parquet(self.folder / shard_name(index), self.table, rows, statistics)
 
     def finish(self, **extra: Any) -> dict[str, Any]:
@@ -215,17 +236,18 @@ class Stage:
         missing = [shard_name(index) for index, _ in self.pending()]
         if missing:
             raise ValueError(f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}")
-        shards, counts, dropped, keys = [], Counter(), [], []
+        shards, counts, dropped, failed, keys = [], Counter(), [], [], []
         for index in range(len(self.shards)):
             path = self.folder / shard_name(index)
             statistics = json.loads(pq.read_schema(path).metadata[_STATISTICS])
             counts.update(statistics["counts"])
             dropped += statistics["dropped"]
+            failed += [row | {"shard": path.name} for row in statistics.get("failed", [])]
             keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
             shards.append({"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)})
         num_rows = sum(shard["rows"] for shard in shards)
         if num_rows == 0:
-            reasons = dict(Counter(str(row.get("reason")) for row in dropped))
+            reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
             raise ValueError(f"{self.folder}: the table {self.table} would have no row; dropped: {reasons}")
         _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
         plan = _read_json(self.folder / STAGE)
@@ -237,13 +259,14 @@ class Stage:
             **self.identity.to_dict(),
             "counts": dict(counts),
             "dropped": dropped,
+            "failed": failed,
             "versions": plan["versions"],
             "seconds": round(time.monotonic() - self.started, 3),
             "shards_found_finished": self.num_found,
             **extra,
         }
         write_json(self.folder / MANIFEST, manifest)
-        for leftover in self.folder.glob("*.tmp"):
+        for leftover in self.folder.glob("shard-*.tmp"):  # of killed processes; a manifest's may be another's, just now
             leftover.unlink(missing_ok=True)
         self.is_complete = True
         return manifest
@@ -285,6 +308,8 @@ def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units:
             plan["versions"].append(versions)
             write_json(plan_path, plan)
     elif any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file():
+        if plan_path.is_file():  # another process has just begun
+            return open_stage(folder, table, identity, units, units_per_shard)
         raise ValueError(f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder")
     else:
         write_json(plan_path, wanted | {"versions": [versions]})
@@ -437,9 +462,12 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write JSON atomically: temporary name, sync, rename."""
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _sync_and_rename(temporary, path)
+    temporary = _temporary(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _sync_and_rename(temporary, path)
+    except OSError as error:
+        raise _not_written(temporary, path, error) from error
 
 
 def _write_parquet(path: Path, table: str, rows: Sequence[Mapping[str, Any]], statistics: dict[str, Any]) -> None:
@@ -455,9 +483,23 @@ def _write_parquet(path: Path, table: str, rows: Sequence[Mapping[str, Any]], st
             raise ValueError(f"{path}: row {row} has no value in the column {column.name!r} of the table {table}")
     _refuse_duplicates(data.select(list(TABLES[table].key)), table, str(path))
     text = json.dumps(statistics, sort_keys=True, ensure_ascii=False)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(data.replace_schema_metadata({_STATISTICS: text.encode()}), temporary, compression="zstd")
-    _sync_and_rename(temporary, path)
+    temporary = _temporary(path)
+    try:
+        pq.write_table(data.replace_schema_metadata({_STATISTICS: text.encode()}), temporary, compression="zstd")
+        _sync_and_rename(temporary, path)
+    except OSError as error:
+        raise _not_written(temporary, path, error) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+
+
+def _not_written(temporary: Path, path: Path, error: OSError) -> OSError:
+    temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
+    return OSError(
+        f"{path} could not be written ({error}); finished shards are valid: make room and run the same command again"
+    )
 
 
 def _sync_and_rename(temporary: Path, path: Path) -> None:
@@ -474,8 +516,8 @@ def _sync_and_rename(temporary: Path, path: Path) -> None:
 def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:
     names = set(TABLES[table].columns.names)
     for number, row in enumerate(rows):
-        if row.keys() != names:
-            missing, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
+        missing, unknown = sorted(names - row.keys() - {*SCORES_ON_REQUEST}), sorted(row.keys() - names)
+        if missing or unknown:
             raise ValueError(f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}")
 
 

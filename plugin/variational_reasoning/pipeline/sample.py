@@ -10,14 +10,11 @@ traces of one question still get answers of their own. The reasoner's end tag or
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from variational_reasoning.method.prompts import (
     PROMPT_KINDS,
@@ -31,7 +28,7 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import RECORD_NAME, model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import Engine, Request, open_engine, text_codec
+from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -40,19 +37,10 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
+from variational_reasoning.pipeline.work import Job, Shard, Summary, run
 
 TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
 """A trace also ends at the tag of another prompt kind; it is malformed then, and more tokens would not mend it."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a sampling stage did: the table's manifest, and what this process itself sampled, in which time."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    sampled: dict[str, int]
-    seconds: float
 
 
 def sample_traces(config: Config) -> Summary:
@@ -60,80 +48,7 @@ def sample_traces(config: Config) -> Summary:
 
     Raises: ValueError for a model that was trained on another prompt, a table of another run, or when no trace remains.
     """
-    name = config.sampling.traces_from
-    kind = config.posterior_prompt if name == "posterior" else "reasoner"
-    chat_format = load_chat_format(config.chat_format)
-    folder, model_folder = config.folder("traces"), config.model_folder(name)
-    check_prompt_kind(model_folder, kind, chat_format, config)
-    questions = training_questions(config)
-    by_id = {row["question_id"]: row for row in questions}
-    identity = Identity(
-        inputs={"questions": table_digest(config.folder("questions"), "questions")},
-        config={
-            "prompt_kind": kind,
-            "chat_format": chat_format_to_dict(chat_format),
-            **resolved(config, "cutoff_len", "sampling.engine", "sampling.dtype", "sampling.num_traces"),
-            **resolved(config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"),
-        },
-        model=model_identity(model_folder),
-        seed=config.seed,
-    )
-    stage = open_stage(folder, "traces", identity, list(by_id), config.sampling.questions_per_shard)
-    if stage.is_complete:
-        return Summary(folder, read_manifest(folder, "traces"), {}, 0.0)
-
-    print(f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}")
-    engine = open_engine(config, str(model_folder))
-    encode, decode = text_codec(engine.tokenizer)
-    stop = (*TRACE_CLOSES, *answer_stops(chat_format))
-    limit = config.sampling.max_trace_tokens or config.cutoff_len
-    num_traces = config.sampling.num_traces
-    pending = list(stage.pending())
-    found = len(questions) - sum(len(units) for _, units in pending)
-    started = time.monotonic()
-    with tqdm(total=len(questions) * num_traces, initial=found * num_traces, unit="trace") as bar:
-        for index, units in pending:
-            requests, dropped = [], []
-            for question_id in units:
-                row = by_id[question_id]
-                hint = None if kind == "reasoner" else row["solution"]
-                prompt_ids = encode(render_prompt(kind, chat_format, row["question"], hint))
-                room = min(limit, config.cutoff_len - len(prompt_ids))
-                if room < 1:
-                    dropped.append(_no_room(question_id, len(prompt_ids), config))
-                    continue
-                for trace_id in range(num_traces):
-                    seed = sample_seed(config.seed, question_id, trace_id)
-                    requests.append(_request(config, (question_id, trace_id), prompt_ids, room, seed, stop))
-            rows, counts = [], Counter(dropped=len(dropped) * num_traces)
-            for request, result in zip(requests, engine.generate(requests, bar.update), strict=True):
-                question_id, trace_id = request.key
-                cut = cut_trace(kind, chat_format, result.token_ids, encode, decode)
-                row = {
-                    "question_id": question_id,
-                    "trace_id": trace_id,
-                    "token_ids": cut.token_ids,
-                    "text": cut.text,
-                    "finish_reason": result.finish_reason,
-                    "is_well_formed": cut.is_well_formed,
-                    "is_retokenized": cut.is_retokenized,
-                    "seed": request.seed,
-                    "prompt_kind": kind,
-                    "temperature": config.sampling.temperature,
-                }
-                rows.append(row)
-                counts[result.finish_reason] += 1
-                counts["tokens"] += len(result.token_ids)
-                counts["malformed"] += not cut.is_well_formed
-                counts["retokenized"] += cut.is_retokenized
-                counts["copies_of_training_trace"] += cut.text.strip() == by_id[question_id]["trace"].strip()
-            counts["duplicates"] = _duplicates(rows, "question_id")
-            stage.write_shard(index, rows, counts, dropped)
-            bar.update(len(dropped) * num_traces)
-            _show_rate(bar, engine, started)
-    seconds = time.monotonic() - started
-    manifest = stage.finish(vocabulary=vocabulary_digest(engine.tokenizer), execution=_execution(config))
-    return Summary(folder, manifest, engine.statistics(), seconds)
+    return run(traces_job, config)
 
 
 def sample_answers(config: Config) -> Summary:
@@ -143,6 +58,43 @@ def sample_answers(config: Config) -> Summary:
 
     Raises: ValueError as `sample_traces` does; also when the reasoner's tokenizer is not the one of the traces.
     """
+    return run(answers_job, config)
+
+
+def traces_job(config: Config) -> Job:
+    """Check what stage 3 reads and open its table."""
+    name = config.sampling.traces_from
+    kind = config.posterior_prompt if name == "posterior" else "reasoner"
+    chat_format = load_chat_format(config.chat_format)
+    folder, model_folder = config.folder("traces"), config.model_folder(name)
+    check_prompt_kind(model_folder, kind, chat_format, config)
+    questions = {row["question_id"]: row for row in training_questions(config)}
+    identity = Identity(
+        inputs={"questions": table_digest(config.folder("questions"), "questions")},
+        config={
+            "prompt_kind": kind,
+            "chat_format": chat_format_to_dict(chat_format),
+            "sampling.engine": engine_name(config),
+            **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_traces"),
+            **resolved(config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"),
+        },
+        model=model_identity(model_folder),
+        seed=config.seed,
+    )
+    return Job(
+        stage=open_stage(folder, "traces", identity, list(questions), config.sampling.questions_per_shard),
+        title=f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}",
+        row="trace",
+        size=lambda unit: config.sampling.num_traces,
+        cost=lambda unit: 1.0,
+        load=lambda: TraceSampler(config, questions, kind, open_engine(config, str(model_folder))),
+        max_failed_fraction=config.sampling.max_failed_fraction,
+        gpus=config.sampling.tensor_parallel_size,
+    )
+
+
+def answers_job(config: Config) -> Job:
+    """Check what stage 6 reads and open its table."""
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
     check_prompt_kind(model_folder, "reasoner", chat_format, config)
@@ -157,78 +109,192 @@ def sample_answers(config: Config) -> Summary:
         },
         config={
             "chat_format": chat_format_to_dict(chat_format),
-            **resolved(config, "cutoff_len", "sampling.engine", "sampling.dtype", "sampling.num_answers"),
+            "sampling.engine": engine_name(config),
+            **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_answers"),
             **resolved(config, "sampling.temperature", "sampling.top_p", "sampling.max_answer_tokens"),
         },
         model=model_identity(model_folder),
         seed=config.seed,
     )
-    stage = open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard)
-    if stage.is_complete:
-        return Summary(folder, read_manifest(folder, "answers"), {}, 0.0)
 
-    print(f"reads {len(traces)} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}")
-    engine = open_engine(config, str(model_folder))
-    check_vocabulary(config, engine.tokenizer, model_folder)
-    encode, decode = text_codec(engine.tokenizer)
-    stop = answer_stops(chat_format)
-    limit = config.sampling.max_answer_tokens or config.cutoff_len
-    started = time.monotonic()
-    pending = list(stage.pending())
-    left = sum(len(by_question[question_id]) for _, ids in pending for question_id in ids)
-    num_answers = config.sampling.num_answers
-    with tqdm(total=len(traces) * num_answers, initial=(len(traces) - left) * num_answers, unit="answer") as bar:
-        for index, ids in pending:
-            requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
-            for question_id in ids:
-                prompt_ids = encode(render_prompt("reasoner", chat_format, questions[question_id]["question"]))
-                for trace in by_question[question_id]:
-                    trace_id, start_ids = trace["trace_id"], prompt_ids + trace["token_ids"]
-                    room = min(limit, config.cutoff_len - len(start_ids))
-                    counts["traces"] += 1
-                    if not trace["is_well_formed"]:
-                        counts["malformed"] += 1
-                    elif room < 1:
-                        counts["no_room"] += 1
-                        dropped.append(_no_room(question_id, len(start_ids), config) | {"trace_id": trace_id})
-                    else:
-                        for answer_id in range(num_answers):
-                            seed = sample_seed(config.seed, question_id, trace_id, answer_id)
-                            key = (question_id, trace_id, answer_id)
-                            requests.append(_request(config, key, start_ids, room, seed, stop))
-            rows = []
-            for request, result in zip(requests, engine.generate(requests, bar.update), strict=True):
-                row = dict(zip(("question_id", "trace_id", "answer_id"), request.key, strict=True))
-                row |= {
-                    "token_ids": result.token_ids,
-                    "text": decode(result.token_ids),
-                    "finish_reason": result.finish_reason,
-                    "seed": request.seed,
-                }
-                rows.append(row)
-                counts[result.finish_reason] += 1
-                counts["tokens"] += len(result.token_ids)
-            counts["duplicates"] = _duplicates(rows, "question_id", "trace_id")
-            stage.write_shard(index, rows, counts, dropped)
-            bar.update((counts["malformed"] + counts["no_room"]) * num_answers)
-            _show_rate(bar, engine, started)
-    seconds = time.monotonic() - started
-    manifest = stage.finish(vocabulary=vocabulary_digest(engine.tokenizer), execution=_execution(config))
-    return Summary(folder, manifest, engine.statistics(), seconds)
+    def load() -> AnswerSampler:
+        engine = open_engine(config, str(model_folder))
+        check_vocabulary(config, engine.tokenizer, model_folder)
+        return AnswerSampler(config, questions, by_question, engine)
+
+    return Job(
+        stage=open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard),
+        title=f"reads {len(traces)} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
+        row="answer",
+        size=lambda unit: len(by_question[unit]) * config.sampling.num_answers,
+        cost=lambda unit: sum(trace["is_well_formed"] for trace in by_question[unit]),
+        load=load,
+        max_failed_fraction=config.sampling.max_failed_fraction,
+        gpus=config.sampling.tensor_parallel_size,
+    )
+
+
+class _Sampler:
+    """What stages 3 and 6 have in common: an engine, and the settings of a request."""
+
+    def __init__(self, config: Config, questions: Mapping[str, Mapping[str, Any]], engine: Engine) -> None:
+        self.config, self.questions, self.engine = config, questions, engine
+        self.chat_format = load_chat_format(config.chat_format)
+        self.encode, self.decode = text_codec(engine.tokenizer)
+
+    def facts(self) -> dict[str, Any]:
+        """See Worker. Settings that change rows by float noise at most are in the manifest and not compared."""
+        execution = resolved(self.config, "sampling.device", "sampling.batch_tokens") | self.engine.execution()
+        return {"vocabulary": self._vocabulary, "execution": execution}
+
+    def statistics(self) -> dict[str, int]:
+        """See Worker."""
+        statistics = self.engine.statistics()
+        return statistics | {"tokens": statistics["sampled_tokens"]}
+
+    def close(self) -> None:
+        """See Worker."""
+
+    @cached_property
+    def _vocabulary(self) -> str:
+        return vocabulary_digest(self.engine.tokenizer)
+
+    def _request(self, key: tuple, prompt_ids: Sequence[int], room: int, stop: tuple[str, ...]) -> Request:
+        seed, settings = sample_seed(self.config.seed, *key), self.config.sampling
+        return Request(key, prompt_ids, room, seed, stop, settings.temperature, settings.top_p)
+
+    def _no_room(self, question_id: str, num_tokens: int) -> dict[str, Any]:
+        reason = f"no room in cutoff_len {self.config.cutoff_len}"
+        return {"question_id": question_id, "reason": reason, "tokens": num_tokens}
+
+    def _generate(
+        self, requests: Sequence[Request], counts: Counter, names: tuple[str, ...], progress: Callable[[int], Any]
+    ) -> tuple[list[tuple[Request, Result]], list[dict[str, Any]]]:
+        """Samples with their requests, and the failed ones as rows of ids and reason."""
+        sampled, failed = [], []
+        for request, result in zip(requests, self.engine.generate(requests, progress), strict=True):
+            if result.error:
+                failed.append(dict(zip(names, request.key, strict=True)) | {"reason": result.error})
+                continue
+            sampled.append((request, result))
+            counts[result.finish_reason] += 1
+            counts["tokens"] += len(result.token_ids)
+        if failed:
+            counts["failed"] += len(failed)
+        return sampled, failed
+
+
+class TraceSampler(_Sampler):
+    """Stage 3's worker."""
+
+    def __init__(self, config: Config, questions: Mapping[str, Mapping[str, Any]], kind: str, engine: Engine) -> None:
+        super().__init__(config, questions, engine)
+        self.kind = kind
+
+    def fill(self, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+        """See Worker."""
+        config, kind, num_traces = self.config, self.kind, self.config.sampling.num_traces
+        stop = (*TRACE_CLOSES, *answer_stops(self.chat_format))
+        limit = config.sampling.max_trace_tokens or config.cutoff_len
+        requests, dropped = [], []
+        for question_id in units:
+            row = self.questions[question_id]
+            hint = None if kind == "reasoner" else row["solution"]
+            prompt_ids = self.encode(render_prompt(kind, self.chat_format, row["question"], hint))
+            room = min(limit, config.cutoff_len - len(prompt_ids))
+            if room < 1:
+                dropped.append(self._no_room(question_id, len(prompt_ids)))
+                continue
+            requests += [self._request((question_id, k), prompt_ids, room, stop) for k in range(num_traces)]
+        counts = Counter(dropped=len(dropped) * num_traces)
+        progress(counts["dropped"])
+        names = ("question_id", "trace_id")
+        sampled, failed = self._generate(requests, counts, names, progress)
+        rows = []
+        for request, result in sampled:
+            cut = cut_trace(kind, self.chat_format, result.token_ids, self.encode, self.decode)
+            row = dict(zip(names, request.key, strict=True)) | {
+                "token_ids": cut.token_ids,
+                "text": cut.text,
+                "finish_reason": result.finish_reason,
+                "is_well_formed": cut.is_well_formed,
+                "is_retokenized": cut.is_retokenized,
+                "seed": request.seed,
+                "prompt_kind": kind,
+                "temperature": config.sampling.temperature,
+            }
+            rows.append(row)
+            counts["malformed"] += not cut.is_well_formed
+            counts["retokenized"] += cut.is_retokenized
+            expert = self.questions[row["question_id"]]["trace"]
+            counts["copies_of_training_trace"] += cut.text.strip() == expert.strip()
+        counts["duplicates"] = _duplicates(rows, "question_id")
+        return Shard(rows, counts, dropped, failed)
+
+
+class AnswerSampler(_Sampler):
+    """Stage 6's worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        questions: Mapping[str, Mapping[str, Any]],
+        by_question: Mapping[str, Sequence[Mapping[str, Any]]],
+        engine: Engine,
+    ) -> None:
+        super().__init__(config, questions, engine)
+        self.by_question = by_question
+
+    def fill(self, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+        """See Worker."""
+        config, num_answers = self.config, self.config.sampling.num_answers
+        stop = answer_stops(self.chat_format)
+        limit = config.sampling.max_answer_tokens or config.cutoff_len
+        requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
+        for question_id in units:
+            prompt_ids = self.encode(render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"]))
+            for trace in self.by_question[question_id]:
+                start_ids = prompt_ids + trace["token_ids"]
+                room = min(limit, config.cutoff_len - len(start_ids))
+                counts["traces"] += 1
+                if not trace["is_well_formed"]:
+                    counts["malformed"] += 1
+                elif room < 1:
+                    counts["no_room"] += 1
+                    dropped.append(self._no_room(question_id, len(start_ids)) | {"trace_id": trace["trace_id"]})
+                else:
+                    key = (question_id, trace["trace_id"])
+                    requests += [self._request((*key, m), start_ids, room, stop) for m in range(num_answers)]
+        progress((counts["malformed"] + counts["no_room"]) * num_answers)
+        names = ("question_id", "trace_id", "answer_id")
+        sampled, failed = self._generate(requests, counts, names, progress)
+        rows = [
+            dict(zip(names, request.key, strict=True))
+            | {"token_ids": result.token_ids, "text": self.decode(result.token_ids)}
+            | {"finish_reason": result.finish_reason, "seed": request.seed}
+            for request, result in sampled
+        ]
+        counts["duplicates"] = _duplicates(rows, "question_id", "trace_id")
+        return Shard(rows, counts, dropped, failed)
 
 
 def describe(summary: Summary) -> str:
-    """The lines that a sampling command prints at its end."""
-    manifest, counts = summary.manifest, summary.manifest["counts"]
+    """The lines that a sampling or scoring command prints at its end."""
+    manifest = summary.manifest
+    counts = manifest["counts"] if manifest else summary.counts
     shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
-    lines = [f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"]
-    if manifest["dropped"]:
-        reasons = Counter(row["reason"] for row in manifest["dropped"])
-        lines.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()))
-    if not summary.sampled:
+    if manifest:
+        lines = [f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"]
+        for what in ("dropped", "failed"):
+            reasons = Counter(row["reason"] for row in manifest.get(what, ()))
+            if reasons:
+                lines.append(f"{what}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()))
+    else:
+        lines = [f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"]
+    if manifest and not summary.sampled:
         lines.append("nothing to do: the table was finished before")
     else:
-        tokens = summary.sampled.get("sampled_tokens", summary.sampled.get("tokens", 0))
+        tokens = summary.sampled.get("tokens", 0)
         rate = tokens / summary.seconds if summary.seconds else 0.0
         lines.append(f"this run: {tokens} tokens in {summary.seconds:.1f} s, {rate:.0f} tokens/s")
         if shared := summary.sampled.get("prompt_tokens_shared"):
@@ -297,25 +363,7 @@ def check_vocabulary(config: Config, tokenizer: Any, model_folder: Path) -> None
         )
 
 
-def _request(config: Config, key: tuple, prompt_ids: Sequence[int], room: int, seed: int, stop: tuple[str, ...]) -> Request:
-    return Request(key, prompt_ids, room, seed, stop, config.sampling.temperature, config.sampling.top_p)
-
-
-def _no_room(question_id: str, num_tokens: int, config: Config) -> dict[str, Any]:
-    return {"question_id": question_id, "reason": f"no room in cutoff_len {config.cutoff_len}", "tokens": num_tokens}
-
-
 def _duplicates(rows: Sequence[Mapping[str, Any]], *columns: str) -> int:
     """Rows whose ids equal those of an earlier row of the same group."""
     groups = group_by(rows, *columns).values()
     return sum(len(group) - len({tuple(row["token_ids"]) for row in group}) for group in groups)
-
-
-def _show_rate(bar: tqdm, engine: Engine, started: float) -> None:
-    rate = engine.statistics()["sampled_tokens"] / max(time.monotonic() - started, 1e-9)
-    bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
-
-
-def _execution(config: Config) -> dict[str, Any]:
-    """How the rows were computed, where that changes them by float noise at most; in the manifest, not compared."""
-    return resolved(config, "sampling.device", "sampling.batch_tokens")

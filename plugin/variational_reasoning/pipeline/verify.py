@@ -6,7 +6,7 @@ must be accepted by its own check; a check that rejects its own gold would silen
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from variational_reasoning.method.prompts import (
     extract_solution,
     load_chat_format,
 )
+from variational_reasoning.pipeline import work
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
     Identity,
     group_by,
     open_stage,
-    read_manifest,
     read_rows,
     table_digest,
 )
@@ -39,10 +39,11 @@ _NUM_LISTED = 10
 
 
 class VerifySummary(NamedTuple):
-    """The verdicts' manifest (its counts are by verdict), and whether this call had anything to do."""
+    """The verdicts' manifest (its counts are by verdict; None while other processes' shards are missing), and whether
+    this call had anything to do."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     did_something: bool
 
 
@@ -53,6 +54,12 @@ def verify_answers(config: Config) -> VerifySummary:
     exclude), questions that nothing here can verify (unless verify.unverifiable is accept), and when more than
     verify.max_fault_fraction of the other answers get checker_error or unverifiable.
     """
+    summary = work.run(verdicts_job, config)
+    return VerifySummary(summary.folder, summary.manifest, bool(summary.counts) or summary.missing > 0)
+
+
+def verdicts_job(config: Config) -> work.Job:
+    """Check what stage 7 reads, golds included, and open its table."""
     chat_format = load_chat_format(config.chat_format)
     folder = config.folder("verdicts")
     question_rows = read_rows(config.folder("questions"), "questions", ["question_id", "solution", "check", "split"])
@@ -74,36 +81,68 @@ def verify_answers(config: Config) -> VerifySummary:
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
         },
     )
-    is_finished = (folder / MANIFEST).is_file()
-    with VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib) as pool:
-        checks, excluded = {}, {}
-        if not is_finished:  # a refusal here must leave no trace of its policies on disk
-            print(f"reads {len(answers)} answers to {len(units)} questions; writes {folder}")
-            checks = read_checks(questions[question_id] for question_id in units)
+    checks, excluded = {}, {}
+    if not (folder / MANIFEST).is_file():  # a refusal here must leave no trace of its policies on disk
+        checks = read_checks(questions[question_id] for question_id in units)
+        with _open_pool(config) as pool:
             excluded = _excluded_questions(checks, questions, pool, config)
-        stage = open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard)
-        if stage.is_complete:
-            return VerifySummary(folder, read_manifest(folder, "verdicts"), False)
-        num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
-        num_undecided = 0
-        pending = list(stage.pending())
-        left = sum(len(by_question[question_id]) for _, ids in pending for question_id in ids)
-        with tqdm(total=len(answers), initial=len(answers) - left, unit="answer", desc="verdicts") as bar:
-            for index, ids in pending:
-                shard_answers = [row for question_id in ids for row in by_question[question_id]]
-                rows = _judge(shard_answers, checks, excluded, chat_format, pool, bar)
-                counts = Counter(row["verdict"] for row in rows)
-                num_undecided += sum(row["verdict"] in UNDECIDED for row in rows if row["question_id"] not in excluded)
-                if num_undecided > config.verify.max_fault_fraction * num_verifiable:
-                    faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
-                    raise ValueError(
-                        f"{num_undecided} of {num_verifiable} answers got no decision from their checker, above "
-                        f"verify.max_fault_fraction {config.verify.max_fault_fraction}; reasons: "
-                        f"{dict(faults.most_common(5))}. The shards before stay valid"
-                    )
-                stage.write_shard(index, rows, counts)
-    manifest = stage.finish(excluded_questions=excluded, workers_replaced=pool.num_replaced)
-    return VerifySummary(folder, manifest, True)
+    num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
+    return work.Job(
+        stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
+        title=f"reads {len(answers)} answers to {len(units)} questions; writes {folder}",
+        row="answer",
+        size=lambda unit: len(by_question[unit]),
+        cost=lambda unit: len(by_question[unit]),
+        load=lambda: AnswerVerifier(config, by_question, checks, excluded, num_verifiable),
+    )
+
+
+class AnswerVerifier:
+    """The worker of stage 7: a pool of processes."""
+
+    def __init__(
+        self,
+        config: Config,
+        by_question: Mapping[str, Sequence[Mapping[str, Any]]],
+        checks: Mapping[str, dict[str, Any]],
+        excluded: Mapping[str, str],
+        num_verifiable: int,
+    ) -> None:
+        self.config, self.by_question, self.checks, self.excluded = config, by_question, checks, excluded
+        self.num_verifiable, self.num_undecided = num_verifiable, 0
+        self.chat_format = load_chat_format(config.chat_format)
+        self.pool = _open_pool(config)
+
+    def facts(self) -> dict[str, Any]:
+        """See Worker."""
+        return {"excluded_questions": dict(self.excluded), "workers_replaced": self.pool.num_replaced}
+
+    def statistics(self) -> dict[str, int]:
+        """See Worker."""
+        return {}
+
+    def close(self) -> None:
+        """See Worker."""
+        self.pool.close()
+
+    def fill(self, units: Sequence[str], progress: Callable[[int], Any]) -> work.Shard:
+        """See Worker. Raises: ValueError when the checkers decide too few of the answers."""
+        answers = [row for question_id in units for row in self.by_question[question_id]]
+        rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
+        undecided = [row for row in rows if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded]
+        self.num_undecided += len(undecided)
+        fraction = self.config.verify.max_fault_fraction
+        if self.num_undecided > fraction * self.num_verifiable:
+            faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
+            raise ValueError(
+                f"{self.num_undecided} of {self.num_verifiable} answers got no decision from their checker, above "
+                f"verify.max_fault_fraction {fraction}; reasons: {dict(faults.most_common(5))}. The shards before stay valid"
+            )
+        return work.Shard(rows, Counter(row["verdict"] for row in rows))
+
+
+def _open_pool(config: Config) -> VerifierPool:
+    return VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib)
 
 
 def read_checks(questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -157,6 +196,8 @@ def rejected_golds(checks: Mapping[str, dict[str, Any]], solutions: Mapping[str,
 def describe(summary: VerifySummary) -> str:
     """The lines that the command prints at its end."""
     manifest = summary.manifest
+    if manifest is None:
+        return f"{summary.folder}: this process's shards are done; others are still missing"
     counts = manifest["counts"]
     shown = ", ".join(f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict))
     lines = [f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"]
@@ -176,7 +217,7 @@ def _judge(
     excluded: Mapping[str, str],
     chat_format: ChatFormat,
     pool: VerifierPool,
-    bar: tqdm,
+    progress: Callable[[int], Any],
 ) -> list[dict[str, Any]]:
     """Verdict rows in the order of the answers; equal solutions of one question are checked once."""
     results: dict[tuple, Result] = {}
@@ -191,12 +232,12 @@ def _judge(
             results[key] = verdict
         else:
             waiting.setdefault((row["question_id"], solution), []).append(key)
-    bar.update(len(results))
+    progress(len(results))
     jobs = (Job(pair, checks[pair[0]], pair[1]) for pair in waiting)
     for pair, result in pool.check(jobs):
         keys = waiting[pair]
         results.update(dict.fromkeys(keys, result))
-        bar.update(len(keys))
+        progress(len(keys))
     rows = []
     for row in answers:
         ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}

@@ -1,0 +1,282 @@
+"""Scoring against other ways of getting the same numbers, in one run on the same random model and rows:
+
+    python benchmarks/scoring.py [rows=12] [mean=350] [model=small|qwen3_4b] [dtype=float32] [ways=ours,a,b,c,z] [device=auto]
+
+Set OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait for its processor holds up all others.
+
+ours  pipeline.score.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
+a     the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all
+b     rows in the order given, padded to the longest of eight, full logits, logsumexp and gather
+c     vLLM's prompt_logprobs, in an environment that has vLLM (VR_INFER_PYTHON or this one)
+z     a under DeepSpeed ZeRO-3 with the parameters on the CPU, as the public code runs (needs a GPU)
+
+Lengths are log-normal with cv 0.8. Peak memory is what the process (on a GPU: the allocator) had at most above what it
+had with the model loaded; each way runs in a process of its own, so that no way inherits another's memory. FLOPs per
+token are those of a forward pass, 2 x parameters + attention; utilisation is given against 989 TFLOP/s on a GPU. The
+sums of every way are compared with those of `a`."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+KNOWN = {"rows": "12", "mean": "350", "model": "small", "dtype": "float32", "ways": "ours,a,b,c,z", "device": "auto"}
+SHAPES = {
+    "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    | {"head_dim": 32, "intermediate_size": 256, "vocab_size": 150_000},
+    "qwen3_4b": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
+    | {"head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936},
+}
+PEAK_FLOPS = 989e12  # H100 and H200, dense bf16
+
+
+def main() -> None:
+    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    if unknown := sorted(given.keys() - KNOWN.keys() - {"way", "folder"}):
+        raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(KNOWN)}")
+    settings = KNOWN | given
+    if "way" in given:
+        return measure(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder), settings)
+        found = {}
+        for way in settings["ways"].split(","):
+            python = os.environ.get("VR_INFER_PYTHON", sys.executable) if way == "c" else sys.executable
+            pairs = [f"{name}={value}" for name, value in settings.items()]
+            done = subprocess.run(
+                [python, __file__, *pairs, f"way={way}", f"folder={folder}"], capture_output=True, text=True, check=False
+            )
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            if done.returncode or not lines:
+                reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+                print(f"{way:5} not measured: {reason[:160]}")
+                continue
+            found[way] = json.loads(lines[-1])
+            show(way, found)
+
+
+def show(way: str, found: dict) -> None:
+    """One line, with ratios to `a` and the largest difference from its sums where it has run."""
+    one, base = found[way], found.get("a")
+    text = f"{way:5} {one['tokens_per_second']:10.0f} tokens/s  {one['tflops']:8.3f} TFLOP/s  peak {one['peak_mib']:8.0f} MiB"
+    if one["utilisation"]:
+        text += f"  utilisation {one['utilisation']:.1%}"
+    print(text, flush=True)
+    if base and "ours" in found and way != "ours":
+        ours = found["ours"]
+        worst = max(abs(x - y) / n for x, y, n in zip(one["sums"], ours["sums"], one["lengths"], strict=True))
+        print(
+            f"      ours: {ours['tokens_per_second'] / one['tokens_per_second']:.2f} x its speed, "
+            f"{ours['peak_mib'] / max(one['peak_mib'], 1e-9):.3f} of its peak; largest difference {worst:.1e} nats per token"
+        )
+
+
+def make_model(folder: Path, settings: dict) -> None:
+    """A random Qwen3 and log-normal rows of random ids, on disk for every way."""
+    import numpy as np
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    shape = SHAPES[settings["model"]]
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        config = Qwen3Config(**shape, max_position_embeddings=40_960, tie_word_embeddings=True)
+        torch.set_default_dtype(getattr(torch, settings["dtype"]))
+        Qwen3ForCausalLM(config).save_pretrained(folder)
+        torch.set_default_dtype(torch.float32)
+    draw = np.random.default_rng(0)
+    sigma = np.sqrt(np.log(1 + 0.8**2))
+    lengths = draw.lognormal(np.log(float(settings["mean"])) - sigma**2 / 2, sigma, size=int(settings["rows"]))
+    rows = [draw.integers(0, shape["vocab_size"], size=int(min(max(n, 8), 32_000))).tolist() for n in lengths]
+    (folder / "rows.json").write_text(json.dumps(rows))
+
+
+def measure(settings: dict) -> None:
+    """Run one way, and print one JSON object."""
+    folder = settings["folder"]
+    rows = json.loads((Path(folder) / "rows.json").read_text())
+    prompt = 4  # ids before the target
+    run, device, parameters = {"ours": ours, "a": one_row, "b": padded, "c": vllm_way, "z": zero3}[settings["way"]](
+        folder, settings, prompt
+    )
+    run([rows[0][:16]])  # kernels and threads are ready
+    memory = Memory(device)
+    started = time.perf_counter()
+    sums = run(rows)
+    memory.finish()
+    seconds = time.perf_counter() - started
+    tokens = sum(len(row) for row in rows)
+    shape = SHAPES[settings["model"]]
+    attention = 2 * shape["num_attention_heads"] * shape["head_dim"] * shape["num_hidden_layers"]
+    flops = sum(2 * parameters * len(row) + attention * len(row) ** 2 for row in rows)
+    result = {
+        "tokens_per_second": tokens / seconds,
+        "tflops": flops / seconds / 1e12,
+        "peak_mib": memory.peak_mib,
+        "utilisation": flops / seconds / PEAK_FLOPS if device == "cuda" else None,
+        "sums": sums,
+        "lengths": [len(row) - prompt for row in rows],
+    }
+    print(json.dumps(result))
+
+
+class Memory:
+    """The highest memory since it was made, above what was in use then."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.start = torch.cuda.memory_allocated()
+            return
+        self.start = self.peak = self._resident()
+        self.is_running = True
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def finish(self) -> None:
+        """Stop measuring; `peak_mib` is there then."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            self.peak = torch.cuda.max_memory_allocated()
+        else:
+            self.is_running = False
+            self.thread.join()
+        self.peak_mib = (self.peak - self.start) / 2**20
+
+    def _watch(self) -> None:
+        while self.is_running:
+            self.peak = max(self.peak, self._resident())
+            time.sleep(0.001)
+
+    @staticmethod
+    def _resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def load(folder: str, settings: dict):
+    """(model, device, parameters)"""
+    from variational_reasoning.pipeline.engines import load_model
+
+    model = load_model(folder, settings["dtype"], settings["device"])
+    return model, model.device.type, sum(p.numel() for p in model.parameters())
+
+
+def ours(folder: str, settings: dict, prompt: int):
+    from variational_reasoning.pipeline.config import Config, ScoringConfig
+    from variational_reasoning.pipeline.score import ScoredSequence, Scorer
+
+    model, device, parameters = load(folder, settings)
+    tokens = 32_768 if device == "cuda" else 1024
+    scorer = Scorer(model, Config(scoring=ScoringConfig(batch_tokens=tokens)))
+
+    def run(rows: list[list[int]]) -> list[float]:
+        sequences = [ScoredSequence((i,), row, [(prompt, len(row))]) for i, row in enumerate(rows)]
+        return [sums[0] for sums in scorer.score(sequences)]
+
+    return run, device, parameters
+
+
+def one_row(folder: str, settings: dict, prompt: int):
+    import torch
+
+    model, device, parameters = load(folder, settings)
+    return _full_logits(model, torch, prompt), device, parameters
+
+
+def _full_logits(model, torch, prompt: int):
+    def run(rows: list[list[int]]) -> list[float]:
+        sums = []
+        for row in rows:
+            with torch.no_grad():
+                ids = torch.tensor([row], device=getattr(model, "device", None))
+                logits = model(input_ids=ids, use_cache=False).logits
+                logps = torch.log_softmax(logits.float(), dim=-1)
+                sums.append(float(logps[0, prompt - 1 : -1].gather(1, ids[0, prompt:, None]).double().sum()))
+        return sums
+
+    return run
+
+
+def padded(folder: str, settings: dict, prompt: int):
+    import torch
+
+    model, device, parameters = load(folder, settings)
+
+    def run(rows: list[list[int]]) -> list[float]:
+        sums = []
+        for begin in range(0, len(rows), 8):
+            part = rows[begin : begin + 8]
+            longest = max(map(len, part))
+            ids = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=model.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in part], device=model.device)
+            with torch.no_grad():
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[:, :-1]
+            logps = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
+            sums += [float(logps[i, prompt - 1 : len(row) - 1].double().sum()) for i, row in enumerate(part)]
+        return sums
+
+    return run, device, parameters
+
+
+def vllm_way(folder: str, settings: dict, prompt: int):
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # its memory is then this process's
+    import torch
+    import vllm
+
+    longest = max(len(row) for row in json.loads((Path(folder) / "rows.json").read_text()))
+    engine = vllm.LLM(
+        model=folder,
+        dtype=settings["dtype"],
+        skip_tokenizer_init=True,
+        max_model_len=longest + 1,
+        enable_prefix_caching=False,
+        enforce_eager=True,
+    )
+    params = vllm.SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+
+    def run(rows: list[list[int]]) -> list[float]:
+        outputs = engine.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
+        return [
+            sum(found[token].logprob for found, token in zip(out.prompt_logprobs[prompt:], row[prompt:], strict=True))
+            for out, row in zip(outputs, rows, strict=True)
+        ]
+
+    from transformers import AutoModelForCausalLM
+
+    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder).parameters())
+    return run, "cuda" if torch.cuda.is_available() else "cpu", parameters
+
+
+def zero3(folder: str, settings: dict, prompt: int):
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("DeepSpeed ZeRO-3 with parameters on the CPU streams them to a GPU, and there is none here")
+    import deepspeed
+    from transformers import AutoModelForCausalLM
+
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
+    stage = {"stage": 3, "offload_param": {"device": "cpu", "pin_memory": True}}
+    config = {"train_batch_size": 1, "zero_optimization": stage, "bf16": {"enabled": settings["dtype"] == "bfloat16"}}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings["dtype"]))
+    parameters = sum(p.numel() for p in model.parameters())
+    engine, *_ = deepspeed.initialize(model=model, config=config)
+    engine.eval()
+    engine.device = torch.device("cuda")
+    return _full_logits(engine, torch, prompt), "cuda", parameters
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The missing shards of a stage as tasks of a Ray cluster (launcher: ray; stages 3 to 7).
+
+A task fills one shard and writes it itself, so nothing large travels through Ray, and the driver may die: run again, it
+finds what is there. When a node is lost, Ray runs its tasks elsewhere; they write the same rows. All nodes must see the
+working directory under the same path, and have this package installed.
+
+The surprising thing: tasks, not actors. Ray keeps a worker process for the next task of the same kind, and the process
+keeps its loaded model, so a model is loaded once per GPU."""
+
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from variational_reasoning.pipeline.config import Config
+from variational_reasoning.pipeline.engines import need
+from variational_reasoning.pipeline.rows import shard_name
+from variational_reasoning.pipeline.work import Failures, Job, Summary, Worker, conclude
+
+MAX_RETRIES = 10
+"""How often a task may lose its process or its node before the stage ends with an error."""
+
+
+def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> Summary:
+    """Do all missing shards on the cluster at ray_address.
+
+    Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster; ValueError as the stage
+    itself does.
+    """
+    ray = need("ray", "infer")
+    ray.init(address=config.ray_address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0
+    print(f"Ray cluster with {len(nodes)} nodes; a task takes {num_gpus} GPUs")
+    # max_calls=0: a process that has used a GPU stays for the next task, and its model with it
+    options = {"num_gpus": num_gpus, "max_retries": MAX_RETRIES, "max_calls": 0, "scheduling_strategy": "SPREAD"}
+    fill = ray.remote(**options)(fill_shard)
+    blob = pickle.dumps((make_job, config))
+    started, done, statistics, facts = time.monotonic(), Counter(), Counter(), {}
+    failures = Failures(job)
+    sizes = {index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)}
+    pending = [index for index, _ in job.stage.pending()]
+    costs = {index: sum(job.cost(unit) for unit in job.stage.shards[index]) for index in pending}
+    # the dearest first, so that no node is left with a large shard at the end
+    order = sorted(pending, key=lambda index: (-costs[index], index))
+    waiting = {fill.remote(blob, str(Path.cwd()), index): index for index in order}
+    found = sum(sizes.values()) - sum(sizes[index] for index in pending)
+    with tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
+        while waiting:
+            [ref], _ = ray.wait(list(waiting), num_returns=1)
+            index = waiting.pop(ref)
+            try:
+                facts, added, counts, failed = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                for other in waiting:
+                    ray.cancel(other)
+                raise error.cause if isinstance(error.cause, ValueError | OSError) else error from None
+            failures.check([row | {"shard": shard_name(index)} for row in failed])
+            done.update(counts)
+            statistics.update(added)
+            bar.update(sizes[index])
+            bar.set_postfix_str(f"{statistics['tokens'] / (time.monotonic() - started):.0f} tokens/s", refresh=False)
+    return conclude(job, facts, dict(statistics), dict(done), time.monotonic() - started)
+
+
+def fill_shard(blob: bytes, folder: str, index: int) -> tuple[dict[str, Any], Counter, dict[str, int], list]:
+    """The task: fill shard `index` and write it.
+
+    Returns: the worker's facts, what its statistics grew by, the shard's counts and failed rows.
+    """
+    os.chdir(folder)  # paths of a configuration are relative to it
+    job, worker = _loaded(blob)
+    before = Counter(worker.statistics())
+    shard = worker.fill(job.stage.shards[index], lambda num: None)
+    job.stage.write_shard(index, *shard)
+    return worker.facts(), Counter(worker.statistics()) - before, dict(shard.counts), list(shard.failed)
+
+
+@lru_cache(maxsize=1)
+def _loaded(blob: bytes) -> tuple[Job, Worker]:
+    make_job, config = pickle.loads(blob)
+    job = make_job(config)
+    return job, job.load()

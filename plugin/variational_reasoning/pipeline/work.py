@@ -1,0 +1,167 @@
+"""How a stage gets done: by one process, by many that share its shards, or on a Ray cluster (stages 3 to 7).
+
+A stage describes itself as a Job: its table on disk, what each unit costs, and how to load what fills a shard. Processes
+share without talking to each other. Each computes the same assignment of shards (dearest first, always to the process
+with the least so far), does its own, and whoever finds all of them on disk writes the manifest. A process's share comes
+from `shard=i/n` (a Slurm array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
+
+The surprising thing: there is no collective and no lock. A shard is renamed into place when it is whole, and whoever
+does it again writes the same rows, so nothing that is killed or done twice can spoil the table."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from tqdm import tqdm
+
+from variational_reasoning.pipeline.config import Config, parse_share
+from variational_reasoning.pipeline.rows import Stage, read_manifest
+
+
+class Shard(NamedTuple):
+    """What fills one shard: see `Stage.write_shard`."""
+
+    rows: Sequence[Mapping[str, Any]]
+    counts: Mapping[str, int]
+    dropped: Sequence[Mapping[str, Any]] = ()
+    failed: Sequence[Mapping[str, Any]] = ()
+
+
+class Worker(Protocol):
+    """A loaded model, or whatever else turns units into rows."""
+
+    def fill(self, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+        """The rows of these units; `progress` is called with the number of rows just done, and in all with `Job.size`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest shall say about the computation."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the worker was made; `tokens` is the number that a rate is made of."""
+
+    def close(self) -> None:
+        """End what the worker has started."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage that can be done shard by shard.
+
+    size: rows that a unit gives, for the bar and for the limit on failures; cost: what a unit takes, in any one unit.
+    title: printed before anything is loaded. row: what the bar counts.
+    """
+
+    stage: Stage
+    title: str
+    row: str
+    size: Callable[[str], int]
+    cost: Callable[[str], float]
+    load: Callable[[], Worker]
+    max_failed_fraction: float = 0.0
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did: the table's manifest (None while shards of other processes are missing), and what this process
+    itself did, in which time."""
+
+    folder: Path
+    manifest: dict[str, Any] | None
+    sampled: dict[str, int]
+    seconds: float
+    missing: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def run(make_job: Callable[[Config], Job], config: Config) -> Summary:
+    """Do what is missing of this process's share of a stage, or all of it on a Ray cluster (launcher: ray).
+
+    Args:
+        make_job: checks inputs and opens the table; a function that other machines can import.
+
+    Raises: ValueError as make_job does, and when more than the job's fraction of all rows fails.
+    """
+    job = make_job(config)
+    stage = job.stage
+    if stage.is_complete:
+        return Summary(stage.folder, read_manifest(stage.folder, stage.table), {}, 0.0)
+    print(job.title)
+    if config.launcher == "ray":
+        from variational_reasoning.pipeline.ray_launcher import run_on_ray
+
+        return run_on_ray(make_job, config, job)
+    mine = share_of(stage.shards, job.cost, *own_share(config))
+    if len(mine) < len(stage.shards):
+        print(f"this process does {len(mine)} of {len(stage.shards)} shards")
+    pending = [(index, units) for index, units in stage.pending() if index in mine]
+    worker = job.load()
+    done, failures = Counter(), Failures(job)
+    started = time.monotonic()
+    total = sum(job.size(unit) for index in mine for unit in stage.shards[index])
+    left = sum(job.size(unit) for _, units in pending for unit in units)
+    with closing(worker), tqdm(total=total, initial=total - left, unit=job.row) as bar:
+        for index, units in pending:
+            shard = worker.fill(units, bar.update)
+            failures.check(shard.failed)
+            stage.write_shard(index, *shard)
+            done.update(shard.counts)
+            rate = worker.statistics().get("tokens", 0) / max(time.monotonic() - started, 1e-9)
+            bar.set_postfix_str(f"{rate:.0f} tokens/s" if rate else "", refresh=False)
+    return conclude(job, worker.facts(), worker.statistics(), dict(done), time.monotonic() - started)
+
+
+def conclude(job: Job, facts: dict[str, Any], statistics: dict[str, int], counts: dict[str, int], seconds: float) -> Summary:
+    """Write the manifest when every shard is there, and say what was done."""
+    missing = sum(1 for _ in job.stage.pending())
+    manifest = None if missing else job.stage.finish(**facts)
+    if manifest:
+        Failures(job).check(manifest["failed"])
+    return Summary(job.stage.folder, manifest, statistics, seconds, missing, counts)
+
+
+class Failures:
+    """Rows that an engine could not compute end a stage only beyond a fraction of all its rows."""
+
+    def __init__(self, job: Job) -> None:
+        self.fraction = job.max_failed_fraction
+        self.num_rows = sum(job.size(unit) for units in job.stage.shards for unit in units)
+        self.reasons: Counter[str] = Counter()
+
+    def check(self, failed: Sequence[Mapping[str, Any]]) -> None:
+        """Count these, too. Raises: ValueError beyond the fraction, with the reasons."""
+        self.reasons.update(str(row["reason"]) for row in failed)
+        count = self.reasons.total()
+        if count > self.fraction * self.num_rows:
+            shards = sorted({row["shard"] for row in failed if "shard" in row})
+            undo = f"; they belong to {', '.join(shards[:20])}: remove these files to try again" if shards else ""
+            example = {name: value for name, value in failed[0].items() if name.endswith("_id")}
+            raise ValueError(
+                f"{count} of {self.num_rows} rows failed, above max_failed_fraction {self.fraction}; reasons: "
+                f"{dict(self.reasons.most_common(5))}, for example {example}{undo}. Other finished shards stay valid"
+            )
+
+
+def own_share(config: Config) -> tuple[int, int]:
+    """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError for a bad RANK."""
+    index, count = parse_share(config.shard) if config.shard else (0, 1)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < world:
+        raise ValueError(f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE")
+    return index * world + rank, count * world
+
+
+def share_of(shards: Sequence[Sequence[str]], cost: Callable[[str], float], index: int, count: int) -> set[int]:
+    """Indices of the shards that process `index` of `count` does; the shares of all are disjoint and cover everything."""
+    costs = [sum(cost(unit) for unit in units) for units in shards]
+    loads, shares = [0.0] * count, [set() for _ in range(count)]
+    for shard in sorted(range(len(shards)), key=lambda i: (-costs[i], i)):
+        least = min(range(count), key=lambda i: (loads[i], i))
+        shares[least].add(shard)
+        loads[least] += costs[shard]
+    return shares[index]

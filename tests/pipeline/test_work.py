@@ -1,0 +1,153 @@
+"""Shares of a stage: processes that do not talk to each other, one of them killed; failed rows; a disk that is full."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.pipeline.test_sample import shard_bytes, well_formed_traces
+
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.rows import read_manifest, read_rows, shard_name
+from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
+from variational_reasoning.pipeline.score import score_traces
+from variational_reasoning.pipeline.verify import verify_answers
+from variational_reasoning.pipeline.work import own_share, share_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(path: Path, *pairs: str, script: str = "sample_traces", **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, f"scripts/{script}.py", str(path), *pairs],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {}),
+        **options,
+    )
+
+
+def test_shares_are_disjoint_complete_and_balanced():
+    """The paper's workload: 16,710 questions x 8 log-normal traces of mean 6k and cv 0.8, in shards of 64 questions."""
+    draw = np.random.default_rng(0)
+    sigma = np.sqrt(np.log(1 + 0.8**2))
+    lengths = draw.lognormal(np.log(6000) - sigma**2 / 2, sigma, size=(16710, 8)).clip(max=32000)
+    costs = {f"q{i}": float((row + row**2 / 27000).sum()) for i, row in enumerate(lengths)}
+    units = list(costs)
+    shards = [units[i : i + 64] for i in range(0, len(units), 64)]
+    shares = [share_of(shards, costs.__getitem__, i, 8) for i in range(8)]
+    assert sorted(shard for share in shares for shard in share) == list(range(len(shards)))
+    loads = [sum(costs[unit] for shard in share for unit in shards[shard]) for share in shares]
+    assert max(loads) / (sum(loads) / 8) < 1.02
+
+
+def test_shares_come_from_slurm_and_torchrun(make_run, monkeypatch):
+    path = make_run()
+    assert own_share(load_config(path)) == (0, 1)
+    assert own_share(load_config(path, ["shard=3/4"])) == (3, 4)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert own_share(load_config(path)) == (1, 2)
+    assert own_share(load_config(path, ["shard=3/4"])) == (7, 8)
+    with pytest.raises(ValueError, match=r"shard: '4/4' is not of the form i/n"):
+        load_config(path, ["shard=4/4"])
+    with pytest.raises(ValueError, match="has no meaning with launcher ray"):
+        load_config(path, ["shard=1/4", "launcher=ray"])
+
+
+def test_three_processes_share_a_stage_and_one_is_killed(make_run):
+    settings = {"sampling": {"questions_per_shard": 1, "max_trace_tokens": 30}, "scoring": {"questions_per_shard": 1}}
+    whole = load_config(make_run(num_questions=9, name="whole", **settings))
+    sample_traces(whole)
+    path = make_run(num_questions=9, name="shared", **settings)
+    folder = load_config(path).folder("traces")
+    processes = [start(path, "shard=0/3"), start(path, "shard=1/3"), start(path, env={"RANK": "2", "WORLD_SIZE": "3"})]
+    while processes[1].poll() is None and not any(folder.glob("shard-*.parquet")):
+        time.sleep(0.01)
+    time.sleep(random.Random(0).uniform(0, 0.2))
+    processes[1].send_signal(signal.SIGKILL)
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert processes[0].returncode == processes[2].returncode == 0, outputs
+    assert shard_bytes(folder).items() <= shard_bytes(whole.folder("traces")).items()
+    done = start(path, "shard=1/3")
+    output, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    assert "27 rows in 9 shards" in output
+    assert shard_bytes(folder) == shard_bytes(whole.folder("traces"))
+    assert read_manifest(folder, "traces")["counts"] == read_manifest(whole.folder("traces"), "traces")["counts"]
+
+
+def test_the_other_stages_share_too(make_run):
+    tables = (sample_answers, lambda c: score_traces(c, "reasoner"), lambda c: score_traces(c, "posterior"), verify_answers)
+    folders = ("answers", "trace_logps/reasoner", "trace_logps/posterior", "verdicts")
+    settings = {"scoring": {"questions_per_shard": 1}, "verify": {"questions_per_shard": 2, "workers": 1}}
+    paths = [make_run(num_questions=5, name=name, **settings) for name in ("whole", "shared")]
+    for path in paths:
+        well_formed_traces(load_config(path))
+    for stage, name in zip(tables, folders, strict=True):
+        stage(load_config(paths[0]))
+        first = stage(load_config(paths[1], ["shard=1/2"]))
+        assert first.manifest is None
+        assert stage(load_config(paths[1], ["shard=0/2"])).manifest["rows"] > 0
+        rows = [read_rows(load_config(path).folder(name), name.split("/")[0]) for path in paths]
+        for row in rows[0] + rows[1]:
+            row.pop("seconds", None)  # of a verdict
+        assert rows[0] == rows[1]
+
+
+def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_run):
+    """The embedding of one id is not finite, and only q001's question holds it: its rows fail, all others are there."""
+    path = make_run(num_questions=3, sampling={"max_failed_fraction": 0.5})
+    config = load_config(path)
+    weights_file = config.model_folder("posterior") / "model.safetensors"
+    weights = load_file(weights_file)
+    tokenizer = json.loads((config.model_folder("posterior") / "tokenizer.json").read_text())
+    weights["model.embed_tokens.weight"][tokenizer["model"]["vocab"]["A"]] = torch.nan
+    save_file(weights, weights_file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"3 of 9 rows failed, above max_failed_fraction 0\.1.*not finite.*'q001'"):
+        sample_traces(load_config(path, ["sampling.max_failed_fraction=0.1"]))
+    summary = sample_traces(config)
+    assert summary.manifest["rows"] == 6 and summary.manifest["counts"]["failed"] == 3
+    assert [(row["question_id"], row["trace_id"]) for row in summary.manifest["failed"]] == [("q001", k) for k in range(3)]
+    assert "failed: 3 the model's logits are not finite" in describe(summary)
+
+
+def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):
+    """No file may grow beyond 300 bytes, so that the shards that are left cannot be written."""
+    path = make_run(num_questions=6)
+    config = load_config(path)
+    sample_traces(config)
+    folder = config.folder("traces")
+    wanted = shard_bytes(folder)
+    for name in (shard_name(1), "manifest.json"):
+        (folder / name).unlink()
+    limited = start(path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)))
+    _, errors = limited.communicate(timeout=120)
+    assert limited.returncode == 2 and "Traceback" not in errors
+    assert "could not be written" in errors and "finished shards are valid: make room" in errors
+    assert shard_bytes(folder).items() < wanted.items() and not list(folder.glob("shard-*.tmp"))
+    sample_traces(config)
+    assert shard_bytes(folder) == wanted
+
+
+def test_the_slurm_example_does_a_whole_stage(make_run):
+    """Two array tasks of two processes each, one after the other, as a queue may run them."""
+    path = make_run(num_questions=5, sampling={"questions_per_shard": 1})
+    for index in range(2):
+        array = {"SLURM_ARRAY_TASK_ID": str(index + 1), "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+        environment = os.environ | array | {"SLURM_GPUS_ON_NODE": "2", "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        command = ["bash", "examples/variational_reasoning/slurm.sh", "sample_traces", str(path)]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+    assert read_manifest(load_config(path).folder("traces"), "traces")["rows"] == 15

@@ -61,5 +61,7 @@ for yaml in "$examples"/9_train_*.yaml; do
   evaluations+=("evaluate $name $name")
 done
 side_by_side "${finals[@]}"                                                                      # 9
-side_by_side "${evaluations[@]}"
+status=0
+side_by_side "${evaluations[@]}" || status=$?
 python scripts/report.py "$run"
+exit "$status"

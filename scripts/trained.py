@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from variational_reasoning.model_record import file_digest, model_identity, read_record
 
 # What changes neither the data nor the model.

@@ -101,6 +101,19 @@ def test_file_types_and_streams(world, load, suffix, streaming):
     assert examples[2]["row_names"] == ["other.jsonl row 3, question_id 2".replace("jsonl", suffix)]
 
 
+def test_a_hub_data_set_goes_through_the_same_path(world, load, tmp_path):
+    # `datasets` loads a local folder by the same call as a hub name.
+    folder = tmp_path / "owner" / "name"
+    folder.mkdir(parents=True)
+    prompt, response = render("reasoner", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
+    pq.write_table(pa.Table.from_pylist([{"prompt": prompt, "response": response}] * 2), folder / "train.parquet")
+    world.info["hub"] = {"hf_hub_url": str(folder), "formatting": "weighted_sft"}
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    dataset, arguments, tokenizer = load(world.config(dataset="hub"))
+    assert tokenizer.decode(target(dataset[1])) == response + "<|im_end|>"
+    assert arguments.variational_sources == {"hub": {"name": str(folder)}}
+
+
 def test_mixed_with_the_hosts_formats(world, load):
     stock = [{"instruction": "Say a.", "output": "a"}]
     world.add("stock", stock, columns={"prompt": "instruction", "response": "output"})

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from variational_reasoning.model_record import read_record
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,11 +39,12 @@ def test_all_seams_fit_and_are_replaced_once_the_host_is_imported():
         "for seam in seams.REPLACED: print(seam.find()[2].__code__.co_name)\n"
         "print(seams.faults())"
     )
-    *names, faults = run_python(code).stdout.splitlines()[-9:]
+    *names, faults = run_python(code).stdout.splitlines()[-10:]
     assert names == [
         "parse_train_args",
         "refuse_our_features",
         "refuse_our_features",
+        "export_with_record",
         "join_columns",
         "align_rows",
         "row_processor",
@@ -88,6 +91,22 @@ def test_megatron_is_refused_by_name(world):
 
     with pytest.raises(ValueError, match=r"USE_MCA=1 \(Megatron\) is not supported with our keys and formats"):
         parser._parse_train_mca_args(world.config())
+
+
+def test_a_merged_adapter_keeps_its_record(world):
+    result = world.cli(world.config(finetuning_type="lora", lora_rank=2))
+    assert result.returncode == 0, result.stderr[-2000:]
+    export = {
+        "model_name_or_path": world.model,
+        "adapter_name_or_path": str(world.root / "out"),
+        "template": "empty",
+        "finetuning_type": "lora",
+        "export_dir": str(world.root / "merged"),
+    }
+    result = world.cli(export, launcher=("llamafactory-cli", "export"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    record = read_record(world.root / "merged")
+    assert record["prompt_kind"] == "reasoner" and record["exported_from"] == str(world.root / "out")
 
 
 def test_a_wheel_installs_the_hook_and_uninstalling_leaves_nothing(tmp_path):

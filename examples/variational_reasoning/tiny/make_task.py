@@ -1,13 +1,14 @@
-"""The embedded task `chain`: its questions, expert traces, tokenizer, random model and pretraining text (stage 0 of the tiny profile).
+"""The embedded task `chain`: questions, expert traces, tokenizer, random model and pretraining text (tiny profile, stage 0).
 
-A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace has one step per
-operation, operator, operand and the running value: `+5=1*4=4-2=2*6=5+1=6`. The running values may be left out, except the last.
-The expert's trace is detailed (all values) with probability 0.3, otherwise terse (each inner value kept with probability 0.4).
-Both are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
+A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace has one step per operation:
+operator, operand and the running value, `+5=1*4=4-2=2*6=5+1=6`. The running values may be left out, except the last. The
+expert's trace is detailed (all values) with probability 0.3, otherwise terse (each inner value kept with probability 0.4). Both
+are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
 mixed quality, as real long traces are. The method has to find that out by itself; nothing in the rows says which is which.
 
-The base model knows one-step arithmetic and how to copy the last value into the answer, but stops anywhere: its pretraining
-text is dense chains, and traces that break off whose answer is the last computed value.
+The base model's pretraining text is dense chains, and traces of a writer who can do one step at a time and stops anywhere. So
+it copies the steps, computes one of them, and repeats the last value as its answer; that a question asks for all its steps is
+learnt in stage 1.
 
     python examples/variational_reasoning/tiny/make_task.py base=runs/tiny-base run=runs/tiny seed=0
 
@@ -27,6 +28,7 @@ from variational_reasoning.method.prompts import (
     SOLUTION_OPEN,
     load_chat_format,
     render,
+    render_prompt,
     thought_close,
     thought_open,
 )
@@ -47,6 +49,11 @@ SHORTEST_BREAK = 2
 """Steps after which a broken-off trace may stop, from here to the full five, all equally likely."""
 DENSE_SHARE = 0.5
 """Share of the broken-off traces that write every value; the others keep each with a probability that is drawn per trace."""
+STRAY_SHARE = 0.3
+"""Share of the broken-off traces with a number in solution tags, unrelated to the question, between question and thought.
+
+The base thus copies from the question wherever the thought begins, but learns nothing about the use of a hint.
+"""
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
 PAD, QUESTION, END_OF_TURN = "<|pad|>", "<|question|>", "<|end_of_turn|>"
@@ -140,7 +147,10 @@ def pretraining_document(rng: random.Random) -> str:
     question, steps, _ = draw_question(rng, NUM_OPERANDS)
     num_steps = rng.randint(SHORTEST_BREAK, len(steps))
     trace, answer = careless_trace(rng, question, steps[:num_steps])
-    prompt, response = render("reasoner", load_chat_format(str(CHAT_FORMAT)), question, trace, answer)
+    chat_format = load_chat_format(str(CHAT_FORMAT))
+    prompt, response = render("reasoner", chat_format, question, trace, answer)
+    if rng.random() < STRAY_SHARE:
+        prompt = render_prompt("posterior_b", chat_format, question, hint=str(rng.randrange(MODULUS)))
     return prompt + response
 
 
@@ -192,6 +202,7 @@ def write_base(folder: Path) -> None:
         "chain_share": CHAIN_SHARE,
         "shortest_break": SHORTEST_BREAK,
         "dense_share": DENSE_SHARE,
+        "stray_share": STRAY_SHARE,
         "seed": BASE_SEED,
     }
     done = folder / "recipe.json"

@@ -93,15 +93,24 @@ def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
     return {name: info[name].get("formatting", "alpaca") for name in dataset_names if name in info}
 
 
+def as_mapping(raw: dict[str, Any] | list[str]) -> dict[str, Any]:
+    """The host's arguments as a mapping; of command-line words, `--key value` and `--key=value`."""
+    if isinstance(raw, dict):
+        return raw
+    found = {}
+    for position, word in enumerate(raw):
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--"):
+            found[key.replace("-", "_")] = value if equals else next(iter(raw[position + 1 : position + 2]), "")
+    return found
+
+
 def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
     """Whether a YAML, or words of a command line, set one of our keys or name a data set in one of our formats.
 
     Needs nothing of the host, so that it can also judge for a host that does not fit.
     """
-    if isinstance(raw, list):
-        words = [word.removeprefix("--") for word in raw if word.startswith("--")]
-        values = {word.partition("=")[0]: raw[raw.index(f"--{word}") + 1 : raw.index(f"--{word}") + 2] for word in words}
-        raw = {key: (value[0] if value else "") for key, value in values.items()}
+    raw = as_mapping(raw)
     if any(key in raw for key in OUR_KEYS):
         return True
     names = [*_names(raw.get("dataset")), *_names(raw.get("eval_dataset"))]

@@ -4,6 +4,7 @@
     hparams.parser  _parse_train_args              parse_train_args                  our YAML keys and their checks
     hparams.parser  _parse_train_mca_args          refusal of our features           Megatron has trainers of its own
     train.tuner     _ray_training_function         refusal of our features           Ray workers are not tested
+    train.tuner     export_model                   export_with_record                merged adapters keep their record
     data.parser     DatasetAttr.join               join_columns                      columns of our formats
     data.loader     align_dataset                  align_rows                        rows of our formats to texts
     data.loader     _get_dataset_processor         row_processor                     texts to ids, with weights
@@ -107,6 +108,25 @@ def _refuse(launcher: str):
     return replace
 
 
+def _export(original):
+    @functools.wraps(original)
+    def export_with_record(args=None):
+        from llamafactory.hparams.parser import read_args
+
+        from variational_reasoning.host.args import as_mapping
+        from variational_reasoning.model_record import read_record, write_record
+
+        original(args)
+        raw = as_mapping(read_args(args))
+        adapters = raw.get("adapter_name_or_path") or raw.get("model_name_or_path")
+        source = str(adapters).split(",")[-1].strip()
+        record = read_record(source)
+        if record is not None:
+            write_record(raw["export_dir"], record | {"exported_from": source})
+
+    return export_with_record
+
+
 def _join(original):
     @functools.wraps(original)
     def join_columns(self, attr):
@@ -184,6 +204,7 @@ REPLACED = (
     Seam("hparams.parser", "_parse_train_args", ("args",), _parse_train_args),
     Seam("hparams.parser", "_parse_train_mca_args", ("args",), _refuse("USE_MCA=1 (Megatron)")),
     Seam("train.tuner", "_ray_training_function", ("ray_args", "config"), _refuse("USE_RAY=1")),
+    Seam("train.tuner", "export_model", ("args",), _export),
     Seam("data.parser", "DatasetAttr.join", ("self", "attr"), _join),
     Seam("data.loader", "align_dataset", ("dataset", "dataset_attr", "data_args", "training_args"), _align),
     Seam(

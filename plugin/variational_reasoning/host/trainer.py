@@ -4,13 +4,15 @@ Per optimizer step, `get_batch_samples` counts the data rows of all micro-batche
 contributes sum_i w_i sum_t CE / (N C), times the number of ranks because data parallelism averages gradients.
 
 The head of the model is tapped: during our forward pass its `forward` takes the labels along and returns the two sums of
-the loss in place of the logits. If the model does anything to its head's output (a scale, a cap), the sums would come back
-changed; the first step looks at that, and such a model takes the path with full logits, as does a head that is not a
-plain linear layer. The log says which path is taken.
+the loss in place of the logits. That needs a model that returns its head's output as it is. Before the first step, one
+forward pass whose head computes the last position alone shows whether it does; a model that scales or caps its logits
+takes the path with full logits, as does a head that is not a plain linear layer. The log says which path is taken.
 """
 
 import math
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -64,31 +66,14 @@ class RowCollator:
         return batch
 
 
-class HeadTap:
-    """Replaces the `forward` of a model's head while our forward pass runs.
-
-    Args:
-        head: a plain linear layer. labels: [batch, length]. target_weights: [targets], in the order of the labels.
-    """
-
-    def __init__(self, head: torch.nn.Linear, labels: torch.Tensor, target_weights: torch.Tensor):
-        self.head, self.labels, self.target_weights = head, labels, target_weights
-        self.sums: torch.Tensor | None = None
-
-    def __enter__(self):
-        self.head.forward = self._forward
-        return self
-
-    def __exit__(self, *exception):
-        del self.head.forward
-
-    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        mask = target_mask(self.labels)
-        weighted, plain = weighted_nll_from_hidden(
-            hidden[:, :-1][mask], self.head.weight, self.labels[:, 1:][mask], self.target_weights, self.head.bias
-        )
-        self.sums = torch.stack([weighted, plain])
-        return self.sums
+@contextmanager
+def tapped(head: torch.nn.Linear, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """While open, `head(hidden)` is `forward(hidden)`; hooks on the module, such as ZeRO-3's, still run around it."""
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 class VariationalTrainer(CustomSeq2SeqTrainer):
@@ -190,16 +175,13 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         row_weights, row_targets, row_names = (inputs.pop(name, None) for name in ROW_COLUMNS)
         if self.constant is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-        names = "; ".join(name for names in row_names or [["of a stream"]] for name in names)
         labels = inputs.pop("labels")
         target_weights = torch.repeat_interleave(row_weights.flatten(), row_targets.flatten().clamp(min=0))
         if len(target_weights) != target_mask(labels).sum():
-            raise RuntimeError(f"{len(target_weights)} weighted targets, but other labels in the batch, in rows {names}")
+            raise RuntimeError(f"{len(target_weights)} weighted targets, but other labels, in the rows {_listed(row_names)}")
         (weighted, plain), outputs = self._sums(model, inputs, labels, target_weights, needs_logits=return_outputs)
         if not math.isfinite(weighted.item()):
-            raise RuntimeError(
-                f"the loss is {weighted.item()} in the rows {'; '.join(name for names in row_names for name in names)}"
-            )
+            raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
         if not model.training:
             # The base class counts tokens here; an evaluation's batches are averaged by their number of rows.
             loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant)
@@ -211,26 +193,45 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _sums(self, model, inputs, labels, target_weights, needs_logits):
         """(weighted, plain) sums of the cross entropies, and the model's outputs."""
-        if self._head is not None and not (needs_logits and self.compute_metrics is not None):
-            with HeadTap(self._head, labels, target_weights) as tap:
-                outputs = model(**inputs)
-            if self._head_is_settled or self._settle_head(tap.sums, outputs.logits):
-                # Not `tap.sums`: what the model returns has passed the hooks by which ZeRO-3 gathers the head's weight.
-                weighted, plain = outputs.logits
-                return (weighted, plain.detach()), outputs
-        outputs = model(**inputs)
         mask = target_mask(labels)
-        return weighted_nll_from_logits(outputs.logits[:, :-1][mask], labels[:, 1:][mask], target_weights), outputs
+        targets = labels[:, 1:][mask]
+        if self._head is not None and not self._head_is_settled:
+            self._settle_head(model, inputs)
+        if self._head is None or (needs_logits and self.compute_metrics is not None):
+            outputs = model(**inputs)
+            return weighted_nll_from_logits(outputs.logits[:, :-1][mask], targets, target_weights), outputs
+        head = self._head
 
-    def _settle_head(self, sums: torch.Tensor | None, returned: torch.Tensor) -> bool:
-        """On the first pass: whether the model returns its head's output as it is."""
-        self._head_is_settled = sums is not None and returned.shape == sums.shape and torch.equal(returned.to(sums), sums)
+        def sums(hidden: torch.Tensor) -> torch.Tensor:
+            at_targets = hidden[:, :-1][mask]
+            return torch.stack(weighted_nll_from_hidden(at_targets, head.weight, targets, target_weights, head.bias))
+
+        with tapped(head, sums):
+            outputs = model(**inputs)
+        # Taken from the outputs, because on the way there the hooks by which ZeRO-3 gathers the head's weight are set.
+        weighted, plain = outputs.logits
+        return (weighted, plain.detach()), outputs
+
+    def _settle_head(self, model, inputs) -> None:
+        """Keep the head if the model returns its output as it is; a pass without gradient tells."""
+        head, seen = self._head, []
+
+        def last_position(hidden: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.nn.functional.linear(hidden[:, -1:], head.weight, head.bias))
+            return seen[-1]
+
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), tapped(head, last_position):
+            returned = model(**inputs).logits
+        model.train(was_training)
+        was_called = len(seen) == 1 and returned.shape == seen[0].shape
+        self._head_is_settled = was_called and torch.equal(returned.to(seen[0]), seen[0])
         if self._head_is_settled:
             logger.info_rank0("variational_reasoning: the loss is computed in chunks from hidden states, without full logits")
         else:
             self._log_full_path("the model changes its head's output or does not call its head")
             self._head = None
-        return self._head_is_settled
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that curves compare."""
@@ -287,6 +288,10 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 "weights": self.facts.weight_summary(),
             }
         return record
+
+
+def _listed(row_names: list[list[str]] | None) -> str:
+    return "; ".join(name for names in row_names or [["of a stream, whose names are not known"]] for name in names)
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,58 @@
+# make demo         the environment, then the tiny profile through all stages; SEEDS=3 for standard errors
+# make test         the environment with what the tests need, then all tests
+# make env          .venv: training and pipeline (with vLLM where there is a GPU)
+# make infer-env    .venv-infer: vLLM on a CPU, or the newest vLLM on a GPU, and SkyThought
+# PYTHON=python3.12 chooses the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+SEEDS ?= 1
+GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+EXTRAS := train$(if $(GPU),$(comma)vllm)
+comma := ,
+PIP := -m pip install --disable-pip-version-check --quiet
+# transformers 5 beside the environment's 4, for the tests that run with both.
+OVERLAY := .overlay-transformers-5
+
+.PHONY: demo test env infer-env clean
+
+env: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); this needs CPython 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv, about 6 GB ..."
+	.venv/bin/python $(PIP) --editable ".[$(EXTRAS)]"
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready
+	.venv/bin/python $(PIP) --editable ".[$(EXTRAS),dev]"
+	@touch $@
+
+$(OVERLAY)/.ready: .venv/.ready
+	.venv/bin/python $(PIP) --upgrade --no-deps --target $(OVERLAY) "transformers==5.6.0" "huggingface-hub>=1.5,<2"
+	@touch $@
+
+infer-env: .venv-infer/.ready
+
+# skythought 0.1.0 declares an old Python and an old vLLM; what it really needs is in the extra. On a CPU, torchvision comes
+# as a CUDA build that does not match, and then transformers cannot be imported.
+.venv-infer/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-infer
+	@echo "installing into .venv-infer, about 4 GB ..."
+	$(if $(GPU),,.venv-infer/bin/python $(PIP) "torch==2.13.0")
+	.venv-infer/bin/python $(PIP) --editable ".[infer,$(if $(GPU),infer-gpu,infer-cpu)]"
+	.venv-infer/bin/python $(PIP) --ignore-requires-python --no-deps "skythought==0.1.0"
+	$(if $(GPU),,.venv-infer/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	@touch $@
+
+demo: env
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS)
+
+test: .venv/.ready-dev $(OVERLAY)/.ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache

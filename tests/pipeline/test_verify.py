@@ -168,13 +168,57 @@ def test_golds_that_their_own_check_rejects_refuse_or_are_excluded(tmp_path):
     assert "1 the gold answer is not accepted" in verify.describe(summary)
 
 
-def test_programs_are_refused_up_front_unless_accepted_by_name(tmp_path):
-    questions = {"q0": (EXACT, [solution("5")]), "q1": ({"kind": "program", "tests": {}}, [solution("print(1)")])}
+PROGRAM = {
+    "kind": "program",
+    "tests": {"inputs": ["3\n", "4\n"], "outputs": ["6\n", "8\n"]},
+    "solution": ["print(int(input()) * 2)", "print(2 * int(input()))"],
+}
+
+
+def fenced(program):
+    return solution(f"Double it.\n```python\n{program}\n```\n")
+
+
+def test_programs_are_judged_in_a_sandbox_and_rows_name_its_tier(tmp_path, capsys):
+    answers = [fenced("print(int(input()) * 2)"), fenced("print(6)"), fenced("print("), solution("6"), fenced("1 / 0")]
+    config = write_run(tmp_path, {"q0": (PROGRAM, answers), "q1": (EXACT, [solution("5")])})
+    summary = verify.verify_answers(config)
+    found = [verdicts(config)["q0", i][0] for i in range(5)]
+    assert found == ["correct", "wrong", "compile_error", "no_answer", "runtime_error"]
+    rows = read_rows(config.folder("verdicts"), "verdicts")
+    tiers = {(row["question_id"], row["answer_id"]): row["tier"] for row in rows}
+    assert tiers["q0", 0] in ("T3", "T2") and tiers["q1", 0] == ""
+    assert f"programs ran in tier {tiers['q0', 0]}" in verify.describe(summary)
+    assert "programs run in tier T" in capsys.readouterr().out
+
+
+def test_programs_whose_own_solution_fails_refuse_or_are_excluded(tmp_path):
+    bad = PROGRAM | {"solution": ["print(int(input()) * 2)", "print(6)"]}
+    untried = {key: value for key, value in PROGRAM.items() if key != "solution"}
+    questions = {name: (check, [fenced("print(int(input()) * 2)")]) for name, check in (("bad", bad), ("untried", untried))}
     config = write_run(tmp_path, questions)
-    with pytest.raises(ValueError, match=r"(?s)1 of 2 questions cannot be verified.*unverifiable: accept.*not built in yet"):
+    with pytest.raises(ValueError, match=r"(?s)1 of 2 gold answers .*question bad: wrong: test 2 of 2"):
         verify.verify_answers(config)
-    verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.unverifiable=accept"]))
-    assert verdicts(config)["q1", 0] == ("unverifiable", "program verification is not built in yet")
+    verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"]))
+    assert verdicts(config)["bad", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
+    assert verdicts(config)["untried", 0][0] == "correct"
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ("{'inputs': []}", "tests is not valid JSON"),
+        ({"outputs": ["1"]}, "tests lacks the list 'inputs'"),
+        ({"inputs": [], "outputs": []}, "inputs is empty"),
+        ({"inputs": ["1"], "outputs": []}, "1 inputs and 0 outputs"),
+    ],
+)
+def test_faulty_records_are_refused_by_id_before_any_program_runs(tmp_path, tests, message):
+    check = {"kind": "program", "tests": tests}
+    config = write_run(tmp_path, {"q7": (check, [fenced("open('x')")])})
+    with pytest.raises(ValueError, match=rf"(?s)1 questions have checks.*question q7: .*{message}"):
+        verify.verify_answers(config)
+    assert not (tmp_path / "verdicts").exists()
 
 
 def test_too_many_undecided_answers_stop_the_run(tmp_path):

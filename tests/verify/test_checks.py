@@ -142,9 +142,8 @@ def test_countdown_may_demand_every_number():
     assert check_countdown([3, 4, 5], 7, "3+4", use_all=True) == Result(Verdict.WRONG, "does not use 5")
 
 
-def test_programs_are_unverifiable_and_say_why():
-    result = check_inline({"kind": "program", "tests": {"inputs": [], "outputs": []}}, "```python\n1\n```")
-    assert result == Result(Verdict.UNVERIFIABLE, "program verification is not built in yet")
+def test_kind_none_is_unverifiable_and_says_why():
+    assert check_inline({"kind": "none"}, "5") == Result(Verdict.UNVERIFIABLE, "the data give nothing to verify against")
 
 
 def test_a_verdict_has_no_truth_value():

@@ -40,7 +40,7 @@ def parse_check(text: str) -> dict[str, Any]:
     """
     try:
         check = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits is a ValueError
         raise ValueError(f"check is not valid JSON ({error}): {text[:80]!r}") from error
     faults = check_faults(check)
     if faults:

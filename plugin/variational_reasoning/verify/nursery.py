@@ -220,7 +220,8 @@ def _run(job: dict) -> None:
         import atexit
 
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BaseException:  # noqa: BLE001
         sys.excepthook(*sys.exc_info())
         code = code or 1
@@ -229,7 +230,8 @@ def _run(job: dict) -> None:
 
 def _leave(code: int) -> None:
     try:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     finally:
         os._exit(code)
 

@@ -28,7 +28,7 @@ TOLERANCE = 1e-6
 LANGUAGES = ("", "python", "python3", "py", "py3")
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
-_FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?")
+_FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_DIGITS = 4000
 
 
@@ -186,7 +186,7 @@ def check_program(check: dict[str, Any], solution: str, sandbox: Sandbox, limits
         return Result(Verdict.UNVERIFIABLE, "no test expects any output")
     left = total_seconds
     for number, test in enumerate(tests.cases, 1):
-        verdict, reason, seconds = _check_test(program, test, tests.function, check, sandbox, limits, left)
+        verdict, reason, seconds, _ = _check_test(program, test, tests.function, check, sandbox, limits, left)
         if verdict is not Verdict.CORRECT:
             return Result(verdict, f"test {number} of {len(tests.cases)}: {reason}", total_seconds - left + seconds)
         left -= seconds
@@ -222,12 +222,12 @@ def _check_test(
         what = f"{limits.output_mib:g} MiB of output" if outcome.limit == "output" else "the room for files"
         return Result(Verdict.OUTPUT_LIMIT, f"above {what}", seconds)
     last = (outcome.stderr.strip().splitlines() or [""])[-1][:200]
+    if outcome.code == COMPILE_EXIT and not outcome.stdout and not outcome.result:
+        return Result(Verdict.COMPILE_ERROR, last, seconds)
     if outcome.limit == "memory" or (outcome.code != 0 and re.match(r"(\w+\.)*_?\w*MemoryError\b", last)):
         return Result(Verdict.MEMORY_LIMIT, f"above {limits.memory_mib} MiB", seconds)
     if outcome.code in (-24, -9) and outcome.cpu_seconds >= 0.9 * limits.cpu_seconds:
         return Result(Verdict.TIMEOUT, f"above {limits.cpu_seconds:g} s of processor time", seconds)
-    if outcome.code == COMPILE_EXIT and not outcome.stdout and not outcome.result:
-        return Result(Verdict.COMPILE_ERROR, last, seconds)
     if outcome.code != 0:
         how = f"ended by signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
         return Result(Verdict.RUNTIME_ERROR, f"{how}; {last}" if last else how, seconds)

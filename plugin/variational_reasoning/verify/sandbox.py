@@ -34,6 +34,7 @@ TIERS = {
     0: "nothing but a wall limit",
 }
 MINIMUM_TIER = 2
+NURSERY = "from variational_reasoning.verify import nursery; nursery.main()"
 SETTING = "allow_unsandboxed_code"
 """The setting that accepts a tier below the minimum."""
 
@@ -113,6 +114,11 @@ class Sandbox:
             process.kill()
             process.wait()
 
+    def memory_mib(self) -> float:
+        """Resident memory of the sandbox's own process."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def run(
         self,
         source: str,
@@ -170,8 +176,7 @@ class Sandbox:
         }
         here = str(Path(__file__).resolve().parents[2])
         script = (
-            f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; "
-            "from variational_reasoning.verify import nursery; nursery.main()"
+            f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; {NURSERY}"
         )
         command = [self.python, "-S", "-s", "-P", "-B", "-c", script, json.dumps(spec)]
         environment = {
@@ -220,7 +225,7 @@ class Sandbox:
         _, stack = resource.getrlimit(resource.RLIMIT_STACK)
         found = [
             ("RLIMIT_CORE", 0, 0),
-            ("RLIMIT_CPU", cpu, cpu + 1),
+            ("RLIMIT_CPU", cpu, cpu),  # beyond the hard limit it is killed, whatever signals it masks
             ("RLIMIT_AS", limits.memory_mib * mib, limits.memory_mib * mib),
             ("RLIMIT_FSIZE", limits.file_mib * mib, limits.file_mib * mib),
             ("RLIMIT_NOFILE", limits.num_files, limits.num_files),
@@ -471,12 +476,12 @@ class Probe(NamedTuple):
         lines += [f"  T{tier} is not there: {reason}" for tier, reason in sorted(self.missing.items(), reverse=True)]
         return "\n".join(lines)
 
-    def check(self, is_accepted: bool) -> None:
-        """Raises: ValueError for a tier below the minimum, unless the risk is accepted."""
+    def check(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
+        """Raises: ValueError for a tier below the minimum, unless the risk is accepted; it names the setting that does."""
         if self.tier < MINIMUM_TIER and not is_accepted:
             raise ValueError(
                 f"programs that a model wrote would run in tier T{self.tier} ({TIERS[self.tier]}), below "
-                f"T{MINIMUM_TIER}:\n{self.describe()}\nTo accept that risk on this machine, set verify.{SETTING}: true"
+                f"T{MINIMUM_TIER}:\n{self.describe()}\nTo accept that risk on this machine, set {setting} to true"
             )
 
 

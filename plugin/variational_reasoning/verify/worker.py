@@ -33,7 +33,7 @@ def main(memory_mib: int, seconds: float) -> None:
         if hard_limit == resource.RLIM_INFINITY or soft_limit < hard_limit:
             resource.setrlimit(resource.RLIMIT_CPU, (soft_limit, hard_limit))
         try:
-            verdict, reason, _ = compare_symbolically(golds, solution)
+            verdict, reason, *_ = compare_symbolically(golds, solution)
         except MemoryError:
             verdict, reason = Verdict.MEMORY_LIMIT, f"above {memory_mib} MiB"
         except RecursionError:

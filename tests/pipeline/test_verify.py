@@ -16,6 +16,7 @@ from variational_reasoning.pipeline.rows import Identity, read_rows, table_diges
 LEAD = answer_lead("reasoner", load_chat_format("chatml"))
 END = "<|end_of_solution|>"
 EXACT = {"kind": "exact", "gold": "5"}
+HANG = "(x+y+z+w+u+v)^{60}-1"
 MATH = {"kind": "math", "gold": "x+1"}
 
 
@@ -95,7 +96,7 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
 
 
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
-    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", "9^{9^{9^9}}", "x+2", "x+1.0", "(10^{10})!")]
+    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("60", "70"))]
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -126,7 +127,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
 
 
 def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
-    hang = solution(r"\boxed{9^{9^{9^9}}}")
+    hang = solution(rf"\boxed{{{HANG}}}")
     questions = {f"q{i}": (MATH, [hang, solution(r"\boxed{1+x}")]) for i in range(5)}
     config = write_run(tmp_path, questions, {"timeout_seconds": 1}, shard=1)
     script = Path(__file__).parents[2] / "scripts/verify_answers.py"

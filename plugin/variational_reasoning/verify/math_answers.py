@@ -18,9 +18,11 @@ from .math_forms import (
     TooLarge,
     brackets,
     choice,
+    counted,
     decimal_places,
     explodes,
     intervals,
+    is_prose,
     is_words,
     label,
     rational,
@@ -35,6 +37,9 @@ from .verdicts import Result, Verdict
 
 MAX_CHARACTERS = 20_000
 """Longer answers are refused unread."""
+
+MAX_INLINE_CHARACTERS = 300
+"""Longer ones are read in a worker process only, so that no text costs the parent more than a moment."""
 
 _Ask = Callable[[str, str], bool | None]
 
@@ -52,7 +57,15 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
         return Result(Verdict.NO_ANSWER, "no complete \\boxed{...} with content")
     if sum(map(len, boxes)) > MAX_CHARACTERS:
         return Result(Verdict.MALFORMED, f"the answer has more than {MAX_CHARACTERS} characters")
+    if max(map(len, (*golds, *boxes))) > MAX_INLINE_CHARACTERS:
+        return None
+    return _without_algebra(golds, boxes)
+
+
+def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
     decided, reason = _compare(golds, boxes, lambda gold, answer: None)
+    if decided is not True and all(is_prose(tidy(gold)) for gold in golds):
+        return Result(Verdict.UNVERIFIABLE, "the gold answer is prose")
     if decided is None:
         return None
     return Result(Verdict.CORRECT if decided else Verdict.WRONG, reason)
@@ -64,6 +77,9 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
     Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when no gold can be read
     or compared.
     """
+    plain = _without_algebra(golds, final_boxes(solution))
+    if plain is not None:
+        return plain
     asked: list[str] = []
 
     def ask(gold: str, answer: str) -> bool | None:
@@ -75,7 +91,7 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
     try:
         decided, reason = _compare(golds, final_boxes(solution), ask)
     except TooLarge:
-        return Result(Verdict.TIMEOUT, "not computed: a power or factorial of more than 4,000 digits")
+        return Result(Verdict.TIMEOUT, "not computed: the power or factorial is too large")
     if decided is None:
         return Result(Verdict.UNVERIFIABLE, "math-verify cannot read the gold answer")
     return Result(Verdict.CORRECT if decided else Verdict.WRONG, "math-verify" if asked else reason)
@@ -160,7 +176,7 @@ def _language(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
         plain = re.compile(r"[\w\s.'\"!?-]+")
         if plain.fullmatch(gold) and plain.fullmatch(answer) and not re.search(r"[-.]", gold + answer):
             return True
-    if is_words(gold) and is_words(answer):
+    if is_words(gold) and is_words(answer) and not re.search(r"[,;]|(?<![a-z])(?:and|or)(?![a-z])", gold):
         return words(gold) == words(answer)
     if is_words(gold) and rational(answer) is not None:
         return None if words(gold) in _NUMERALS else False
@@ -176,8 +192,14 @@ def _numbers(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
     want, want_degrees = _without_degrees(want)
     found, found_degrees = _without_degrees(found)
     if want_degrees != found_degrees and (r"\pi" in want or r"\pi" in found):
-        return None
+        # an angle in degrees beside one in radians
+        in_degrees, other = (want, found) if want_degrees else (found, want)
+        return ask(rf"\frac{{({in_degrees})\pi}}{{180}}", other) if rational(in_degrees) is not None else None
     left, right = rational(want), rational(found)
+    if left is None and right is not None and not found_unit and (number := counted(gold)) is not None:
+        return rational(number) == right
+    if right is None and left is not None and not want_unit and (number := counted(answer)) is not None:
+        return rational(number) == left
     if left is None or right is None:
         swapped = _decimal_comma(want, found)
         if swapped is not None:
@@ -262,12 +284,21 @@ def _labels(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
     want, found = [label(part) for part in want_parts], [label(part) for part in found_parts]
     if not any(name for name, _ in want + found) or depth > 6:
         return None
+    if any(name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found):
+        return None  # an equation beside a labelled value: not for this rule
     all_want, all_found = all(name for name, _ in want), all(name for name, _ in found)
     no_want, no_found = not any(name for name, _ in want), not any(name for name, _ in found)
     if all_want and all_found:
         names = [name for name, _ in want]
         if sorted(names) != sorted(name for name, _ in found):
             if len(want) == len(found) == 1:
+                pair = {want[0][0], found[0][0]}
+                one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
+                if one and other and one[1] == other[1]:  # the argument of a function has another name
+                    renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
+                    return equal(want[0][1], renamed, ask, depth + 1) if one[2] not in found[0][1] else None
+                if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
+                    return equal(want[0][1], found[0][1], ask, depth + 1)
                 return None
             return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
         if len(set(names)) == len(names):
@@ -313,7 +344,7 @@ def _lists(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
         inner = split_list(found[1]) if found else []
         if found and (len(inner) > 1 or found[0] == "{}"):
             kinds.append(found[0])
-            parts.append(inner)
+            parts.append([piece for part in inner for piece in (_plus_minus(part) or [part])] if found[0] == "{}" else inner)
             continue
         outer = split_list(text)
         if len(outer) == 1:
@@ -384,21 +415,37 @@ def _math_verify(gold: str, answer: str) -> bool | None:
     """Math-Verify's opinion, with the counter-checks; None when it cannot read the gold."""
     import math_verify
 
-    wanted = math_verify.parse(f"\\boxed{{{_for_latex(gold)}}}", parsing_timeout=None, raise_on_error=True)
-    found = math_verify.parse(f"\\boxed{{{_for_latex(answer)}}}", parsing_timeout=None, raise_on_error=True)
+    wanted, found = _parse(gold), _parse(answer)
     if not wanted:
         return None
-    if not found:
-        return False
+    if not found or len(found) == 1:
+        return False  # nothing but text was read
+    if len(wanted) == 1:
+        return None
     rounded = _numeric(gold, wanted[0], answer, found[0])
     if rounded is not None:
         return rounded
+    algebraic = _algebraic(wanted[0], found[0])
+    if algebraic is not None:
+        return algebraic
     is_equal = math_verify.verify(wanted, found, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
     return is_equal and not _is_doubtful(gold, wanted[0], answer, found[0])
 
 
-def _for_latex(text: str) -> str:
-    return text.replace("%", "\\%")
+def _parse(text: str) -> list:
+    """What Math-Verify reads: a sympy object and the text, or only the text. Units are not stripped there: it takes single
+    letters such as m for one."""
+    import math_verify
+    from latex2sympy2_extended import NormalizationConfig
+
+    normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False)
+    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)
+    boxed = "\\boxed{" + text.replace("%", r"\%") + "}"
+    for targets in ([latex], [math_verify.LatexExtractionConfig(boxed_match_priority=0)]):
+        found = math_verify.parse(boxed, targets, parsing_timeout=None, raise_on_error=True)
+        if len(found) > 1:
+            return found
+    return found
 
 
 def _numeric(gold: str, left, answer: str, right) -> bool | None:
@@ -409,24 +456,37 @@ def _numeric(gold: str, left, answer: str, right) -> bool | None:
         return None
     if left.free_symbols or right.free_symbols or left.has(sympy.nan, sympy.zoo) or right.has(sympy.nan, sympy.zoo):
         return None
-    if not (left.is_number and right.is_number) or left.is_infinite or right.is_infinite:
-        return None
     places, own = decimal_places(gold), decimal_places(answer)
-    if left.is_real is False or right.is_real is False:
-        return None
+    numbers = [left.evalf(50, maxn=400), right.evalf(50, maxn=400)]
+    if not all(number.is_Float or number.is_Integer for number in numbers):
+        return None  # complex, infinite, or not a number that can be computed
     if places is None and own is None:
         if left.has(sympy.Float) or right.has(sympy.Float):
             return None
-        difference = sympy.Abs(left - right).evalf(40, maxn=400)
-        size = sympy.Abs(left).evalf(40, maxn=400)
-        if not (difference.is_Float or difference.is_zero) or not (size.is_Float or size.is_zero):
-            return None
-        return bool(difference <= sympy.Float("1e-30", 40) * size) if size else bool(difference < sympy.Float("1e-30", 40))
+        return bool(abs(numbers[0] - numbers[1]) <= sympy.Float("1e-35", 50) * max(abs(numbers[0]), abs(numbers[1])))
     exact = [rational(gold), rational(answer)]
-    values = [
-        exact[i] if exact[i] is not None else Fraction(str(sympy.re(value).evalf(60))) for i, value in enumerate((left, right))
-    ]
+    values = [exact[i] if exact[i] is not None else Fraction(str(number)) for i, number in enumerate(numbers)]
     return values[0] == values[1] or is_rounding(gold, values[0], answer, values[1])
+
+
+def _algebraic(left, right) -> bool | None:
+    """Equations that are multiples of one another, and complex numbers whose unit was read as a letter; else None."""
+    import sympy
+
+    if isinstance(left, sympy.Eq) and isinstance(right, sympy.Eq):
+        first, second = left.lhs - left.rhs, right.lhs - right.rhs
+        if first.free_symbols != second.free_symbols or len(first.free_symbols) < 2 or second == 0:
+            return None
+        if not (first.is_polynomial() and second.is_polynomial()):
+            return None
+        ratio = sympy.cancel(first / second)
+        return bool(ratio.is_number and ratio != 0)
+    if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
+        names = left.free_symbols | right.free_symbols
+        if [str(name) for name in names] == ["i"] and left.is_polynomial() and right.is_polynomial():
+            unit = names.pop()
+            return bool(sympy.expand(left.subs(unit, sympy.I) - right.subs(unit, sympy.I)) == 0)
+    return None
 
 
 def _is_doubtful(gold: str, left, answer: str, right) -> bool:
@@ -443,9 +503,6 @@ def _is_doubtful(gold: str, left, answer: str, right) -> bool:
         first, second = left.lhs - left.rhs, right.lhs - right.rhs
         if first.free_symbols != second.free_symbols:
             return {str(name) for name in left.lhs.free_symbols} == {str(name) for name in right.lhs.free_symbols}
-        if second != 0 and len(first.free_symbols) > 1 and first.is_polynomial() and second.is_polynomial():
-            ratio = sympy.cancel(first / second)
-            return bool(ratio.free_symbols)
     if re.search(r"\\forall|\\exists", gold + answer):
         return True  # it reads only what stands behind the comma
     letters = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z{])", text)) for text in (gold, answer)]

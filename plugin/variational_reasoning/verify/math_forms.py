@@ -10,6 +10,9 @@ import unicodedata
 from fractions import Fraction
 
 MAX_DIGITS = 4000
+"""Numbers that are written with more digits are not read."""
+
+MAX_COMPUTED_DIGITS = 12_000
 """Numbers that would be longer are not computed."""
 
 _GLYPHS = {
@@ -24,7 +27,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "012345678
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 
-_SPACING = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])|~|\u2009|\u00a0|\u202f")
+_SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])|~|\u2009|\u00a0|\u202f")
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr)(?![a-zA-Z])\s*\.?")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}")
 _ALIASES = (
@@ -43,6 +46,10 @@ _ALIASES = (
     (re.compile(r"<sub>(.*?)</sub>"), r"_{\1}"),
     (re.compile(r"\\(?:text|mathrm)\s*(?=[a-zA-Z])"), ""),
     (re.compile(r"\\(?:%)"), "%"),
+    (re.compile(r">="), r"\\ge "),
+    (re.compile(r"<="), r"\\le "),
+    (re.compile(r"(\d) ?\^? ?\{? ?(?:th|st|nd|rd)(?![a-zA-Z]) ?\}?"), r"\1"),
+    (re.compile(r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|sqrt)(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
@@ -66,13 +73,16 @@ def tidy(text: str) -> str:
     text = _SIZES.sub("", text)
     for _ in range(3):
         text = _TEXT.sub(r" \1 ", text)
+    text = re.sub(r"(?<!\\)\\! ?", "", text)
     text = re.sub(r"(?<=\d)\\[,! ](?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = _SPACING.sub(" ", text)
     for pattern, replacement in _ALIASES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"√\s*(\d+|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<=[^.])[.,;:]$", "", text).strip()
+    text = re.sub(r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*$", "", text)
     while text.startswith("{") and _closing(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     return text
@@ -193,8 +203,8 @@ class _Reader:
     def power(self) -> Fraction:
         value = self.atom()
         while self.take("!"):
-            if value.denominator != 1 or not 0 <= value <= 1400:  # 1400! has 3,812 digits
-                raise TooLarge if value > 1400 else _Unread
+            if value.denominator != 1 or not 0 <= value <= 3000:  # 3000! has 9,131 digits
+                raise TooLarge if value > 3000 else _Unread
             product = 1
             for factor in range(2, int(value) + 1):
                 product *= factor
@@ -208,8 +218,8 @@ class _Reader:
             self.depth -= 1
             if exponent.denominator != 1:
                 raise _Unread
-            size = max(len(str(abs(value.numerator))), len(str(value.denominator)))
-            if abs(value) not in (0, 1) and abs(exponent) * size > MAX_DIGITS + size:
+            size = max(value.numerator.bit_length(), value.denominator.bit_length())
+            if abs(value) not in (0, 1) and abs(exponent) * size > 3.33 * MAX_COMPUTED_DIGITS:
                 raise TooLarge
             if value == 0 and exponent < 0:
                 raise ZeroDivisionError
@@ -262,7 +272,7 @@ class _Reader:
 
 
 def _bounded(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 3.33 * MAX_DIGITS:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 3.33 * MAX_COMPUTED_DIGITS:
         raise TooLarge
     return value
 
@@ -270,7 +280,7 @@ def _bounded(value: Fraction) -> Fraction:
 def explodes(text: str) -> bool:
     """Is there a power or factorial that no computer should be asked for? A guess from the spelling, for expressions
     that `rational` does not read."""
-    text = text.replace(" ", "")
+    text = re.sub(r" ?([\^!]) ?", r"\1", text)
     if re.search(r"\d{4,}\}?\)?!|[)}]\s*!|!!|!\s*\)?\s*!|\d{3,}!", text):
         return True
     if re.search(r"(?<![a-zA-Z}])\d+\)?\^\{?\(?-?\d{5,}", text) or re.search(r"\^\{?\(?\d+\)?\^\{?\(?\d*[2-9]\d*", text):
@@ -358,7 +368,12 @@ def brackets(text: str) -> tuple[str, str] | None:
     return None
 
 
-_LABEL = re.compile(r"([a-zA-Z](?:\w|_\{?\w+\}?|')*(?:\([a-zA-Z](?:,[a-zA-Z])*\))?|\\[a-zA-Z]+(?:_\{?\w+\}?)?|\([a-zA-Z](?:, ?[a-zA-Z])+\)|\\angle ?[A-Z]+) ?= ?(.+)")
+_SUBSCRIPT = r"_(?:\{[^{}]{1,20}\}|\\?[a-zA-Z]++|\d++)"
+_LABEL = re.compile(
+    rf"([a-zA-Z](?:[a-zA-Z0-9']|{_SUBSCRIPT})*+(?:\([a-zA-Z](?:, ?[a-zA-Z])*+\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
+    rf"|\([a-zA-Z](?:\([a-zA-Z]\))?(?:, ?[a-zA-Z](?:\([a-zA-Z]\))?)++\)|\\angle ?[A-Z]++) ?= ?(.+)"
+)
+"""Possessive, because a text of many underscores must not be read in exponentially many ways."""
 
 
 def label(text: str) -> tuple[str | None, str]:
@@ -366,6 +381,8 @@ def label(text: str) -> tuple[str | None, str]:
     match = _LABEL.fullmatch(text)
     if match and "=" not in match[2] and not re.search(r"[<>]|\\le|\\ge", match[2]):
         return re.sub(r"[ {}]", "", match[1]), match[2].strip()
+    if match := re.fullmatch(r"([a-zA-Z]{3,}) ?[:=] ?(.+)", text):
+        return match[1].lower(), match[2].strip()
     return None, text
 
 
@@ -386,6 +403,11 @@ def intervals(text: str) -> list[tuple[str, str, str]] | None:
         part = re.sub(rf"^(?:{_VARIABLE.pattern}) ?\\in ?", "", part.strip().strip(",").strip())
         pieces = _RELATION.split(part)
         kind = brackets(part)
+        point = re.fullmatch(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)", part)
+        if len(parts) > 1 and (point or kind is not None and kind[0] == "{}" and len(split_list(kind[1])) == 1):
+            value = point[1] if point else kind[1]
+            found.append(("[]", value, value))
+            continue
         if len(pieces) == 1 and kind is not None and kind[0] != "{}":
             ends = split_list(kind[1])
             if len(ends) != 2:
@@ -401,7 +423,7 @@ def intervals(text: str) -> list[tuple[str, str, str]] | None:
             if relation in ("<", r"\le"):
                 found.append(("(" + (")" if relation == "<" else "]"), r"-\infty", right))
             else:
-                found.append((("(" if relation == ">" else "[") + ")", left and right, r"\infty"))
+                found.append((("(" if relation == ">" else "[") + ")", right, r"\infty"))
         elif len(pieces) == 5 and _VARIABLE.fullmatch(pieces[2]):
             low, first, _, second, high = pieces
             if first in ("<", r"\le") and second in ("<", r"\le"):
@@ -472,6 +494,19 @@ def is_words(text: str) -> bool:
 
 def _is_function(bare: str) -> bool:
     return bool(re.match(r"(?:sin|cos|tan|log|ln|sqrt|exp|pi)(?![a-z]{2})", bare))
+
+
+def counted(text: str) -> str | None:
+    """The number of `7 stuffed goats`, where nothing but words of counting comes after it."""
+    match = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)((?: [a-z]{3,})+)", text)
+    if not match or re.search(r"million|billion|thousand|hundred|dozen|percent|half|pairs?|score", match[2]):
+        return None
+    return match[1]
+
+
+def is_prose(text: str) -> bool:
+    """Does the text say something in words, so that no comparison of values can decide it?"""
+    return len(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])", text)) >= 4
 
 
 def words(text: str) -> str:

@@ -10,27 +10,28 @@ from tqdm import tqdm
 
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
+from variational_reasoning.verify.math_answers import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.sandbox import SETTING, Limits, probe
 
-USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=2]
+USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=1.8]
        [program_cpu_seconds=4] [program_total_seconds=60] [program_memory_mib=1024] [program_python=PATH]
-       [answers=solution|bare] [allow_unsandboxed_code=false]
+       [answers=auto|solution] [allow_unsandboxed_code=false]
 Each line of input is {"id", "answer"} with "kind" and the keys of that check, such as {"id": 1, "kind": "math",
 "gold": "7", "answer": "\\boxed{7}"} or {"id": 2, "kind": "program", "tests": {"inputs": ["1"], "outputs": ["2"]},
-"answer": "```python\\n...```"}. The answer is the solution text. answers=bare: a math answer without any box is taken
-whole, for files that hold extracted answers. Output: the same rows in the same order, with verdict, reason, seconds and,
+"answer": "```python\\n...```"}. The answer is the solution text, as in stage 7. answers=auto takes a math answer without a box
+whole where it is an answer and no sentence, for files that hold extracted answers; answers=solution does not. Output: the same rows in the same order, with verdict, reason, seconds and,
 for programs, the tier of isolation."""
 DEFAULTS = {
     "input": "",
     "output": "",
     "workers": "2",
-    "timeout_seconds": "2",
+    "timeout_seconds": "1.8",
     "program_cpu_seconds": "4",
     "program_total_seconds": "60",
     "program_memory_mib": "1024",
     "program_python": "",
-    "answers": "solution",
+    "answers": "auto",
     "allow_unsandboxed_code": "false",
 }
 
@@ -47,7 +48,7 @@ def main() -> None:
             faults.append(f"{argument!r} is not one of {', '.join(f'{key}=...' for key in DEFAULTS)}")
         options[name] = value
     faults += [f"{name}=... is missing" for name in ("input", "output") if not options[name]]
-    for name, allowed in (("answers", ("solution", "bare")), ("allow_unsandboxed_code", ("true", "false"))):
+    for name, allowed in (("answers", ("auto", "solution")), ("allow_unsandboxed_code", ("true", "false"))):
         if options[name] not in allowed:
             faults.append(f"{name}={options[name]!r} is not one of {', '.join(allowed)}")
     numbers = {}
@@ -62,8 +63,8 @@ def main() -> None:
     jobs = []
     for number, row in enumerate(rows):
         answer = row["answer"]
-        if options["answers"] == "bare" and row["kind"] == "math" and answer and "\\boxed" not in answer:
-            answer = f"\\boxed{{{answer}}}"
+        if options["answers"] == "auto" and row["kind"] == "math" and answer and (bare := bare_answer(answer)) is not None:
+            answer = f"\\boxed{{{bare}}}"
         jobs.append(Job(number, {key: value for key, value in row.items() if key not in ("id", "answer")}, answer))
     programs = None
     if any(row["kind"] == "program" for row in rows):

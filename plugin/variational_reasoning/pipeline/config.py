@@ -91,7 +91,7 @@ class VerifyConfig:
     """Stage 7: verdicts."""
 
     workers: int = _number(2, at_least=1)
-    timeout_seconds: float = _number(10.0, above=0)  # wall time of one check
+    timeout_seconds: float = _number(2.0, above=0)  # wall time of one check of math
     memory_mib: int = _number(2048, at_least=256)  # address space of one worker
     # Programs: limits of one test (the wall limit is twice the processor time and a second) and of all tests together.
     program_cpu_seconds: float = _number(4.0, above=0)

@@ -97,6 +97,17 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
     return Result(Verdict.CORRECT if decided else Verdict.WRONG, "math-verify" if asked else reason)
 
 
+def bare_answer(text: str) -> str | None:
+    """A text that is a final answer and nothing else: no box, and no sentence around it. None for anything else.
+
+    An option for files that hold extracted answers; answers that a model wrote for us have a box.
+    """
+    if "\\boxed" in text or "\\fbox" in text or not text.strip():
+        return None
+    tidied = tidy(text)
+    return None if not tidied or is_prose(tidied) or re.search(r"(?i)\b(?:answer|therefore|thus|hence|so)\b", tidied) else text
+
+
 def exact_number(text: str) -> Fraction | None:
     """The exact value of a text of integers, decimals and fractions (`1,000` is a thousand, `1,2` no number), or None."""
     try:

@@ -7,8 +7,8 @@
 PYTHON ?= python3
 SEEDS ?= 1
 GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
-EXTRAS := train$(if $(GPU),$(comma)vllm)
-comma := ,
+COMMA := ,
+EXTRAS := train$(if $(GPU),$(COMMA)vllm)
 PIP := -m pip install --disable-pip-version-check --quiet
 # transformers 5 beside the environment's 4, for the tests that run with both.
 OVERLAY := .overlay-transformers-5

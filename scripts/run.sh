@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[[ -f examples/variational_reasoning/${1:-}/pipeline.yaml ]] || { sed -n '2,5p' "$0" >&2; exit 2; }
+[[ -f examples/variational_reasoning/${1:-}/pipeline.yaml ]] || { sed -n '2,5p' scripts/run.sh >&2; exit 2; }
 export examples=examples/variational_reasoning/$1 run=runs/$1 seed=0 at_once=1 settings="" trainings=""
 [[ $1 == tiny ]] && base=runs/tiny-base/model at_once=2
 for argument in "${@:2}"; do
@@ -32,6 +32,7 @@ train() { # train NAME YAML key=value ...: writes $run/models/NAME unless it is 
     llamafactory-cli train "$yaml" "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2; return 1; }
   fi
   echo "{\"stage\": \"train $name\", \"seconds\": $((SECONDS - started))}" >>"$run/timings.jsonl"
+  echo "trained $name in $((SECONDS - started)) s"
 }
 stage() { python "scripts/$1.py" "$examples/pipeline.yaml" $settings "${@:2}"; }
 evaluate() { python evals/run.py "$examples/pipeline.yaml" $settings "name=$1" "model=$2"; }
@@ -39,9 +40,9 @@ side_by_side() { printf '%s\n' "$@" | xargs -P "$at_once" -I {} bash -euo pipefa
 export -f train stage evaluate
 
 if [[ $1 == tiny ]]; then # everything is generated here; the base is trained once for all seeds
-  export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+  export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 # two processes of one thread are faster than one of two
   python $examples/make_task.py base=runs/tiny-base run="$run" seed="$seed"
-  OMP_NUM_THREADS=2 train base $examples/0_pretrain_base.yaml
+  at_once=1 train base $examples/0_pretrain_base.yaml # minutes, so its progress is shown
   settings+=" data.train=$run/source/train.jsonl data.test=$run/source/test.jsonl"
 fi
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Models of a few thousand parameters: a second thread costs more than it computes, a hundredfold on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEXT = [
     "<|im_start|>system\nYour role as an assistant<|im_end|>\n<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n",

@@ -28,13 +28,18 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
     path = Path(folder) / RECORD_NAME
     if not path.is_file():
         return None
+    return read_json_object(path, "train the model again or delete the file")
+
+
+def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises: ValueError that names the file and ends in `remedy`."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); train the model again or delete the file") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds {type(record).__name__}, not an object; train the model again or delete the file")
-    return record
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, not an object; {remedy}")
+    return value
 
 
 def file_digest(path: str | os.PathLike) -> str:

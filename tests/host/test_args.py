@@ -33,7 +33,8 @@ def test_a_good_yaml_is_parsed(world, parse):
         "chatml",
         "drop",
     )
-    assert config.resolved["learning_rate"] == 100.0 and config.resolved["prompt_kind"] == "reasoner"
+    yaml = finetuning_args.variational_yaml
+    assert yaml["learning_rate"] == 100.0 and yaml["prompt_kind"] == "reasoner"
 
 
 @pytest.mark.parametrize("value", [0, -1, "0", "zero", math.nan, math.inf, True, [1]])

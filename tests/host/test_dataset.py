@@ -168,6 +168,19 @@ def test_packs_hold_every_row_once_with_its_weight(world, load):
     assert seen == {single["row_names"][0]: (single["row_weights"][0], target(single)) for single in singles}
 
 
+def test_tokenized_rows_are_cached_across_trainings_but_not_across_contents(world, load):
+    # What a training does with the rows must not tokenize them again; other weights in the file must.
+    def cache_files(**overrides):
+        dataset, _, _ = load(world.config(overwrite_cache=False, **overrides))
+        return [entry["filename"] for entry in dataset.cache_files], [row["row_weights"] for row in dataset]
+
+    files, weights = cache_files()
+    assert cache_files(learning_rate=0.5, output_dir=str(world.root / "other")) == (files, weights)
+    world.add_rows("rows", [(*row[:3], 0.5) for row in ROWS])
+    other_files, other_weights = cache_files()
+    assert other_files != files and other_weights == [[0.5]] * 8
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

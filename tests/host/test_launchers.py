@@ -35,6 +35,9 @@ def deepspeed_config(world, stage: int) -> str:
 
 def check_step(world, config, **run):
     result = world.cli(config, **run)
+    if "terminate called without an active exception" in result.stderr:
+        # Seen rarely on a busy machine, after the model was saved: a thread of gloo outlives the interpreter's shutdown.
+        result = world.cli(config, **run)
     assert result.returncode == 0, result.stderr[-4000:]
     assert relative_error(taken_step(world), step_gradient(world.model, ROWS, 50.0)) < 1e-5
     return result

@@ -44,14 +44,15 @@ class VariationalArguments:
 
 @dataclass
 class VariationalConfig:
-    """The checked keys, as the host's argument objects carry them in the attribute `variational`."""
+    """The checked keys, as the host's argument objects carry them in the attribute `variational`.
+
+    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend on but the constant.
+    """
 
     constant: float | str | None
     prompt_kind: str | None
     chat_format: ChatFormat | None
     overlong: str
-    resolved: dict[str, Any]
-    """The whole YAML with overrides, for the record beside the model."""
 
 
 OUR_KEYS = tuple(f.name for f in fields(VariationalArguments))
@@ -117,14 +118,13 @@ def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
     return any(f in formats.FORMATS for f in data_formats(names, raw.get("dataset_dir", "data")).values())
 
 
-def check(ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args):
+def check(ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args) -> VariationalConfig:
     """Check our keys against each other and against the host's arguments.
 
     Args:
         ours: our keys as the YAML gives them. faults: faults found so far.
         model_args, data_args, training_args, finetuning_args: the host's parsed arguments.
 
-    Returns: VariationalConfig, without `resolved`.
     Raises: ValueError with all faults, one per line.
     """
     faults = list(faults)
@@ -146,7 +146,7 @@ def check(ours: dict[str, Any], faults: list[str], model_args, data_args, traini
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ValueError(f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}")
-    return VariationalConfig(constant, prompt_kind, chat_format, overlong, resolved={})
+    return VariationalConfig(constant, prompt_kind, chat_format, overlong)
 
 
 def _names(value: Any) -> list[str]:

@@ -76,7 +76,7 @@ def _parse_train_args(original):
             return original(args)
         model_args, data_args, training_args, finetuning_args, generating_args = original(rest)
         config = ours.check(keys, faults, model_args, data_args, training_args, finetuning_args)
-        config.resolved = {**(rest if isinstance(rest, dict) else {"command_line": rest}), **keys}
+        finetuning_args.variational_yaml = ours.as_mapping(rest) | keys
         if data_args.packing and not data_args.neat_packing:
             # Rows are independent in the loss, so they must not attend to each other in a pack either.
             data_args.neat_packing = True

@@ -87,7 +87,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self.constant: float | None = self.args.variational_constant
         self.facts = self.args.variational_facts
         self.sources = self.args.variational_sources
-        base = config.resolved.get("model_name_or_path", "")
+        self.yaml: dict[str, Any] = finetuning_args.variational_yaml
+        base = self.yaml.get("model_name_or_path", "")
         self._base_model = model_identity(base) if Path(base).is_dir() else {"path": base}
         self._tokens_in_step: torch.Tensor | None = None
         self._nll_since_log = torch.zeros((), device=self.args.device)
@@ -269,7 +270,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             "loss": {"name": "the host's own"},
             "model": self._base_model,
             "sources": self.sources,
-            "yaml": self.config.resolved,
+            "yaml": self.yaml,
             "versions": {"variational_reasoning": __version__, "python": platform.python_version()}
             | {name: _version(name) for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")},
         }

@@ -72,7 +72,7 @@ def open_engine(config: Config, model_folder: str) -> Engine:
 
 def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a local model folder; never from the hub."""
-    transformers = _need("transformers", "sample")
+    transformers = _need("transformers", "train")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -97,8 +97,8 @@ def load_model(folder: str, dtype: str, device: str) -> Any:
 
     Raises: ModuleNotFoundError with the install command when transformers is not installed.
     """
-    transformers = _need("transformers", "sample")
-    torch = _need("torch", "sample")
+    transformers = _need("transformers", "train")
+    torch = _need("torch", "train")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), local_files_only=True)

@@ -30,6 +30,7 @@ from variational_reasoning.method.prompts import (
     thought_close,
     thought_open,
 )
+from variational_reasoning.model_record import read_json_object
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import (
@@ -180,14 +181,7 @@ def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
     Raises: ValueError for a dataset_info.json that is not a JSON object.
     """
     path = folder / DATASET_INFO
-    entries: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}); correct or remove it") from error
-        if not isinstance(entries, dict):
-            raise ValueError(f"{path} holds {type(entries).__name__}, not an object; correct or remove it")
+    entries = read_json_object(path, "correct or remove it") if path.is_file() else {}
     new = {name: {"file_name": f"{name}.parquet", "formatting": formatting} for name, formatting in formats.items()}
     if any(entries.get(name) != entry for name, entry in new.items()):
         write_json(path, entries | new)

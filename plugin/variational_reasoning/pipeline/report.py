@@ -6,18 +6,19 @@ runs the difference of each run is such a mean, and the standard error is over r
 change. A run without evaluations still gives times and health.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from variational_reasoning.model_record import read_json_object
 from variational_reasoning.pipeline.build import HEALTH
 from variational_reasoning.pipeline.rows import group_by, read_rows
 from variational_reasoning.pipeline.timings import read_timings
 from variational_reasoning.verify.verdicts import Verdict
 
 RESULT = "result.json"
+REMEDY = "run the command that wrote it again"
 BASE = "base"
 """The evaluation of the model that was never trained on the task; it is listed before the baseline."""
 
@@ -82,12 +83,12 @@ def read_run(folder: Path) -> Run:
             question_id: sum(row["verdict"] == Verdict.CORRECT.value for row in group) / len(group)
             for question_id, group in group_by(rows, "question_id").items()
         }
-        evaluations[path.parent.name] = Evaluation(_read_object(path), shares)
+        evaluations[path.parent.name] = Evaluation(read_json_object(path, REMEDY), shares)
     health_path = folder / HEALTH
-    health = _read_object(health_path) if health_path.is_file() else None
+    health = read_json_object(health_path, REMEDY) if health_path.is_file() else None
     train_files = {}
     for path in sorted(folder.glob("train/*.manifest.json")):
-        manifest = _read_object(path)
+        manifest = read_json_object(path, REMEDY)
         train_files[path.name.removesuffix(".manifest.json")] = {"rows": manifest["rows"]} | manifest.get("figures", {})
     seconds = read_timings(folder)
     if not (evaluations or seconds or health or train_files):
@@ -213,13 +214,3 @@ def _files(runs: Sequence[Run]) -> str:
 def _points(estimate: Estimate, sign: str = "") -> str:
     error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
     return f"{100 * estimate.mean:{sign}.1f}{error}"
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); run the command that wrote it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, not an object; run the command that wrote it again")
-    return value

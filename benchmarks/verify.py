@@ -33,7 +33,7 @@ PROGRAMS = [
     "n = int(input())\nprint(n * (n + 1) // 2)",
     "import sys\nn = int(sys.stdin.read())\nprint(sum(range(n + 1)))",
     "n = int(input())\nprint(n * n)",
-    "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1):\n        total += i\n    print(total)\nmain()",
+    "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1): total += i\n    print(total)\nmain()",
 ]
 TESTS = {"inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)], "outputs": ["1\n", "15\n", "55\n", "5050\n", "500500\n"]}
 
@@ -83,7 +83,9 @@ def main() -> None:
         options[name] = value
     num_rows, workers = int(options["rows"]), int(options["workers"])
     # every row is another text, as answers of a model are
-    math = [(gold, f"{answer}{' ' * (i // len(MATH))}") for i, (gold, answer) in zip(range(num_rows), MATH * num_rows, strict=False)]
+    math = [
+        (gold, f"{answer}{' ' * (i // len(MATH))}") for i, (gold, answer) in zip(range(num_rows), MATH * num_rows, strict=False)
+    ]
     programs = [f"{PROGRAMS[i % len(PROGRAMS)]}\n# {i}" for i in range(num_rows)]
     found = probe()
     print(found.describe())

@@ -20,7 +20,8 @@ USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts
 Each line of input is {"id", "answer"} with "kind" and the keys of that check, such as {"id": 1, "kind": "math",
 "gold": "7", "answer": "\\boxed{7}"} or {"id": 2, "kind": "program", "tests": {"inputs": ["1"], "outputs": ["2"]},
 "answer": "```python\\n...```"}. The answer is the solution text, as in stage 7. answers=auto takes a math answer without a box
-whole where it is an answer and no sentence, for files that hold extracted answers; answers=solution does not. Output: the same rows in the same order, with verdict, reason, seconds and,
+whole where it is an answer and no sentence, for files that hold extracted answers; answers=solution does not.
+Output: the same rows in the same order, with verdict, reason, seconds and,
 for programs, the tier of isolation."""
 DEFAULTS = {
     "input": "",
@@ -82,7 +83,9 @@ def main() -> None:
     with temporary.open("w", encoding="utf-8") as stream:
         for number, row in enumerate(rows):
             verdict, reason, seconds, tier = results[number]
-            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)} | ({"tier": tier} if tier else {})
+            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)} | (
+                {"tier": tier} if tier else {}
+            )
             stream.write(json.dumps(row | found, ensure_ascii=False) + "\n")
     temporary.replace(output)
     counts = Counter(result.verdict.value for result in results.values())

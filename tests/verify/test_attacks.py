@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (programs in one line)
 """Programs that attack the sandbox, each bounded, so that a hole would not hurt this machine (the 32 groups of the
 adversarial list; the numbers are theirs).
 
@@ -54,7 +55,10 @@ LIMIT_ATTACKS = {
         {"runtime_error"},
     ),
     "3 memory in one piece": ("x = bytearray(4 << 30)\nprint(14)", {"memory_limit"}),
-    "3 memory in small pieces": ("x = []\nfor _ in range(4096): x.append(bytearray(1 << 20))\nprint(14)", {"memory_limit", "timeout"}),
+    "3 memory in small pieces": (
+        "x = []\nfor _ in range(4096): x.append(bytearray(1 << 20))\nprint(14)",
+        {"memory_limit", "timeout"},
+    ),
     "3 memory in a list": ("x = [0] * (1 << 29)\nprint(14)", {"memory_limit"}),
     "4 endless loop": ("while True: pass", {"timeout"}),
     "4 endless loop in C": ("sum(iter(int, 1))", {"timeout"}),
@@ -64,7 +68,10 @@ LIMIT_ATTACKS = {
     "6 endless errors": ("import sys\nwhile True: sys.stderr.write('x' * 4000)", {"output_limit"}),
     "6 one long line": ("import sys\nfor _ in range(1024): sys.stdout.write('x' * (1 << 20))", {"output_limit"}),
     "6 megabytes before the right answer": ("import sys\nsys.stdout.write('1 ' * (1 << 20)); print(14)", {"wrong"}),
-    "7 one big file": ("with open('f', 'wb') as f:\n    for _ in range(256): f.write(bytes(1 << 20))\nprint(14)", {"runtime_error"}),
+    "7 one big file": (
+        "with open('f', 'wb') as f:\n    for _ in range(256): f.write(bytes(1 << 20))\nprint(14)",
+        {"runtime_error"},
+    ),
     "7 many files": (
         "import time\nfor i in range(5000): open(f'f{i}', 'w').write('x')\ntime.sleep(1)\nprint(14)",
         {"runtime_error", "output_limit"},
@@ -265,8 +272,7 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
             "import os; os.read(3, 1)",
             "import sys; assert any('14' in a for a in sys.argv)",
             f"import os; os.kill({os.getpid()}, 0)",
-            "import ctypes; l = ctypes.CDLL(None, use_errno=True)\n"
-            f"assert l.ptrace(16, {os.getpid()}, 0, 0) == 0",
+            f"import ctypes; l = ctypes.CDLL(None, use_errno=True)\nassert l.ptrace(16, {os.getpid()}, 0, 0) == 0",
             "import ctypes; l = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(64)\n"
             f"assert l.process_vm_readv({os.getpid()}, b, 1, b, 1, 0) > 0",
             "import ctypes; l = ctypes.CDLL(None)\nassert l.shmget(1, 4096, 0o1666) >= 0",
@@ -344,9 +350,18 @@ FUNCTION = {"kind": "program", "tests": {"fn_name": "f", "inputs": [[7], [8]], "
 FUNCTION_ATTACKS = {
     "11 exit": ("import sys\ndef f(x): sys.exit(0)", {"runtime_error"}),
     "11 _exit": ("import os\ndef f(x): os._exit(0)", {"runtime_error"}),
-    "12 equal to all": ("class E:\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return E()", {"runtime_error"}),
-    "12 int equal to all": ("class E(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return E(3)", {"wrong"}),
-    "12 str": ("class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')", {"wrong"}),
+    "12 equal to all": (
+        "class E:\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return E()",
+        {"runtime_error"},
+    ),
+    "12 int equal to all": (
+        "class E(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return E(3)",
+        {"wrong"},
+    ),
+    "12 str": (
+        "class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')",
+        {"wrong"},
+    ),
     "13 patched json": ("import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0", {"wrong"}),
     "13 patched builtins": ("import builtins\nbuiltins.all = builtins.any = lambda x: True\ndef f(x): return 0", {"wrong"}),
     "13 patched modules": ("import sys\nsys.modules.clear()\ndef f(x): return 0", {"wrong", "runtime_error"}),
@@ -362,7 +377,10 @@ FUNCTION_ATTACKS = {
         "def f(x):\n    try: return int(open('s').read()) + 2\n    except OSError:\n        open('s', 'w').write('14'); return 14",
         {"wrong"},
     ),
-    "28 state in the interpreter": ("import math\ndef f(x):\n    math.seen = getattr(math, 'seen', 12) + 2\n    return math.seen", {"wrong"}),
+    "28 state in the interpreter": (
+        "import math\ndef f(x):\n    math.seen = getattr(math, 'seen', 12) + 2\n    return math.seen",
+        {"wrong"},
+    ),
     "29 no function": ("def g(x): return 14", {"runtime_error"}),
     "a set": ("def f(x): return {14}", {"runtime_error"}),
 }
@@ -377,7 +395,9 @@ def test_functions_cannot_fool_the_comparison(sandbox, name):
 
 
 def test_13_patches_do_not_outlive_their_program(sandbox):
-    judge(sandbox, "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None")
+    judge(
+        sandbox, "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None"
+    )
     assert judge(sandbox, "import math\n" + RIGHT).verdict is Verdict.CORRECT
 
 

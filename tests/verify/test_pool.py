@@ -80,14 +80,14 @@ TOWERS = [
 
 
 def test_stress_comes_back_in_time_and_is_never_correct():
-    jobs = [math_job(i, gold, text) for i, (gold, text) in enumerate((g, t) for t in TOWERS for g in ("7", "x+1"))]
-    with VerifierPool(1, seconds=2) as pool:
+    jobs = [math_job(i, "7", text) for i, text in enumerate(TOWERS)]
+    with VerifierPool(1, seconds=1) as pool:
         results = dict(pool.check(jobs))
     for i, result in results.items():
         assert result.verdict is not Verdict.CORRECT, jobs[i]
         assert result.verdict is not Verdict.CHECKER_ERROR, (jobs[i].solution[:60], result)
-        assert result.seconds < 2.5, (jobs[i].solution[:60], result)
-    quick = [results[i] for i in range(2 * TOWERS.index("7!!!!"))]
+        assert result.seconds < 1.5, (jobs[i].solution[:60], result)
+    quick = [results[i] for i in range(TOWERS.index("7!!!!"))]
     assert all(result.seconds < 0.5 for result in quick)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, PTH208  (programs in one line)
 """Programs that must pass, records as the data sets hold them, and the comparison of outputs."""
 
 import json
@@ -300,7 +301,9 @@ def test_nothing_is_left_after_many_runs():
 
 def test_a_tier_below_the_minimum_is_refused_with_what_is_missing():
     weak = Probe(1, {3: "unshare: Operation not permitted", 2: "landlock: the kernel has none"})
-    with pytest.raises(ValueError, match=r"(?s)tier T1.*below T2.*landlock: the kernel has none.*verify.allow_unsandboxed_code"):
+    with pytest.raises(
+        ValueError, match=r"(?s)tier T1.*below T2.*landlock: the kernel has none.*verify.allow_unsandboxed_code"
+    ):
         weak.check(False)
     weak.check(True)
     Probe(MINIMUM_TIER, {}).check(False)

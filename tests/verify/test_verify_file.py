@@ -19,7 +19,12 @@ def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
         {"id": "a", "kind": "math", "gold": "x+1", "answer": r"\boxed{9^{9^{9^9}}}"},
         {"id": "b", "kind": "math", "gold": "x+1", "answer": r"\boxed{1+x}"},
         {"id": 3, "kind": "exact", "gold": "5", "answer": "6"},
-        {"id": 4, "kind": "program", "tests": {"inputs": ["3"], "outputs": ["4"]}, "answer": "```py\nprint(int(input()) + 1)\n```"},
+        {
+            "id": 4,
+            "kind": "program",
+            "tests": {"inputs": ["3"], "outputs": ["4"]},
+            "answer": "```py\nprint(int(input()) + 1)\n```",
+        },
         {"id": 5, "kind": "exact", "gold": "5", "answer": None},
     ]
     done = verify_file(tmp_path, rows, "timeout_seconds=2", "workers=2")

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH  (names of files go to system calls as they are)
 """What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities (stage 7).
 
 Only ctypes and the standard library. Every function acts on the calling process and raises OSError with the name of
@@ -6,6 +7,7 @@ the step when the kernel refuses it: a sandbox that is half there must not run a
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import struct
@@ -176,6 +178,11 @@ def landlock(read_only: list[str], box: str) -> None:
         os.close(ruleset)
 
 
+def prepare_seccomp(pid: int) -> None:
+    """Build the filter of a process before it is forked, where its pid is known."""
+    _filter(platform.machine(), pid)
+
+
 def seccomp() -> None:
     """Only the system calls of `syscalls`; others fail with EPERM. Threads are allowed, processes are not.
 
@@ -188,6 +195,7 @@ def seccomp() -> None:
     _check(number, "seccomp")
 
 
+@functools.lru_cache(maxsize=1)
 def _filter(machine: str, pid: int) -> bytes:
     if machine not in syscalls.ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")

@@ -155,7 +155,7 @@ def equal(gold: str, answer: str, ask: _Ask, depth: int = 0) -> bool | None:
         return False
     if squeezed(gold) == squeezed(answer):
         return True
-    for rule in (_choices, _language, _numbers, _intervals, _labels, _lists):
+    for rule in (_choices, _language, _numbers, _relations, _intervals, _labels, _lists):
         decided = rule(gold, answer, ask, depth)
         if decided is not None:
             return decided
@@ -194,7 +194,10 @@ def _language(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
     return None
 
 
-_NUMERALS = set("zero one two three four five six seven eight nine ten eleven twelve none infinity infinite".split())
+_NUMERALS = {
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "none",
+    "infinity", "infinite",
+}  # fmt: skip
 
 
 def _numbers(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
@@ -215,7 +218,7 @@ def _numbers(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
         swapped = _decimal_comma(want, found)
         if swapped is not None:
             return swapped
-        if (want_unit or found_unit) and (left is not None or right is not None or want_unit and found_unit):
+        if (want_unit or found_unit) and (left is not None or right is not None or (want_unit and found_unit)):
             if want_unit and found_unit and want_unit != found_unit and "%" not in (want_unit, found_unit):
                 return False
             if (want != gold or found != answer) and depth < 8 and not {"%"} & {want_unit, found_unit}:
@@ -256,6 +259,17 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
     return False
 
 
+def _relations(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
+    """Times and ratios of digits, and `a \\ne 2`: side by side."""
+    clock = re.compile(r"\d+(?: ?: ?\d+)+")
+    if clock.fullmatch(gold) and clock.fullmatch(answer):
+        return [int(part[:9]) for part in gold.split(":")] == [int(part[:9]) for part in answer.split(":")]
+    want, found = gold.split(r"\ne "), answer.split(r"\ne ")
+    if len(want) == len(found) == 2:
+        return _all(equal(a.strip(), b.strip(), ask, depth + 1) for a, b in zip(want, found, strict=True))
+    return None
+
+
 def _without_degrees(text: str) -> tuple[str, bool]:
     shorter = re.sub(r"\^\{\\circ ?\}", "", text).strip()
     return shorter, shorter != text
@@ -265,9 +279,9 @@ def _decimal_comma(want: str, found: str) -> bool | None:
     r"""`0,111` beside `0.111`: a comma that cannot part thousands, where the other side has a point; or thousands
     parted by blanks."""
     for left, right in ((want, found), (found, want)):
-        if re.fullmatch(r"-?\d+,\d+", left) and (not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)):
-            if decimal_places(right) is not None:
-                return rational(left.replace(",", ".")) == rational(right)
+        is_decimal = re.fullmatch(r"-?\d+,\d+", left) and not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)
+        if is_decimal and decimal_places(right) is not None:
+            return rational(left.replace(",", ".")) == rational(right)
     return None
 
 
@@ -315,9 +329,7 @@ def _labels(gold: str, answer: str, ask: _Ask, depth: int) -> bool | None:
         if len(set(names)) == len(names):
             values = dict(found)
             return _all(equal(value, values[name], ask, depth + 1) for name, value in want)
-        return _matching(
-            want, found, lambda left, right: left[0] == right[0] and equal(left[1], right[1], ask, depth + 1)
-        )
+        return _matching(want, found, lambda left, right: left[0] == right[0] and equal(left[1], right[1], ask, depth + 1))
     if all_want and no_found:
         others = _unwrapped(found_parts)
         if len(others) == len(want):
@@ -449,7 +461,9 @@ def _parse(text: str) -> list:
     import math_verify
     from latex2sympy2_extended import NormalizationConfig
 
-    normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False)
+    normal = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
     latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)
     boxed = "\\boxed{" + text.replace("%", r"\%") + "}"
     for targets in ([latex], [math_verify.LatexExtractionConfig(boxed_match_priority=0)]):

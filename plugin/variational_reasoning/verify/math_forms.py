@@ -19,7 +19,8 @@ _GLYPHS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/",
     "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
-    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ", "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
     "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">", "：": ":", "…": r"\ldots ",
     "′": "'", "∘": r"\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "￥": "",
 }  # fmt: skip
@@ -27,9 +28,14 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "012345678
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 
-_SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])|~|\u2009|\u00a0|\u202f")
+_SPACING = re.compile(
+    r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])"
+    r"|~|\u2009|\u00a0|\u202f"
+)
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr)(?![a-zA-Z])\s*\.?")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}"
+)
 _ALIASES = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:leq|leqslant)(?![a-zA-Z])"), r"\\le"),
@@ -238,7 +244,7 @@ class _Reader:
         self.position = match.end()
         whole = re.sub("[ ,]", "", match[1] or "0")
         value = Fraction(f"{whole}.{match[2] or '0'}")
-        if match[2] is None and "!" != self.text[self.position : self.position + 1]:
+        if match[2] is None and self.text[self.position : self.position + 1] != "!":
             start = self.position
             if re.match(r" ?\\frac|  ?\d+ ?/ ?\d+", self.text[self.position :].replace("  ", " ")) and match[1]:
                 self.skip()
@@ -305,7 +311,9 @@ def significant_digits(text: str) -> int:
 
 # Lists
 
-_WORDS = re.compile(r"\s*(?:,|;|\\ (?=and|or))?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\(?:lor|vee|land)(?![a-zA-Z])\s*")
+_WORDS = re.compile(
+    r"\s*(?:,|;|\\ (?=and|or))?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\(?:lor|vee|land)(?![a-zA-Z])\s*"
+)
 
 
 def split_list(text: str) -> list[str]:
@@ -331,7 +339,9 @@ def split_list(text: str) -> list[str]:
     parts.append(text[start:])
     parts = [part.strip() for part in parts if part.strip()]
     if separator == ";":
-        parts = [piece for part in parts for piece in (split_list(part) if ";" not in part and _is_plain_list(part) else [part])]
+        parts = [
+            piece for part in parts for piece in (split_list(part) if ";" not in part and _is_plain_list(part) else [part])
+        ]
     return parts
 
 
@@ -404,7 +414,7 @@ def intervals(text: str) -> list[tuple[str, str, str]] | None:
         pieces = _RELATION.split(part)
         kind = brackets(part)
         point = re.fullmatch(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)", part)
-        if len(parts) > 1 and (point or kind is not None and kind[0] == "{}" and len(split_list(kind[1])) == 1):
+        if len(parts) > 1 and (point or (kind is not None and kind[0] == "{}" and len(split_list(kind[1])) == 1)):
             value = point[1] if point else kind[1]
             found.append(("[]", value, value))
             continue
@@ -436,14 +446,18 @@ def intervals(text: str) -> list[tuple[str, str, str]] | None:
             found.append((("(" if first in strict else "[") + (")" if second in strict else "]"), low, high))
         else:
             return None
-    return [(kind, re.sub(r"\s*\+\s*\\infty", r"\\infty", low), re.sub(r"\s*\+\s*\\infty", r"\\infty", high)) for kind, low, high in found]
+    return [
+        (kind, re.sub(r"\s*\+\s*\\infty", r"\\infty", low), re.sub(r"\s*\+\s*\\infty", r"\\infty", high))
+        for kind, low, high in found
+    ]
 
 
 # Words and choices
 
 _CHOICE = re.compile(r"\(? ?([A-J]) ?\)?(?: ?[.:)])?(?: (.*))?", re.DOTALL)
 _UNIT = re.compile(
-    r"(?<=[\d)}\]% ])\s*((?:square|cubic|sq\.?|cu\.?)?\s*(?:millimeters?|centimeters?|kilometers?|meters?|metres?|inch(?:es)?|feet|foot|"
+    r"(?<=[\d)}\]% ])\s*((?:square|cubic|sq\.?|cu\.?)?\s*(?:millimeters?|centimeters?|kilometers?|meters?|metres?|inch(?:es)?|"
+    r"feet|foot|"
     r"yards?|miles?|mm|cm|dm|km|m|in|ft|yd|mi|grams?|kilograms?|kg|mg|g|lbs?|pounds?|ounces?|oz|tons?|liters?|litres?|ml|mL|L|"
     r"seconds?|minutes?|hours?|days?|weeks?|months?|years?|sec|min|hrs?|hr|h|s|dollars?|cents?|euros?|yuan|rubles?|units?|"
     r"people|students?|persons?|children|boys|girls|men|women|apples?|books?|coins?|cards?|balls?|games?|points?|ways?|pieces?|"
@@ -489,7 +503,11 @@ def split_unit(text: str) -> tuple[str, str]:
 def is_words(text: str) -> bool:
     """Is this language rather than mathematics: words of three letters or more, no digit and no operator?"""
     bare = re.sub(r"[\s.,;:'\"!?()-]", "", text)
-    return bool(re.fullmatch(r"[a-zA-Z]{2,}", bare)) and bool(re.search(r"[a-zA-Z]{3,}|^(?:no|No|NO)$", text)) and not _is_function(bare)
+    return (
+        bool(re.fullmatch(r"[a-zA-Z]{2,}", bare))
+        and bool(re.search(r"[a-zA-Z]{3,}|^(?:no|No|NO)$", text))
+        and not _is_function(bare)
+    )
 
 
 def _is_function(bare: str) -> bool:

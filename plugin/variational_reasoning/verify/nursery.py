@@ -27,10 +27,11 @@ COMPILE_EXIT = 121
 """Exit code of a program that does not compile."""
 
 MODULES = (
-    "array ast bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq io itertools json linecache math numbers operator pprint queue random re statistics string textwrap "
-    "threading time traceback typing"
-).split()
+    "array", "ast", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools", "json", "linecache",
+    "math", "numbers", "operator", "pprint", "queue", "random", "re", "statistics", "string", "textwrap",
+    "threading", "time", "traceback", "typing",
+)  # fmt: skip
 """Loaded once, so that no program waits for them."""
 
 PRELUDE = (
@@ -70,6 +71,7 @@ def main() -> None:
         if uid != 0:
             confine.map_user(uid, gid)
         confine.new_root(spec["read_only"], BOX)
+        confine.prepare_seccomp(1)  # a program is the first process of its namespace
     for name in [name for name in sys.modules if name.startswith("variational_reasoning")]:
         del sys.modules[name]
     sys.argv = ["program.py"]
@@ -86,8 +88,7 @@ def main() -> None:
             if middle == 0:
                 _serve(spec, control, json.loads(message), descriptors)
                 os._exit(0)
-            _close(descriptors)
-            os.waitpid(middle, 0)
+            _close(descriptors)  # not waited for: it has reported before it ends, and its namespaces take time to go
         else:
             _serve(spec, control, json.loads(message), descriptors)
             _close(descriptors)
@@ -185,7 +186,7 @@ def _run(job: dict) -> None:
         os.close(3)
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         errors = "backslashreplace" if name == "stderr" else "strict"
-        stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: PTH123, SIM115
+        stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)

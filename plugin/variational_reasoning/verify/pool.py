@@ -1,7 +1,8 @@
 """Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the evaluation).
 
-Cheap checks are decided here; the others go to persistent worker processes, one kind for math and one for programs. The parent holds the clock: a worker that
-does not reply in time is killed and replaced, whatever C code it hangs in. No signals and no threads in the parent.
+Cheap checks are decided here; the others go to persistent worker processes, one kind for math and one for programs. The
+parent holds the clock: a worker that does not reply in time is killed and replaced, whatever C code it hangs in. No
+signals and no threads in the parent.
 Every result carries its job's id, because results come in any order; the verdicts are the same for any number of
 workers.
 """

@@ -191,7 +191,9 @@ def check_program(check: dict[str, Any], solution: str, sandbox: Sandbox, limits
             return Result(verdict, f"test {number} of {len(tests.cases)}: {reason}", total_seconds - left + seconds)
         left -= seconds
         if left <= 0 and number < len(tests.cases):
-            return Result(Verdict.TIMEOUT, f"above {total_seconds:g} s after {number} of {len(tests.cases)} tests", total_seconds)
+            return Result(
+                Verdict.TIMEOUT, f"above {total_seconds:g} s after {number} of {len(tests.cases)} tests", total_seconds
+            )
     return Result(Verdict.CORRECT, f"{len(tests.cases)} tests", total_seconds - left)
 
 

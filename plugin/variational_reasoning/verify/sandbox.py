@@ -90,9 +90,7 @@ class Sandbox:
     Raises: SandboxError where this machine does not allow the tier.
     """
 
-    def __init__(
-        self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None
-    ) -> None:
+    def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
         self.tier, self.python, self.preload, self.folder = tier, python or sys.executable, preload, folder
         self.num_restarts = -1
         self._process: subprocess.Popen | None = None
@@ -175,9 +173,7 @@ class Sandbox:
             "preload": [name for name in self.preload if name in self._paths["installed"]],
         }
         here = str(Path(__file__).resolve().parents[2])
-        script = (
-            f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; {NURSERY}"
-        )
+        script = f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; {NURSERY}"
         command = [self.python, "-S", "-s", "-P", "-B", "-c", script, json.dumps(spec)]
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -199,7 +195,7 @@ class Sandbox:
                 env=environment,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_room_for_the_stack,  # noqa: PLW1509  the caller has no threads
+                preexec_fn=_room_for_the_stack,
             )
         self._control = mine
         mine.settimeout(60)
@@ -331,7 +327,7 @@ class Sandbox:
             for name in names:
                 num_files += 1
                 with contextlib.suppress(OSError):
-                    num_bytes += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
+                    num_bytes += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
                 if num_files > 1024 or num_bytes > 4 * limits.file_mib * 2**20:
                     return "files"
         if self.tier < 2:
@@ -410,7 +406,7 @@ def _remove(folder: str) -> None:
     def open_up(function: Any, path: str, error: Any) -> None:
         parent = os.path.dirname(path)  # noqa: PTH120
         for place in (parent, path):
-            if stat.S_ISDIR(os.lstat(place).st_mode):  # noqa: PTH116
+            if stat.S_ISDIR(os.lstat(place).st_mode):
                 os.chmod(place, 0o700)  # noqa: PTH101
         if function in (os.unlink, os.rmdir):
             function(path)
@@ -493,7 +489,7 @@ def probe(python: str | None = None, highest: int = 3) -> Probe:
     """
     missing: dict[int, str] = {}
     if sys.platform != "linux":
-        return Probe(0, {tier: f"this is {sys.platform}, and isolation here is built for Linux" for tier in (3, 2, 1)})
+        return Probe(0, dict.fromkeys((3, 2, 1), f"this is {sys.platform}, and isolation here is built for Linux"))
     for tier in range(highest, 0, -1):
         try:
             with Sandbox(tier, python) as sandbox:
@@ -547,5 +543,3 @@ def _try_out(sandbox: Sandbox) -> list[str]:
         return [name for name in outcome.stdout.decode().strip().split(",") if name] if sandbox.tier >= 2 else []
     finally:
         _remove(folder)
-
-

@@ -2,8 +2,10 @@
 """Programs that must pass, records as the data sets hold them, and the comparison of outputs."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -282,9 +284,8 @@ def test_programs_without_settings_are_refused():
 
 def test_nothing_is_left_after_many_runs():
     def counts():
-        import os
+
         import tempfile
-        from pathlib import Path
 
         return len(os.listdir("/proc/self/fd")), len(list(Path(tempfile.gettempdir()).glob("vr-*")))
 
@@ -329,3 +330,28 @@ def test_a_sandbox_that_does_not_hold_is_no_tier():
 
 def test_limits_are_those_of_one_test():
     assert Limits().wall_seconds == 2 * Limits().cpu_seconds + 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="all other tests run without root already")
+@pytest.mark.parametrize("tier", [3, 2])
+def test_tiers_hold_without_root(tier):
+    root = Path(__file__).parents[2] / "plugin"
+    python = python_for(2)  # one that others can read
+    code = (
+        "import ctypes, os, sys\n"
+        f"sys.path.insert(0, {str(root)!r})\n"
+        "os.setgroups([]); os.setgid(12345); os.setuid(12345); os.chdir('/')\n"
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # a process that has changed its user cannot write its own maps
+        "from variational_reasoning.verify.sandbox import Limits, Sandbox, probe\n"
+        f"found = probe(highest={tier})\n"
+        "print(found)\n"
+        "with Sandbox(found.tier) as sandbox:\n"
+        "    print(sandbox.run('print(int(input()) * 2)', Limits(), b'4').stdout)\n"
+        "    print(sandbox.run('import os; os.kill(os.getppid(), 9)', Limits()).code)\n"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+    if "PermissionError" in done.stderr or "No module named" in done.stderr:
+        pytest.skip(f"another user cannot read {root}: {done.stderr.strip().splitlines()[-1]}")
+    if f"tier={tier}" not in done.stdout:
+        pytest.skip(f"tier T{tier} is not available without root on this machine: {done.stdout} {done.stderr[-300:]}")
+    assert done.stdout.splitlines()[1:] == [r"b'8\n'", "1"], done.stdout + done.stderr

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH  (names of files go to system calls as they are)
+# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211  (names go to system calls as they are)
 """What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities (stage 7).
 
 Only ctypes and the standard library. Every function acts on the calling process and raises OSError with the name of

@@ -34,6 +34,7 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.pipeline.sample import answer_stops, check_prompt_kind, sample_seed
 from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.verify import open_programs
 from variational_reasoning.verify.checks import parse_check
 from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
@@ -84,7 +85,9 @@ def evaluate(config: Config, model: str, name: str) -> dict[str, Any]:
         started = time.monotonic()
         total = len(questions) * settings.num_samples
         with (
-            VerifierPool(config.verify.workers, config.verify.timeout_seconds) as pool,
+            VerifierPool(
+                config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, open_programs(checks, config)
+            ) as pool,
             tqdm(total=total, initial=found * settings.num_samples, unit="answer") as bar,
         ):
             for index, units in pending:
@@ -115,7 +118,7 @@ def evaluate(config: Config, model: str, name: str) -> dict[str, Any]:
                     }
                 jobs = [Job(key, checks[key[0]], extract_solution(row["text"])) for key, row in rows.items()]
                 for key, result in pool.check(jobs):
-                    rows[key] |= {"verdict": str(result.verdict), "reason": result.reason}
+                    rows[key] |= {"verdict": str(result.verdict), "reason": result.reason, "tier": result.tier}
                 stage.write_shard(index, list(rows.values()), {}, dropped)
         seconds = time.monotonic() - started
         manifest = stage.finish(statistics=engine.statistics(), execution=resolved(config, "sampling.batch_tokens"))

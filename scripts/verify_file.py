@@ -10,13 +10,31 @@ from tqdm import tqdm
 
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
-from variational_reasoning.verify.pool import Job, VerifierPool
+from variational_reasoning.verify.math_answers import bare_answer
+from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
+from variational_reasoning.verify.sandbox import SETTING, Limits, probe
 
-USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=10]
+USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=1.8]
+       [program_cpu_seconds=4] [program_total_seconds=60] [program_memory_mib=1024] [program_python=PATH]
+       [answers=auto|solution] [allow_unsandboxed_code=false]
 Each line of input is {"id", "answer"} with "kind" and the keys of that check, such as {"id": 1, "kind": "math",
-"gold": "7", "answer": "\\\\boxed{7}"}. The answer is the solution text. Output: the same rows in the same order, with
-verdict, reason and seconds."""
-DEFAULTS = {"input": "", "output": "", "workers": "2", "timeout_seconds": "10"}
+"gold": "7", "answer": "\\boxed{7}"} or {"id": 2, "kind": "program", "tests": {"inputs": ["1"], "outputs": ["2"]},
+"answer": "```python\\n...```"}. The answer is the solution text, as in stage 7. answers=auto takes a math answer without a box
+whole where it is an answer and no sentence, for files that hold extracted answers; answers=solution does not.
+Output: the same rows in the same order, with verdict, reason, seconds and,
+for programs, the tier of isolation."""
+DEFAULTS = {
+    "input": "",
+    "output": "",
+    "workers": "2",
+    "timeout_seconds": "1.8",
+    "program_cpu_seconds": "4",
+    "program_total_seconds": "60",
+    "program_memory_mib": "1024",
+    "program_python": "",
+    "answers": "auto",
+    "allow_unsandboxed_code": "false",
+}
 
 
 def main() -> None:
@@ -31,21 +49,43 @@ def main() -> None:
             faults.append(f"{argument!r} is not one of {', '.join(f'{key}=...' for key in DEFAULTS)}")
         options[name] = value
     faults += [f"{name}=... is missing" for name in ("input", "output") if not options[name]]
+    for name, allowed in (("answers", ("auto", "solution")), ("allow_unsandboxed_code", ("true", "false"))):
+        if options[name] not in allowed:
+            faults.append(f"{name}={options[name]!r} is not one of {', '.join(allowed)}")
+    numbers = {}
+    for name in ("workers", "timeout_seconds", "program_cpu_seconds", "program_total_seconds", "program_memory_mib"):
+        try:
+            numbers[name] = (int if name in ("workers", "program_memory_mib") else float)(options[name])
+        except ValueError:
+            faults.append(f"{name}={options[name]!r} is not a number")
     if faults:
         raise ValueError("\n".join([*faults, USAGE]))
     rows = read_answers(Path(options["input"]))
-    jobs = [
-        Job(number, {key: value for key, value in row.items() if key not in ("id", "answer")}, row["answer"])
-        for number, row in enumerate(rows)
-    ]
-    with VerifierPool(int(options["workers"]), float(options["timeout_seconds"])) as pool:
+    jobs = []
+    for number, row in enumerate(rows):
+        answer = row["answer"]
+        if options["answers"] == "auto" and row["kind"] == "math" and answer and (bare := bare_answer(answer)) is not None:
+            answer = f"\\boxed{{{bare}}}"
+        jobs.append(Job(number, {key: value for key, value in row.items() if key not in ("id", "answer")}, answer))
+    programs = None
+    if any(row["kind"] == "program" for row in rows):
+        python = options["program_python"] or None
+        found = probe(python)
+        print(found.describe())
+        found.check(options["allow_unsandboxed_code"] == "true", SETTING)
+        seconds = numbers["program_cpu_seconds"]
+        limits = Limits(cpu_seconds=seconds, wall_seconds=2 * seconds + 1, memory_mib=numbers["program_memory_mib"])
+        programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)
+    with VerifierPool(numbers["workers"], numbers["timeout_seconds"], programs=programs) as pool:
         results = dict(tqdm(pool.check(jobs), total=len(jobs), unit="answer"))
     output = Path(options["output"])
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         for number, row in enumerate(rows):
-            verdict, reason, seconds = results[number]
-            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
+            verdict, reason, seconds, tier = results[number]
+            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)} | (
+                {"tier": tier} if tier else {}
+            )
             stream.write(json.dumps(row | found, ensure_ascii=False) + "\n")
     temporary.replace(output)
     counts = Counter(result.verdict.value for result in results.values())

@@ -67,7 +67,7 @@ def write_run(folder: Path, base: Path, questions: dict[str, list[dict]], output
                 text = f"{LEAD}answer {trace['trace_id']}.{answer_id}<|end_of_solution|>"
                 key = ids | {"answer_id": answer_id}
                 tables["answers"].append(key | {"token_ids": [5], "text": text, "finish_reason": "stop", "seed": 0})
-                tables["verdicts"].append(key | {"verdict": name, "reason": "", "seconds": 0.0})
+                tables["verdicts"].append(key | {"verdict": name, "reason": "", "seconds": 0.0, "tier": ""})
     digests = {"made": "here"}
     for name, rows in tables.items():
         table = "trace_logps" if name in ("reasoner", "posterior") else name

@@ -27,6 +27,7 @@ def write_evaluation(run: Path, name: str, correct: list[list[bool]]):
             "seed": 0,
             "verdict": "correct" if is_correct else "wrong",
             "reason": "",
+            "tier": "",
         }
         for i, samples in enumerate(correct)
         for j, is_correct in enumerate(samples)

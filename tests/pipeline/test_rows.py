@@ -27,6 +27,7 @@ def verdict(question_id: str, trace_id: int = 0, answer_id: int = 0) -> dict:
         "verdict": "correct",
         "reason": "",
         "seconds": 0.5,
+        "tier": "",
     }
 
 

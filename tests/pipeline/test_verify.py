@@ -16,6 +16,7 @@ from variational_reasoning.pipeline.rows import Identity, read_rows, table_diges
 LEAD = answer_lead("reasoner", load_chat_format("chatml"))
 END = "<|end_of_solution|>"
 EXACT = {"kind": "exact", "gold": "5"}
+HANG = "(x+y+z+w+u+v)^{60}-1"
 MATH = {"kind": "math", "gold": "x+1"}
 
 
@@ -95,7 +96,7 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
 
 
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
-    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", "9^{9^{9^9}}", "x+2", "x+1.0", "(10^{10})!")]
+    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("60", "70"))]
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -126,7 +127,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
 
 
 def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
-    hang = solution(r"\boxed{9^{9^{9^9}}}")
+    hang = solution(rf"\boxed{{{HANG}}}")
     questions = {f"q{i}": (MATH, [hang, solution(r"\boxed{1+x}")]) for i in range(5)}
     config = write_run(tmp_path, questions, {"timeout_seconds": 1}, shard=1)
     script = Path(__file__).parents[2] / "scripts/verify_answers.py"
@@ -168,13 +169,57 @@ def test_golds_that_their_own_check_rejects_refuse_or_are_excluded(tmp_path):
     assert "1 the gold answer is not accepted" in verify.describe(summary)
 
 
-def test_programs_are_refused_up_front_unless_accepted_by_name(tmp_path):
-    questions = {"q0": (EXACT, [solution("5")]), "q1": ({"kind": "program", "tests": {}}, [solution("print(1)")])}
+PROGRAM = {
+    "kind": "program",
+    "tests": {"inputs": ["3\n", "4\n"], "outputs": ["6\n", "8\n"]},
+    "solution": ["print(int(input()) * 2)", "print(2 * int(input()))"],
+}
+
+
+def fenced(program):
+    return solution(f"Double it.\n```python\n{program}\n```\n")
+
+
+def test_programs_are_judged_in_a_sandbox_and_rows_name_its_tier(tmp_path, capsys):
+    answers = [fenced("print(int(input()) * 2)"), fenced("print(6)"), fenced("print("), solution("6"), fenced("1 / 0")]
+    config = write_run(tmp_path, {"q0": (PROGRAM, answers), "q1": (EXACT, [solution("5")])})
+    summary = verify.verify_answers(config)
+    found = [verdicts(config)["q0", i][0] for i in range(5)]
+    assert found == ["correct", "wrong", "compile_error", "no_answer", "runtime_error"]
+    rows = read_rows(config.folder("verdicts"), "verdicts")
+    tiers = {(row["question_id"], row["answer_id"]): row["tier"] for row in rows}
+    assert tiers["q0", 0] in ("T3", "T2") and tiers["q1", 0] == ""
+    assert f"programs ran in tier {tiers['q0', 0]}" in verify.describe(summary)
+    assert "programs run in tier T" in capsys.readouterr().out
+
+
+def test_programs_whose_own_solution_fails_refuse_or_are_excluded(tmp_path):
+    bad = PROGRAM | {"solution": ["print(int(input()) * 2)", "print(6)"]}
+    untried = {key: value for key, value in PROGRAM.items() if key != "solution"}
+    questions = {name: (check, [fenced("print(int(input()) * 2)")]) for name, check in (("bad", bad), ("untried", untried))}
     config = write_run(tmp_path, questions)
-    with pytest.raises(ValueError, match=r"(?s)1 of 2 questions cannot be verified.*unverifiable: accept.*not built in yet"):
+    with pytest.raises(ValueError, match=r"(?s)1 of 2 gold answers .*question bad: wrong: test 2 of 2"):
         verify.verify_answers(config)
-    verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.unverifiable=accept"]))
-    assert verdicts(config)["q1", 0] == ("unverifiable", "program verification is not built in yet")
+    verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"]))
+    assert verdicts(config)["bad", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
+    assert verdicts(config)["untried", 0][0] == "correct"
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ("{'inputs': []}", "tests is not valid JSON"),
+        ({"outputs": ["1"]}, "tests lacks the list 'inputs'"),
+        ({"inputs": [], "outputs": []}, "inputs is empty"),
+        ({"inputs": ["1"], "outputs": []}, "1 inputs and 0 outputs"),
+    ],
+)
+def test_faulty_records_are_refused_by_id_before_any_program_runs(tmp_path, tests, message):
+    check = {"kind": "program", "tests": tests}
+    config = write_run(tmp_path, {"q7": (check, [fenced("open('x')")])})
+    with pytest.raises(ValueError, match=rf"(?s)1 questions have checks.*question q7: .*{message}"):
+        verify.verify_answers(config)
+    assert not (tmp_path / "verdicts").exists()
 
 
 def test_too_many_undecided_answers_stop_the_run(tmp_path):

@@ -19,14 +19,19 @@ def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
         {"id": "a", "kind": "math", "gold": "x+1", "answer": r"\boxed{9^{9^{9^9}}}"},
         {"id": "b", "kind": "math", "gold": "x+1", "answer": r"\boxed{1+x}"},
         {"id": 3, "kind": "exact", "gold": "5", "answer": "6"},
-        {"id": 4, "kind": "program", "tests": {}, "answer": "print(1)"},
+        {
+            "id": 4,
+            "kind": "program",
+            "tests": {"inputs": ["3"], "outputs": ["4"]},
+            "answer": "```py\nprint(int(input()) + 1)\n```",
+        },
         {"id": 5, "kind": "exact", "gold": "5", "answer": None},
     ]
     done = verify_file(tmp_path, rows, "timeout_seconds=2", "workers=2")
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in found] == ["a", "b", 3, 4, 5]
-    assert [row["verdict"] for row in found] == ["timeout", "correct", "wrong", "unverifiable", "no_answer"]
+    assert [row["verdict"] for row in found] == ["timeout", "correct", "wrong", "correct", "no_answer"]
     assert found[1]["gold"] == "x+1"
 
 
@@ -52,3 +57,16 @@ def test_unknown_options_and_missing_files_are_refused(tmp_path):
         [sys.executable, SCRIPT, "input=no.jsonl", "output=o"], capture_output=True, text=True, cwd=tmp_path, timeout=60
     )
     assert (done.returncode, "there is no file no.jsonl" in done.stderr) == (2, True)
+
+
+def test_bare_answers_are_taken_whole_unless_forbidden(tmp_path):
+    texts = ["$1+x$", "x+1", "The answer is x+1", r"\boxed{1+x}", ""]
+    rows = [{"id": i, "kind": "math", "gold": "x+1", "answer": text} for i, text in enumerate(texts)]
+    for option, expected in (
+        ("answers=auto", ["correct", "correct", "no_answer", "correct", "no_answer"]),
+        ("answers=solution", ["no_answer", "no_answer", "no_answer", "correct", "no_answer"]),
+    ):
+        done = verify_file(tmp_path, rows, option)
+        assert done.returncode == 0, done.stderr
+        found = [json.loads(line)["verdict"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert found == expected

@@ -100,8 +100,16 @@ class VerifyConfig:
     """Stage 7: verdicts."""
 
     workers: int = _number(2, at_least=1)
-    timeout_seconds: float = _number(10.0, above=0)  # wall time of one check
+    timeout_seconds: float = _number(2.0, above=0)  # wall time of one check of math
     memory_mib: int = _number(2048, at_least=256)  # address space of one worker
+    # Programs: limits of one test (the wall limit is twice the processor time and a second) and of all tests together.
+    program_cpu_seconds: float = _number(4.0, above=0)
+    program_total_seconds: float = _number(60.0, above=0)
+    program_memory_mib: int = _number(1024, at_least=64)
+    program_output_mib: float = _number(8.0, above=0)
+    program_python: str | None = None  # the interpreter that runs programs; None: this one
+    # true runs programs that a model wrote even where this machine offers less than tier T2 of isolation.
+    allow_unsandboxed_code: bool = False
     max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)  # more checker faults than this end the stage
     bad_golds: Literal["refuse", "exclude"] = "refuse"  # golds that their own check rejects
     unverifiable: Literal["refuse", "accept"] = "refuse"  # questions that no checker here can decide

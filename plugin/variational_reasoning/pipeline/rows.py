@@ -116,6 +116,7 @@ TABLES: dict[str, Schema] = {
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("seconds", pa.float64()),
+        ("tier", pa.string()),
     ),
     # train files of stage 0, rendered by the host as reasoner or posterior rows
     "reasoning": _schema(
@@ -163,6 +164,7 @@ TABLES: dict[str, Schema] = {
         ("seed", pa.int64()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
+        ("tier", pa.string()),
     ),
 }
 """Table name to schema. Ids join tables, never positions."""

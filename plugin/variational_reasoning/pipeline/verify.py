@@ -3,8 +3,10 @@
 What is judged is the text inside the answer's solution tags, and only when nothing but the tags stands before it: a
 model that reopens its thought, or that was cut, has given no solution. Before anything is judged, every gold answer
 must be accepted by its own check; a check that rejects its own gold would silently turn right answers into wrong ones.
+Programs run only in a sandbox, whose tier is probed and printed first and stands in every row.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,8 @@ from variational_reasoning.pipeline.rows import (
     table_digest,
 )
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
-from variational_reasoning.verify.pool import Job, VerifierPool
+from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
+from variational_reasoning.verify.sandbox import MINIMUM_TIER, SETTING, Limits, probe
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
@@ -79,12 +82,15 @@ def verdicts_job(config: Config) -> work.Job:
             "chat_format": chat_format_to_dict(chat_format),
             **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
+            **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
+            **resolved(config, "verify.program_memory_mib", "verify.program_output_mib"),
         },
     )
-    checks, excluded = {}, {}
+    checks, excluded, programs = {}, {}, None
     if not (folder / MANIFEST).is_file():  # a refusal here must leave no trace of its policies on disk
         checks = read_checks(questions[question_id] for question_id in units)
-        with _open_pool(config) as pool:
+        programs = open_programs(checks, config)
+        with _open_pool(config, programs) as pool:
             excluded = _excluded_questions(checks, questions, pool, config)
     num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
     return work.Job(
@@ -93,7 +99,7 @@ def verdicts_job(config: Config) -> work.Job:
         row="answer",
         size=lambda unit: len(by_question[unit]),
         cost=lambda unit: len(by_question[unit]),
-        load=lambda: AnswerVerifier(config, by_question, checks, excluded, num_verifiable),
+        load=lambda: AnswerVerifier(config, by_question, checks, excluded, num_verifiable, programs),
     )
 
 
@@ -107,15 +113,18 @@ class AnswerVerifier:
         checks: Mapping[str, dict[str, Any]],
         excluded: Mapping[str, str],
         num_verifiable: int,
+        programs: ProgramSettings | None,
     ) -> None:
         self.config, self.by_question, self.checks, self.excluded = config, by_question, checks, excluded
         self.num_verifiable, self.num_undecided = num_verifiable, 0
         self.chat_format = load_chat_format(config.chat_format)
-        self.pool = _open_pool(config)
+        self.tier = f"T{programs.tier}" if programs else None
+        self.pool = _open_pool(config, programs)
 
     def facts(self) -> dict[str, Any]:
         """See Worker."""
-        return {"excluded_questions": dict(self.excluded), "workers_replaced": self.pool.num_replaced}
+        facts = {"excluded_questions": dict(self.excluded), "workers_replaced": self.pool.num_replaced}
+        return facts | {"tier": self.tier}
 
     def statistics(self) -> dict[str, int]:
         """See Worker."""
@@ -141,8 +150,30 @@ class AnswerVerifier:
         return work.Shard(rows, Counter(row["verdict"] for row in rows))
 
 
-def _open_pool(config: Config) -> VerifierPool:
-    return VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib)
+def _open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
+    return VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, programs)
+
+
+def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> ProgramSettings | None:
+    """How programs will run, after the probe of this machine, which is printed; None where no check needs it.
+
+    Raises: ValueError for a tier below the minimum without verify.allow_unsandboxed_code.
+    """
+    if not any(check["kind"] == "program" for check in checks.values()):
+        return None
+    settings = config.verify
+    found = probe(settings.program_python)
+    found.check(settings.allow_unsandboxed_code)
+    print(found.describe())
+    if found.tier < MINIMUM_TIER:
+        print(f"warning: verify.{SETTING} accepts the risk of running programs in tier T{found.tier}", file=sys.stderr)
+    limits = Limits(
+        cpu_seconds=settings.program_cpu_seconds,
+        wall_seconds=2 * settings.program_cpu_seconds + 1,
+        memory_mib=settings.program_memory_mib,
+        output_mib=settings.program_output_mib,
+    )
+    return ProgramSettings(found.tier, limits, settings.program_total_seconds, settings.program_python)
 
 
 def read_checks(questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -178,12 +209,15 @@ def solution_of_answer(text: str, finish_reason: str, chat_format: ChatFormat) -
 def rejected_golds(checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool) -> dict[str, str]:
     """Questions whose check rejects its own gold: id to the verdict and its reason.
 
-    A check without a gold (countdown) is tried with the reference solution.
+    A countdown without a gold is tried with the reference solution. A program is tried with the data set's own
+    solutions, which the check carries; where it carries none, nothing can be tried.
     """
     jobs = []
     for question_id, check in checks.items():
         if check["kind"] not in UNVERIFIABLE_KINDS:
-            golds = gold_solutions(check) or [solutions[question_id]]
+            golds = gold_solutions(check)
+            if not golds and check["kind"] == "countdown":
+                golds = [solutions[question_id]]
             jobs += [Job((question_id, number), check, gold) for number, gold in enumerate(golds)]
     rejected = {}
     bar = tqdm(pool.check(jobs), total=len(jobs), unit="gold", desc="golds against themselves")
@@ -201,6 +235,8 @@ def describe(summary: VerifySummary) -> str:
     counts = manifest["counts"]
     shown = ", ".join(f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict))
     lines = [f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"]
+    if manifest["tier"]:
+        lines.append(f"programs ran in tier {manifest['tier']}")
     if manifest["excluded_questions"]:
         reasons = Counter(manifest["excluded_questions"].values())
         lines.append("questions without verification: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
@@ -241,8 +277,8 @@ def _judge(
     rows = []
     for row in answers:
         ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}
-        verdict, reason, seconds = results[tuple(ids.values())]
-        rows.append(ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds})
+        verdict, reason, seconds, tier = results[tuple(ids.values())]
+        rows.append(ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds, "tier": tier})
     return rows
 
 

@@ -4,7 +4,12 @@ There is no fallback: a box that is not closed, an empty box and a text without 
 the text is never taken for one, because that rewards unfinished solutions.
 """
 
+import re
+
 _OPENINGS = ("\\boxed{", "\\fbox{")
+
+
+_BETWEEN = re.compile(r"(?:\s|[,;$]|\\[,;:! ()\[\]]|\\quad|\\qquad|and|or|\\text\{\s*(?:and|or)\s*\})*")
 
 
 def last_boxed(text: str) -> str | None:
@@ -12,19 +17,39 @@ def last_boxed(text: str) -> str | None:
 
     A box inside a box belongs to the outer one. Escaped braces (`\{`, `\}`) are text.
     """
-    content = None
+    boxes = _boxes(text)
+    return boxes[-1][2] or None if boxes else None
+
+
+def final_boxes(text: str) -> list[str]:
+    """The contents of the boxes that stand side by side up to the last one, with nothing but commas, `and` or `or`
+    between them; empty where there is no last box with content."""
+    boxes = _boxes(text)
+    if not boxes or not boxes[-1][2]:
+        return []
+    found = [boxes[-1][2]]
+    for (_, stop, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        if not content or not _BETWEEN.fullmatch(text, stop, start):
+            break
+        found.insert(0, content)
+    return found
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, stop, stripped content) of every complete box."""
+    found = []
     position = 0
     while True:
         starts = [(text.find(opening, position), opening) for opening in _OPENINGS]
-        found = [(start, opening) for start, opening in starts if start >= 0]
-        if not found:
-            return content or None
-        start, opening = min(found)
+        places = [(start, opening) for start, opening in starts if start >= 0]
+        if not places:
+            return found
+        start, opening = min(places)
         stop = _closing_brace(text, start + len(opening))
         if stop is None:
             position = start + len(opening)  # not closed: only a box inside it can still be complete
         else:
-            content = text[start + len(opening) : stop].strip()
+            found.append((start, stop + 1, text[start + len(opening) : stop].strip()))
             position = stop + 1
 
 

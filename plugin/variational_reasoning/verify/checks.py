@@ -3,7 +3,8 @@
     {"kind": "math", "gold": "\\\\frac{1}{2}"}            the last complete box, compared by value; gold may be a list
     {"kind": "exact", "gold": "5"}                       the same tokens, after splitting at white space
     {"kind": "countdown", "numbers": [3, 4, 5], "target": 17}   an expression; optional "use_all": true, "gold": "3*4+5"
-    {"kind": "program", ...}                             not built in yet: every answer is `unverifiable`
+    {"kind": "program", "tests": {...}}                  the last fenced block of Python, run on every test; optional
+                                                         "fn_name", "solution" (the data set's own), "judge", "tolerance"
     {"kind": "none"}                                     the data give nothing to verify against: `unverifiable`
 
 The surprising thing: an answer is only the text inside the solution tags, whole; an answer that was cut has none.
@@ -14,19 +15,19 @@ from typing import Any
 
 from .countdown import check_countdown
 from .math_answers import compare_plainly
+from .programs import extract_program, program_faults
 from .verdicts import Result, Verdict
 
 CHECK_KEYS = {
     "math": ({"gold"}, set()),
     "exact": ({"gold"}, set()),
     "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
-    "program": (set(), {"tests", "solution"}),
+    "program": ({"tests"}, {"fn_name", "solution", "judge", "tolerance"}),
     "none": (set(), set()),
 }
 """Kind to (needed keys, allowed further keys)."""
 
 UNVERIFIABLE_KINDS = {
-    "program": "program verification is not built in yet",
     "none": "the data give nothing to verify against",
 }
 """Kinds that get `unverifiable` for every answer, and why."""
@@ -39,7 +40,7 @@ def parse_check(text: str) -> dict[str, Any]:
     """
     try:
         check = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits is a ValueError
         raise ValueError(f"check is not valid JSON ({error}): {text[:80]!r}") from error
     faults = check_faults(check)
     if faults:
@@ -57,12 +58,12 @@ def check_faults(check: Any) -> list[str]:
     needed, further = CHECK_KEYS[kind]
     faults = [f"check of kind {kind} lacks {name!r}" for name in sorted(needed - check.keys())]
     unknown = sorted(check.keys() - needed - further - {"kind"})
-    if kind == "program":
-        return faults  # records of many shapes, and nothing here reads them
     if unknown:
         faults.append(f"check of kind {kind} has unknown keys {unknown}")
     if faults:
         return faults
+    if kind == "program":
+        return program_faults(check)
     golds = gold_answers(check)
     if "gold" in check and not (golds and all(isinstance(gold, str) and gold.strip() for gold in golds)):
         faults.append(f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such")
@@ -86,6 +87,11 @@ def gold_answers(check: dict[str, Any]) -> list[Any]:
 def gold_solutions(check: dict[str, Any]) -> list[str]:
     """Each gold as a solution text in the form that the prompt asks for; its own check must accept every one of
     them."""
+    if check["kind"] == "program":
+        solutions = check.get("solution", [])
+        fence = "~" * 16  # no program holds a line of these
+        programs = [solutions] if isinstance(solutions, str) else solutions
+        return [f"{fence}python\n{program}\n{fence}" for program in programs if program.strip()]
     golds = gold_answers(check)
     return [f"\\boxed{{{gold}}}" for gold in golds] if check["kind"] == "math" else golds
 
@@ -108,4 +114,8 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
         return Result(Verdict.CORRECT if is_same else Verdict.WRONG)
     if check["kind"] == "countdown":
         return check_countdown(check["numbers"], check["target"], solution, check.get("use_all", False))
+    if check["kind"] == "program":
+        if extract_program(solution) is None:
+            return Result(Verdict.NO_ANSWER, "no complete fenced block of Python")
+        return None
     return compare_plainly(gold_answers(check), solution)

@@ -1,7 +1,8 @@
 """Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the evaluation).
 
-Cheap checks are decided here; the others go to persistent worker processes. The parent holds the clock: a worker that
-does not reply in time is killed and replaced, whatever C code it hangs in. No signals and no threads in the parent.
+Cheap checks are decided here; the others go to persistent worker processes, one kind for math and one for programs. The
+parent holds the clock: a worker that does not reply in time is killed and replaced, whatever C code it hangs in. No
+signals and no threads in the parent.
 Every result carries its job's id, because results come in any order; the verdicts are the same for any number of
 workers.
 """
@@ -10,14 +11,19 @@ import importlib.util
 import json
 import os
 import selectors
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checks import check_inline, gold_answers
+from .sandbox import Limits
 from .verdicts import Result, Verdict
 
 START_SECONDS = 120.0
@@ -32,10 +38,26 @@ class Job(NamedTuple):
     solution: str | None
 
 
+@dataclass(frozen=True)
+class ProgramSettings:
+    """How programs run: the tier that was probed, the limits of one test and of all together, the interpreter."""
+
+    tier: int
+    limits: Limits = field(default_factory=Limits)
+    total_seconds: float = 60.0
+    python: str | None = None
+
+
+PROGRAM_SLACK_SECONDS = 60.0
+"""A worker bounds its programs itself; one that is so much later is broken."""
+
+
 @dataclass
 class _Worker:
+    kind: str
     process: subprocess.Popen
     deadline: float
+    folder: str | None = None
     job: Job | None = None
     started: float = 0.0
     is_ready: bool = False
@@ -49,16 +71,20 @@ class VerifierPool:
         num_workers: processes at most.
         seconds: wall limit of one comparison; beyond it the verdict is `timeout`.
         memory_mib: address space of one worker; beyond it the verdict is `memory_limit`.
+        programs: needed for checks of kind program; the three limits above are not theirs.
 
     Raises: ValueError for a limit that is not positive.
     """
 
-    def __init__(self, num_workers: int = 1, seconds: float = 5.0, memory_mib: int = 2048) -> None:
+    def __init__(
+        self, num_workers: int = 1, seconds: float = 5.0, memory_mib: int = 2048, programs: ProgramSettings | None = None
+    ) -> None:
         limits = {"num_workers": num_workers, "seconds": seconds, "memory_mib": memory_mib}
         faults = [f"{name} is {value}; it must be above 0" for name, value in limits.items() if not value > 0]
         if faults:
             raise ValueError("; ".join(faults))
         self.num_workers, self.seconds, self.memory_mib = num_workers, seconds, memory_mib
+        self.programs = programs
         self.num_replaced = 0
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -77,14 +103,14 @@ class VerifierPool:
     def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Hashable, Result]]:
         """(id, result) of every job, in any order. Jobs are taken from the iterable only as they are needed.
 
-        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not start.
+        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not start; ValueError for a
+        program without settings for programs.
         """
         jobs = iter(jobs)
         is_exhausted = False
         while True:
             while not is_exhausted:
-                idle = self._idle_worker()
-                if idle is None and len(self._workers) >= self.num_workers:
+                if sum(worker.job is not None for worker in self._workers) >= self.num_workers:
                     break
                 job = next(jobs, None)
                 if job is None:
@@ -94,21 +120,29 @@ class VerifierPool:
                 result = check_inline(job.check, job.solution)
                 if result is not None:
                     yield job.id, result._replace(seconds=time.monotonic() - start)
-                elif idle is not None:
+                    continue
+                kind = "program" if job.check["kind"] == "program" else "math"
+                idle = next((worker for worker in self._workers if worker.job is None and worker.kind == kind), None)
+                if idle is not None:
                     self._send(idle, job)
                 else:
-                    self._start(job)
+                    self._start(kind, job)
             if not any(worker.job for worker in self._workers):
                 return
             yield from self._collect()
 
-    def _idle_worker(self) -> _Worker | None:
-        return next((worker for worker in self._workers if worker.job is None), None)
-
-    def _start(self, job: Job) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise RuntimeError("checks of kind math need math-verify: pip install math-verify==0.9.0")
-        command = [sys.executable, "-m", __package__ + ".worker", str(self.memory_mib), str(self.seconds)]
+    def _start(self, kind: str, job: Job) -> None:
+        folder = None
+        if kind == "program":
+            if self.programs is None:
+                raise ValueError("checks of kind program need ProgramSettings with a probed tier")
+            folder = tempfile.mkdtemp(prefix="vr-verify-")
+            Path(folder).chmod(0o711)  # programs of another user must be able to enter the boxes in it
+            command = [sys.executable, "-m", __package__ + ".program_worker", json.dumps(asdict(self.programs)), folder]
+        else:
+            if importlib.util.find_spec("math_verify") is None:
+                raise RuntimeError("checks of kind math need math-verify: pip install math-verify==0.9.0")
+            command = [sys.executable, "-m", __package__ + ".worker", str(self.memory_mib), str(self.seconds)]
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
             command,
@@ -117,15 +151,19 @@ class VerifierPool:
             stderr=subprocess.DEVNULL,
             env=os.environ | quiet,
         )
-        worker = _Worker(process, deadline=time.monotonic() + START_SECONDS, job=job)
+        worker = _Worker(kind, process, deadline=time.monotonic() + START_SECONDS, folder=folder, job=job)
         self._workers.append(worker)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
 
     def _send(self, worker: _Worker, job: Job) -> None:
         worker.job = job
         worker.started = time.monotonic()
-        worker.deadline = worker.started + self.seconds
-        line = json.dumps([gold_answers(job.check), job.solution]) + "\n"
+        if worker.kind == "program":
+            worker.deadline = worker.started + self.programs.total_seconds + PROGRAM_SLACK_SECONDS
+            line = json.dumps([job.check, job.solution]) + "\n"
+        else:
+            worker.deadline = worker.started + self.seconds
+            line = json.dumps([gold_answers(job.check), job.solution]) + "\n"
         try:
             worker.process.stdin.write(line.encode())
             worker.process.stdin.flush()
@@ -138,6 +176,8 @@ class VerifierPool:
         worker.process.kill()
         code = worker.process.wait()
         worker.process.stdout.close()
+        if worker.folder is not None and Path(worker.folder).is_dir():
+            shutil.rmtree(worker.folder, ignore_errors=True)  # what its last program may just be writing goes with it
         try:
             worker.process.stdin.close()
         except BrokenPipeError:
@@ -165,7 +205,11 @@ class VerifierPool:
             if not worker.is_ready:
                 raise RuntimeError(f"a verifier process did not start within {START_SECONDS:.0f} s")
             self.num_replaced += 1
-            yield job.id, Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started)
+            if worker.kind == "program":
+                reason = f"the worker did not end a program within {now - worker.started:.0f} s"
+                yield job.id, Result(Verdict.CHECKER_ERROR, reason, now - worker.started, f"T{self.programs.tier}")
+            else:
+                yield job.id, Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started)
 
     def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Hashable, Result]]:
         if not worker.is_ready:
@@ -173,8 +217,8 @@ class VerifierPool:
             self._send(worker, worker.job)
             return
         job, worker.job = worker.job, None
-        verdict, reason = reply
-        yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started)
+        verdict, reason, *tier = reply
+        yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started, *tier)
 
     def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Hashable, Result]]:
         """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job it is a verdict."""
@@ -182,7 +226,7 @@ class VerifierPool:
         if not worker.is_ready:
             raise RuntimeError(
                 f"a verifier process ended with code {code} before its first job; to see why, run "
-                f"`python -m {__package__}.worker {self.memory_mib} {self.seconds}`"
+                f"`{' '.join(map(shlex.quote, worker.process.args))}`"
             )
         self.num_replaced += 1
         if worker.job is not None:

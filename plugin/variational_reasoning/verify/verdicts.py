@@ -37,8 +37,10 @@ many."""
 
 
 class Result(NamedTuple):
-    """A verdict, why (empty when there is nothing to add), and the wall seconds that it took."""
+    """A verdict, why (empty when there is nothing to add), the wall seconds that it took, and for a program the tier of
+    isolation that it ran in (`T3`; else empty)."""
 
     verdict: Verdict
     reason: str = ""
     seconds: float = 0.0
+    tier: str = ""

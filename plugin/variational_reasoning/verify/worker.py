@@ -33,11 +33,11 @@ def main(memory_mib: int, seconds: float) -> None:
         if hard_limit == resource.RLIM_INFINITY or soft_limit < hard_limit:
             resource.setrlimit(resource.RLIMIT_CPU, (soft_limit, hard_limit))
         try:
-            verdict, reason, _ = compare_symbolically(golds, solution)
+            verdict, reason, *_ = compare_symbolically(golds, solution)
         except MemoryError:
             verdict, reason = Verdict.MEMORY_LIMIT, f"above {memory_mib} MiB"
         except RecursionError:
-            verdict, reason = Verdict.CHECKER_ERROR, "math-verify: RecursionError"
+            verdict, reason = Verdict.MALFORMED, "nested too deeply to be read"
         except (ArithmeticError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
             verdict, reason = Verdict.CHECKER_ERROR, f"math-verify: {type(error).__name__}: {error}"[:300]
         replies.write(json.dumps([verdict.value, reason]) + "\n")

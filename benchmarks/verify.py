@@ -1,0 +1,126 @@
+"""Verdicts per second and core, and beside SkyThought's checkers on the same rows.
+
+    python benchmarks/verify.py [rows=200] [workers=1] [skythought=CHECKOUT] [skythought_python=PYTHON]
+
+Rows are made here: math answers as models write them, and programs with five tests each. With `skythought` the checkers
+of a local checkout are run on the same rows in the way in which that project runs them: a process for every comparison of
+math, a process and a Manager for every program. `skythought_python` is an interpreter with their dependencies (for math
+latex2sympy2==1.9.1, regex, word2number; for programs numpy). Programs run in the highest tier of this machine.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+
+from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
+from variational_reasoning.verify.sandbox import probe
+
+MATH = [
+    ("42", "42"),
+    ("42", "43"),
+    (r"\frac{1}{2}", "0.5"),
+    (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+    ("x^2+2x+1", "(x+1)^2"),
+    ("(1,2)", "(2,1)"),
+    (r"[0,\infty)", r"x \ge 0"),
+    ("10", r"10\text{ cm}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
+    ("2^{10}", "1024"),
+]
+PROGRAMS = [
+    "n = int(input())\nprint(n * (n + 1) // 2)",
+    "import sys\nn = int(sys.stdin.read())\nprint(sum(range(n + 1)))",
+    "n = int(input())\nprint(n * n)",
+    "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1): total += i\n    print(total)\nmain()",
+]
+TESTS = {"inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)], "outputs": ["1\n", "15\n", "55\n", "5050\n", "500500\n"]}
+
+SKYTHOUGHT_MATH = """
+import json, multiprocessing, sys, time
+sys.path.insert(0, sys.argv[1] + "/skythought/evals/util")
+from math_parsing_util import math_equal, strip_answer_string
+def one(queue, gold, answer):
+    queue.put(bool(math_equal(strip_answer_string(answer), strip_answer_string(gold))))
+rows = json.load(sys.stdin)
+start = time.perf_counter()
+for gold, answer in rows:
+    queue = multiprocessing.Queue()
+    process = multiprocessing.Process(target=one, args=(queue, gold, answer))
+    process.start(); process.join(5)
+    if process.is_alive(): process.kill()
+print("seconds", time.perf_counter() - start)
+"""
+SKYTHOUGHT_PROGRAMS = """
+import json, multiprocessing, sys, time, types
+sys.path.insert(0, sys.argv[1])
+for name in ("skythought", "skythought.evals", "skythought.evals.scoring", "skythought.evals.scoring.apps"):
+    module = types.ModuleType(name)  # the packages' own __init__ files ask for far more than the checker needs
+    module.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
+    sys.modules[name] = module
+from skythought.evals.scoring.apps.apps_util import run_test
+def one(tests, program, result):
+    result.append(run_test(tests, test=program, debug=False))
+rows = json.load(sys.stdin)
+start = time.perf_counter()
+for tests, program in rows:
+    manager = multiprocessing.Manager()
+    result = manager.list()
+    process = multiprocessing.Process(target=one, args=(tests, program, result))
+    process.start(); process.join(11)
+    if process.is_alive(): process.kill()
+print("seconds", time.perf_counter() - start)
+"""
+
+
+def main() -> None:
+    options = {"rows": "200", "workers": "1", "skythought": "", "skythought_python": sys.executable}
+    for argument in sys.argv[1:]:
+        name, _, value = argument.partition("=")
+        if name not in options:
+            raise SystemExit(f"error: {argument!r} is not one of {', '.join(options)}")
+        options[name] = value
+    num_rows, workers = int(options["rows"]), int(options["workers"])
+    # every row is another text, as answers of a model are
+    math = [
+        (gold, f"{answer}{' ' * (i // len(MATH))}") for i, (gold, answer) in zip(range(num_rows), MATH * num_rows, strict=False)
+    ]
+    programs = [f"{PROGRAMS[i % len(PROGRAMS)]}\n# {i}" for i in range(num_rows)]
+    found = probe()
+    print(found.describe())
+    settings = ProgramSettings(found.tier)
+    with VerifierPool(workers, programs=settings) as pool:
+        list(pool.check([Job(i, {"kind": "math", "gold": "x+1"}, r"\boxed{1+x}") for i in range(workers)]))  # start them
+        jobs = [Job(i, {"kind": "math", "gold": gold}, f"\\boxed{{{answer}}}") for i, (gold, answer) in enumerate(math)]
+        ours_math = run("math", pool, jobs, workers)
+        check = {"kind": "program", "tests": TESTS}
+        list(pool.check([Job(i, check, f"```python\n{programs[0]}\n```") for i in range(workers)]))
+        jobs = [Job(i, check, f"```python\n{program}\n```") for i, program in enumerate(programs)]
+        ours_programs = run(f"programs (T{found.tier}, {len(TESTS['inputs'])} tests)", pool, jobs, workers)
+    if options["skythought"]:
+        for name, script, rows, ours in (
+            ("math", SKYTHOUGHT_MATH, math, ours_math),
+            ("programs", SKYTHOUGHT_PROGRAMS, [(TESTS, program) for program in programs], ours_programs),
+        ):
+            command = [options["skythought_python"], "-c", script, options["skythought"]]
+            done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True)
+            if done.returncode:
+                print(f"SkyThought {name}: does not run here: {done.stderr.strip().splitlines()[-1]}")
+                continue
+            rate = len(rows) / float(done.stdout.split()[-1])
+            print(f"SkyThought {name}: {rate:.1f} verdicts/s on one core; ours is {ours / rate:.1f} times that")
+
+
+def run(name: str, pool: VerifierPool, jobs: list[Job], workers: int) -> float:
+    """Verdicts per second and worker; prints them."""
+    start = time.perf_counter()
+    counts = Counter(result.verdict.value for _, result in pool.check(jobs))
+    seconds = time.perf_counter() - start
+    rate = len(jobs) / seconds / workers
+    print(f"{name}: {len(jobs)} verdicts in {seconds:.2f} s, {rate:.1f} per second and worker; {dict(counts)}")
+    return rate
+
+
+if __name__ == "__main__":
+    main()

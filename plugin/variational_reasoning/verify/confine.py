@@ -1,0 +1,225 @@
+# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211  (names go to system calls as they are)
+"""What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities (stage 7).
+
+Only ctypes and the standard library. Every function acts on the calling process and raises OSError with the name of
+the step when the kernel refuses it: a sandbox that is half there must not run anything.
+"""
+
+import ctypes
+import errno
+import functools
+import os
+import platform
+import struct
+
+from . import syscalls
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+_MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
+_SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+_READ_FILE, _WRITE_FILE, _READ_DIR, _TRUNCATE = 1 << 2, 1 << 1, 1 << 3, 1 << 14
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12, 1 << 13
+_FILE_ONLY = 1 | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15
+_IN_BOX = (
+    _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
+)
+
+_TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # duplicate, flags and locks; not F_SETOWN, which sends signals
+_CLONE_THREAD = 0x10000
+
+
+def _check(value: int, step: str) -> int:
+    if value < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{step}: {os.strerror(number)}")
+    return value
+
+
+def _prctl(option: int, *arguments: int) -> int:
+    return _libc.prctl(option, *(ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]))
+
+
+def die_with_parent() -> None:
+    """SIGKILL to this process when its parent ends. A change of uid clears it."""
+    _check(_prctl(_PR_SET_PDEATHSIG, 9), "prctl PDEATHSIG")
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent ends."""
+    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1), "prctl CHILD_SUBREAPER")
+
+
+def no_new_privileges() -> None:
+    """Nothing that this process executes gains powers; seccomp and Landlock need it."""
+    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "prctl NO_NEW_PRIVS")
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities, in a user namespace too."""
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    nothing = ctypes.create_string_buffer(24)
+    _check(_libc.capset(header, nothing), "capset")
+
+
+def unshare(flags: int) -> None:
+    """Leave the named namespaces for new ones."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def map_user(uid: int, gid: int) -> None:
+    """After a new user namespace: this uid and gid are themselves inside, and nobody else is there."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(handle, text.encode())
+        finally:
+            os.close(handle)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
+    _check(_libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
+
+
+def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
+    """A fresh memory file system at `target`, bounded in bytes and in files."""
+    data = f"size={size_mib}m,nr_inodes=1024,mode=0700,uid={uid},gid={gid}"
+    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, data)
+
+
+def new_root(read_only: list[str], box: str) -> None:
+    """Replace the file system by an empty one that shows only `read_only` (files and folders) and an empty folder
+    `box`. Needs a mount namespace of its own."""
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    places = [p for p in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home") if os.path.isdir(p) and not os.path.islink(p)]
+    free = [place for place in places if not any(path == place or path.startswith(place + "/") for path in read_only)]
+    if not free:
+        raise OSError(errno.ENOENT, "new root: no folder is free to hold it")
+    root = free[0]
+    _mount("root", root, "tmpfs", _MS_NOSUID, "size=1m,mode=0755")
+    for path in sorted(read_only):
+        target = root + path
+        if os.path.islink(path):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.symlink(os.readlink(path), target)
+            continue
+        if os.path.lexists(target):
+            continue  # inside a folder that is there already
+        if os.path.isdir(path):
+            os.makedirs(target)
+        else:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        _mount(path, target, None, _MS_BIND | _MS_REC)
+        if not path.startswith("/dev/"):
+            _set_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, _AT_RECURSIVE)
+    os.mkdir(root + box)
+    if not os.path.lexists(root + "/tmp"):
+        os.symlink(box, root + "/tmp")
+    os.chdir(root)
+    _check(_libc.syscall(_SYS_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
+    os.chdir("/")
+    _set_attributes("/", _MOUNT_ATTR_RDONLY, 0)
+
+
+def _set_attributes(path: str, attributes: int, flags: int) -> None:
+    attr = struct.pack("QQQQ", attributes, 0, 0, 0)
+    number = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attr, ctypes.c_size_t(len(attr)))
+    _check(number, f"mount_setattr {path}")
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock version; 0 where there is none."""
+    return max(0, _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+
+
+def landlock(read_only: list[str], box: str) -> None:
+    """No file but these and those in `box`; no TCP; no signals to others and no abstract sockets where the kernel can.
+
+    Needs no_new_privileges first.
+    """
+    abi = landlock_abi()
+    if abi < 1:
+        raise OSError(errno.ENOSYS, "landlock: the kernel has none")
+    files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
+    attr = struct.pack("Q", files)
+    if abi >= 4:
+        attr += struct.pack("Q", 3)
+    if abi >= 6:
+        attr += struct.pack("Q", 3)
+    ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, attr, ctypes.c_size_t(len(attr)), 0), "landlock_create_ruleset")
+    try:
+        rules = [(path, _READ_FILE | _READ_DIR) for path in read_only] + [(box, _IN_BOX)]
+        for path, rights in rules:
+            if path == "/dev/null":
+                rights |= _WRITE_FILE
+            if not os.path.isdir(path):
+                rights &= _FILE_ONLY
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                beneath = struct.pack("=Qi", rights & files, handle)
+                _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, beneath, 0), f"landlock_add_rule {path}")
+            finally:
+                os.close(handle)
+        _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+def prepare_seccomp(pid: int) -> None:
+    """Build the filter of a process before it is forked, where its pid is known."""
+    _filter(platform.machine(), pid)
+
+
+def seccomp() -> None:
+    """Only the system calls of `syscalls`; others fail with EPERM. Threads are allowed, processes are not.
+
+    Needs no_new_privileges first. Signals go to this process only, whose pid is written into the filter.
+    """
+    program = _filter(platform.machine(), os.getpid())
+    code = ctypes.create_string_buffer(program, len(program))
+    descriptor = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    number = _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.c_ulong(ctypes.addressof(descriptor)), 0, 0)
+    _check(number, "seccomp")
+
+
+@functools.lru_cache(maxsize=1)
+def _filter(machine: str, pid: int) -> bytes:
+    if machine not in syscalls.ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
+    load, jump_equal, jump_bits, give = 0x20, 0x15, 0x45, 0x06
+    allow, deny, absent, kill = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
+
+    def op(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, k)
+
+    def one_of(argument: int, values: tuple[int, ...]) -> bytes:
+        tests = b"".join(op(jump_equal, value, 0, 1) + op(give, allow) for value in values)
+        return op(load, 16 + 8 * argument) + tests + op(give, deny)
+
+    rules = {
+        "clone": op(load, 16) + op(jump_bits, _CLONE_THREAD, 0, 1) + op(give, allow) + op(give, deny),
+        "clone3": op(give, absent),  # its flags lie in memory that a filter cannot read; the C library then uses clone
+        "prctl": one_of(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
+        "ioctl": one_of(1, _TTY_QUERIES),
+        "fcntl": one_of(1, _FCNTL),
+        "tgkill": one_of(0, (pid,)),
+        "prlimit64": one_of(0, (0,)),
+    }
+    program = op(load, 4) + op(jump_equal, syscalls.ARCHITECTURES[machine][0], 1, 0) + op(give, kill) + op(load, 0)
+    program += b"".join(op(jump_equal, number, 0, 1) + op(give, allow) for number in syscalls.allowed(machine))
+    for name, number in syscalls.special(machine).items():
+        program += op(jump_equal, number, 0, len(rules[name]) // 8) + rules[name]
+    return program + op(give, deny)

@@ -1,0 +1,493 @@
+# ruff: noqa: E501  (programs in one line)
+"""Programs that attack the sandbox, each bounded, so that a hole would not hurt this machine (the 32 groups of the
+adversarial list; the numbers are theirs).
+
+A program gets 7 on standard input and 14 is expected. Most attacks print 14 only when they have succeeded, so that
+`correct` means a hole. After each of them nothing of it may be left: no process, no file, and the next program is fine.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from variational_reasoning.verify.programs import check_program
+from variational_reasoning.verify.sandbox import Sandbox, _descendants
+from variational_reasoning.verify.verdicts import Verdict
+
+from .conftest import LIMITS, python_for
+
+CHECK = {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": ["14\n"]}}
+RIGHT = "print(int(input()) * 2)\n"
+
+
+def judge(sandbox, source, check=CHECK, seconds=20.0, limits=LIMITS):
+    return check_program(check, f"```python\n{source}\n```", sandbox, limits, seconds)
+
+
+def attempt(*actions):
+    """A program that prints 14 when any of the actions goes through, else how the first of them failed."""
+    lines = ["why = []", "done = False"]
+    for action in actions:
+        lines += ["try:", *(f"    {line}" for line in action.splitlines()), "    done = True"]
+        lines += ["except BaseException as error:", "    why.append(repr(error))"]
+    return "\n".join([*lines, "print(14 if done else 'stopped ' + why[0].replace(' ', '_'))"])
+
+
+def is_clean(sandbox):
+    """Nothing runs below the sandbox's own process, and it still works."""
+    deadline = time.monotonic() + 1  # the process that waited for the program is just ending
+    while _descendants(sandbox._process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert _descendants(sandbox._process.pid) == []
+    assert judge(sandbox, RIGHT).verdict is Verdict.CORRECT
+
+
+LIMIT_ATTACKS = {
+    "2 threads": (
+        "import threading, time\nfor _ in range(400): threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\nprint(14)",
+        {"runtime_error"},
+    ),
+    "3 memory in one piece": ("x = bytearray(4 << 30)\nprint(14)", {"memory_limit"}),
+    "3 memory in small pieces": (
+        "x = []\nfor _ in range(4096): x.append(bytearray(1 << 20))\nprint(14)",
+        {"memory_limit", "timeout"},
+    ),
+    "3 memory in a list": ("x = [0] * (1 << 29)\nprint(14)", {"memory_limit"}),
+    "4 endless loop": ("while True: pass", {"timeout"}),
+    "4 endless loop in C": ("sum(iter(int, 1))", {"timeout"}),
+    "4 huge power": ("print(len(str(9 ** 9 ** 8)))", {"timeout"}),
+    "5 sleep": ("import time; time.sleep(30)", {"timeout"}),
+    "6 endless output": ("while True: print('x' * 4000)", {"output_limit"}),
+    "6 endless errors": ("import sys\nwhile True: sys.stderr.write('x' * 4000)", {"output_limit"}),
+    "6 one long line": ("import sys\nfor _ in range(1024): sys.stdout.write('x' * (1 << 20))", {"output_limit"}),
+    "6 megabytes before the right answer": ("import sys\nsys.stdout.write('1 ' * (1 << 20)); print(14)", {"wrong"}),
+    "7 one big file": (
+        "with open('f', 'wb') as f:\n    for _ in range(256): f.write(bytes(1 << 20))\nprint(14)",
+        {"runtime_error"},
+    ),
+    "7 many files": (
+        "import time\nfor i in range(5000): open(f'f{i}', 'w').write('x')\ntime.sleep(1)\nprint(14)",
+        {"runtime_error", "output_limit"},
+    ),
+    "7 many big files": (
+        "import time\nfor i in range(20):\n    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nprint(14)",
+        {"runtime_error", "output_limit"},
+    ),
+    "11 exit before output": ("import sys; sys.exit(0)", {"wrong"}),
+    "11 _exit before output": ("import os; os._exit(0)", {"wrong"}),
+    "11 SystemExit": ("raise SystemExit", {"wrong"}),
+    "11 exit at exit": ("import atexit, os; atexit.register(os._exit, 0)", {"wrong"}),
+    "11 exit code 3 after output": ("import os\nprint(14, flush=True); os._exit(3)", {"runtime_error"}),
+    "16 deep recursion": ("def f(n): return 1 + f(n + 1)\nf(0)", {"runtime_error"}),
+    "16 recursion of a million": (
+        "import sys\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(10**7)",
+        {"runtime_error", "memory_limit", "timeout"},
+    ),
+    "16 stack of C": ("import ctypes; ctypes.string_at(8)", {"runtime_error"}),
+    "16 abort": ("import os; os.abort()", {"runtime_error"}),
+    "17 waits for more input": ("input(); input()", {"runtime_error"}),
+    "17 reads for ever": ("import sys\nwhile True: sys.stdin.read()", {"timeout"}),
+    "17 closes its input": ("import os\nos.close(0)\nprint(int(input()) * 2)", {"runtime_error"}),
+    "17 closes its output": ("import os\nos.close(1)\nprint(14)", {"runtime_error"}),
+    "18 ignores signals": (
+        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nwhile True: pass",
+        {"timeout"},
+    ),
+    "18 swallows everything": (
+        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        {"timeout"},
+    ),
+    "18 own alarm": ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsignal.alarm(0)\nwhile True: pass", {"timeout"}),
+    "25 right, then a crash": (RIGHT + "1 / 0", {"runtime_error"}),
+    "25 right, then sleep": (RIGHT + "import time, sys; sys.stdout.flush(); time.sleep(30)", {"timeout"}),
+    "27 bytes that are no text": ("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe14')", {"wrong"}),
+    "27 zero bytes": ("print('14\\0')", {"wrong"}),
+    "29 does not compile": ("print(", {"compile_error"}),
+    "29 compiler bomb": ("x = " + "(" * 20000 + ")" * 20000, {"compile_error"}),
+    "29 compiler works hard": ("x = " + "-" * 9000 + "1", {"compile_error", "runtime_error", "wrong"}),
+}
+
+
+@pytest.mark.parametrize("name", LIMIT_ATTACKS)
+def test_limits_hold_and_the_verdict_says_which(sandbox, name):
+    source, allowed = LIMIT_ATTACKS[name]
+    start = time.monotonic()
+    result = judge(sandbox, source)
+    assert result.verdict.value in allowed, result
+    assert time.monotonic() - start < 12
+    is_clean(sandbox)
+
+
+def test_1_fork_bomb(sandbox):
+    source = attempt("import os, time\nfor _ in range(50):\n    if os.fork() == 0:\n        time.sleep(20); os._exit(0)")
+    result = judge(sandbox, source)
+    assert result.verdict is Verdict.WRONG, result
+    is_clean(sandbox)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import os; os.posix_spawn('/bin/true', ['true'], {})",
+        "import subprocess; subprocess.run(['/bin/true'], check=True)",
+        "import multiprocessing as m; p = m.get_context('fork').Process(target=print); p.start()",
+        "import os\nassert os.system('true') == 0",
+        "import os; os.execv('/bin/true', ['true'])",
+        "import os; os.fork() or os.setsid() or os.fork()",  # 19: a daemon
+        "import os\nfor _ in range(100):\n    if os.fork() == 0: os._exit(0)",  # 20: zombies
+        "import os; os.forkpty()",
+    ],
+)
+def test_19_20_no_process_can_be_started(sandbox, action):
+    result = judge(sandbox, attempt(action))
+    assert result.verdict is Verdict.WRONG, result
+    is_clean(sandbox)
+
+
+def test_8_10_22_files_outside_are_out_of_reach(sandbox, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outside")
+    for place in (folder, *folder.parents):
+        if place == Path("/tmp"):
+            break
+        place.chmod(0o777)  # so that only the sandbox stands in the way
+    token = folder / "token"
+    token.write_text("14")
+    token.chmod(0o666)
+    actions = [
+        f"open({str(token)!r}).read()",
+        f"open({str(token)!r}, 'w').write('x')",
+        f"import os; os.truncate({str(token)!r}, 0)",
+        f"import os; os.remove({str(token)!r})",
+        f"import os; os.rename({str(token)!r}, {str(folder / 'other')!r})",
+        f"import os; os.listdir({str(folder)!r})",
+        f"import shutil; shutil.rmtree({str(folder)!r})",
+        f"import os; os.mkdir({str(folder / 'new')!r})",
+        f"import os; os.chmod({str(token)!r}, 0)",
+        f"import os; os.utime({str(token)!r})",
+        f"import os; os.link({str(token)!r}, 'mine')",
+        f"import os; os.symlink({str(token)!r}, 'mine'); open('mine').read()",
+        f"import os; os.symlink({str(folder)!r}, 'there'); open('there/token', 'w').write('x')",
+        f"import os; os.chdir({str(folder)!r}); open('token').read()",
+        "open('/etc/passwd').read()",
+        "open('/etc/hostname').read()",
+        "import os; os.listdir('/root')",
+        "import os; os.listdir('/home')",
+        "import os; open(os.path.expanduser('~root/.netrc')).read()",
+        "import os; os.listdir('/dev/shm')",
+        "open('../written', 'w').write('x')",
+        "open('/written', 'w').write('x')",
+        "import os; os.mkfifo('fifo')",
+        "import os, stat; os.mknod('device', stat.S_IFCHR | 0o600, os.makedev(1, 3))",
+    ]
+    for action in actions:
+        result = judge(sandbox, attempt(action))
+        assert result.verdict is Verdict.WRONG, (action, result)
+    assert token.read_text() == "14" and [path.name for path in folder.iterdir()] == ["token"]
+    is_clean(sandbox)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os; os.mkdir('d'); open('d/f', 'w').write('x'); os.chdir('d')",
+        "import os; os.symlink('/', 'root'); os.symlink('loop', 'loop')",
+        "import os\nfor _ in range(60): os.mkdir('d'); os.chdir('d')",
+        "import os; os.makedirs('a/b'); os.umask(0o777); os.mkdir('a/closed'); open('a/none', 'w')",
+        "import os; os.rmdir(os.getcwd())",
+        "open('a' * 200, 'w'); open('new\\nline', 'w')",
+    ],
+)
+def test_22_whatever_a_program_leaves_in_its_folder_goes_away(tmp_path, source):
+    for tier in (3, 2):
+        (tmp_path / str(tier)).mkdir()
+    for tier in (2, 3):
+        try:
+            python = python_for(tier)
+        except pytest.skip.Exception:
+            continue
+        folder = tmp_path / str(tier)
+        for place in (folder, *list(folder.parents)[:-2]):
+            place.chmod(0o711)
+        with Sandbox(tier, python, folder=str(folder)) as opened:
+            judge(opened, source)
+            assert list(folder.iterdir()) == []
+            assert judge(opened, RIGHT).verdict is Verdict.CORRECT
+
+
+def test_9_no_network(sandbox):
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        abstract = socket.socket(socket.AF_UNIX)
+        with abstract:
+            abstract.bind(b"\0vr-test-%d" % os.getpid())
+            abstract.listen()
+            port, other = tcp.getsockname()[1], udp.getsockname()[1]
+            result = judge(
+                sandbox,
+                attempt(
+                    f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)",
+                    f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {other}))",
+                    f"import socket; socket.socket(socket.AF_UNIX).connect(b'\\0vr-test-{os.getpid()}')",
+                    f"import socket; socket.create_connection(('::1', {port}), 1)",
+                    "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW)",
+                    "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+                    "import socket; socket.getaddrinfo('localhost', 80)",
+                    "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",  # multipath TCP
+                    "import socket; socket.create_server(('127.0.0.1', 0))",
+                    "import socket; socket.socket(socket.AF_VSOCK)",
+                ),
+            )
+            assert result.verdict is Verdict.WRONG, result
+            for receive in (tcp.accept, lambda: udp.recv(1)):
+                with pytest.raises(BlockingIOError):
+                    accepted.append(receive())
+    assert not accepted
+
+
+def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
+    monkeypatch.setenv("VR_SECRET_TOKEN", "14")
+    secret = open(__file__)  # noqa: PTH123, SIM115  a descriptor of the parent
+    with secret:
+        actions = [
+            "import os; assert 'VR_SECRET_TOKEN' in os.environ",
+            f"open('/proc/{os.getpid()}/environ', 'rb').read()",
+            f"open('/proc/{os.getpid()}/cmdline', 'rb').read()",
+            "import os; open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+            "import os; os.listdir(f'/proc/{os.getppid()}/fd')",
+            "open('/proc/self/mem', 'rb').read(1)",
+            "open('/proc/self/maps').read()",
+            "import os; os.listdir('/proc')",
+            "import os\nfor n in range(3, 200):\n    try: os.fstat(n)\n    except OSError: continue\n    break\nelse: raise OSError",
+            "import os; os.read(3, 1)",
+            "import sys; assert any('14' in a for a in sys.argv)",
+            f"import os; os.kill({os.getpid()}, 0)",
+            f"import ctypes; l = ctypes.CDLL(None, use_errno=True)\nassert l.ptrace(16, {os.getpid()}, 0, 0) == 0",
+            "import ctypes; l = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(64)\n"
+            f"assert l.process_vm_readv({os.getpid()}, b, 1, b, 1, 0) > 0",
+            "import ctypes; l = ctypes.CDLL(None)\nassert l.shmget(1, 4096, 0o1666) >= 0",
+            "from multiprocessing import shared_memory; shared_memory.SharedMemory(create=True, size=10)",
+            "import gc\nwanted = chr(49) + '4\\n'\n"
+            "assert any(type(o) in (dict, list, tuple) and wanted in (o.values() if type(o) is dict else o)"
+            " for o in gc.get_objects() if o is not globals())",
+            "import sys\nf = sys._getframe()\nwhile f:\n    for v in f.f_locals.values():\n"
+            "        if isinstance(v, dict) and ('expected' in v or 'outputs' in v or 'tests' in v): break\n    else:\n"
+            "        f = f.f_back; continue\n    break\nelse: raise ValueError",
+        ]
+        for action in actions:
+            result = judge(sandbox, attempt(action))
+            assert result.verdict is Verdict.WRONG, (action, result)
+
+
+def test_21_nobody_else_can_be_killed(sandbox):
+    with subprocess.Popen(["/bin/sleep", "60"]) as victim:
+        actions = [
+            f"import os; os.kill({victim.pid}, 9)",
+            "import os; os.kill(os.getppid(), 9)",
+            "import os; os.kill(1, 9)",
+            "import os; os.killpg(0, 9)",
+            f"import os; os.killpg({os.getpgid(0)}, 9)",
+            f"import os, signal; signal.pidfd_send_signal(os.pidfd_open({victim.pid}), 9)",
+            f"import fcntl, os, signal; r, w = os.pipe(); fcntl.fcntl(r, fcntl.F_SETOWN, {victim.pid})",
+        ]
+        if sandbox.tier == 3:
+            actions.append("import os; os.kill(-1, 9)")
+        for action in actions:
+            result = judge(sandbox, attempt(action))
+            assert result.verdict is Verdict.WRONG, (action, result)
+        assert victim.poll() is None
+        victim.kill()
+    is_clean(sandbox)
+
+
+def test_23_24_powers_cannot_be_won_back(sandbox):
+    calls = "import ctypes; l = ctypes.CDLL(None, use_errno=True)\n"
+    actions = [
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (100, 100))",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))",
+        "import os; os.setuid(0)",
+        "import os; os.setgroups([0])",
+        "import os; os.chroot('.')",
+        "import os; os.setpriority(os.PRIO_PROCESS, 0, -5)",
+        "import os; os.sched_setaffinity(0, {0})",
+        calls + "assert l.unshare(0x10000000) == 0",
+        calls + "assert l.mount(b'none', b'.', b'tmpfs', 0, None) == 0",
+        calls + "assert l.prctl(36, 1, 0, 0, 0) == 0",  # become a sub-reaper
+        calls + "assert l.prctl(1, 0, 0, 0, 0) == 0",  # outlive the parent
+        calls + "assert l.prctl(4, 1, 0, 0, 0) == 0",  # be dumpable
+        calls + "assert l.syscall(425, 8, b'0' * 200) >= 0",  # io_uring_setup
+        calls + "assert l.syscall(321, 0, b'0' * 120, 120) >= 0",  # bpf
+        calls + "assert l.syscall(435, b'0' * 88, 88) >= 0",  # clone3
+        calls + "assert l.syscall(56, 17, 0, 0, 0, 0) >= 0",  # clone as fork
+        calls + "assert l.syscall(57) >= 0",  # fork
+        calls + "assert l.syscall(41, 2, 1, 0) >= 0",  # socket
+        calls + "assert l.syscall(0x40000000 + 41, 2, 1, 0) >= 0",  # socket of the x32 architecture
+        calls + "assert l.syscall(319, b'x', 0) >= 0",  # memfd_create
+        calls + "assert l.syscall(304, 0, 0, 0) >= 0",  # open_by_handle_at
+        calls + "assert l.syscall(62, -1, 0) == 0",  # kill
+        "import importlib, os; importlib.reload(os); os.fork()",
+        "import posix; posix.fork()",
+        "import _posixsubprocess, os; _posixsubprocess.fork_exec()",
+    ]
+    for action in actions:
+        result = judge(sandbox, attempt(action))
+        assert result.verdict is Verdict.WRONG, (action, result)
+    is_clean(sandbox)
+
+
+FUNCTION = {"kind": "program", "tests": {"fn_name": "f", "inputs": [[7], [8]], "outputs": [14, 16]}}
+FUNCTION_ATTACKS = {
+    "11 exit": ("import sys\ndef f(x): sys.exit(0)", {"runtime_error"}),
+    "11 _exit": ("import os\ndef f(x): os._exit(0)", {"runtime_error"}),
+    "12 equal to all": (
+        "class E:\n    def __eq__(self, o): return True\n    __hash__ = None\ndef f(x): return E()",
+        {"runtime_error"},
+    ),
+    "12 int equal to all": (
+        "class E(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return E(3)",
+        {"wrong"},
+    ),
+    "12 str": (
+        "class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')",
+        {"wrong"},
+    ),
+    "13 patched json": ("import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0", {"wrong"}),
+    "13 patched builtins": ("import builtins\nbuiltins.all = builtins.any = lambda x: True\ndef f(x): return 0", {"wrong"}),
+    "13 patched modules": ("import sys\nsys.modules.clear()\ndef f(x): return 0", {"wrong", "runtime_error"}),
+    "15 nothing": ("import os\nos.close(3)\ndef f(x): return 2 * x", {"runtime_error"}),
+    "15 writes twice": ("import os\ndef f(x):\n    os.write(3, b'14')\n    return 14", {"runtime_error", "wrong"}),
+    "15 half": ("import os\ndef f(x):\n    os.write(3, b'[14'); os._exit(0)", {"runtime_error"}),
+    "15 too much": ("import os\ndef f(x):\n    for _ in range(100): os.write(3, b'1' * (1 << 20))", {"output_limit"}),
+    "15 nan": ("def f(x): return float('nan')", {"wrong"}),
+    "15 deep": ("import os\ndef f(x):\n    os.write(3, b'[' * 100000); os._exit(0)", {"runtime_error"}),
+    "15 long digits": ("import os\ndef f(x):\n    os.write(3, b'9' * 3000000); os._exit(0)", {"wrong"}),
+    "26 True for 1": ("def f(x): return x == 7", {"wrong"}),
+    "28 state": (
+        "def f(x):\n    try: return int(open('s').read()) + 2\n    except OSError:\n        open('s', 'w').write('14'); return 14",
+        {"wrong"},
+    ),
+    "28 state in the interpreter": (
+        "import math\ndef f(x):\n    math.seen = getattr(math, 'seen', 12) + 2\n    return math.seen",
+        {"wrong"},
+    ),
+    "29 no function": ("def g(x): return 14", {"runtime_error"}),
+    "a set": ("def f(x): return {14}", {"runtime_error"}),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTION_ATTACKS)
+def test_functions_cannot_fool_the_comparison(sandbox, name):
+    source, allowed = FUNCTION_ATTACKS[name]
+    result = judge(sandbox, source, FUNCTION)
+    assert result.verdict.value in allowed, result
+    is_clean(sandbox)
+
+
+def test_13_patches_do_not_outlive_their_program(sandbox):
+    judge(
+        sandbox, "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None"
+    )
+    assert judge(sandbox, "import math\n" + RIGHT).verdict is Verdict.CORRECT
+
+
+def test_28_the_samples_only(sandbox):
+    check = {"kind": "program", "tests": {"inputs": ["7\n", "8\n"], "outputs": ["14\n", "16\n"]}}
+    result = judge(sandbox, "print({'7': 14}.get(input(), 0))", check)
+    assert result.verdict is Verdict.WRONG and result.reason.startswith("test 2 of 2")
+
+
+def test_30_time_bomb(sandbox):
+    check = {"kind": "program", "tests": {"inputs": ["7\n", "8\n"], "outputs": ["14\n", "16\n"]}}
+    result = judge(sandbox, "x = int(input())\nwhile x == 8: pass\nprint(2 * x)", check)
+    assert result.verdict is Verdict.TIMEOUT and result.reason.startswith("test 2 of 2")
+
+
+def test_30_the_limit_of_all_tests_together(sandbox):
+    check = {"kind": "program", "tests": {"inputs": ["7\n"] * 50, "outputs": ["14\n"] * 50}}
+    result = judge(sandbox, "import time; time.sleep(0.2)\n" + RIGHT, check, seconds=1.0)
+    assert result.verdict is Verdict.TIMEOUT
+    assert result.seconds < 3
+
+
+def test_17_much_input_that_is_never_read(sandbox):
+    check = {"kind": "program", "tests": {"inputs": ["7\n" + "x" * 20_000_000], "outputs": ["14"]}}
+    assert judge(sandbox, "print(14)", check).verdict is Verdict.CORRECT
+    assert judge(sandbox, "import sys\nprint(len(sys.stdin.read()) - 20_000_000 + 12)", check).verdict is Verdict.CORRECT
+
+
+def test_31_a_sandbox_that_is_killed_starts_again(sandbox):
+    before = sandbox.num_restarts
+    killer = threading.Timer(0.5, os.kill, (sandbox._process.pid, signal.SIGKILL))
+    killer.start()
+    result = judge(sandbox, "import time; time.sleep(1)\n" + RIGHT)
+    killer.join()
+    assert result.verdict is Verdict.CORRECT, result
+    assert sandbox.num_restarts == before + 1
+
+
+def test_31_programs_end_with_their_judge(tmp_path):
+    tag = f"vr-test-{os.getpid()}"  # in the command line of the sandbox, and of what it forks
+    (tmp_path / tag).symlink_to(python_for(3))
+    code = (
+        "import os, signal, threading\n"
+        "from variational_reasoning.verify.sandbox import Limits, Sandbox\n"
+        f"sandbox = Sandbox(3, {str(tmp_path / tag)!r})\n"
+        "threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
+        "print(sandbox._process.pid, flush=True)\n"
+        "sandbox.run('while True: pass', Limits(cpu_seconds=30, wall_seconds=60))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    time.sleep(0.5)
+    stat = Path(f"/proc/{int(done.stdout)}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [line for line in running if tag.encode() in line]
+
+
+# Tier 1 stops none of the attacks above; what it promises is that limits hold and that nothing is left.
+
+
+def test_t1_survivors_are_killed(weak_sandbox):
+    daemon = (
+        "import os, sys, time\n"
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(60)\n    os._exit(0)\n"
+        "time.sleep(0.2)\nprint(int(input()) * 2)"
+    )
+    start = time.monotonic()
+    assert judge(weak_sandbox, daemon).verdict is Verdict.CORRECT  # nothing forbids it here
+    assert time.monotonic() - start < 5  # although the daemon holds the output open
+    is_clean(weak_sandbox)
+
+
+def test_t1_fork_bomb_is_bounded_and_cleared(weak_sandbox):
+    bomb = "import os, time\nfor _ in range(200):\n    if os.fork() == 0:\n        time.sleep(30); os._exit(0)\nprint(14)"
+    assert judge(weak_sandbox, bomb).verdict is Verdict.RUNTIME_ERROR
+    is_clean(weak_sandbox)
+
+
+def test_t1_memory_of_many_children_is_added_up(weak_sandbox):
+    source = (
+        "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        x = b'1' * (200 << 20)\n        time.sleep(20); os._exit(0)\n"
+        "time.sleep(20)"
+    )
+    assert judge(weak_sandbox, source).verdict is Verdict.MEMORY_LIMIT
+    is_clean(weak_sandbox)
+
+
+def test_t1_zombies_and_environment(weak_sandbox, monkeypatch):
+    monkeypatch.setenv("VR_SECRET_TOKEN", "14")
+    source = "import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)\nprint(os.environ.get('VR_SECRET_TOKEN', 13))"
+    assert judge(weak_sandbox, source).verdict is Verdict.WRONG
+    is_clean(weak_sandbox)

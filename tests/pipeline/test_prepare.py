@@ -76,18 +76,21 @@ def test_ids_are_given_or_a_hash_of_the_content(tmp_path, tiny_model_dir):
     assert {row["question_id"] for row in first} == {row["question_id"] for row in second}
 
 
+PROGRAM_TESTS = {"inputs": ["1"], "outputs": ["2"]}
+
+
 def test_other_column_names_golds_and_checks(tmp_path, tiny_model_dir):
     rows = [
         {"q": "a?", "think": "t", "sol": "s", "g": "5", "check": None},
         {"q": "b?", "think": "t", "sol": "s", "g": None, "check": {"kind": "exact", "gold": "six"}},
-        {"q": "c?", "think": "t", "sol": "s", "g": None, "check": json.dumps({"kind": "program", "tests": {}})},
+        {"q": "c?", "think": "t", "sol": "s", "g": None, "check": json.dumps({"kind": "program", "tests": PROGRAM_TESTS})},
     ]
     names = {"question": "q", "trace": "think", "solution": "sol", "gold": "g"}
     _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, columns=names))
     assert [json.loads(row["check"]) for row in table] == [
         {"kind": "math", "gold": "5"},
         {"kind": "exact", "gold": "six"},
-        {"kind": "program", "tests": {}},
+        {"kind": "program", "tests": PROGRAM_TESTS},
     ]
 
 

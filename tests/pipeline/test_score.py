@@ -248,7 +248,8 @@ def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
     judged = {("q000", 0, 0): "wrong", ("q000", 0, 1): "correct", ("q000", 1, 0): "wrong", ("q001", 0, 0): "wrong"}
     judged[("q001", 1, 0)] = "timeout"
     rows = [
-        dict(zip(("question_id", "trace_id", "answer_id"), key, strict=True)) | {"verdict": v, "reason": "", "seconds": 0.0}
+        dict(zip(("question_id", "trace_id", "answer_id"), key, strict=True))
+        | {"verdict": v, "reason": "", "seconds": 0.0, "tier": None}
         for key, v in judged.items()
     ]
     write_table(config.folder("verdicts"), "verdicts", rows, Identity({}, {}))

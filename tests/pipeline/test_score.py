@@ -249,7 +249,7 @@ def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
     judged[("q001", 1, 0)] = "timeout"
     rows = [
         dict(zip(("question_id", "trace_id", "answer_id"), key, strict=True))
-        | {"verdict": v, "reason": "", "seconds": 0.0, "tier": None}
+        | {"verdict": v, "reason": "", "seconds": 0.0, "tier": ""}
         for key, v in judged.items()
     ]
     write_table(config.folder("verdicts"), "verdicts", rows, Identity({}, {}))

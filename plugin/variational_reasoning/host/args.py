@@ -140,8 +140,8 @@ def check(ours: dict[str, Any], faults: list[str], model_args, data_args, traini
             chat_format = load_chat_format(str(ours["chat_format"]))
         except ValueError as error:
             faults.append(str(error))
-    used = _check_datasets(ours, chat_format, data_args, faults)
-    _check_host_flags(constant, used, model_args, data_args, training_args, finetuning_args, faults)
+    _check_datasets(ours, chat_format, data_args, faults)
+    _check_host_flags(constant, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
@@ -170,8 +170,7 @@ def _check_constant(value: Any, faults: list[str]) -> float | str | None:
     return number
 
 
-def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]) -> set[str]:
-    """Returns the formats in use, ours and the host's."""
+def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
     local = isinstance(data_args.dataset_dir, dict) or not re.match(r"ONLINE$|REMOTE:", str(data_args.dataset_dir))
@@ -199,10 +198,9 @@ def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_a
     for name in names:
         if name in info and info[name].get("formatting") in formats.FORMATS:
             faults += formats.check_source(name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), chat_format)
-    return used
 
 
-def _check_host_flags(constant, used, model_args, data_args, training_args, finetuning_args, faults: list[str]) -> None:
+def _check_host_flags(constant, model_args, data_args, training_args, finetuning_args, faults: list[str]) -> None:
     """Whatever of the host would bypass our loss or our formats is refused by name, never ignored."""
     key = "constant_loss_normalizer" if constant is not None else "the formats weighted_sft and reasoning"
     if finetuning_args.stage != "sft":

@@ -49,6 +49,7 @@ from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.prepare import current_manifest, register_datasets
 from variational_reasoning.pipeline.rows import (
+    RHO_TERMS,
     Identity,
     group_by,
     index_by,
@@ -71,18 +72,6 @@ HEALTH_RANGES = {
     "mean_effective_sample_size": (0.25, 0.875),
 }
 """Where a posterior is neither under- nor over-trained; the effective sample size is a share of K (2 to 7 of 8)."""
-
-TERMS = (
-    "mean_log_ratio",
-    "sum_log_ratio",
-    "trace_tokens",
-    "accuracy",
-    "num_answers",
-    "gml",
-    "answer_logp",
-    "log_rho",
-)
-
 
 _LOGP_COLUMNS = ["question_id", "trace_id", "trace_logp", "trace_tokens", "answer_logp", "answer_tokens", "temperature"]
 
@@ -116,7 +105,7 @@ class Trace:
         )
 
     def terms(self, estimator: str) -> dict[str, Any]:
-        """The columns TERMS of a train row; `accuracy` and `gml` are in [0, 1], `log_rho` belongs to the estimator."""
+        """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1], `log_rho` belongs to the estimator."""
         return {
             "mean_log_ratio": self.mean_log_ratio,
             "sum_log_ratio": self.sum_log_ratio,
@@ -485,7 +474,7 @@ def _build(
         return _Rendered(prompt, response, answer_id, num_tokens, fits)
 
     def add(text: _Rendered, question_id: str, weight: float, source: int, terms: Mapping[str, Any] | None) -> None:
-        row = dict.fromkeys(TERMS) | dict(terms or {})
+        row = dict.fromkeys(RHO_TERMS) | dict(terms or {})
         row |= {"question_id": question_id, "source": source, "weight": weight, "answer_id": text.answer_id}
         row |= {"trace_id": source if source >= 0 else None, "prompt": text.prompt, "response": text.response}
         rows.append(row)

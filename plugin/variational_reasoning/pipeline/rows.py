@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from variational_reasoning.model_record import file_digest
+from variational_reasoning.model_record import file_digest, read_json_object
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -65,6 +65,18 @@ SCORES_ON_REQUEST = (
     "answer_token_logps",
 )
 """Columns of trace_logps that are null unless scoring.at_sampling_temperature or scoring.token_logps asks for them."""
+
+RHO_TERMS = (
+    "mean_log_ratio",
+    "sum_log_ratio",
+    "trace_tokens",
+    "accuracy",
+    "num_answers",
+    "gml",
+    "answer_logp",
+    "log_rho",
+)
+"""Columns of a train row that keep the terms of rho raw; null in rows that no trace was chosen for."""
 
 TABLES: dict[str, Schema] = {
     # check is a JSON object for the verifier, such as {"kind": "math", "gold": "7"}; split is train or test
@@ -142,18 +154,7 @@ TABLES: dict[str, Schema] = {
         ("gml", pa.float64()),
         ("answer_logp", pa.float64()),
         ("log_rho", pa.float64()),
-        optional=(
-            "trace_id",
-            "answer_id",
-            "mean_log_ratio",
-            "sum_log_ratio",
-            "trace_tokens",
-            "accuracy",
-            "num_answers",
-            "gml",
-            "answer_logp",
-            "log_rho",
-        ),
+        optional=("trace_id", "answer_id", *RHO_TERMS),
     ),
     # the evaluation's samples: a whole response each
     "evals": _schema(
@@ -252,7 +253,7 @@ class Stage:
             reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
             raise ValueError(f"{self.folder}: the table {self.table} would have no row; dropped: {reasons}")
         _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
-        plan = _read_json(self.folder / STAGE)
+        plan = read_json_object(self.folder / STAGE, _remedy(self.folder))
         manifest = {
             "table": self.table,
             "rows": num_rows,
@@ -304,7 +305,7 @@ def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units:
     folder.mkdir(parents=True, exist_ok=True)
     plan_path, versions = folder / STAGE, installed_versions()
     if plan_path.is_file():
-        plan = _read_json(plan_path)
+        plan = read_json_object(plan_path, _remedy(folder))
         _refuse_differences(folder, plan, wanted)
         if versions not in plan["versions"] and not (folder / MANIFEST).is_file():
             plan["versions"].append(versions)
@@ -386,7 +387,7 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     if not path.is_file():
         state = "is not finished; run its stage again, it goes on" if (Path(folder) / STAGE).is_file() else "is not there"
         raise ValueError(f"{folder}: the table {table} {state} (no {MANIFEST})")
-    manifest = _read_json(path)
+    manifest = read_json_object(path, _remedy(path.parent))
     if manifest.get("table") != table:
         raise ValueError(f"{path} describes the table {manifest.get('table')!r}, but {table!r} is needed")
     return manifest
@@ -550,8 +551,5 @@ def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, An
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); remove {path.parent} and run its stage again") from error
+def _remedy(folder: Path) -> str:
+    return f"remove {folder} and run its stage again"

@@ -19,6 +19,7 @@ import pytest
 
 from variational_reasoning.verify.programs import check_program
 from variational_reasoning.verify.sandbox import Sandbox
+from variational_reasoning.verify.stem import CHANNEL
 from variational_reasoning.verify.verdicts import Verdict
 
 from .conftest import LIMITS, python_for
@@ -91,6 +92,7 @@ LIMIT_ATTACKS = {
         {"runtime_error", "memory_limit", "timeout"},
     ),
     "16 stack of C": ("import ctypes; ctypes.string_at(8)", {"runtime_error"}),
+    "16 kills itself": ("import signal; signal.raise_signal(9)", {"runtime_error"}),
     "16 abort": ("import os; os.abort()", {"runtime_error"}),
     "17 waits for more input": ("input(); input()", {"runtime_error"}),
     "17 reads for ever": ("import sys\nwhile True: sys.stdin.read()", {"timeout"}),
@@ -268,7 +270,9 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
             "open('/proc/self/mem', 'rb').read(1)",
             "open('/proc/self/maps').read()",
             "import os; os.listdir('/proc')",
-            "import os\nfor n in range(3, 200):\n    try: os.fstat(n)\n    except OSError: continue\n    break\nelse: raise OSError",
+            # O_PATH: folders of the interpreter, which the next test is about
+            "import fcntl, os\nfor n in range(3, 200):\n    try: flags = fcntl.fcntl(n, fcntl.F_GETFL)\n"
+            "    except OSError: continue\n    if not flags & os.O_PATH: break\nelse: raise OSError",
             "import os; os.read(3, 1)",
             "import sys; assert any('14' in a for a in sys.argv)",
             f"import os; os.kill({os.getpid()}, 0)",
@@ -287,6 +291,30 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
         for action in actions:
             result = judge(sandbox, attempt(action))
             assert result.verdict is Verdict.WRONG, (action, result)
+
+
+def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
+    """Run as root with an interpreter that others cannot reach by name, a program below tier 3 holds its folders open."""
+    closed, read_only = sandbox._paths["closed"], sandbox._paths["read_only"]
+    if sandbox.tier == 3 or os.getuid() != 0:
+        closed = []
+    number_of = {folder: number for number, folder in enumerate(closed, CHANNEL + 1)}
+    held = "import os\nfor n in range(3, 64):\n    if n in {}: continue\n    try: os.stat(n)\n    except OSError: continue\n    break\nelse: raise OSError"
+    actions = [held.replace("{}", str(list(number_of.values())))]
+    for folder, number in number_of.items():
+        for up, parent in enumerate([Path(folder), *Path(folder).parents]):
+            way = f"/proc/self/fd/{number}" + "/.." * up
+            actions.append(f"import os; os.mkdir('{way}/new')")
+            if any(parent == Path(path) or Path(path) in parent.parents for path in read_only):
+                continue
+            file = next((path.name for path in parent.iterdir() if path.is_file()), "etc/passwd")
+            actions += [f"import os; os.listdir('{way}')", f"open('{way}/{file}', 'rb').read(1)"]
+            actions.append(f"import os; os.open('{'/'.join(['..'] * up)}', os.O_RDONLY, dir_fd={number})")
+            actions += [f"import os; os.fchdir({number}); os.chdir('../' * {up}); open('{file}', 'rb').read(1)"]
+    for action in actions:
+        result = judge(sandbox, attempt(action))
+        assert result.verdict is Verdict.WRONG, (action, result)
+    is_clean(sandbox)
 
 
 def test_21_nobody_else_can_be_killed(sandbox):

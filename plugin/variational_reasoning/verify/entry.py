@@ -6,10 +6,10 @@ function's result. The surprising thing: nothing here judges. Whatever a program
 and its exit code leave the process. Standard library only.
 """
 
+import _thread
 import atexit
 import json
 import os
-import signal
 import sys
 import threading
 import types
@@ -42,14 +42,17 @@ def load_prelude() -> None:
     exec(PRELUDE, _prelude)
 
 
-def prepare(function: str | None) -> types.ModuleType:
-    """What is the same for all tests of a program: the standard streams, and an empty main module."""
+def open_streams() -> None:
+    """The standard streams, as a script has them when they are no terminal; once, for all programs."""
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         errors = "backslashreplace" if name == "stderr" else "strict"
         stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def make_main(function: str | None) -> types.ModuleType:
+    """The main module of one program, empty for a script."""
     module = types.ModuleType("__main__")
     module.__file__ = FILE
     if function is not None:
@@ -81,7 +84,8 @@ def run(program: types.CodeType | BaseException, module: types.ModuleType, funct
         sys.excepthook(*sys.exc_info())
         code = 1
     try:
-        threading._shutdown()
+        if _thread._count():  # else there is nothing to wait for
+            threading._shutdown()
         atexit._run_exitfuncs()
         if sys.stdout is not None:
             sys.stdout.flush()

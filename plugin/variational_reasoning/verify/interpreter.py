@@ -13,8 +13,8 @@ class InterpreterError(RuntimeError):
 
 
 def interpreter_paths(python: str) -> dict[str, Any]:
-    """What of the file system an interpreter needs: read_only (files and folders), sys_path, and installed (modules that
-    may be preloaded).
+    """What of the file system an interpreter needs: read_only (files and folders), sys_path, closed (those folders of
+    sys_path that a user who owns nothing cannot enter), and installed (modules that may be preloaded).
 
     Raises: InterpreterError for one that does not run.
     """
@@ -56,4 +56,19 @@ def interpreter_paths(python: str) -> dict[str, Any]:
         if path not in read_only:
             read_only.append(path)
     installed = [name for name in ("numpy",) if any(Path(path, name, "__init__.py").is_file() for path in (purelib, platlib))]
-    return {"read_only": read_only, "sys_path": [str(Path(p).resolve()) for p in sys_path], "installed": installed}
+    sys_path = [str(Path(path).resolve()) for path in sys_path]
+    return {
+        "read_only": _outermost(read_only),
+        "sys_path": sys_path,
+        "closed": [path for path in _outermost(sys_path) if not _is_open_to_others(Path(path))],
+        "installed": installed,
+    }
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Without those that lie in another of them."""
+    return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
+
+
+def _is_open_to_others(folder: Path) -> bool:
+    return folder.stat().st_mode & 0o5 == 0o5 and all(parent.stat().st_mode & 0o1 for parent in folder.parents)

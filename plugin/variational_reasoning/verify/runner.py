@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from .processes import descendants, kill_descendants, memory_mib, remove_folder
-from .sandbox import Limits, Outcome, Sandbox, SandboxError, resource_limits
+from .sandbox import End, Limits, Outcome, Sandbox, SandboxError, resource_limits
 
 _LOOK_SECONDS = 0.1
 _GRACE_SECONDS = 10
@@ -68,19 +68,19 @@ class Program:
         started = time.monotonic()
         try:
             end = (None if self._channel else self._open(wall_seconds)) or self._run(data, wall_seconds)
-            if not end["was_set_up"]:
+            if not end.was_set_up:
                 raise SandboxError(f"{self._errors().strip()[-300:] or 'a run could not be confined'}")
-            if not end["is_fresh"]:
+            if not end.is_fresh:
                 self._end()
         except (OSError, SandboxError) as error:
             self._sandbox.close()
             self.close()
             raise SandboxError(f"tier {self._sandbox.tier}: {error}") from error
-        limit = "output" if end["limit"] is None and self._num_written() > self._most else end["limit"]
+        limit = "output" if end.limit is None and self._num_written() > self._most else end.limit
         output, result = (os.pread(file, self._most, 0) for file in (self._files[1], self._files[3]))
         seconds = time.monotonic() - started
-        outcome = Outcome(end["code"], output, result, self._errors(), limit, seconds, end["cpu_seconds"], end["rss_mib"])
-        if not end["is_fresh"]:
+        outcome = Outcome(end.code, output, result, self._errors(), limit, seconds, end.cpu_seconds, end.rss_mib)
+        if not end.is_fresh:
             self.close()
         return outcome
 
@@ -101,7 +101,7 @@ class Program:
             if self._sandbox.tier < 3 and self._sandbox.is_running():
                 kill_descendants(self._sandbox.pid)
 
-    def _open(self, wall_seconds: float) -> dict[str, Any] | None:
+    def _open(self, wall_seconds: float) -> End | None:
         """Start its process; returns how that ended where it ends, or uses up the time, before the first run."""
         sandbox = self._sandbox
         if sandbox.tier < 3:
@@ -133,17 +133,16 @@ class Program:
         except TimeoutError:
             message, limit = b"", "wall"
         if not message:
-            return sandbox.end_of_fork() | {"limit": limit, "was_set_up": True, "is_fresh": False}
-        report = json.loads(message)
-        if "fault" in report:
-            raise SandboxError(report["fault"])
+            return sandbox.end_of_fork()._replace(limit=limit)
+        if message != b"ready":
+            raise SandboxError(message.decode(errors="replace").removeprefix("fault "))
         return None
 
-    def _run(self, given: bytes, wall_seconds: float) -> dict[str, Any]:
+    def _run(self, given: bytes, wall_seconds: float) -> End:
         for file in self._files:
             os.ftruncate(file, 0)
         _write(self._files[0], given)
-        self._channel.send(json.dumps({"wall_seconds": wall_seconds}).encode())
+        self._channel.send(b"%f" % wall_seconds)
         deadline = time.monotonic() + wall_seconds + _GRACE_SECONDS
         is_killed = False
         while not select.select([self._channel], [], [], _LOOK_SECONDS)[0]:
@@ -156,7 +155,7 @@ class Program:
         message = self._channel.recv(4096)
         if not message:
             raise SandboxError("the program's process has ended")
-        return json.loads(message)
+        return End.read(message)
 
     def _num_written(self) -> int:
         return sum(os.fstat(file).st_size for file in self._files[1:])

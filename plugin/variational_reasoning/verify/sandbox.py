@@ -69,6 +69,30 @@ class Outcome(NamedTuple):
     rss_mib: float
 
 
+class End(NamedTuple):
+    """How a process of the sandbox ended, as `stem` and `nursery` tell it.
+
+    code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its powers. is_fresh: its folder
+    is as it was before.
+    """
+
+    code: int
+    cpu_seconds: float
+    rss_mib: float
+    limit: str | None = None
+    was_set_up: bool = True
+    is_fresh: bool = False
+
+    @classmethod
+    def read(cls, message: bytes) -> "End":
+        code, cpu_seconds, rss_mib, *more = message.decode().split()
+        end = cls(int(code), float(cpu_seconds), float(rss_mib))
+        if not more:
+            return end
+        limit, was_set_up, is_fresh = more
+        return end._replace(limit=None if limit == "-" else limit, was_set_up=was_set_up == "1", is_fresh=is_fresh == "1")
+
+
 class SandboxError(RuntimeError):
     """The sandbox itself failed; this says nothing about the program."""
 
@@ -139,13 +163,13 @@ class Sandbox:
             self._start()
         socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
 
-    def end_of_fork(self) -> dict[str, Any]:
+    def end_of_fork(self) -> End:
         """Kill the process that was started last, if it still runs, and say how it ended."""
         self._control.send(b'{"end": true}')
         message = self._control.recv(4096)
         if not message:
             raise SandboxError(f"tier {self.tier}: the sandbox ended")
-        return json.loads(message)
+        return End.read(message)
 
     def _start(self) -> None:
         self.num_restarts += 1
@@ -156,6 +180,7 @@ class Sandbox:
             "gid": self.uid if is_root else os.getgid(),
             "read_only": self._paths["read_only"],
             "sys_path": self._paths["sys_path"],
+            "closed": self._paths["closed"] if is_root and self.tier < 3 else [],
             "preload": [name for name in self.preload if name in self._paths["installed"]],
         }
         here = str(Path(__file__).resolve().parents[2])

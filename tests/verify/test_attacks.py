@@ -22,7 +22,7 @@ from variational_reasoning.verify.sandbox import Sandbox
 from variational_reasoning.verify.stem import CHANNEL
 from variational_reasoning.verify.verdicts import Verdict
 
-from .conftest import LIMITS, python_for
+from .conftest import LIMITS, need_tier
 
 CHECK = {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": ["14\n"]}}
 RIGHT = "print(int(input()) * 2)\n"
@@ -212,13 +212,13 @@ def test_22_whatever_a_program_leaves_in_its_folder_goes_away(tmp_path, source):
         (tmp_path / str(tier)).mkdir()
     for tier in (2, 3):
         try:
-            python = python_for(tier)
+            need_tier(tier)
         except pytest.skip.Exception:
             continue
         folder = tmp_path / str(tier)
         for place in (folder, *list(folder.parents)[:-2]):
             place.chmod(0o711)
-        with Sandbox(tier, python, folder=str(folder)) as opened:
+        with Sandbox(tier, folder=str(folder)) as opened:
             judge(opened, source)
             assert list(folder.iterdir()) == []
             assert judge(opened, RIGHT).verdict is Verdict.CORRECT
@@ -295,7 +295,7 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
 
 def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
     """Run as root with an interpreter that others cannot reach by name, a program below tier 3 holds its folders open."""
-    closed, read_only = sandbox._paths["closed"], sandbox._paths["read_only"]
+    closed, read_only = sandbox.interpreter.closed, sandbox.interpreter.read_only
     if sandbox.tier == 3 or os.getuid() != 0:
         closed = []
     number_of = {folder: number for number, folder in enumerate(closed, CHANNEL + 1)}
@@ -466,7 +466,8 @@ def test_31_a_sandbox_that_is_killed_starts_again(sandbox):
 
 def test_31_programs_end_with_their_judge(tmp_path):
     tag = f"vr-test-{os.getpid()}"  # in the command line of the sandbox, and of what it forks
-    (tmp_path / tag).symlink_to(python_for(3))
+    need_tier(3)
+    (tmp_path / tag).symlink_to(sys.executable)
     code = (
         "import os, signal, threading\n"
         "from variational_reasoning.verify.runner import run_once\n"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .interpreter import InterpreterError, interpreter_paths
+from .interpreter import InterpreterError, find_interpreter
 from .processes import descendants, kill_descendants, memory_mib, num_tasks
 
 TIERS = {
@@ -117,7 +117,7 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
         try:
-            self._paths = interpreter_paths(self.python)
+            self.interpreter = find_interpreter(self.python)
         except InterpreterError as error:
             raise SandboxError(str(error)) from error
         self._start()
@@ -178,13 +178,13 @@ class Sandbox:
             "tier": self.tier,
             "uid": self.uid,
             "gid": self.uid if is_root else os.getgid(),
-            "read_only": self._paths["read_only"],
-            "sys_path": self._paths["sys_path"],
-            "closed": self._paths["closed"] if is_root and self.tier < 3 else [],
-            "preload": [name for name in self.preload if name in self._paths["installed"]],
+            "read_only": self.interpreter.read_only,
+            "sys_path": self.interpreter.sys_path,
+            "closed": self.interpreter.closed if is_root and self.tier < 3 else [],
+            "preload": [name for name in self.preload if name in self.interpreter.preloadable],
         }
         here = str(Path(__file__).resolve().parents[2])
-        script = f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; {NURSERY}"
+        script = f"import sys; sys.path[:0] = [{here!r}] + {self.interpreter.sys_path!r}; {NURSERY}"
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",

@@ -7,6 +7,7 @@ A program gets 7 on standard input and 14 is expected. Most attacks print 14 onl
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -291,6 +292,149 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
         for action in actions:
             result = judge(sandbox, attempt(action))
             assert result.verdict is Verdict.WRONG, (action, result)
+
+
+TOKEN = "import re\ntoken = re.compile((chr(90) + chr(75) + chr(81)).encode() + rb'[0-9]{16}')  # not written out here\n"
+HUNTS = {
+    "frames": (
+        "import sys\n"
+        "def places():\n"
+        "    for frame in [sys._getframe(), *sys._current_frames().values()]:\n"
+        "        while frame:\n"
+        "            yield from map(repr, (*frame.f_locals.values(), *frame.f_globals.values(), frame.f_code.co_consts))\n"
+        "            frame = frame.f_back"
+    ),
+    "gc": (
+        "import gc\n"
+        "def places():\n"
+        "    gc.unfreeze()\n"
+        "    for thing in gc.get_objects():\n"
+        "        yield from (part for part in gc.get_referents(thing) if type(part) in (str, bytes, bytearray))"
+    ),
+    "inspect": (
+        "import inspect, sys\n"
+        "def places():\n"
+        "    for frame in inspect.stack(): yield from map(repr, inspect.getmembers(frame.frame))\n"
+        "    for module in list(sys.modules.values()): yield from map(repr, vars(module).values())"
+    ),
+    "open files": (
+        "import os\n"
+        "def places():\n"
+        "    for number in range(256):\n"
+        "        for read in (lambda: os.pread(number, 1 << 20, 0), lambda: os.read(os.open(f'/proc/self/fd/{number}', 0), 1 << 20)):\n"
+        "            try: yield read()\n"
+        "            except OSError: pass"
+    ),
+    "environment and arguments": (
+        "import os, sys\n"
+        "def places():\n"
+        "    yield from (repr(os.environ), repr(sys.argv), repr(sys.orig_argv))\n"
+        "    for name in ('cmdline', 'environ'):\n"
+        "        for pid in ('self', os.getppid(), 1):\n"
+        "            try: yield open(f'/proc/{pid}/{name}', 'rb').read()\n"
+        "            except OSError: pass"
+    ),
+    "the harness": (
+        "import importlib, os, sys\n"
+        "def places():\n"
+        "    for name in ('', '.pool', '.programs', '.stem', '.entry', '.program_worker'):\n"
+        "        try: yield repr(vars(importlib.import_module('variational_reasoning.verify' + name)))\n"
+        "        except ImportError: pass\n"
+        "    for top in ('.', '..', '/box', '/tmp', '/work', '/run', '/var', HERE):\n"
+        "        for folder, _, names in os.walk(top):\n"
+        "            for name in names[:100]:\n"
+        "                try: yield open(os.path.join(folder, name), 'rb').read(1 << 16)\n"
+        "                except OSError: pass"
+    ),
+    "shared memory": (
+        "import ctypes, os\n"
+        "def places():\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    libc.shmat.restype = ctypes.c_void_p\n"
+        "    for number in range(64):\n"
+        "        address = libc.shmat(number, None, 0o10000)\n"
+        "        if address and address != 2 ** 64 - 1: yield ctypes.string_at(address, 4096)\n"
+        "    for folder in ('/dev/shm', '/dev/mqueue'):\n"
+        "        try: names = os.listdir(folder)\n"
+        "        except OSError: continue\n"
+        "        for name in names:\n"
+        "            try: yield open(folder + '/' + name, 'rb').read(1 << 20)\n"
+        "            except OSError: pass"
+    ),
+    "ptrace and process_vm_readv": (
+        "import ctypes, os\n"
+        "def places():\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    room = ctypes.create_string_buffer(1 << 16)\n"
+        "    class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('size', ctypes.c_size_t)]\n"
+        "    here = Piece(ctypes.addressof(room), len(room))\n"
+        "    for pid in {1, 2, os.getppid(), *PIDS, *range(max(1, os.getpid() - 50), os.getpid())}:\n"
+        "        if libc.ptrace(0x4206, pid, None, None) == 0 or libc.ptrace(16, pid, None, None) == 0: yield bytes([90, 75, 81]) + b'0' * 16\n"
+        "        for start in {id(thing) >> 16 << 16 for thing in (places, os, libc, room)}:\n"
+        "            there = Piece(start, len(room))\n"
+        "            if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) > 0: yield room.raw\n"
+        "            try: yield os.pread(os.open(f'/proc/{pid}/mem', 0), 1 << 16, start)\n"
+        "            except OSError: pass"
+    ),
+    "all of its own memory": (  # what cannot be read makes write() fail and nothing worse
+        "import ctypes, gc, os, sys\n"
+        "def places():\n"
+        "    gc.unfreeze()\n"
+        "    starts = {id(thing) >> 20 << 20 for thing in gc.get_objects()} | {id(word) >> 20 << 20 for word in dir(sys)}\n"
+        "    starts.add(ctypes.addressof(ctypes.c_int()) >> 20 << 20)\n"
+        "    source, sink = os.pipe()\n"
+        "    for start in starts:\n"
+        "        found = b''\n"
+        "        for address in range(start, start + (1 << 20), 4096):\n"
+        "            try: found += os.read(source, os.write(sink, (ctypes.c_char * 4096).from_address(address)))\n"
+        "            except OSError: pass\n"
+        "        yield found"
+    ),
+}
+"""Where a program may look for the output that is expected of it; `places` yields texts."""
+
+HUNT = (
+    "for text in places():\n"
+    "    found = token.search(text.encode(errors='replace') if isinstance(text, str) else text)\n"
+    "    if found: print(found[0].decode()); break\n"
+)
+
+
+def hunted_token():
+    return f"ZKQ{random.SystemRandom().randrange(10**15, 10**16)}"
+
+
+@pytest.mark.parametrize("name", HUNTS)
+def test_14_the_expected_output_is_nowhere(sandbox, name):
+    expected = hunted_token()
+    known = f"HERE, PIDS = {str(Path(__file__).parents[2])!r}, {[os.getpid(), sandbox.pid]}\n"
+    source = TOKEN + known + HUNTS[name] + "\n" + HUNT + "else: print('nothing')"
+    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}})
+    assert result.verdict is Verdict.WRONG and "'nothing'" in result.reason, result
+    tests = {"fn_name": "f", "inputs": [[7]], "outputs": [expected]}
+    source = TOKEN + known + HUNTS[name] + "\ndef f(x):\n" + HUNT.replace("for text", "  for text").replace("\n   ", "\n     ")
+    source = source.replace("print(found[0].decode()); break", "return found[0].decode()") + "  return 'nothing'"
+    result = judge(sandbox, source, {"kind": "program", "tests": tests})
+    assert (result.verdict, result.reason) == (Verdict.WRONG, "test 1 of 1: another result"), result
+
+
+PLANTED = {
+    "frames": "planted = input()",
+    "gc": "planted = [input()]",
+    "inspect": "planted = input()",
+    "open files": "",
+    "environment and arguments": "import os; os.environ['X'] = input()",
+    "the harness": "open('here', 'w').write(input())",
+    "all of its own memory": "planted = input()",
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_14_the_hunts_find_what_is_there(sandbox, name):
+    expected = hunted_token()
+    source = TOKEN + "HERE = '.'\n" + PLANTED[name] + "\n" + HUNTS[name] + "\n" + HUNT
+    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}})
+    assert result.verdict is Verdict.CORRECT, result
 
 
 def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):

@@ -35,6 +35,44 @@ def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
     assert found[1]["gold"] == "x+1"
 
 
+PROGRAMS = {  # what n is makes every row another text; the costly ones are few
+    "print(int(input()) + {n})": "correct",
+    "import sys\nprint(sum(map(int, sys.stdin)) + {n})": "correct",
+    "def main():\n    x = int(input())\n    for _ in range({n}): x += 1\n    print(x)\nmain()": "correct",
+    "open('f', 'w').write(input())\nprint(int(open('f').read()) + {n})": "correct",
+    "print(int(input()) - {n})": "wrong",
+    "pass  # {n}": "wrong",
+    "print({n}": "compile_error",
+    "print([][{n}])": "runtime_error",
+    "print(int(input()) + {n}); raise SystemExit(3)": "runtime_error",
+    None: "no_answer",
+}
+COSTLY = {
+    "while {n}: pass": "timeout",
+    "x = bytearray({n} << 40)": "memory_limit",
+    "while True: print('{n}' * 9999)": "output_limit",
+}
+
+
+def test_500_programs_get_the_same_verdicts_in_the_same_order_with_1_4_and_16_workers(tmp_path):  # attack group 32
+    rows, expected = [], []
+    for number in range(500):
+        kinds = COSTLY if number % 50 == 7 else PROGRAMS
+        template = list(kinds)[number // (50 if kinds is COSTLY else 1) % len(kinds)]
+        n = number + 1
+        tests = {"inputs": ["3\n"], "outputs": [f"{3 + n}\n"]}
+        answer = f"```python\n{template.replace('{n}', str(n))}\n```" if template else "I do not know."
+        rows.append({"id": f"row {number}", "kind": "program", "tests": tests, "answer": answer})
+        expected.append(kinds[template])
+    for workers in (1, 4, 16):
+        done = verify_file(tmp_path, rows, f"workers={workers}", "program_cpu_seconds=1", "program_memory_mib=512")
+        assert done.returncode == 0, done.stderr
+        found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in found] == [row["id"] for row in rows]
+        wrong = [(row, verdict) for row, verdict in zip(found, expected, strict=True) if row["verdict"] != verdict]
+        assert not wrong, (workers, wrong)
+
+
 def test_every_faulty_line_is_named(tmp_path):
     lines = [{"id": 1, "kind": "math", "answer": "x"}, "not json\n", "[1]\n", {"id": 4, "kind": "mth", "answer": 5}]
     done = verify_file(tmp_path, lines)

@@ -22,7 +22,7 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1024, 4096, 16384, 1 << 18
 _MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
 _SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
@@ -92,7 +92,12 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
     """A fresh memory file system at `target`, bounded in bytes and in files."""
     data = f"size={size_mib}m,nr_inodes=1024,mode=0700,uid={uid},gid={gid}"
-    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, data)
+    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME, data)
+
+
+def unmount(target: str) -> None:
+    """Take the uppermost file system away from `target`; it ends with the last process that still has it open."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def new_root(read_only: list[str], box: str) -> None:
@@ -126,7 +131,7 @@ def new_root(read_only: list[str], box: str) -> None:
         os.symlink(box, root + "/tmp")
     os.chdir(root)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
-    _check(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
+    unmount(".")
     os.chdir("/")
     _set_attributes("/", _MOUNT_ATTR_RDONLY, 0)
 

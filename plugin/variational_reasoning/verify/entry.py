@@ -8,6 +8,7 @@ and its exit code leave the process. Standard library only.
 
 import _thread
 import atexit
+import importlib
 import json
 import os
 import sys
@@ -22,8 +23,7 @@ COMPILE_EXIT = 121
 """Exit code of a program that does not compile."""
 
 PRELUDE = (
-    "import array, bisect, cmath, collections, copy, datetime, fractions, functools, heapq, itertools, json, math, operator, "
-    "random, re, statistics, string, sys, time\n"
+    "import bisect, collections, copy, functools, heapq, itertools, json, math, operator, random, re, string, sys, time\n"
     "from bisect import bisect_left, bisect_right, insort\n"
     "from collections import ChainMap, Counter, OrderedDict, defaultdict, deque\n"
     "from functools import cache, cmp_to_key, lru_cache, reduce\n"
@@ -33,6 +33,22 @@ PRELUDE = (
     "from typing import *\n"
 )
 """Names that function records take for granted, as the sites that they come from provide them."""
+
+RARER = {
+    "array",
+    "cmath",
+    "contextlib",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "numbers",
+    "queue",
+    "statistics",
+}
+"""Modules that are loaded once for all tests of a program that names them. Those that records of functions take for granted
+are among them."""
 
 _prelude: dict[str, object] = {}
 
@@ -51,14 +67,22 @@ def open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def make_main(function: str | None) -> types.ModuleType:
-    """The main module of one program, empty for a script."""
+def make_main(program: types.CodeType | BaseException, function: str | None) -> types.ModuleType:
+    """The main module of one program: empty for a script; the names that a function takes for granted."""
     module = types.ModuleType("__main__")
     module.__file__ = FILE
+    rarer = {name: importlib.import_module(name) for name in RARER & _names_in(program)}
     if function is not None:
-        module.__dict__.update(_prelude)
+        module.__dict__.update(_prelude | rarer)
     sys.modules["__main__"] = module
     return module
+
+
+def _names_in(program: object) -> set[str]:
+    """All names of modules, variables and attributes in a program's code."""
+    if not isinstance(program, types.CodeType):
+        return set()
+    return set(program.co_names).union(*map(_names_in, program.co_consts))
 
 
 def run(program: types.CodeType | BaseException, module: types.ModuleType, function: str | None) -> NoReturn:

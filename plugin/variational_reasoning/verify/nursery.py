@@ -21,11 +21,10 @@ import threading
 from . import confine, entry, stem
 
 MODULES = (
-    "array", "bisect", "cmath", "collections", "contextlib", "copy", "datetime", "decimal", "enum", "fractions", "functools",
-    "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string",
-    "threading", "time", "typing",
+    "bisect", "collections", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
+    "string", "threading", "time", "typing",
 )  # fmt: skip
-"""Loaded once, so that no program waits for them. Every page of memory costs each fork, so rarer ones are not here."""
+"""Loaded once, so that no program waits for them. Every page of memory costs each fork; `entry.RARER` has the rest."""
 
 
 def main() -> None:
@@ -101,7 +100,7 @@ def _enter_namespaces(spec: dict) -> None:
 
 
 def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) -> None:
-    child = 0
+    child, has_box = 0, False
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 6)
         if not message:
@@ -109,6 +108,11 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
         request = json.loads(message)
         if "end" not in request:
             _reap()
+            if spec["tier"] >= 3 and request["box_mib"] is not None:
+                if has_box:
+                    confine.unmount(stem.BOX)
+                confine.mount_box(stem.BOX, request["box_mib"], spec["uid"], spec["gid"])
+                has_box = True
             child = _fork_stem(spec, request, descriptors, rules)
             continue
         os.kill(child, signal.SIGKILL)

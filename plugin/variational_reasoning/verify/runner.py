@@ -47,6 +47,7 @@ class Program:
         self._channel: socket.socket | None = None
         self._files: list[int] = []
         self._box: str | None = None
+        self._has_left_nothing = False
 
     def __enter__(self) -> "Program":
         return self
@@ -66,10 +67,12 @@ class Program:
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
         wall_seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
         started = time.monotonic()
+        self._has_left_nothing = False
         try:
             end = (None if self._channel else self._open(wall_seconds)) or self._run(data, wall_seconds)
             if not end.was_set_up:
                 raise SandboxError(f"{self._errors().strip()[-300:] or 'a run could not be confined'}")
+            self._has_left_nothing = end.is_fresh
             if not end.is_fresh:
                 self._end()
         except (OSError, SandboxError) as error:
@@ -86,6 +89,7 @@ class Program:
 
     def close(self) -> None:
         """End its process and forget its files."""
+        self._sandbox.is_box_clean = self._has_left_nothing
         self._end()
         for file in self._files:
             os.close(file)
@@ -110,7 +114,7 @@ class Program:
                 os.chown(self._box, sandbox.uid, sandbox.uid)
         request = {
             "box": self._box,
-            "box_mib": self._limits.file_mib,
+            "box_mib": None if sandbox.is_box_clean else self._limits.file_mib,
             "limits": resource_limits(self._limits, sandbox.tier, sandbox.uid),
             "function": self._function,
         }
@@ -122,6 +126,7 @@ class Program:
         mine.settimeout(wall_seconds)
         given = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
         given += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
+        sandbox.is_box_clean = False  # until this program has run and left it so
         try:
             sandbox.fork(request, given)
         finally:

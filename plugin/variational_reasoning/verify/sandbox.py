@@ -113,6 +113,7 @@ class Sandbox:
     def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
         self.tier, self.python, self.preload, self.folder = tier, python or sys.executable, preload, folder
         self.num_restarts = -1
+        self.is_box_clean = False
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
@@ -173,6 +174,7 @@ class Sandbox:
 
     def _start(self) -> None:
         self.num_restarts += 1
+        self.is_box_clean = False
         is_root = os.getuid() == 0
         spec = {
             "tier": self.tier,

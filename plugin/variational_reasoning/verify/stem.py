@@ -57,8 +57,8 @@ def _serve(spec: dict, request: dict, descriptors: list[int], rules: confine.Fil
         return
     os.closerange(CHANNEL + 1 + len(spec["closed"]), 4096)
     function = request["function"]
-    module = entry.make_main(function)
     program = _compile(text)
+    module = entry.make_main(program, function)
     tests = _Tests(spec["tier"], CHANNEL + len(spec["closed"]), channel, lambda: entry.run(program, module, function))
     channel.send(b"ready")
     while message := channel.recv(100):
@@ -67,9 +67,6 @@ def _serve(spec: dict, request: dict, descriptors: list[int], rules: confine.Fil
 
 def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) -> None:
     os.setsid()
-    if spec["tier"] >= 3:
-        confine.unshare(confine.CLONE_NEWNS)
-        confine.mount_box(BOX, request["box_mib"], spec["uid"], spec["gid"])
     box = BOX if spec["tier"] >= 3 else request["box"]
     os.chdir(box)
     for name, soft, hard in request["limits"]:

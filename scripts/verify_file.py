@@ -12,7 +12,7 @@ from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.math_answers import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import SETTING, probe
+from variational_reasoning.verify.probe import MINIMUM_TIER, SETTING, probe
 from variational_reasoning.verify.sandbox import Limits
 
 USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=1.8]
@@ -55,10 +55,16 @@ def main() -> None:
             faults.append(f"{name}={options[name]!r} is not one of {', '.join(allowed)}")
     numbers = {}
     for name in ("workers", "timeout_seconds", "program_cpu_seconds", "program_total_seconds", "program_memory_mib"):
+        kind = int if name in ("workers", "program_memory_mib") else float
         try:
-            numbers[name] = (int if name in ("workers", "program_memory_mib") else float)(options[name])
+            numbers[name] = kind(options[name])
         except ValueError:
-            faults.append(f"{name}={options[name]!r} is not a number")
+            faults.append(f"{name}={options[name]!r} is not {'a whole' if kind is int else 'a'} number")
+            continue
+        if not 0 < numbers[name] < float("inf"):
+            faults.append(f"{name}={options[name]!r} is not above 0")
+    if options["output"] and not Path(options["output"]).absolute().parent.is_dir():
+        faults.append(f"output={options['output']!r} is in no folder that exists")
     if faults:
         raise ValueError("\n".join([*faults, USAGE]))
     rows = read_answers(Path(options["input"]))
@@ -74,6 +80,8 @@ def main() -> None:
         found = probe(python)
         print(found.describe())
         found.check(options["allow_unsandboxed_code"] == "true", SETTING)
+        if found.tier < MINIMUM_TIER:
+            print(f"warning: {SETTING} accepts the risk of running programs in tier T{found.tier}", file=sys.stderr)
         seconds = numbers["program_cpu_seconds"]
         limits = Limits(cpu_seconds=seconds, wall_seconds=2 * seconds + 1, memory_mib=numbers["program_memory_mib"])
         programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-class InterpreterError(RuntimeError):
+class InterpreterError(ValueError):
     """The interpreter that was named does not run."""
 
 
@@ -43,6 +43,8 @@ class Interpreter(NamedTuple):
         return f"{self.python} ({self.version}, {'with' if 'numpy' in self.preloadable else 'without'} numpy)"
 
 
+OLDEST = (3, 11)
+
 PRELOADABLE = ("numpy",)
 """Modules that so many programs use, and that take so long to import, that a sandbox may load them once for all."""
 
@@ -57,12 +59,11 @@ def find_interpreter(python: str) -> Interpreter:
         exec(_FOUND, names)
         found = names["found"]
     else:
-        command = [python, "-I", "-c", _FOUND + "import json; print(json.dumps(found))"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise InterpreterError(f"the interpreter {python} does not run: {error}") from error
-        found = json.loads(done.stdout)
+        found = _ask(python)
+    if tuple(map(int, found["version"].split(".")[:2])) < OLDEST:
+        raise InterpreterError(
+            f"program_python is {python}, which is Python {found['version']}; 3.11 is the oldest that will do"
+        )
     base_lib = str(Path(found["prefix"], "lib"))
     stdlib = found["standard"][0] if Path(found["standard"][0]).is_dir() else base_lib
     dynamic = found["dynamic"] or str(Path(stdlib, "lib-dynload"))
@@ -79,6 +80,20 @@ def find_interpreter(python: str) -> Interpreter:
         closed=[path for path in _outermost(sys_path) if not _is_open_to_others(Path(path))],
         preloadable=[name for name in PRELOADABLE if any(Path(path, name, "__init__.py").is_file() for path in sys_path)],
     )
+
+
+def _ask(python: str) -> dict[str, Any]:
+    command = [python, "-I", "-c", _FOUND + "import json; print(json.dumps(found))"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+        detail = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = str(error)
+    except json.JSONDecodeError:
+        detail = f"it answers {done.stdout[:60]!r}"
+    raise InterpreterError(f"program_python is {python}, which does not run as a Python interpreter: {detail}")
 
 
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64")

@@ -46,6 +46,8 @@ def probe(python: str | None = None, highest: int = 3) -> Probe:
 
     Args:
         highest: look no higher; for tests and for comparing tiers.
+
+    Raises: InterpreterError, a ValueError, for an interpreter that does not run.
     """
     missing: dict[int, str] = {}
     interpreter = ""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .interpreter import InterpreterError, find_interpreter
+from .interpreter import find_interpreter
 from .processes import descendants, kill_descendants, memory_mib, num_tasks
 
 TIERS = {
@@ -107,7 +107,8 @@ class Sandbox:
         folder: where boxes are made below tier 3; None takes the machine's temporary folder. Others must be able to
             enter it.
 
-    Raises: SandboxError where this machine does not allow the tier.
+    Raises: SandboxError where this machine does not allow the tier; InterpreterError, a ValueError, for an interpreter that
+    does not run.
     """
 
     def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
@@ -117,10 +118,7 @@ class Sandbox:
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
-        try:
-            self.interpreter = find_interpreter(self.python)
-        except InterpreterError as error:
-            raise SandboxError(str(error)) from error
+        self.interpreter = find_interpreter(self.python)
         self._start()
 
     def __enter__(self) -> "Sandbox":

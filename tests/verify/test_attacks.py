@@ -113,6 +113,11 @@ LIMIT_ATTACKS = {
     "25 right, then sleep": (RIGHT + "import time, sys; sys.stdout.flush(); time.sleep(30)", {"timeout"}),
     "27 bytes that are no text": ("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe14')", {"wrong"}),
     "27 zero bytes": ("print('14\\0')", {"wrong"}),
+    "24 calls of another architecture": (
+        "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\npage.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')  # getpid by int 0x80\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()\nprint(14)",
+        {"runtime_error"},
+    ),
     "29 does not compile": ("print(", {"compile_error"}),
     "29 compiler bomb": ("x = " + "(" * 20000 + ")" * 20000, {"compile_error"}),
     "29 compiler works hard": ("x = " + "-" * 9000 + "1", {"compile_error", "runtime_error", "wrong"}),
@@ -249,6 +254,8 @@ def test_9_no_network(sandbox):
                     "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",  # multipath TCP
                     "import socket; socket.create_server(('127.0.0.1', 0))",
                     "import socket; socket.socket(socket.AF_VSOCK)",
+                    "import socket; socket.socketpair(30)",  # TIPC, whose module the kernel would load
+                    "import socket; a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [0])",
                 ),
             )
             assert result.verdict is Verdict.WRONG, result

@@ -67,6 +67,7 @@ STDIN_CONTROLS = {
     "annotations": "from __future__ import annotations\ndef f(x: Undefined) -> Unknown: return 2 * x\nprint(f(int(input())))",
     "text on stderr": "import sys\nprint('debug', file=sys.stderr); print(2 * int(input()))",
     "dataclass": "from dataclasses import dataclass\n@dataclass\nclass A: x: int\nprint(A(2 * int(input())).x)",
+    "functions in functions": f"f = {'lambda: ' * 80}0\nprint(2 * int(input()))",
     "pickle": "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A())); print(2 * int(input()))",
 }
 
@@ -288,6 +289,9 @@ def test_programs_without_settings_are_refused():
 NO_TRACES = {
     "files": "import os\nprint(os.listdir('.'), os.stat('.').st_mtime_ns)\nopen('f', 'w').close()",
     "files that are gone": "import os\nprint(os.listdir('.'), os.stat('.').st_mtime_ns)\nopen('f', 'w').close(); os.remove('f')",
+    "files that never had a name": (
+        "import os\nprint(os.listdir('.'))\ntry: os.write(os.open('.', os.O_TMPFILE | os.O_RDWR), b'x' * 99)\nexcept OSError: pass"
+    ),
     "flags and places of descriptors": (
         "import fcntl, os\nfor n in (0, 1): fcntl.fcntl(n, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)\n"
         "os.lseek(0, 0, 2)\nprint('x' * 99)\nos.lseek(1, 0, 0); os.ftruncate(1, 0)"
@@ -304,6 +308,17 @@ def test_a_test_meets_nothing_of_the_one_before(sandbox, name):
         first, second, third = (opened.run(b"7\n") for _ in range(3))
     assert (first.code, first.stderr, first.stdout[:20]) == (0, "", first.stdout[:20])
     assert first.stdout == second.stdout == third.stdout
+
+
+@pytest.mark.parametrize("name", NO_TRACES)
+def test_a_program_meets_nothing_of_the_one_before(sandbox, name):
+    outputs = []
+    for touches in ("", "open('g', 'w').close()\n", "", ""):  # a box that nobody touched serves the next program
+        with Program(sandbox, NO_TRACES[name], LIMITS) as opened:
+            outputs.append(opened.run(b"7\n").stdout)
+        with Program(sandbox, touches, LIMITS) as opened:
+            assert opened.run(b"").code == 0
+    assert outputs == outputs[:1] * 4
 
 
 def test_one_process_holds_a_program_that_leaves_nothing(sandbox):

@@ -36,7 +36,7 @@ _IN_BOX = (
 
 _TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # duplicate, flags and locks; not F_SETOWN, which sends signals
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _AF_UNIX = 0x10000, 1
 _PID_PLACE = struct.pack("I", 0x7FFFFFFF)  # stands in the filter for the pid of the process that installs it
 
 
@@ -279,6 +279,7 @@ def _filter_of_a_program() -> _Filter:
         "ioctl": _one_of(1, _TTY_QUERIES),
         "fcntl": _one_of(1, _FCNTL),
         "prlimit64": _one_of(0, (0,)),
+        "socketpair": _one_of(0, (_AF_UNIX,)),  # another family would make the kernel load its module
     }
     known = [*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()]
     rules = dict.fromkeys(known, _op(_GIVE, _ALLOW))

@@ -34,21 +34,11 @@ PRELUDE = (
 )
 """Names that function records take for granted, as the sites that they come from provide them."""
 
-RARER = {
-    "array",
-    "cmath",
-    "contextlib",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "enum",
-    "fractions",
-    "numbers",
-    "queue",
-    "statistics",
-}
-"""Modules that are loaded once for all tests of a program that names them. Those that records of functions take for granted
-are among them."""
+GRANTED = {"array", "cmath", "datetime", "fractions", "statistics"}
+"""Modules that function records take for granted, too, but seldom use."""
+
+RARER = GRANTED | {"contextlib", "dataclasses", "decimal", "enum", "numbers", "queue"}
+"""Modules that are loaded once for all tests of a program that names them."""
 
 _prelude: dict[str, object] = {}
 
@@ -71,18 +61,24 @@ def make_main(program: types.CodeType | BaseException, function: str | None) -> 
     """The main module of one program: empty for a script; the names that a function takes for granted."""
     module = types.ModuleType("__main__")
     module.__file__ = FILE
-    rarer = {name: importlib.import_module(name) for name in RARER & _names_in(program)}
+    named = RARER & _names_in(program)
+    modules = {name: importlib.import_module(name) for name in named}
     if function is not None:
-        module.__dict__.update(_prelude | rarer)
+        module.__dict__.update(_prelude)
+        module.__dict__.update({name: modules[name] for name in named & GRANTED})
     sys.modules["__main__"] = module
     return module
 
 
-def _names_in(program: object) -> set[str]:
+def _names_in(program: types.CodeType | BaseException) -> set[str]:
     """All names of modules, variables and attributes in a program's code."""
-    if not isinstance(program, types.CodeType):
-        return set()
-    return set(program.co_names).union(*map(_names_in, program.co_consts))
+    names, left = set(), [program]
+    while left:
+        code = left.pop()
+        if isinstance(code, types.CodeType):
+            names.update(code.co_names)
+            left += code.co_consts
+    return names
 
 
 def run(program: types.CodeType | BaseException, module: types.ModuleType, function: str | None) -> NoReturn:

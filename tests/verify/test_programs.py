@@ -92,6 +92,42 @@ FUNCTION_CONTROLS = [
     ("@cache\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", [[90]], [2880067194370816120]),
     ("def f(x): return x", [["\ud800"]], ["\ud800"]),
     ("import sys\ndef f(x):\n    sys.stdout = None\n    return x", [[1]], [1]),
+    ("import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)", [[40000]], [40000]),
+    (
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\ndef f(n):\n    found = []\n"
+        "    def down(n): return n and 1 + down(n - 1)\n    thread = threading.Thread(target=lambda: found.append(down(n)))\n"
+        "    thread.start(); thread.join()\n    return found[0]",
+        [[50000]],
+        [50000],
+    ),
+    ("def f(n): return 3 ** n", [[200]], [3**200]),
+    ("import numpy as np\ndef f(rows): return np.array(rows).T", [[[[1, 2], [3, 4]]]], [[[1, 3], [2, 4]]]),
+    ("import numpy as np\ndef f(x): return np.float64(x).mean(), np.bool_(True), np.str_('a')", [[0.5]], [[0.5, True, "a"]]),
+    (
+        "class Solution:\n    seen = 0\n    @staticmethod\n    def f(x): return sorted(x, key=cmp_to_key(lambda a, b: b - a))",
+        [[[1, 3]]],
+        [[3, 1]],
+    ),
+    (
+        "class Solution:\n    def help(self, x): return gcd(*x)\n    def f(self, x: Optional[List[int]] = None): return self.help(x)",
+        [[[4, 6]]],
+        [2],
+    ),
+    (
+        "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: int\n    y: list = field(default_factory=list)\ndef f(x): return A(x).x",
+        [[5]],
+        [5],
+    ),
+    (
+        "def f(n):\n    for row in range(n): n += row\n    return {'n': n, 'none': None, 'deep': [[]]}",
+        [[3]],
+        [{"n": 6, "none": None, "deep": [[]]}],
+    ),
+    (
+        "def f(): return datetime.date(2024, 2, 29).isoformat(), str(fractions.Fraction(2, 4)), statistics.median([1, 3])",
+        [[]],
+        [["2024-02-29", "1/2", 2]],
+    ),
 ]
 
 

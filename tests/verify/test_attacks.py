@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from variational_reasoning.verify import stem
 from variational_reasoning.verify.programs import check_program
 from variational_reasoning.verify.sandbox import Sandbox
-from variational_reasoning.verify.stem import CHANNEL
 from variational_reasoning.verify.verdicts import Verdict
 
 from .conftest import LIMITS, need_tier
@@ -62,6 +62,7 @@ LIMIT_ATTACKS = {
         {"memory_limit", "timeout"},
     ),
     "3 memory in a list": ("x = [0] * (1 << 29)\nprint(14)", {"memory_limit"}),
+    "3 memory by numpy": ("import numpy\nx = numpy.ones(1 << 30)\nprint(14)", {"memory_limit"}),
     "4 endless loop": ("while True: pass", {"timeout"}),
     "4 endless loop in C": ("sum(iter(int, 1))", {"timeout"}),
     "4 huge power": ("print(len(str(9 ** 9 ** 8)))", {"timeout"}),
@@ -87,6 +88,10 @@ LIMIT_ATTACKS = {
     "11 SystemExit": ("raise SystemExit", {"wrong"}),
     "11 exit at exit": ("import atexit, os; atexit.register(os._exit, 0)", {"wrong"}),
     "11 exit code 3 after output": ("import os\nprint(14, flush=True); os._exit(3)", {"runtime_error"}),
+    "15 writes to every descriptor but its output": (
+        "import os\nfor n in (0, *range(2, 256)):\n    try: os.write(n, b'14\\n')\n    except OSError: pass",
+        {"wrong"},
+    ),
     "16 deep recursion": ("def f(n): return 1 + f(n + 1)\nf(0)", {"runtime_error"}),
     "16 recursion of a million": (
         "import sys\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(10**7)",
@@ -94,6 +99,10 @@ LIMIT_ATTACKS = {
     ),
     "16 stack of C": ("import ctypes; ctypes.string_at(8)", {"runtime_error"}),
     "16 kills itself": ("import signal; signal.raise_signal(9)", {"runtime_error"}),
+    "16 overflow in C": (
+        "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nprint(len(repr(x)) and 14)",
+        {"runtime_error", "memory_limit", "timeout"},
+    ),
     "16 abort": ("import os; os.abort()", {"runtime_error"}),
     "17 waits for more input": ("input(); input()", {"runtime_error"}),
     "17 reads for ever": ("import sys\nwhile True: sys.stdin.read()", {"timeout"}),
@@ -184,6 +193,8 @@ def test_8_10_22_files_outside_are_out_of_reach(sandbox, tmp_path_factory):
         f"import os; os.symlink({str(token)!r}, 'mine'); open('mine').read()",
         f"import os; os.symlink({str(folder)!r}, 'there'); open('there/token', 'w').write('x')",
         f"import os; os.chdir({str(folder)!r}); open('token').read()",
+        f"open({stem.__file__!r}).read()",
+        f"open({stem.__file__!r}, 'a')",
         "open('/etc/passwd').read()",
         "open('/etc/hostname').read()",
         "import os; os.listdir('/root')",
@@ -449,7 +460,7 @@ def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
     closed, read_only = sandbox.interpreter.closed, sandbox.interpreter.read_only
     if sandbox.tier == 3 or os.getuid() != 0:
         closed = []
-    number_of = {folder: number for number, folder in enumerate(closed, CHANNEL + 1)}
+    number_of = {folder: number for number, folder in enumerate(closed, stem.CHANNEL + 1)}
     held = "import os\nfor n in range(3, 64):\n    if n in {}: continue\n    try: os.stat(n)\n    except OSError: continue\n    break\nelse: raise OSError"
     actions = [held.replace("{}", str(list(number_of.values())))]
     for folder, number in number_of.items():
@@ -539,6 +550,10 @@ FUNCTION_ATTACKS = {
     ),
     "12 str": (
         "class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')",
+        {"wrong"},
+    ),
+    "12 list": (
+        "class E(list):\n    def __eq__(self, o): return True\n    __hash__ = None\n    def __iter__(self): return iter([13])\ndef f(x): return E()",
         {"wrong"},
     ),
     "13 patched json": ("import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0", {"wrong"}),

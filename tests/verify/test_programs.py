@@ -100,6 +100,7 @@ FUNCTION_CONTROLS = [
         [[50000]],
         [50000],
     ),
+    ("import numpy as np\ndef f(x): return np.array(x)", [[5]], [5]),
     ("def f(n): return 3 ** n", [[200]], [3**200]),
     ("import numpy as np\ndef f(rows): return np.array(rows).T", [[[[1, 2], [3, 4]]]], [[[1, 3], [2, 4]]]),
     ("import numpy as np\ndef f(x): return np.float64(x).mean(), np.bool_(True), np.str_('a')", [[0.5]], [[0.5, True, "a"]]),

@@ -61,7 +61,7 @@ def main() -> None:
             module.__path__[:] = [_way_to(path, ways) for path in module.__path__]
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
-    control.send(b'{"ready": true}')
+    control.send(b"ready")
     _serve(spec, control, rules)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from variational_reasoning.verify import stem
 from variational_reasoning.verify.programs import check_program
+from variational_reasoning.verify.runner import Program
 from variational_reasoning.verify.sandbox import Sandbox
 from variational_reasoning.verify.verdicts import Verdict
 
@@ -628,6 +629,11 @@ def test_31_a_sandbox_that_is_killed_starts_again(sandbox):
     killer.join()
     assert result.verdict is Verdict.CORRECT, result
     assert sandbox.num_restarts == before + 1
+    os.kill(sandbox._process.pid, signal.SIGKILL)  # between two programs
+    sandbox._process.wait()
+    with Program(sandbox, RIGHT, LIMITS) as opened:
+        assert opened.run(b"7\n").stdout == b"14\n"
+    assert sandbox.num_restarts == before + 2
 
 
 def test_31_programs_end_with_their_judge(tmp_path):

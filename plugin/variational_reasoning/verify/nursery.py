@@ -57,8 +57,8 @@ def main() -> None:
     sys.argv = [entry.FILE]
     sys.path = [_way_to(path, ways) for path in spec["sys_path"]]
     for module in list(sys.modules.values()):
-        if hasattr(module, "__path__"):
-            module.__path__[:] = [_way_to(path, ways) for path in module.__path__]
+        if isinstance(path := getattr(module, "__path__", None), list):
+            path[:] = [_way_to(folder, ways) for folder in path]
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
     control.send(b"ready")
@@ -80,6 +80,7 @@ def _hold_open(closed: list[str]) -> dict[str, str]:
 
 
 def _way_to(path: str, ways: dict[str, str]) -> str:
+    """A path by way of the folder that is held open, where it lies in one."""
     folder = next((folder for folder in ways if path == folder or path.startswith(folder + "/")), None)
     return path if folder is None else ways[folder] + path[len(folder) :]
 

@@ -108,6 +108,7 @@ class Program:
     def _open(self, wall_seconds: float) -> End | None:
         """Start its process; returns how that ended where it ends, or uses up the time, before the first run."""
         sandbox = self._sandbox
+        sandbox.revive()
         if sandbox.tier < 3:
             self._box = tempfile.mkdtemp(prefix="vr-box-", dir=sandbox.folder)
             if os.getuid() == 0:

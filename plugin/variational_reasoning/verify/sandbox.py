@@ -114,7 +114,7 @@ class Sandbox:
     def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
         self.tier, self.python, self.preload, self.folder = tier, python or sys.executable, preload, folder
         self.num_restarts = -1
-        self.is_box_clean = False
+        self.is_box_clean = False  # tier 3: there is a box, and the last program has left it as it was
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
@@ -153,13 +153,19 @@ class Sandbox:
         """Living processes below the sandbox that are not its own."""
         return [pid for pid in descendants(self._process.pid) if pid not in self._own]
 
-    def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Start a process that holds a program, with these descriptors. Only `Program` calls this.
+    def revive(self) -> None:
+        """Start its process again where something has ended it.
 
-        Raises: OSError or SandboxError when the sandbox has failed.
+        Raises: SandboxError where that fails.
         """
         if not self.is_running():
             self._start()
+
+    def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Start a process that holds a program, with these descriptors. Only `Program` calls this.
+
+        Raises: OSError when the sandbox has failed.
+        """
         socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
 
     def end_of_fork(self) -> End:

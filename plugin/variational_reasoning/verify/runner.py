@@ -69,7 +69,11 @@ class Program:
         started = time.monotonic()
         self._has_left_nothing = False
         try:
-            end = (None if self._channel else self._open(wall_seconds)) or self._run(data, wall_seconds)
+            if self._channel is None:
+                end = self._open(data, wall_seconds) or self._wait(wall_seconds)
+            else:
+                self._ask(data, wall_seconds)
+                end = self._wait(wall_seconds)
             if not end.was_set_up:
                 raise SandboxError(f"{self._errors().strip()[-300:] or 'a run could not be confined'}")
             self._has_left_nothing = end.is_fresh
@@ -105,8 +109,9 @@ class Program:
             if self._sandbox.tier < 3 and self._sandbox.is_running():
                 kill_descendants(self._sandbox.pid)
 
-    def _open(self, wall_seconds: float) -> End | None:
-        """Start its process; returns how that ended where it ends, or uses up the time, before the first run."""
+    def _open(self, given: bytes, wall_seconds: float) -> End | None:
+        """Start its process and ask for its first run; returns how the process ended where it ends, or uses up the time, before
+        that."""
         sandbox = self._sandbox
         sandbox.revive()
         if sandbox.tier < 3:
@@ -125,13 +130,14 @@ class Program:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = mine
         mine.settimeout(wall_seconds)
-        given = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
-        given += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
+        self._ask(given, wall_seconds)
+        ends = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
+        ends += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
         sandbox.is_box_clean = False  # until this program has run and left it so
         try:
-            sandbox.fork(request, given)
+            sandbox.fork(request, ends)
         finally:
-            for descriptor in (text, *given):
+            for descriptor in (text, *ends):
                 os.close(descriptor)
         limit = None
         try:
@@ -144,11 +150,14 @@ class Program:
             raise SandboxError(message.decode(errors="replace").removeprefix("fault "))
         return None
 
-    def _run(self, given: bytes, wall_seconds: float) -> End:
+    def _ask(self, given: bytes, wall_seconds: float) -> None:
         for file in self._files:
             os.ftruncate(file, 0)
         _write(self._files[0], given)
         self._channel.send(b"%f" % wall_seconds)
+
+    def _wait(self, wall_seconds: float) -> End:
+        """How the run that was asked for has ended; it is killed when it passes a limit."""
         deadline = time.monotonic() + wall_seconds + _GRACE_SECONDS
         is_killed = False
         while not select.select([self._channel], [], [], _LOOK_SECONDS)[0]:

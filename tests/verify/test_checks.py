@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from variational_reasoning.verify.boxes import last_boxed
 from variational_reasoning.verify.checks import check_faults, check_inline, gold_solutions, parse_check
 from variational_reasoning.verify.countdown import check_countdown
-from variational_reasoning.verify.math_answers import compare_plainly, exact_number
+from variational_reasoning.verify.mathematics.answers import compare_plainly, exact_number
+from variational_reasoning.verify.mathematics.boxes import last_boxed
 from variational_reasoning.verify.verdicts import Result, Verdict
 
 

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from variational_reasoning.verify.math_answers import bare_answer, compare_plainly, compare_symbolically
-from variational_reasoning.verify.math_forms import explodes
+from variational_reasoning.verify.mathematics.answers import compare_plainly, compare_symbolically
+from variational_reasoning.verify.mathematics.extraction import bare_answer
+from variational_reasoning.verify.mathematics.numbers import explodes
 from variational_reasoning.verify.verdicts import Verdict
 
 

@@ -1,0 +1,311 @@
+r"""The plain rules: are two tidied texts equal, different for certain, or not for these rules to say (check kind `math`)?
+
+Exact, without symbolic algebra. The surprising thing: a rule may also say that two answers differ for certain, which
+matters as much, because a symbolic checker that drops what it cannot read calls different answers equal.
+"""
+
+import re
+from collections.abc import Callable
+
+from .forms import choice, counted, intervals, is_words, label, split_unit, words
+from .lists import brackets, plus_minus, split_list, vector
+from .numbers import decimal_places, is_rounding, rational
+from .spelling import squeezed
+
+Ask = Callable[[str, str], bool | None]
+
+
+def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
+    """Are two tidied texts equal? None where the plain forms do not tell and `ask` does not know.
+
+    Raises: TooLarge for numbers that are not to be computed.
+    """
+    if not gold or not answer:
+        return False
+    if squeezed(gold) == squeezed(answer):
+        return True
+    for rule in (_choices, _language, _numbers, _relations, _vectors, _parameters, _intervals, _labels, _lists):
+        decided = rule(gold, answer, ask, depth)
+        if decided is not None:
+            return decided
+    if ("\\ldots" in gold) != ("\\ldots" in answer) or "\\ldots" in gold:
+        return False  # what an ellipsis stands for is not compared
+    return ask(gold, answer)
+
+
+def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    want = choice(gold)
+    if want is None or depth > 0:
+        return None
+    found = choice(answer)
+    if found is None:
+        if want[1]:
+            return equal(want[1], answer, ask, depth + 1)
+        if re.search(r"(?<![a-zA-Z])[A-J](?![a-zA-Z])", answer) or re.search(r"\d", answer):
+            return False
+        return None
+    if found[0] != want[0]:
+        return False
+    if want[1] and found[1]:
+        return equal(want[1], found[1], ask, depth + 1)
+    return not re.search(r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])", found[1])
+
+
+def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    if words(gold) and words(gold) == words(answer) and re.search(r"[a-zA-Z]{3}", gold) and "\\" not in gold + answer:
+        plain = re.compile(r"[\w\s.'\"!?-]+")
+        if plain.fullmatch(gold) and plain.fullmatch(answer) and not re.search(r"[-.]", gold + answer):
+            return True
+    if is_words(gold) and is_words(answer) and not re.search(r"[,;]|(?<![a-z])(?:and|or)(?![a-z])", gold):
+        return words(gold) == words(answer)
+    if {words(gold), words(answer)} & _MANY and {squeezed(gold), squeezed(answer)} & {r"\infty"}:
+        return True
+    if is_words(gold) and rational(answer) is not None:
+        return None if words(gold) in _NUMERALS else False
+    return None
+
+
+_MANY = {"infinitely many", "infinite", "infinity"}
+
+_NUMERALS = {
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "none",
+    "infinity", "infinite",
+}  # fmt: skip
+
+
+def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    want, want_unit = split_unit(gold)
+    found, found_unit = split_unit(answer)
+    want, want_degrees = _without_degrees(want)
+    found, found_degrees = _without_degrees(found)
+    if want_degrees != found_degrees and (r"\pi" in want or r"\pi" in found):
+        # an angle in degrees beside one in radians
+        in_degrees, other = (want, found) if want_degrees else (found, want)
+        return ask(rf"\frac{{({in_degrees})\pi}}{{180}}", other) if rational(in_degrees) is not None else None
+    left, right = rational(want), rational(found)
+    if left is None and right is not None and not found_unit and (number := counted(gold)) is not None:
+        return rational(number) == right
+    if right is None and left is not None and not want_unit and (number := counted(answer)) is not None:
+        return rational(number) == left
+    if left is None or right is None:
+        swapped = _decimal_comma(want, found)
+        if swapped is not None:
+            return swapped
+        if (want_unit or found_unit) and (left is not None or right is not None or (want_unit and found_unit)):
+            if want_unit and found_unit and want_unit != found_unit and "%" not in (want_unit, found_unit):
+                return False
+            if (want != gold or found != answer) and depth < 8 and not {"%"} & {want_unit, found_unit}:
+                return equal(want, found, ask, depth + 1)
+        if want_degrees or found_degrees:
+            return equal(want, found, ask, depth + 1) if depth < 8 else None
+        return None
+    if (want_unit == "%") != (found_unit == "%"):
+        if want_unit and found_unit:
+            return False
+        if left == right or left == right / 100 or left / 100 == right:
+            return True
+        return decimal_places(found) is None and want_unit == "%" and is_rounding(want, left, found, 100 * right)
+    if want_unit and found_unit and want_unit != found_unit:
+        return False
+    if left == right:
+        return True
+    swapped = _decimal_comma(want, found)
+    if swapped:
+        return True
+    return is_rounding(want, left, found, right)
+
+
+def _decimal_comma(want: str, found: str) -> bool | None:
+    r"""`0,111` beside `0.111`: a comma that cannot part thousands, where the other side has a point; or thousands
+    parted by blanks."""
+    for left, right in ((want, found), (found, want)):
+        is_decimal = re.fullmatch(r"-?\d+,\d+", left) and not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)
+        if is_decimal and decimal_places(right) is not None:
+            return rational(left.replace(",", ".")) == rational(right)
+    return None
+
+
+def _without_degrees(text: str) -> tuple[str, bool]:
+    shorter = re.sub(r"\^\{\\circ ?\}", "", text).strip()
+    return shorter, shorter != text
+
+
+def _relations(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    """Times and ratios of digits, and `a \\ne 2`: side by side."""
+    clock = re.compile(r"\d+(?: ?: ?\d+)+")
+    if clock.fullmatch(gold) and clock.fullmatch(answer):
+        return [int(part[:9]) for part in gold.split(":")] == [int(part[:9]) for part in answer.split(":")]
+    want, found = gold.split(r"\ne "), answer.split(r"\ne ")
+    if len(want) == len(found) == 2:
+        return _all(equal(a.strip(), b.strip(), ask, depth + 1) for a, b in zip(want, found, strict=True))
+    return None
+
+
+def _vectors(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    """A vector as a column or a row beside a tuple."""
+    want, found = vector(gold), vector(answer)
+    for one, other in ((want, answer), (found, gold)):
+        kind = brackets(other)
+        if one is not None and kind is not None and kind[0] == "()" and len(split_list(kind[1])) > 1:
+            return equal(one if one is want else gold, one if one is found else answer, ask, depth + 1)
+    return None
+
+
+_PARAMETER = re.compile(r"(?<![\\a-zA-Z])[klmn](?![a-zA-Z(_])")
+
+
+def _parameters(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    r"""`k\pi` beside `n\pi`: the integer of a family of angles has another name."""
+    names = [set(_PARAMETER.findall(text)) for text in (gold, answer)]
+    if not (len(names[0]) == len(names[1]) == 1 and names[0] != names[1] and r"\pi" in gold and r"\pi" in answer):
+        return None
+    if depth > 0 or not re.search(r"[+=,]|^ ?(?:[klmn] ?\\pi|\\pi ?[klmn]) ?$", gold):
+        return None
+    return equal(gold, _PARAMETER.sub(*names[0], answer), ask, depth + 1)
+
+
+def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    want, found = intervals(gold), intervals(answer)
+    if want is None or found is None or (gold.startswith("(") and answer.startswith("(") and len(want) == len(found) == 1):
+        return None
+    if re.search(r"[<>]|\\le|\\ge", gold) and re.search(r"[<>]|\\le|\\ge", answer):
+        names = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text)) - {"U"} for text in (gold, answer)]
+        if len(names[0]) == 1 == len(names[1]) and names[0] != names[1]:
+            return None
+    if len(want) != len(found):
+        return None
+
+    def same(left: tuple[str, str, str], right: tuple[str, str, str]) -> bool | None:
+        if left[0] != right[0]:
+            return False
+        return _all(equal(a, b, ask, depth + 1) for a, b in zip(left[1:], right[1:], strict=True))
+
+    return _matching(want, found, same)
+
+
+def _labels(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    want_parts, found_parts = split_list(gold), split_list(answer)
+    want, found = [label(part) for part in want_parts], [label(part) for part in found_parts]
+    if not any(name for name, _ in want + found) or depth > 6:
+        return None
+    if any(name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found):
+        return None  # an equation beside a labelled value: not for this rule
+    all_want, all_found = all(name for name, _ in want), all(name for name, _ in found)
+    no_want, no_found = not any(name for name, _ in want), not any(name for name, _ in found)
+    if all_want and all_found:
+        names = [name for name, _ in want]
+        if sorted(names) != sorted(name for name, _ in found):
+            if len(want) == len(found) == 1:
+                pair = {want[0][0], found[0][0]}
+                one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
+                if one and other and one[1] == other[1]:  # the argument of a function has another name
+                    renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
+                    return equal(want[0][1], renamed, ask, depth + 1) if one[2] not in found[0][1] else None
+                if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
+                    return equal(want[0][1], found[0][1], ask, depth + 1)
+                return None
+            return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
+        if len(set(names)) == len(names):
+            values = dict(found)
+            return _all(equal(value, values[name], ask, depth + 1) for name, value in want)
+        return _matching(want, found, lambda left, right: left[0] == right[0] and equal(left[1], right[1], ask, depth + 1))
+    if all_want and no_found:
+        others = _unwrapped(found_parts)
+        if len(others) == len(want):
+            in_order = len({name for name, _ in want}) == len(want) > 1
+            values = [value for _, value in want]
+            if in_order:
+                return _all(equal(a, b, ask, depth + 1) for a, b in zip(values, others, strict=True))
+            return _matching(values, others, lambda left, right: equal(left, right, ask, depth + 1))
+        if len(want) == 1:
+            return equal(want[0][1], answer, ask, depth + 1)
+    if no_want and all_found:
+        others = _unwrapped(want_parts)
+        values = [value for _, value in found]
+        if len(others) == len(found):
+            if len({name for name, _ in found}) == len(found) > 1:
+                return _all(equal(a, b, ask, depth + 1) for a, b in zip(others, values, strict=True))
+            return _matching(others, values, lambda left, right: equal(left, right, ask, depth + 1))
+        if len(found) == 1:
+            return equal(gold, values[0], ask, depth + 1)
+    return None
+
+
+def _unwrapped(parts: list[str]) -> list[str]:
+    if len(parts) == 1 and (found := brackets(parts[0])) is not None:
+        return split_list(found[1])
+    return parts
+
+
+def _lists(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    if depth > 6 or "\\ldots" in gold or "\\begin" in gold + answer or re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", gold + answer):
+        return None
+    kinds, parts = [], []
+    for text in (gold, answer):
+        found = brackets(text)
+        inner = split_list(found[1]) if found else []
+        if found and found[0] == "()" and (spread := plus_minus(text)):
+            kinds.append("list")
+            parts.append(spread)
+            continue
+        if found and (len(inner) > 1 or found[0] == "{}"):
+            kinds.append(found[0])
+            parts.append([piece for part in inner for piece in (plus_minus(part) or [part])] if found[0] == "{}" else inner)
+            continue
+        outer = split_list(text)
+        if len(outer) == 1:
+            spread = plus_minus(text)
+            outer = spread or outer
+        kinds.append("list" if len(outer) > 1 else "one")
+        parts.append([piece for part in outer for piece in (plus_minus(part) or [part])] if len(outer) > 1 else outer)
+    if kinds == ["one", "one"]:
+        return None
+    want, found = parts
+    if "one" in kinds:
+        if len(want) == len(found) == 1 and "{}" in kinds:
+            return equal(want[0], found[0], ask, depth + 1)
+        return None if any("\\" in text and "\\{" not in text and "\\frac" not in text for text in (gold, answer)) else False
+    if len(want) != len(found):
+        return False
+
+    def same(left: str, right: str) -> bool | None:
+        return equal(left, right, ask, depth + 1)
+
+    ordered = {"()", "[]", "(]", "[)"}
+    if kinds[0] in ordered and kinds[1] in ordered:
+        if kinds[0] != kinds[1] and (len(want) == 2 or {"(]", "[)"} & set(kinds)):
+            return False
+        return _all(same(a, b) for a, b in zip(want, found, strict=True))
+    if kinds[0] in ordered or kinds[1] in ordered:
+        if "{}" in kinds:
+            return False  # an ordered tuple is no set
+        return _all(same(a, b) for a, b in zip(want, found, strict=True))
+    return _matching(want, found, same)
+
+
+def _all(results) -> bool | None:
+    decided: bool | None = True
+    for result in results:
+        if result is False:
+            return False
+        if result is None:
+            decided = None
+    return decided
+
+
+def _matching(want: list, found: list, same: Callable) -> bool | None:
+    """Do two lists hold the same things in any order? None where a doubtful pair stands in the way."""
+    if len(want) != len(found) or len(want) > 60:
+        return False if len(want) != len(found) else None
+    rest = list(found)
+    doubtful = False
+    for left in want:
+        for right in rest:
+            result = same(left, right)
+            if result:
+                rest.remove(right)
+                break
+            doubtful = doubtful or result is None
+        else:
+            return None if doubtful else False
+    return True

@@ -30,12 +30,12 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
         return False  # nothing but text was read
     if len(wanted) == 1:
         return None
-    rounded = _numeric(gold, wanted[0], answer, found[0])
-    if rounded is not None:
-        return rounded
-    algebraic = _algebraic(wanted[0], found[0])
-    if algebraic is not None:
-        return algebraic
+    decided = _numeric(gold, wanted[0], answer, found[0])
+    if not _differ_in_case(gold, answer):
+        for rule in (_algebraic, _solved, identical):
+            decided = rule(wanted[0], found[0]) if decided is None else decided
+    if decided is not None:
+        return decided
     is_equal = math_verify.verify(wanted, found, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
     return is_equal and not _is_doubtful(gold, wanted[0], answer, found[0])
 
@@ -43,8 +43,16 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
 _FUNCTIONS = set("fghFGHPQ") | {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "max", "min", "gcd", "lcm", "sgn"}
 
 
-def with_products(gold: str, answer: str) -> tuple[str, str]:
-    """`a(x-y)` as a product where a also stands without a bracket behind it; Math-Verify reads the name of a function."""
+_ARGUMENT = re.compile(r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\\ln|\\log) ?([a-zA-Z]|\d+|\\(?:theta|alpha|beta|pi|varphi))(?= ?\\(?:cdot|times))")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^\{\\circ ?\}")
+
+
+def unambiguous(gold: str, answer: str) -> tuple[str, str]:
+    r"""Both texts as Math-Verify reads them rightly.
+
+    `a(x-y)` is a product where a also stands without a bracket behind it (it reads the name of a function); the argument
+    of `\cot t \cdot u` ends with t; `\sin 30^{\circ}` is in radians.
+    """
     variables = {letter for letter in re.findall(r"\\[a-zA-Z]+|([a-zA-Z])(?! ?\()", f"{gold} {answer}") if letter}
 
     def spelled(match: re.Match) -> str:
@@ -52,8 +60,17 @@ def with_products(gold: str, answer: str) -> tuple[str, str]:
         is_product = name[0] != "\\" and name not in _FUNCTIONS and name[-1] in variables - _FUNCTIONS
         return f"{name} \\cdot (" if is_product else match[0]
 
-    pattern = re.compile(r"(\\?[a-zA-Z]+) ?\(")
-    return pattern.sub(spelled, gold), pattern.sub(spelled, answer)
+    def rewritten(text: str) -> str:
+        text = re.sub(r"(\\?[a-zA-Z]+) ?\(", spelled, _ARGUMENT.sub(r"\1{(\2)}", text))
+        return _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text) if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text) else text
+
+    return rewritten(gold), rewritten(answer)
+
+
+def _differ_in_case(gold: str, answer: str) -> bool:
+    """Math-Verify may read X as x; only the counter-checks can tell then."""
+    letters = [set(re.findall(r"(?<!\\)[a-zA-Z]", text)) for text in (gold, answer)]
+    return letters[0] != letters[1] and {x.lower() for x in letters[0]} == {x.lower() for x in letters[1]}
 
 
 def _parse(text: str) -> list:
@@ -113,6 +130,64 @@ def _algebraic(left, right) -> bool | None:
             unit = names.pop()
             return bool(sympy.expand(left.subs(unit, sympy.I) - right.subs(unit, sympy.I)) == 0)
     return None
+
+
+def _solved(left, right) -> bool | None:
+    """`xy = 6` beside `6/x`: an equation and its solution for the one name that the other side lacks; else None."""
+    import sympy
+
+    for equation, other in ((left, right), (right, left)):
+        if not isinstance(equation, sympy.Eq):
+            continue
+        if isinstance(other, sympy.Eq) and isinstance(other.lhs, sympy.Symbol):
+            name, value = other.lhs, other.rhs
+        elif isinstance(other, sympy.Expr) and len(equation.free_symbols - other.free_symbols) == 1:
+            (name,), value = equation.free_symbols - other.free_symbols, other
+        else:
+            continue
+        difference = sympy.expand(equation.lhs - equation.rhs)
+        if name in value.free_symbols or not difference.is_polynomial(name) or sympy.degree(difference, name) != 1:
+            continue
+        return identical(difference.subs(name, value), sympy.Integer(0))
+    return None
+
+
+def identical(left, right) -> bool | None:
+    """Are two expressions with names the same function? None where that is not for numbers to say.
+
+    Both are computed to 30 digits at fixed rational points, and only where both are real: analytic functions that agree
+    there to 20 digits are equal. Points of either sign tell x from |x|.
+    """
+    import sympy
+
+    if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
+        return None
+    if left == right:
+        return True
+    names = sorted(left.free_symbols | right.free_symbols, key=str)
+    unknown = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative, sympy.core.function.AppliedUndef)
+    if not 0 < len(names) <= 12 or left.has(*unknown) or right.has(*unknown):
+        return None
+    exact = [_without_floats(side) for side in (left, right)]
+    agreements = 0
+    for i in range(9):
+        sign, shift = (-1) ** (i // 6), sympy.Rational(i % 2 * 3, 2)
+        point = {name: sign * (shift + sympy.Rational((37 * j + 23 * i) % 97 + 2, 101)) for j, name in enumerate(names)}
+        values = [side.subs(point).evalf(30, maxn=200) for side in exact]
+        if not all(value.is_Float or value.is_Integer for value in values):
+            continue  # not real, or a pole
+        scale = max(abs(values[0]), abs(values[1]), sympy.Float(1))
+        if abs(values[0] - values[1]) > scale * sympy.Float("1e-20"):
+            return None if exact != [left, right] else False
+        agreements += 1
+    return True if agreements >= 3 else None
+
+
+def _without_floats(expression):
+    """Decimals as the fractions that they are written as."""
+    import sympy
+
+    return expression.xreplace({number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)})
 
 
 def _is_doubtful(gold: str, left, answer: str, right) -> bool:

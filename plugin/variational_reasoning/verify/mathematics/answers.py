@@ -9,7 +9,7 @@ Math-Verify's own alarms are off: they need signals and do not stop C code.
 from fractions import Fraction
 
 from ..verdicts import Result, Verdict
-from .algebra import math_verify_equal, with_products
+from .algebra import math_verify_equal, unambiguous
 from .boxes import final_boxes
 from .forms import is_prose
 from .numbers import TooLarge, explodes, rational
@@ -65,7 +65,7 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
         asked.append("")
         if explodes(answer) or explodes(gold):
             raise TooLarge
-        return math_verify_equal(*with_products(gold, answer))
+        return math_verify_equal(*unambiguous(gold, answer))
 
     try:
         decided, reason = _compare(golds, final_boxes(solution), ask)

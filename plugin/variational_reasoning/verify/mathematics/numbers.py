@@ -206,7 +206,8 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
     """Is one of two numbers the other, rounded as it is written?
 
     A gold decimal accepts what rounds to its digits: of a fraction when it has two significant digits, of a longer
-    decimal when it has three. A gold that is no decimal and no integer accepts a decimal of six significant digits.
+    decimal when it has three; from five on also what is cut to its digits. A gold that is no decimal and no integer
+    accepts a decimal of six significant digits.
     Integers accept nothing but themselves.
     """
     places, own = decimal_places(want), decimal_places(found)
@@ -214,7 +215,8 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
         if own is not None and own <= places:
             return False
         if significant_digits(want) >= (2 if own is None else 3) and right.denominator != 1:
-            return abs(left - right) * 10**places <= Fraction(1, 2)
+            tolerance = 1 if significant_digits(want) >= 5 else Fraction(1, 2)
+            return abs(left - right) * 10**places <= tolerance
         return False
     if places is None and own is not None and left.denominator != 1 and significant_digits(found) >= 6:
         return abs(left - right) * 10**own < 1

@@ -24,7 +24,19 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
         return False
     if squeezed(gold) == squeezed(answer):
         return True
-    for rule in (_choices, _language, _numbers, _relations, _vectors, _parameters, _intervals, _labels, _lists):
+    for rule in (
+        _choices,
+        _language,
+        _numbers,
+        _relations,
+        _vectors,
+        _parameters,
+        _intervals,
+        _solutions,
+        _labels,
+        _chains,
+        _lists,
+    ):
         decided = rule(gold, answer, ask, depth)
         if decided is not None:
             return decided
@@ -41,6 +53,8 @@ def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if found is None:
         if want[1]:
             return equal(want[1], answer, ask, depth + 1)
+        if re.fullmatch("[a-j]", answer):
+            return answer.upper() == want[0]
         if re.search(r"(?<![a-zA-Z])[A-J](?![a-zA-Z])", answer) or re.search(r"\d", answer):
             return False
         return None
@@ -96,13 +110,15 @@ def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
                 return False
             if (want != gold or found != answer) and depth < 8 and not {"%"} & {want_unit, found_unit}:
                 return equal(want, found, ask, depth + 1)
+        if (want_unit, found_unit) == ("%", "") and left is not None and _is_constant(found):
+            return equal(want, rf"100 \cdot ({found})", ask, depth + 1)
         if want_degrees or found_degrees:
             return equal(want, found, ask, depth + 1) if depth < 8 else None
         return None
     if (want_unit == "%") != (found_unit == "%"):
         if want_unit and found_unit:
             return False
-        if left == right or left == right / 100 or left / 100 == right:
+        if left == right or (left / 100 == right if want_unit == "%" else left == right / 100):
             return True
         return decimal_places(found) is None and want_unit == "%" and is_rounding(want, left, found, 100 * right)
     if want_unit and found_unit and want_unit != found_unit:
@@ -113,6 +129,10 @@ def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if swapped:
         return True
     return is_rounding(want, left, found, right)
+
+
+def _is_constant(text: str) -> bool:
+    return not re.search("[a-zA-Z=<>,]", re.sub(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])", "", text))
 
 
 def _decimal_comma(want: str, found: str) -> bool | None:
@@ -126,6 +146,8 @@ def _decimal_comma(want: str, found: str) -> bool | None:
 
 
 def _without_degrees(text: str) -> tuple[str, bool]:
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])", text):
+        return text, False
     shorter = re.sub(r"\^\{\\circ ?\}", "", text).strip()
     return shorter, shorter != text
 
@@ -146,8 +168,8 @@ def _vectors(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     want, found = vector(gold), vector(answer)
     for one, other in ((want, answer), (found, gold)):
         kind = brackets(other)
-        if one is not None and kind is not None and kind[0] == "()" and len(split_list(kind[1])) > 1:
-            return equal(one if one is want else gold, one if one is found else answer, ask, depth + 1)
+        if one is not None and kind is not None and kind[0] in ("()", "[]") and len(split_list(kind[1])) > 1:
+            return equal(one, f"({kind[1]})", ask, depth + 1)
     return None
 
 
@@ -183,58 +205,99 @@ def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     return _matching(want, found, same)
 
 
+def _solutions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    """`x = 1, y = 2; x = 3, y = 4`: labels that come again are tuples, one for each solution."""
+    want, found = _grouped(gold), _grouped(answer)
+    if (want is None and found is None) or depth > 6:
+        return None
+    if want is not None and found is not None:
+        if set(want[0]) != set(found[0]):
+            return None
+        order = [found[0].index(name) for name in want[0]]
+        found = want[0], [[values[i] for i in order] for values in found[1]]
+    texts = [
+        ", ".join(f"({', '.join(values)})" for values in group[1]) if group else text
+        for group, text in ((want, gold), (found, answer))
+    ]
+    return equal(*texts, ask, depth + 1)
+
+
+def _grouped(text: str) -> tuple[list[str], list[list[str]]] | None:
+    """(names, values of each group) where the same two or more labels come again and again, else None."""
+    parts = [label(part) for part in split_list(text)]
+    names = list(dict.fromkeys(name for name, _ in parts))
+    if None in names or len(names) < 2 or len(parts) <= len(names) or len(parts) % len(names):
+        return None
+    groups = [dict(parts[i : i + len(names)]) for i in range(0, len(parts), len(names))]
+    if any(len(group) < len(names) for group in groups):
+        return None
+    return names, [[group[name] for name in names] for group in groups]
+
+
 def _labels(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
-    want_parts, found_parts = split_list(gold), split_list(answer)
-    want, found = [label(part) for part in want_parts], [label(part) for part in found_parts]
+    want, found = _labelled(gold), _labelled(answer)
     if not any(name for name, _ in want + found) or depth > 6:
         return None
     if any(name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found):
         return None  # an equation beside a labelled value: not for this rule
-    all_want, all_found = all(name for name, _ in want), all(name for name, _ in found)
-    no_want, no_found = not any(name for name, _ in want), not any(name for name, _ in found)
-    if all_want and all_found:
-        names = [name for name, _ in want]
-        if sorted(names) != sorted(name for name, _ in found):
-            if len(want) == len(found) == 1:
-                pair = {want[0][0], found[0][0]}
-                one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
-                if one and other and one[1] == other[1]:  # the argument of a function has another name
-                    renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
-                    return equal(want[0][1], renamed, ask, depth + 1) if one[2] not in found[0][1] else None
-                if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
-                    return equal(want[0][1], found[0][1], ask, depth + 1)
-                return None
-            return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
+    if all(name for name, _ in want + found):
+        return _same_labels(want, found, ask, depth)
+    if all(name for name, _ in want) and not any(name for name, _ in found):
+        return _beside_plain(want, answer, lambda value, other: equal(value, other, ask, depth + 1))
+    if all(name for name, _ in found) and not any(name for name, _ in want):
+        return _beside_plain(found, gold, lambda value, other: equal(other, value, ask, depth + 1))
+    return None
+
+
+def _labelled(text: str) -> list[tuple[str | None, str]]:
+    """(label or None, value) of every part; `(p, q) = (3, 2)` is two of them."""
+    parts = [label(part) for part in split_list(text)]
+    if len(parts) == 1 and parts[0][0] and parts[0][0].startswith("(") and (held := brackets(parts[0][1])):
+        names, values = split_list(parts[0][0][1:-1]), split_list(held[1])
+        if held[0] == "()" and len(names) == len(values):
+            return list(zip(names, values, strict=True))
+    return parts
+
+
+def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], ask: Ask, depth: int) -> bool | None:
+    names = [name for name, _ in want]
+    if sorted(names) == sorted(name for name, _ in found):
         if len(set(names)) == len(names):
             values = dict(found)
             return _all(equal(value, values[name], ask, depth + 1) for name, value in want)
         return _matching(want, found, lambda left, right: left[0] == right[0] and equal(left[1], right[1], ask, depth + 1))
-    if all_want and no_found:
-        others = _unwrapped(found_parts)
-        if len(others) == len(want):
-            in_order = len({name for name, _ in want}) == len(want) > 1
-            values = [value for _, value in want]
-            if in_order:
-                return _all(equal(a, b, ask, depth + 1) for a, b in zip(values, others, strict=True))
-            return _matching(values, others, lambda left, right: equal(left, right, ask, depth + 1))
-        if len(want) == 1:
-            return equal(want[0][1], answer, ask, depth + 1)
-    if no_want and all_found:
-        others = _unwrapped(want_parts)
-        values = [value for _, value in found]
-        if len(others) == len(found):
-            if len({name for name, _ in found}) == len(found) > 1:
-                return _all(equal(a, b, ask, depth + 1) for a, b in zip(others, values, strict=True))
-            return _matching(others, values, lambda left, right: equal(left, right, ask, depth + 1))
-        if len(found) == 1:
-            return equal(gold, values[0], ask, depth + 1)
+    if len(want) > 1 or len(found) > 1:
+        return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
+    pair = {want[0][0], found[0][0]}
+    one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
+    if one and other and one[1] == other[1]:  # the argument of a function has another name
+        renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
+        return equal(want[0][1], renamed, ask, depth + 1) if one[2] not in found[0][1] else None
+    if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
+        return equal(want[0][1], found[0][1], ask, depth + 1)
     return None
 
 
-def _unwrapped(parts: list[str]) -> list[str]:
-    if len(parts) == 1 and (found := brackets(parts[0])) is not None:
-        return split_list(found[1])
-    return parts
+def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Callable[[str, str], bool | None]) -> bool | None:
+    """Values with labels beside values without: in order where each name is a letter, in any order where it is a word."""
+    parts = split_list(plain)
+    if len(parts) == 1 and (held := brackets(parts[0])) is not None:
+        parts = split_list(held[1])
+    names, values = [name for name, _ in labelled], [value for _, value in labelled]
+    if len(parts) == len(values):
+        if len(set(names)) == len(names) > 1 and not all(re.fullmatch("[a-zA-Z]{3,}", name) for name in names):
+            return _all(same(value, part) for value, part in zip(values, parts, strict=True))
+        return _matching(values, parts, same)
+    return same(values[0], plain) if len(values) == 1 else None
+
+
+def _chains(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    """`17 \\bmod 5 = 2` beside `2`: what a calculation comes to."""
+    sides = answer.split("=")
+    if len(sides) < 2 or "=" in gold or re.search(r"[<>,;]|\\(?:le|ge|ne|approx)(?![a-zA-Z])", answer):
+        return None
+    is_calculation = all(re.search(r"\d", side) and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1])
+    return equal(gold, sides[-1].strip(), ask, depth + 1) if is_calculation else None
 
 
 def _lists(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
@@ -248,6 +311,8 @@ def _lists(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
             kinds.append("list")
             parts.append(spread)
             continue
+        if found and found[0] == "[]" and len(inner) == 1 and not brackets(inner[0]):
+            return equal(*(inner[0] if other is text else other for other in (gold, answer)), ask, depth + 1)
         if found and (len(inner) > 1 or found[0] == "{}"):
             kinds.append(found[0])
             parts.append([piece for part in inner for piece in (plus_minus(part) or [part])] if found[0] == "{}" else inner)
@@ -265,6 +330,8 @@ def _lists(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         if len(want) == len(found) == 1 and "{}" in kinds:
             return equal(want[0], found[0], ask, depth + 1)
         return None if any("\\" in text and "\\{" not in text and "\\frac" not in text for text in (gold, answer)) else False
+    if not {"()", "[]", "(]", "[)", "one"} & set(kinds):
+        found = list({squeezed(part): part for part in found}.values())  # the same solution twice is one solution
     if len(want) != len(found):
         return False
 

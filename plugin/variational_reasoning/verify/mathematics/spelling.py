@@ -8,7 +8,7 @@ from .lists import closing_bracket
 _GLYPHS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/",
     "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
+    "€": "", "£": "", "¥": "", "∖": r"\setminus ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ", "ℝ": r"\mathbb{R}",
     "ℤ": r"\mathbb{Z}",
     "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">", "：": ":", "…": r"\ldots ",
@@ -19,7 +19,22 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "012345678
 
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_VULGAR = re.compile(r"(\d?)([¼-¾⅐-⅞])")
+
+_CIRCLED = re.compile("[①-⑳]+")
+
+_MANGLED = re.compile(r"\t(?=imes|heta|an(?![a-z])|riangle|frac)|\f(?=rac)|\x08(?=eta|egin|inom|oxed|ar|mod)|\r(?=ight|ho|m\b)|\n(?=eq|otin)")
+"""Control characters that stand for a backslash and a letter: what unescaping once too often leaves of `\\times`, `\\frac`."""
+
+_UNMANGLED = {"\t": r"\t", "\f": r"\f", "\x08": r"\b", "\r": r"\r", "\n": r"\n"}
+
+_QUANTIFIED = re.compile(
+    r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*?(?=$|,? (?:and|or) [a-zA-Z(\\][^,;]*=)", re.DOTALL
+)
+"""`for all x \\in ...`, up to the next part of a list."""
+
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|gathered)\}([^&]+?)(?:\\\\\s*)?\\end\{\1\}", re.DOTALL)
+"""Equations one below the other."""
 
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])"
@@ -48,6 +63,9 @@ _ALIASES = (
     (re.compile(r"<sub>(.*?)</sub>"), r"_{\1}"),
     (re.compile(r"\\(?:text|mathrm)\s*(?=[a-zA-Z])"), ""),
     (re.compile(r"\\(?:%)"), "%"),
+    (re.compile(r"(?<=[\d})]) ?(?:per ?cent(?:age)?|pct)s?\.?(?![a-zA-Z])"), "%"),
+    (re.compile(r"(?<=[\d)}\]])(and|or)(?=[\d(\[\\A-Z-])"), r" \1 "),
+    (re.compile(r"(?<=[)}])\.(?=\s*[)\]])"), ""),
     (re.compile(r">="), r"\\ge "),
     (re.compile(r"<="), r"\\le "),
     (re.compile(r"(\d) ?\^? ?\{? ?(?:th|st|nd|rd)(?![a-zA-Z])(?: ?\})?"), r"\1"),
@@ -64,16 +82,21 @@ _ALIASES = (
 
 def tidy(text: str) -> str:
     r"""One spelling for what is written in many: glyphs, spacing, sizes, `\dfrac`, text commands, dollar signs."""
+    text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\")
+    text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
     for glyph, command in _GLYPHS.items():
         if glyph in text:
             text = text.replace(glyph, command)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub("[₀-₉]+", lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
-    text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _vulgar, text)
+    text = _VULGAR.sub(_vulgar, text)
     text = unicodedata.normalize("NFKC", text)
-    if "\\begin" not in text:
+    if r"\\begin" in text:
+        text = text.replace(r"\\", "\\")  # escaped twice
+    elif r"\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
     text = re.sub(r"\\[()\[\]]", " ", text) if re.match(r"\s*\\[(\[]", text) else text
+    text = _SYSTEM.sub(lambda match: re.sub(r" ?\\\\ ?", ", ", match[2]), text)
     text = re.sub(r"\\\$|\$", "", text)
     text = _SIZES.sub("", text)
     for _ in range(3):
@@ -87,7 +110,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"√\s*(\d+|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<=[^.])[.,;:]$", "", text).strip()
-    text = re.sub(r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*$", "", text)
+    text = _QUANTIFIED.sub("", text)
     while text.startswith("{") and closing_bracket(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     return text

@@ -109,6 +109,12 @@ def choice(text: str) -> tuple[str, str] | None:
     return match[1], rest
 
 
+def choices(text: str) -> list[str] | None:
+    """The letters of an answer that chooses several, such as `ABD` or `A, B and D`, in the order of the alphabet."""
+    letters = re.sub(r"(?<![a-zA-Z])and(?![a-zA-Z])|[\s,;()]", "", text)
+    return list(letters) if re.fullmatch("[A-J]{2,10}", letters) and letters == "".join(sorted(set(letters))) else None
+
+
 def split_unit(text: str) -> tuple[str, str]:
     """(value, unit); the unit is empty where there is none that is known."""
     match = _UNIT.search(text)

@@ -3,6 +3,7 @@ r"""Exact numbers as they are written in answers: integers, decimals, fractions,
 Nothing that could grow is computed: whatever would have too many digits raises TooLarge.
 """
 
+import math
 import re
 from fractions import Fraction
 
@@ -13,6 +14,10 @@ MAX_COMPUTED_DIGITS = 12_000
 """Numbers that would be longer are not computed."""
 
 INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)"
+
+
+_REPEATED = re.compile(r" ?\\overline ?\{ ?(\d{1,20}) ?\}| ?\\dot ?\{ ?(\d) ?\}", re.ASCII)
+"""The period of a decimal."""
 
 
 class TooLarge(ValueError):
@@ -97,10 +102,7 @@ class _Reader:
         while self.take("!"):
             if value.denominator != 1 or not 0 <= value <= 3000:  # 3000! has 9,131 digits
                 raise TooLarge if value > 3000 else _Unread
-            product = 1
-            for factor in range(2, int(value) + 1):
-                product *= factor
-            value = Fraction(product)
+            value = Fraction(math.factorial(int(value)))
         if self.take("^", "**"):
             sign = -1 if self.take("-") else 1
             self.depth += 1
@@ -130,6 +132,10 @@ class _Reader:
         self.position = match.end()
         whole = re.sub("[ ,]", "", match[1] or "0")
         value = Fraction(f"{whole}.{match[2] or '0'}")
+        if match[2] is not None and (again := _REPEATED.match(self.text, self.position)):
+            self.position = again.end()
+            digits = again[1] or again[2]
+            value += Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(match[2]))
         if match[2] is None and self.text[self.position : self.position + 1] != "!":
             start = self.position
             if re.match(r" ?\\frac|  ?\d+ ?/ ?\d+", self.text[self.position :].replace("  ", " ")) and match[1]:

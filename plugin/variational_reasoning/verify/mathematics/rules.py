@@ -7,7 +7,7 @@ matters as much, because a symbolic checker that drops what it cannot read calls
 import re
 from collections.abc import Callable
 
-from .forms import choice, counted, intervals, is_words, label, split_unit, words
+from .forms import choice, choices, counted, intervals, is_words, label, split_unit, words
 from .lists import brackets, plus_minus, split_list, vector
 from .numbers import decimal_places, is_rounding, rational
 from .spelling import squeezed
@@ -32,6 +32,7 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
         _vectors,
         _parameters,
         _intervals,
+        _conditions,
         _solutions,
         _labels,
         _chains,
@@ -46,8 +47,13 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
 
 
 def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    if depth > 0:
+        return None
+    several = [choices(text) for text in (gold, answer)]
+    if all(several):
+        return several[0] == several[1]
     want = choice(gold)
-    if want is None or depth > 0:
+    if want is None:
         return None
     found = choice(answer)
     if found is None:
@@ -72,19 +78,19 @@ def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
             return True
     if is_words(gold) and is_words(answer) and not re.search(r"[,;]|(?<![a-z])(?:and|or)(?![a-z])", gold):
         return words(gold) == words(answer)
-    if {words(gold), words(answer)} & _MANY and {squeezed(gold), squeezed(answer)} & {r"\infty"}:
-        return True
-    if is_words(gold) and rational(answer) is not None:
-        return None if words(gold) in _NUMERALS else False
-    return None
+    meanings = [_MEANINGS.get(words(text)) for text in (gold, answer)]
+    if any(meanings):
+        spelled = [meaning or text for meaning, text in zip(meanings, (gold, answer), strict=True)]
+        return squeezed(spelled[0]) == squeezed(spelled[1]) or equal(*spelled, ask, depth + 1)
+    return False if is_words(gold) and rational(answer) is not None else None
 
 
-_MANY = {"infinitely many", "infinite", "infinity"}
-
-_NUMERALS = {
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "none",
-    "infinity", "infinite",
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_MEANINGS = {name: str(value) for value, name in enumerate(_NUMERALS)} | {
+    "infinitely many": r"\infty", "infinite": r"\infty", "infinity": r"\infty", "no solution": r"\emptyset",
+    "no solutions": r"\emptyset", "empty set": r"\emptyset", "dne": "does not exist",
 }  # fmt: skip
+"""Words that stand for a value, as `words` leaves them."""
 
 
 def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
@@ -110,6 +116,8 @@ def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
                 return False
             if (want != gold or found != answer) and depth < 8 and not {"%"} & {want_unit, found_unit}:
                 return equal(want, found, ask, depth + 1)
+        if bool(want_unit) != bool(found_unit) and "%" not in (want_unit, found_unit) and _is_constant(want + found):
+            return equal(want, found, ask, depth + 1)
         if (want_unit, found_unit) == ("%", "") and left is not None and _is_constant(found):
             return equal(want, rf"100 \cdot ({found})", ask, depth + 1)
         if want_degrees or found_degrees:
@@ -203,6 +211,15 @@ def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         return _all(equal(a, b, ask, depth + 1) for a, b in zip(left[1:], right[1:], strict=True))
 
     return _matching(want, found, same)
+
+
+def _conditions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+    r"""`\{x \mid x \ne 2\}` beside `x \ne 2` or a union of intervals: what stands in the braces says it all."""
+    builder = re.compile(r"\\\{ ?([a-zA-Z]) ?(?:\\in ?\\mathbb ?\{R\} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}")
+    want, found = builder.fullmatch(gold), builder.fullmatch(answer)
+    if not (want or found) or depth > 6:
+        return None
+    return equal(want[2] if want else gold, found[2] if found else answer, ask, depth + 1)
 
 
 def _solutions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:

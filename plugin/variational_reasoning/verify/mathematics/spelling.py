@@ -53,6 +53,9 @@ _ALIASES = (
     (re.compile(r"\\(?:geq|geqslant)(?![a-zA-Z])"), r"\\ge"),
     (re.compile(r"\\neq?(?![a-zA-Z]) *|(?<=\s)!= *"), r"\\ne "),
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\langle(?![a-zA-Z]) ?"), "("),
+    (re.compile(r" ?\\rangle(?![a-zA-Z])"), ")"),
+    (re.compile(r"(?<=\d)(\.\d+)[eE]([+-]?\d{1,3})(?![\w.])"), r"\1 \\times 10^{\2}"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
@@ -84,6 +87,7 @@ def tidy(text: str) -> str:
     r"""One spelling for what is written in many: glyphs, spacing, sizes, `\dfrac`, text commands, dollar signs."""
     text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\")
     text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
+    text = re.sub("([²³⁴])√ ?(\\w)", lambda match: rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}", text)
     for glyph, command in _GLYPHS.items():
         if glyph in text:
             text = text.replace(glyph, command)

@@ -43,7 +43,9 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
 _FUNCTIONS = set("fghFGHPQ") | {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "max", "min", "gcd", "lcm", "sgn"}
 
 
-_ARGUMENT = re.compile(r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\\ln|\\log) ?([a-zA-Z]|\d+|\\(?:theta|alpha|beta|pi|varphi))(?= ?\\(?:cdot|times))")
+_ARGUMENT = re.compile(
+    r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\\ln|\\log) ?([a-zA-Z]|\d+|\\(?:theta|alpha|beta|pi|varphi))(?= ?\\(?:cdot|times))"
+)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^\{\\circ ?\}")
 
 

@@ -28,8 +28,8 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
 
     Args:
         golds: accepted answers, with or without dollar signs or a box.
-        solution: the solution part of an answer; its last complete box counts. Boxes that stand side by side at the
-            end, with only commas or `and` between them, also count as one list.
+        solution: the solution part of an answer; its last complete box counts. Several boxes of its sentence also count
+            as one list.
     """
     boxes = final_boxes(solution)
     if not boxes:

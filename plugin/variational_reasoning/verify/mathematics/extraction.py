@@ -19,25 +19,32 @@ _CONCLUDES = re.compile(
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?![a-zA-Z])")
 _POLITE = re.compile(r"(?is)\s*(?:I hope it is correct\.?)?\s*(?:<\|im_(?:start|end)\|>.*)?$")
 _ANNOUNCED = re.compile(r"(?is).*\banswer(?: is|:)\s*:?\s*(.+?)\s*\.?$")
-_CHOSEN = re.compile(r"(?i:\banswer(?: is|:))(?: [a-z]+){0,2} \(?([A-J])\)?(?=[,.;:]| *$)")
+_CHOSEN = re.compile(r"(?:(?i:\banswer(?: is|:))(?: [a-z]+){0,2}|\bI think it(?: is|'s)) \(?([A-J])\)?(?=[,.;:]| *$)")
+MAX_SHORT_CHARACTERS = 80
 _COPULA = re.compile(r"(?is).*\b(?:is|are|be|was|equals)\s*:?\s+(.+)$")
-_END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！।؟]")
-_VALUE = re.compile(r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)")
+_END_OF_SENTENCE = re.compile(r"[.!?](?=\s|\$\$|$)|[。！।؟]")
+_BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
+_VALUE = re.compile(r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)")
 
 
 def bare_answer(text: str) -> str | None:
     r"""The final answer of a text without a box; None where it has one, or where none can be told for certain.
 
-    In this order: the whole text where it is no sentence; the one formula (`$...$`, `\(...\)`, `\[...\]`) of a text; what
-    stands behind `answer is` at its end; the value of its concluding sentence.
+    In this order: a letter behind `answer is`; the whole text where it is no sentence; the one formula (`$...$`, `\(...\)`,
+    `\[...\]`) of a text; what stands behind `answer is` at its end; the value of its concluding sentence.
     """
     if "\\boxed" in text or "\\fbox" in text or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
+    text = text.rstrip().rstrip("\\")
+    if chosen := _CHOSEN.search(text):
+        return chosen[1]
     formulas = [next(filter(None, match)) for match in _FORMULA.findall(text)]
     around = _FORMULA.sub(" ", text)
     if not _CONCLUDES.search(around):
         if not formulas and re.search(r"\\text ?\{", text):
             return text  # LaTeX with words in it
+        if len(_WORD.findall(around)) > 1 and (said := _concluding_value(text, is_whole=True)):
+            return said
         if not is_prose(tidy(text)) and not (formulas and len(_WORD.findall(around)) > 2):
             return text
     if len(formulas) == 1 and not re.search(r"\d", around):
@@ -49,22 +56,28 @@ def bare_answer(text: str) -> str | None:
     return _concluding_value(end)
 
 
-def _concluding_value(text: str) -> str | None:
-    """The value of the last sentence, where it is finished and concludes: a chosen letter, what it `is` at its end, what
-    its last equation comes to, or the only value in it."""
-    text = text.replace("**", "").strip()
+def _concluding_value(text: str, is_whole: bool = False) -> str | None:
+    """The value of the last sentence, where it is finished and concludes: what it `is` at its end, the only value in bold,
+    or behind its last equals sign. Of a whole text that is one sentence, finished or short: only what it `is`."""
+    text = text.strip()
+    bold = _BOLD.findall(text)
+    text = text.replace("**", "")
+    if is_whole and len(text) <= MAX_SHORT_CHARACTERS and not _END_OF_SENTENCE.search(text):
+        text += "."
     ends = [match.end() for match in _END_OF_SENTENCE.finditer(text)]
     if not ends or ends[-1] != len(text):
         return None
     sentence = text[ends[-2] if len(ends) > 1 else 0 :]
-    if not _CONCLUDES.search(sentence):
+    if not (len(ends) == 1 if is_whole else _CONCLUDES.search(sentence)):
         return None
-    if chosen := _CHOSEN.search(sentence):
-        return chosen[1]
     sentence = sentence.strip()[:-1]
     copula = _COPULA.match(sentence)
     if copula and re.search(r"\d|[$\\]", copula[1]) and not _WORD.search(tidy(copula[1])):
         return copula[1]
-    sentence = sentence.rpartition("=")[2]
-    values = [next(filter(None, match)) for match in _VALUE.findall(sentence)]
-    return values[0].strip() if len(values) == 1 else None
+    if is_whole:
+        return None
+    for place in (bold[-1] if bold and bold[-1] in sentence else "", sentence.rpartition("=")[2]):
+        values = {next(filter(None, match)).strip() for match in _VALUE.findall(place)}
+        if len(values) == 1:
+            return values.pop()
+    return None

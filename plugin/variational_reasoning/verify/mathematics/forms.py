@@ -7,8 +7,8 @@ from .lists import brackets, split_list
 _SUBSCRIPT = r"_(?:\{[^{}]{1,20}\}|\\?[a-zA-Z]++|\d++)"
 
 _LABEL = re.compile(
-    rf"([a-zA-Z](?:[a-zA-Z0-9']|{_SUBSCRIPT})*+(?:\([a-zA-Z](?:, ?[a-zA-Z])*+\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
-    rf"|\([a-zA-Z](?:\([a-zA-Z]\))?(?:, ?[a-zA-Z](?:\([a-zA-Z]\))?)++\)|\\angle ?[A-Z]++) ?= ?(.+)"
+    rf"((?:[A-Z][A-Z0-9']*+|[a-z][0-9']*+)(?:{_SUBSCRIPT})*+'?(?:\([a-zA-Z](?:, ?[a-zA-Z])*+\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
+    rf"|\((?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?(?:, ?(?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?)++ ?\)|\\angle ?[A-Z]++) ?= ?(.+)"
 )
 """Possessive, because a text of many underscores must not be read in exponentially many ways."""
 

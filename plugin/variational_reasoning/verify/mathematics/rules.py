@@ -53,9 +53,10 @@ def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if all(several):
         return several[0] == several[1]
     want = choice(gold)
-    if want is None:
-        return None
     found = choice(answer)
+    if want is None:
+        named = re.match("([A-J]) [A-Z][a-z]+", gold)  # `C Cecile`
+        return True if named and found == (named[1], "") else None
     if found is None:
         if want[1]:
             return equal(want[1], answer, ask, depth + 1)
@@ -68,7 +69,9 @@ def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         return False
     if want[1] and found[1]:
         return equal(want[1], found[1], ask, depth + 1)
-    return not re.search(r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])", found[1])
+    is_marked = re.match(r"\(? ?[A-J] ?[.:)]", answer) and not re.match("and|or", found[1])
+    other = r"(?<![a-zA-Z])[A-J][.:)]" if is_marked else r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])"
+    return not re.search(other, found[1])
 
 
 def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
@@ -85,7 +88,7 @@ def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     return False if is_words(gold) and rational(answer) is not None else None
 
 
-_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _MEANINGS = {name: str(value) for value, name in enumerate(_NUMERALS)} | {
     "infinitely many": r"\infty", "infinite": r"\infty", "infinity": r"\infty", "no solution": r"\emptyset",
     "no solutions": r"\emptyset", "empty set": r"\emptyset", "dne": "does not exist",
@@ -182,16 +185,22 @@ def _vectors(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
 
 
 _PARAMETER = re.compile(r"(?<![\\a-zA-Z])[klmn](?![a-zA-Z(_])")
+_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(_])")
 
 
 def _parameters(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
-    r"""`k\pi` beside `n\pi`: the integer of a family of angles has another name."""
-    names = [set(_PARAMETER.findall(text)) for text in (gold, answer)]
-    if not (len(names[0]) == len(names[1]) == 1 and names[0] != names[1] and r"\pi" in gold and r"\pi" in answer):
+    r"""`k\pi` beside `n\pi`, `(1 + 2x, x)` beside `(1 + 2t, t)`: the parameter of a family has another name."""
+    held = [brackets(text) for text in (gold, answer)]
+    if all(kind and kind[0] == "()" and len(split_list(kind[1])) > 1 for kind in held):
+        pattern = _LETTER
+    elif r"\pi" in gold and r"\pi" in answer and re.search(r"[+=,]|^ ?(?:[klmn] ?\\pi|\\pi ?[klmn]) ?$", gold):
+        pattern = _PARAMETER
+    else:
         return None
-    if depth > 0 or not re.search(r"[+=,]|^ ?(?:[klmn] ?\\pi|\\pi ?[klmn]) ?$", gold):
+    names = [set(pattern.findall(text)) for text in (gold, answer)]
+    if depth > 2 or not (len(names[0]) == len(names[1]) == 1 and names[0] != names[1]) or names[1] <= {"e", "i"}:
         return None
-    return equal(gold, _PARAMETER.sub(*names[0], answer), ask, depth + 1)
+    return equal(gold, pattern.sub(*names[0], answer), ask, depth + 1)
 
 
 def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:

@@ -8,11 +8,12 @@ from .lists import closing_bracket
 _GLYPHS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/",
     "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
-    "€": "", "£": "", "¥": "", "∖": r"\setminus ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ", "ℝ": r"\mathbb{R}",
     "ℤ": r"\mathbb{Z}",
     "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">", "：": ":", "…": r"\ldots ",
     "′": "'", "∘": r"\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "￥": "",
+    "¥": "", "€": "", "£": "", "∖": r"\setminus ", "∀": r"\forall ", "∃": r"\exists ",
 }  # fmt: skip
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
@@ -23,7 +24,9 @@ _VULGAR = re.compile(r"(\d?)([¼-¾⅐-⅞])")
 
 _CIRCLED = re.compile("[①-⑳]+")
 
-_MANGLED = re.compile(r"\t(?=imes|heta|an(?![a-z])|riangle|frac)|\f(?=rac)|\x08(?=eta|egin|inom|oxed|ar|mod)|\r(?=ight|ho|m\b)|\n(?=eq|otin)")
+_MANGLED = re.compile(
+    r"\t(?=imes|heta|an(?![a-z])|riangle|frac)|\f(?=rac)|\x08(?=eta|egin|inom|oxed|ar|mod)|\r(?=ight|ho|m\b)|\n(?=eq|otin)"
+)
 """Control characters that stand for a backslash and a letter: what unescaping once too often leaves of `\\times`, `\\frac`."""
 
 _UNMANGLED = {"\t": r"\t", "\f": r"\f", "\x08": r"\b", "\r": r"\r", "\n": r"\n"}
@@ -85,7 +88,7 @@ _ALIASES = (
 
 def tidy(text: str) -> str:
     r"""One spelling for what is written in many: glyphs, spacing, sizes, `\dfrac`, text commands, dollar signs."""
-    text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\")
+    text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\^ \n")
     text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
     text = re.sub("([²³⁴])√ ?(\\w)", lambda match: rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}", text)
     for glyph, command in _GLYPHS.items():

@@ -42,7 +42,10 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
 
 
 def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
-    decided, reason = _compare(golds, boxes, lambda gold, answer: None)
+    try:
+        decided, reason = _compare(golds, boxes, lambda gold, answer: None)
+    except TooLarge:
+        return None
     if decided is not True and all(is_prose(tidy(gold)) for gold in golds):
         return Result(Verdict.UNVERIFIABLE, "the gold answer is prose")
     if decided is None:
@@ -85,30 +88,25 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None, str]:
+    """(is one of the golds the answer, why). Raises: TooLarge where none is and one cannot be computed."""
     answers = [tidy(boxes[-1])] + ([tidy(", ".join(boxes))] if len(boxes) > 1 else [])
     answers = [answer for answer in answers if answer]
     if not answers:
         return False, "the answer says nothing"
-    decided: bool | None = False
-    too_large = False
+    opinions: list[bool | None] = []
+    refusal: TooLarge | None = None
     for gold in golds:
-        found = final_boxes(gold)
-        gold = tidy(", ".join(found) if found else gold)
+        gold = tidy(", ".join(final_boxes(gold)) or gold)
         for answer in answers:
             if squeezed(gold) and squeezed(gold) == squeezed(answer):
                 return True, "same text"
             try:
-                is_equal = equal(gold, answer, ask)
-            except TooLarge:
-                too_large = True
+                opinions.append(equal(gold, answer, ask))
+            except TooLarge as error:
+                refusal = error
                 continue
-            if is_equal:
+            if opinions[-1]:
                 return True, "same value"
-            if is_equal is None and decided is False:
-                decided = None
-    if too_large:
-        raise_or_none = ask("0", "1")  # inline: None; in the worker: a bool, so that the refusal below is reached there
-        if raise_or_none is None:
-            return None, ""
-        raise TooLarge
-    return decided, "another value"
+    if refusal:
+        raise refusal
+    return (None if None in opinions else False), "another value"

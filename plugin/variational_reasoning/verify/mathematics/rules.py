@@ -13,6 +13,13 @@ from .numbers import decimal_places, is_rounding, rational
 from .spelling import squeezed
 
 Ask = Callable[[str, str], bool | None]
+"""Somebody else's opinion on two texts."""
+
+Same = Callable[[str, str], bool | None]
+"""All rules again, for two parts of the texts."""
+
+MAX_DEPTH = 8
+"""Parts of parts of ... that are compared by rules."""
 
 
 def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
@@ -24,31 +31,21 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
         return False
     if squeezed(gold) == squeezed(answer):
         return True
-    for rule in (
-        _choices,
-        _language,
-        _numbers,
-        _relations,
-        _vectors,
-        _parameters,
-        _intervals,
-        _conditions,
-        _solutions,
-        _labels,
-        _chains,
-        _lists,
-    ):
-        decided = rule(gold, answer, ask, depth)
+
+    def same(gold: str, answer: str) -> bool | None:
+        return equal(gold, answer, ask, depth + 1)
+
+    for rule in () if depth > MAX_DEPTH else _RULES if depth else (_choices, *_RULES):
+        decided = rule(gold, answer, same)
         if decided is not None:
             return decided
-    if ("\\ldots" in gold) != ("\\ldots" in answer) or "\\ldots" in gold:
+    if r"\ldots" in gold or r"\ldots" in answer:
         return False  # what an ellipsis stands for is not compared
     return ask(gold, answer)
 
 
-def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
-    if depth > 0:
-        return None
+def _choices(gold: str, answer: str, same: Same) -> bool | None:
+    """Letters of options; only whole answers are read so, since a part of one may be a name."""
     several = [choices(text) for text in (gold, answer)]
     if all(several):
         return several[0] == several[1]
@@ -59,7 +56,7 @@ def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         return True if named and found == (named[1], "") else None
     if found is None:
         if want[1]:
-            return equal(want[1], answer, ask, depth + 1)
+            return same(want[1], answer)
         if re.fullmatch("[a-j]", answer):
             return answer.upper() == want[0]
         if re.search(r"(?<![a-zA-Z])[A-J](?![a-zA-Z])", answer) or re.search(r"\d", answer):
@@ -68,13 +65,13 @@ def _choices(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if found[0] != want[0]:
         return False
     if want[1] and found[1]:
-        return equal(want[1], found[1], ask, depth + 1)
-    is_marked = re.match(r"\(? ?[A-J] ?[.:)]", answer) and not re.match("and|or", found[1])
+        return same(want[1], found[1])
+    is_marked = re.match(r"\(? ?[A-J] ?[.:)]", answer) and not re.match(r"(?:and|or)\b", found[1])
     other = r"(?<![a-zA-Z])[A-J][.:)]" if is_marked else r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])"
     return not re.search(other, found[1])
 
 
-def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _language(gold: str, answer: str, same: Same) -> bool | None:
     if words(gold) and words(gold) == words(answer) and re.search(r"[a-zA-Z]{3}", gold) and "\\" not in gold + answer:
         plain = re.compile(r"[\w\s.'\"!?-]+")
         if plain.fullmatch(gold) and plain.fullmatch(answer) and not re.search(r"[-.]", gold + answer):
@@ -84,7 +81,7 @@ def _language(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     meanings = [_MEANINGS.get(words(text)) for text in (gold, answer)]
     if any(meanings):
         spelled = [meaning or text for meaning, text in zip(meanings, (gold, answer), strict=True)]
-        return squeezed(spelled[0]) == squeezed(spelled[1]) or equal(*spelled, ask, depth + 1)
+        return squeezed(spelled[0]) == squeezed(spelled[1]) or same(*spelled)
     return False if is_words(gold) and rational(answer) is not None else None
 
 
@@ -96,7 +93,7 @@ _MEANINGS = {name: str(value) for value, name in enumerate(_NUMERALS)} | {
 """Words that stand for a value, as `words` leaves them."""
 
 
-def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _numbers(gold: str, answer: str, same: Same) -> bool | None:
     want, want_unit = split_unit(gold)
     found, found_unit = split_unit(answer)
     want, want_degrees = _without_degrees(want)
@@ -104,7 +101,7 @@ def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if want_degrees != found_degrees and (r"\pi" in want or r"\pi" in found):
         # an angle in degrees beside one in radians
         in_degrees, other = (want, found) if want_degrees else (found, want)
-        return ask(rf"\frac{{({in_degrees})\pi}}{{180}}", other) if rational(in_degrees) is not None else None
+        return same(rf"\frac{{({in_degrees})\pi}}{{180}}", other) if rational(in_degrees) is not None else None
     left, right = rational(want), rational(found)
     if left is None and right is not None and not found_unit and (number := counted(gold)) is not None:
         return rational(number) == right
@@ -117,14 +114,14 @@ def _numbers(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         if (want_unit or found_unit) and (left is not None or right is not None or (want_unit and found_unit)):
             if want_unit and found_unit and want_unit != found_unit and "%" not in (want_unit, found_unit):
                 return False
-            if (want != gold or found != answer) and depth < 8 and not {"%"} & {want_unit, found_unit}:
-                return equal(want, found, ask, depth + 1)
+            if (want != gold or found != answer) and not {"%"} & {want_unit, found_unit}:
+                return same(want, found)
         if bool(want_unit) != bool(found_unit) and "%" not in (want_unit, found_unit) and _is_constant(want + found):
-            return equal(want, found, ask, depth + 1)
+            return same(want, found)
         if (want_unit, found_unit) == ("%", "") and left is not None and _is_constant(found):
-            return equal(want, rf"100 \cdot ({found})", ask, depth + 1)
+            return same(want, rf"100 \cdot ({found})")
         if want_degrees or found_degrees:
-            return equal(want, found, ask, depth + 1) if depth < 8 else None
+            return same(want, found)
         return None
     if (want_unit == "%") != (found_unit == "%"):
         if want_unit and found_unit:
@@ -163,24 +160,24 @@ def _without_degrees(text: str) -> tuple[str, bool]:
     return shorter, shorter != text
 
 
-def _relations(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _relations(gold: str, answer: str, same: Same) -> bool | None:
     """Times and ratios of digits, and `a \\ne 2`: side by side."""
     clock = re.compile(r"\d+(?: ?: ?\d+)+")
     if clock.fullmatch(gold) and clock.fullmatch(answer):
         return [int(part[:9]) for part in gold.split(":")] == [int(part[:9]) for part in answer.split(":")]
     want, found = gold.split(r"\ne "), answer.split(r"\ne ")
     if len(want) == len(found) == 2:
-        return _all(equal(a.strip(), b.strip(), ask, depth + 1) for a, b in zip(want, found, strict=True))
+        return _all(same(a.strip(), b.strip()) for a, b in zip(want, found, strict=True))
     return None
 
 
-def _vectors(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _vectors(gold: str, answer: str, same: Same) -> bool | None:
     """A vector as a column or a row beside a tuple."""
     want, found = vector(gold), vector(answer)
     for one, other in ((want, answer), (found, gold)):
         kind = brackets(other)
         if one is not None and kind is not None and kind[0] in ("()", "[]") and len(split_list(kind[1])) > 1:
-            return equal(one, f"({kind[1]})", ask, depth + 1)
+            return same(one, f"({kind[1]})")
     return None
 
 
@@ -188,7 +185,7 @@ _PARAMETER = re.compile(r"(?<![\\a-zA-Z])[klmn](?![a-zA-Z(_])")
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(_])")
 
 
-def _parameters(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _parameters(gold: str, answer: str, same: Same) -> bool | None:
     r"""`k\pi` beside `n\pi`, `(1 + 2x, x)` beside `(1 + 2t, t)`: the parameter of a family has another name."""
     held = [brackets(text) for text in (gold, answer)]
     if all(kind and kind[0] == "()" and len(split_list(kind[1])) > 1 for kind in held):
@@ -198,12 +195,12 @@ def _parameters(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     else:
         return None
     names = [set(pattern.findall(text)) for text in (gold, answer)]
-    if depth > 2 or not (len(names[0]) == len(names[1]) == 1 and names[0] != names[1]) or names[1] <= {"e", "i"}:
+    if not (len(names[0]) == len(names[1]) == 1 and names[0] != names[1]) or names[1] <= {"e", "i"}:
         return None
-    return equal(gold, pattern.sub(*names[0], answer), ask, depth + 1)
+    return same(gold, pattern.sub(*names[0], answer))
 
 
-def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _intervals(gold: str, answer: str, same: Same) -> bool | None:
     want, found = intervals(gold), intervals(answer)
     if want is None or found is None or (gold.startswith("(") and answer.startswith("(") and len(want) == len(found) == 1):
         return None
@@ -214,27 +211,27 @@ def _intervals(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
     if len(want) != len(found):
         return None
 
-    def same(left: tuple[str, str, str], right: tuple[str, str, str]) -> bool | None:
+    def same_ends(left: tuple[str, str, str], right: tuple[str, str, str]) -> bool | None:
         if left[0] != right[0]:
             return False
-        return _all(equal(a, b, ask, depth + 1) for a, b in zip(left[1:], right[1:], strict=True))
+        return _all(same(a, b) for a, b in zip(left[1:], right[1:], strict=True))
 
-    return _matching(want, found, same)
+    return _matching(want, found, same_ends)
 
 
-def _conditions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _conditions(gold: str, answer: str, same: Same) -> bool | None:
     r"""`\{x \mid x \ne 2\}` beside `x \ne 2` or a union of intervals: what stands in the braces says it all."""
     builder = re.compile(r"\\\{ ?([a-zA-Z]) ?(?:\\in ?\\mathbb ?\{R\} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}")
     want, found = builder.fullmatch(gold), builder.fullmatch(answer)
-    if not (want or found) or depth > 6:
+    if not (want or found):
         return None
-    return equal(want[2] if want else gold, found[2] if found else answer, ask, depth + 1)
+    return same(want[2] if want else gold, found[2] if found else answer)
 
 
-def _solutions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _solutions(gold: str, answer: str, same: Same) -> bool | None:
     """`x = 1, y = 2; x = 3, y = 4`: labels that come again are tuples, one for each solution."""
     want, found = _grouped(gold), _grouped(answer)
-    if (want is None and found is None) or depth > 6:
+    if want is None and found is None:
         return None
     if want is not None and found is not None:
         if set(want[0]) != set(found[0]):
@@ -245,7 +242,7 @@ def _solutions(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
         ", ".join(f"({', '.join(values)})" for values in group[1]) if group else text
         for group, text in ((want, gold), (found, answer))
     ]
-    return equal(*texts, ask, depth + 1)
+    return same(*texts)
 
 
 def _grouped(text: str) -> tuple[list[str], list[list[str]]] | None:
@@ -260,18 +257,18 @@ def _grouped(text: str) -> tuple[list[str], list[list[str]]] | None:
     return names, [[group[name] for name in names] for group in groups]
 
 
-def _labels(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _labels(gold: str, answer: str, same: Same) -> bool | None:
     want, found = _labelled(gold), _labelled(answer)
-    if not any(name for name, _ in want + found) or depth > 6:
+    if not any(name for name, _ in want + found):
         return None
     if any(name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found):
         return None  # an equation beside a labelled value: not for this rule
     if all(name for name, _ in want + found):
-        return _same_labels(want, found, ask, depth)
+        return _same_labels(want, found, same)
     if all(name for name, _ in want) and not any(name for name, _ in found):
-        return _beside_plain(want, answer, lambda value, other: equal(value, other, ask, depth + 1))
+        return _beside_plain(want, answer, same)
     if all(name for name, _ in found) and not any(name for name, _ in want):
-        return _beside_plain(found, gold, lambda value, other: equal(other, value, ask, depth + 1))
+        return _beside_plain(found, gold, lambda value, other: same(other, value))
     return None
 
 
@@ -285,22 +282,22 @@ def _labelled(text: str) -> list[tuple[str | None, str]]:
     return parts
 
 
-def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], ask: Ask, depth: int) -> bool | None:
+def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], same: Same) -> bool | None:
     names = [name for name, _ in want]
     if sorted(names) == sorted(name for name, _ in found):
         if len(set(names)) == len(names):
             values = dict(found)
-            return _all(equal(value, values[name], ask, depth + 1) for name, value in want)
-        return _matching(want, found, lambda left, right: left[0] == right[0] and equal(left[1], right[1], ask, depth + 1))
+            return _all(same(value, values[name]) for name, value in want)
+        return _matching(want, found, lambda left, right: left[0] == right[0] and same(left[1], right[1]))
     if len(want) > 1 or len(found) > 1:
         return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
     pair = {want[0][0], found[0][0]}
     one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
     if one and other and one[1] == other[1]:  # the argument of a function has another name
         renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
-        return equal(want[0][1], renamed, ask, depth + 1) if one[2] not in found[0][1] else None
+        return same(want[0][1], renamed) if one[2] not in found[0][1] else None
     if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
-        return equal(want[0][1], found[0][1], ask, depth + 1)
+        return same(want[0][1], found[0][1])
     return None
 
 
@@ -317,63 +314,60 @@ def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Callable[[s
     return same(values[0], plain) if len(values) == 1 else None
 
 
-def _chains(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
+def _chains(gold: str, answer: str, same: Same) -> bool | None:
     """`17 \\bmod 5 = 2` beside `2`: what a calculation comes to."""
     sides = answer.split("=")
     if len(sides) < 2 or "=" in gold or re.search(r"[<>,;]|\\(?:le|ge|ne|approx)(?![a-zA-Z])", answer):
         return None
     is_calculation = all(re.search(r"\d", side) and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1])
-    return equal(gold, sides[-1].strip(), ask, depth + 1) if is_calculation else None
+    return same(gold, sides[-1].strip()) if is_calculation else None
 
 
-def _lists(gold: str, answer: str, ask: Ask, depth: int) -> bool | None:
-    if depth > 6 or "\\ldots" in gold or "\\begin" in gold + answer or re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", gold + answer):
+_ORDERED = {"()", "[]", "(]", "[)"}
+
+
+def _lists(gold: str, answer: str, same: Same) -> bool | None:
+    """Tuples in order, sets and bare lists in any; `\\pm` is two values."""
+    if r"\ldots" in gold or r"\begin" in gold + answer or re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", gold + answer):
         return None
-    kinds, parts = [], []
-    for text in (gold, answer):
-        found = brackets(text)
-        inner = split_list(found[1]) if found else []
-        if found and found[0] == "()" and (spread := plus_minus(text)):
-            kinds.append("list")
-            parts.append(spread)
-            continue
-        if found and found[0] == "[]" and len(inner) == 1 and not brackets(inner[0]):
-            return equal(*(inner[0] if other is text else other for other in (gold, answer)), ask, depth + 1)
-        if found and (len(inner) > 1 or found[0] == "{}"):
-            kinds.append(found[0])
-            parts.append([piece for part in inner for piece in (plus_minus(part) or [part])] if found[0] == "{}" else inner)
-            continue
-        outer = split_list(text)
-        if len(outer) == 1:
-            spread = plus_minus(text)
-            outer = spread or outer
-        kinds.append("list" if len(outer) > 1 else "one")
-        parts.append([piece for part in outer for piece in (plus_minus(part) or [part])] if len(outer) > 1 else outer)
-    if kinds == ["one", "one"]:
-        return None
-    want, found = parts
+    (want_kind, want), (found_kind, found) = _collection(gold), _collection(answer)
+    kinds = {want_kind, found_kind}
     if "one" in kinds:
-        if len(want) == len(found) == 1 and "{}" in kinds:
-            return equal(want[0], found[0], ask, depth + 1)
+        if kinds == {"one"}:
+            return None
+        if len(want) == len(found) == 1:
+            return same(want[0], found[0])
         return None if any("\\" in text and "\\{" not in text and "\\frac" not in text for text in (gold, answer)) else False
-    if not {"()", "[]", "(]", "[)", "one"} & set(kinds):
+    if not kinds & _ORDERED:
         found = list({squeezed(part): part for part in found}.values())  # the same solution twice is one solution
     if len(want) != len(found):
         return False
+    if not kinds & _ORDERED:
+        return _matching(want, found, same)
+    if "{}" in kinds:
+        return False  # an ordered tuple is no set
+    if kinds <= _ORDERED and len(kinds) == 2 and (len(want) == 2 or {"(]", "[)"} & kinds):
+        return False  # intervals with other ends
+    return _all(same(a, b) for a, b in zip(want, found, strict=True))
 
-    def same(left: str, right: str) -> bool | None:
-        return equal(left, right, ask, depth + 1)
 
-    ordered = {"()", "[]", "(]", "[)"}
-    if kinds[0] in ordered and kinds[1] in ordered:
-        if kinds[0] != kinds[1] and (len(want) == 2 or {"(]", "[)"} & set(kinds)):
-            return False
-        return _all(same(a, b) for a, b in zip(want, found, strict=True))
-    if kinds[0] in ordered or kinds[1] in ordered:
-        if "{}" in kinds:
-            return False  # an ordered tuple is no set
-        return _all(same(a, b) for a, b in zip(want, found, strict=True))
-    return _matching(want, found, same)
+def _collection(text: str) -> tuple[str, list[str]]:
+    """(kind, parts): a kind of `lists.brackets`, `list` for a list without brackets, or `one`."""
+    held = brackets(text)
+    if held and held[0] == "()" and (spread := plus_minus(text)):
+        return "list", spread
+    inner = split_list(held[1]) if held else []
+    if held and held[0] == "{}":
+        return "{}", _spread(inner)
+    if held and (len(inner) > 1 or (held[0] == "[]" and len(inner) == 1 and not brackets(inner[0]))):
+        return held[0], inner
+    parts = split_list(text)
+    parts = _spread(parts) if len(parts) > 1 else plus_minus(text) or parts
+    return ("list" if len(parts) > 1 else "one"), parts
+
+
+def _spread(parts: list[str]) -> list[str]:
+    return [value for part in parts for value in (plus_minus(part) or [part])]
 
 
 def _all(results) -> bool | None:
@@ -402,3 +396,18 @@ def _matching(want: list, found: list, same: Callable) -> bool | None:
         else:
             return None if doubtful else False
     return True
+
+
+_RULES = (
+    _language,
+    _numbers,
+    _relations,
+    _vectors,
+    _parameters,
+    _intervals,
+    _conditions,
+    _solutions,
+    _labels,
+    _chains,
+    _lists,
+)

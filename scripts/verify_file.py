@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
-from variational_reasoning.verify.math_answers import bare_answer
+from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.probe import MINIMUM_TIER, SETTING, probe
 from variational_reasoning.verify.sandbox import Limits

@@ -78,8 +78,8 @@ def main() -> None:
     if any(row["kind"] == "program" for row in rows):
         python = options["program_python"] or None
         found = probe(python)
-        print(found.describe())
         found.check(options["allow_unsandboxed_code"] == "true", SETTING)
+        print(found.describe())
         if found.tier < MINIMUM_TIER:
             print(f"warning: {SETTING} accepts the risk of running programs in tier T{found.tier}", file=sys.stderr)
         seconds = numbers["program_cpu_seconds"]

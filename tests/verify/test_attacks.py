@@ -21,7 +21,7 @@ import pytest
 from variational_reasoning.verify import stem
 from variational_reasoning.verify.programs import check_program
 from variational_reasoning.verify.runner import Program
-from variational_reasoning.verify.sandbox import Sandbox
+from variational_reasoning.verify.sandbox import Limits, Sandbox
 from variational_reasoning.verify.verdicts import Verdict
 
 from .conftest import LIMITS, need_tier
@@ -84,6 +84,7 @@ LIMIT_ATTACKS = {
         "import time\nfor i in range(20):\n    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nprint(14)",
         {"runtime_error", "output_limit"},
     ),
+    "7 many open files": ("import os\nfor _ in range(100): os.open('/dev/null', os.O_RDONLY)\nprint(14)", {"runtime_error"}),
     "11 exit before output": ("import sys; sys.exit(0)", {"wrong"}),
     "11 _exit before output": ("import os; os._exit(0)", {"wrong"}),
     "11 SystemExit": ("raise SystemExit", {"wrong"}),
@@ -428,12 +429,12 @@ def test_14_the_expected_output_is_nowhere(sandbox, name):
     expected = hunted_token()
     known = f"HERE, PIDS = {str(Path(__file__).parents[2])!r}, {[os.getpid(), sandbox.pid]}\n"
     source = TOKEN + known + HUNTS[name] + "\n" + HUNT + "else: print('nothing')"
-    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}})
+    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}}, limits=Limits())
     assert result.verdict is Verdict.WRONG and "'nothing'" in result.reason, result
     tests = {"fn_name": "f", "inputs": [[7]], "outputs": [expected]}
     source = TOKEN + known + HUNTS[name] + "\ndef f(x):\n" + HUNT.replace("for text", "  for text").replace("\n   ", "\n     ")
     source = source.replace("print(found[0].decode()); break", "return found[0].decode()") + "  return 'nothing'"
-    result = judge(sandbox, source, {"kind": "program", "tests": tests})
+    result = judge(sandbox, source, {"kind": "program", "tests": tests}, limits=Limits())
     assert (result.verdict, result.reason) == (Verdict.WRONG, "test 1 of 1: another result"), result
 
 
@@ -452,7 +453,9 @@ PLANTED = {
 def test_14_the_hunts_find_what_is_there(sandbox, name):
     expected = hunted_token()
     source = TOKEN + "HERE = '.'\n" + PLANTED[name] + "\n" + HUNTS[name] + "\n" + HUNT
-    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}})
+    result = judge(
+        sandbox, source, {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}}, limits=Limits()
+    )
     assert result.verdict is Verdict.CORRECT, result
 
 

@@ -74,7 +74,7 @@ STDIN_CONTROLS = {
 
 @pytest.mark.parametrize("name", STDIN_CONTROLS)
 def test_right_programs_pass(sandbox, name):
-    result = check_program({"kind": "program", "tests": DOUBLE}, program(STDIN_CONTROLS[name]), sandbox, LIMITS, 30)
+    result = check_program({"kind": "program", "tests": DOUBLE}, program(STDIN_CONTROLS[name]), sandbox, Limits(), 30)
     assert result.verdict is Verdict.CORRECT, result
 
 
@@ -135,7 +135,7 @@ FUNCTION_CONTROLS = [
 @pytest.mark.parametrize(("source", "inputs", "outputs"), FUNCTION_CONTROLS)
 def test_right_functions_pass(sandbox, source, inputs, outputs):
     check = {"kind": "program", "tests": {"fn_name": "f", "inputs": inputs, "outputs": outputs}}
-    result = check_program(check, program(source), sandbox, LIMITS, 30)
+    result = check_program(check, program(source), sandbox, Limits(), 30)
     assert result.verdict is Verdict.CORRECT, result
 
 
@@ -422,7 +422,7 @@ def test_workers_run_programs_that_use_numpy(tier):
     jobs.append(
         Job("function", {"kind": "program", "tests": tests}, program("import numpy as np\ndef f(x): return np.array(x) * 2"))
     )
-    with VerifierPool(1, programs=ProgramSettings(tier, LIMITS, 20.0)) as pool:
+    with VerifierPool(1, programs=ProgramSettings(tier, Limits(), 20.0)) as pool:
         results = dict(pool.check(jobs))
     assert {name: result.verdict.value for name, result in results.items()} == dict.fromkeys(
         [*sources, "function"], "correct"

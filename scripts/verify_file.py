@@ -12,7 +12,7 @@ from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import MINIMUM_TIER, SETTING, probe
+from variational_reasoning.verify.probe import SETTING, probe
 from variational_reasoning.verify.sandbox import Limits
 
 USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=1.8]
@@ -59,10 +59,9 @@ def main() -> None:
         try:
             numbers[name] = kind(options[name])
         except ValueError:
-            faults.append(f"{name}={options[name]!r} is not {'a whole' if kind is int else 'a'} number")
-            continue
+            numbers[name] = 0
         if not 0 < numbers[name] < float("inf"):
-            faults.append(f"{name}={options[name]!r} is not above 0")
+            faults.append(f"{name}={options[name]!r} is not a {'whole ' if kind is int else ''}number above 0")
     if options["output"] and not Path(options["output"]).absolute().parent.is_dir():
         faults.append(f"output={options['output']!r} is in no folder that exists")
     if faults:
@@ -78,10 +77,7 @@ def main() -> None:
     if any(row["kind"] == "program" for row in rows):
         python = options["program_python"] or None
         found = probe(python)
-        found.check(options["allow_unsandboxed_code"] == "true", SETTING)
-        print(found.describe())
-        if found.tier < MINIMUM_TIER:
-            print(f"warning: {SETTING} accepts the risk of running programs in tier T{found.tier}", file=sys.stderr)
+        found.announce(options["allow_unsandboxed_code"] == "true", SETTING)
         seconds = numbers["program_cpu_seconds"]
         limits = Limits(cpu_seconds=seconds, wall_seconds=2 * seconds + 1, memory_mib=numbers["program_memory_mib"])
         programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)
@@ -92,9 +88,8 @@ def main() -> None:
     with temporary.open("w", encoding="utf-8") as stream:
         for number, row in enumerate(rows):
             verdict, reason, seconds, tier = results[number]
-            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)} | (
-                {"tier": tier} if tier else {}
-            )
+            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
+            found |= {"tier": tier} if tier else {}
             stream.write(json.dumps(row | found, ensure_ascii=False) + "\n")
     temporary.replace(output)
     counts = Counter(result.verdict.value for result in results.values())

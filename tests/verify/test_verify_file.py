@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .conftest import need_tier
+
 SCRIPT = Path(__file__).parents[2] / "scripts/verify_file.py"
 
 
@@ -75,6 +77,7 @@ def test_500_programs_get_the_same_verdicts_in_the_same_order_with_1_4_and_16_wo
 
 def test_every_faulty_line_is_named(tmp_path):
     lines = [{"id": 1, "kind": "math", "answer": "x"}, "not json\n", "[1]\n", {"id": 4, "kind": "mth", "answer": 5}]
+    lines.append({"id": 5, "kind": ["program"], "answer": "x"})
     done = verify_file(tmp_path, lines)
     assert done.returncode == 2
     for message in (
@@ -83,6 +86,7 @@ def test_every_faulty_line_is_named(tmp_path):
         "line 3 is no object",
         "line 4 (id 4): answer is 5",
         "line 4 (id 4): check kind 'mth' is not one of",
+        "line 5 (id 5): check kind ['program'] is not one of",
     ):
         assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
@@ -95,6 +99,60 @@ def test_unknown_options_and_missing_files_are_refused(tmp_path):
         [sys.executable, SCRIPT, "input=no.jsonl", "output=o"], capture_output=True, text=True, cwd=tmp_path, timeout=60
     )
     assert (done.returncode, "there is no file no.jsonl" in done.stderr) == (2, True)
+
+
+def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path):
+    row = {"id": 1, "kind": "program", "tests": {"inputs": ["3"], "outputs": ["4"]}, "answer": "```py\nprint(4)\n```"}
+    options = ["workers=1.5", "program_cpu_seconds=nan", "program_memory_mib=0", "output=no/out.jsonl"]
+    done = verify_file(tmp_path, [row], *options)
+    assert done.returncode == 2
+    for message in (
+        "workers='1.5' is not a whole number above 0",
+        "program_cpu_seconds='nan' is not a number above 0",
+        "program_memory_mib='0' is not a whole number above 0",
+        "output='no/out.jsonl' is in no folder that exists",
+    ):
+        assert message in done.stderr
+    for python, why in (("/bin/false", "exit code 1"), ("/bin/true", "it answers ''"), ("./none", "No such file")):
+        done = verify_file(tmp_path, [row], f"program_python={python}")
+        assert (done.returncode, "does not run as a Python interpreter" in done.stderr, why in done.stderr) == (2, True, True)
+
+
+DENY = """
+import os, platform, sys
+from variational_reasoning.verify import confine
+column = confine.syscalls.ARCHITECTURES[platform.machine()][1]
+numbers = {"unshare": (272, 97)[column], "landlock": 444}
+rules = {numbers[name]: confine._op(confine._GIVE, confine._DENY) for name in sys.argv[1].split(",")}
+confine.no_new_privileges()
+program = confine._op(confine._LOAD, 0) + confine._by_number(rules, confine._op(confine._GIVE, confine._ALLOW))
+confine._Filter(program).install()
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Runs a command without some system calls, as the profile of a container does."""
+
+
+def test_what_a_container_forbids_lowers_the_tier_or_refuses(tmp_path):
+    need_tier(3)
+    source = "import numpy\nprint(numpy.int64(input()) + 1)"
+    row = {"id": 1, "kind": "program", "tests": {"inputs": ["3"], "outputs": ["4"]}, "answer": f"```py\n{source}\n```"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+
+    def run(denied, *options):
+        command = [sys.executable, "-c", DENY, denied, SCRIPT, "input=rows.jsonl", "output=out.jsonl", *options]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    done = run("unshare")  # Docker's default
+    assert done.returncode == 0 and "programs run in tier T2" in done.stdout and "unshare" in done.stdout, done
+    found = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (found["verdict"], found["tier"]) == ("correct", "T2")
+    (tmp_path / "out.jsonl").unlink()
+    done = run("unshare,landlock")
+    assert done.returncode == 2 and "below T2" in done.stderr and "set allow_unsandboxed_code to true" in done.stderr, done
+    assert not (tmp_path / "out.jsonl").exists()
+    done = run("unshare,landlock", "allow_unsandboxed_code=true")
+    assert done.returncode == 0 and "warning: allow_unsandboxed_code accepts the risk" in done.stderr, done
+    assert json.loads((tmp_path / "out.jsonl").read_text())["tier"] == "T1"
 
 
 def test_answers_without_a_box_are_found_unless_forbidden(tmp_path):

@@ -40,6 +40,13 @@ class Probe(NamedTuple):
                 f"T{MINIMUM_TIER}:\n{self.describe()}\nTo accept that risk on this machine, set {setting} to true"
             )
 
+    def announce(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
+        """Print where programs run, with a warning below the minimum. Raises: as `check` does."""
+        self.check(is_accepted, setting)
+        print(self.describe())
+        if self.tier < MINIMUM_TIER:
+            print(f"warning: {setting} accepts the risk of running programs in tier T{self.tier}", file=sys.stderr)
+
 
 def probe(python: str | None = None, highest: int = 3) -> Probe:
     """Find the highest tier at which a program can do its work and nothing of what it must not do.

@@ -11,6 +11,7 @@ YAML's own unless it is given. rows_per_step=N asks for another batch than the r
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -45,16 +46,28 @@ def _whole_number(name: str, value: object) -> int:
     return int(str(value))
 
 
-def _read(arguments: list[str]) -> tuple[dict[str, object], dict[str, int]]:
-    """The training YAML and the command's own key=value numbers."""
-    path, *pairs = arguments
-    given = dict(pair.partition("=")[::2] for pair in pairs)
-    if given.keys() - KEYS or "gpus" not in given:
-        raise ValueError(f"{' '.join(pairs) or 'no gpus=N'}: does not fit\n{USAGE}")
-    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "rows_per_step" not in config | given:
-        raise ValueError(f"{path} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N")
-    return config, {name: _whole_number(name, value) for name, value in given.items()}
+def batch_settings(recipe: str | Path, given: Mapping[str, str]) -> dict[str, int]:
+    """The keys of a training YAML to override, with their values.
+
+    Args:
+        given: gpus, and perhaps per_device and rows_per_step.
+
+    Raises: ValueError for numbers that are missing, are none, or do not divide; OSError for a file that is not there.
+    """
+    numbers = {name: _whole_number(name, value) for name, value in given.items()}
+    try:
+        config = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{recipe} is not valid YAML: {error}") from error
+    if not isinstance(config, dict) or "rows_per_step" not in config | numbers:
+        raise ValueError(f"{recipe} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N")
+    rows = numbers.get("rows_per_step") or _whole_number("rows_per_step", config["rows_per_step"])
+    per_device = numbers.get("per_device") or _whole_number(
+        "per_device_train_batch_size", config.get("per_device_train_batch_size", 1)
+    )
+    steps = accumulation_steps(rows, numbers["gpus"], per_device)
+    settings = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": steps}
+    return settings | ({"rows_per_step": rows} if "rows_per_step" in numbers else {})
 
 
 def main() -> int:
@@ -63,19 +76,17 @@ def main() -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
+    path, *pairs = arguments
+    given = dict(pair.partition("=")[::2] for pair in pairs)
     try:
-        config, given = _read(arguments)
-        rows = given.get("rows_per_step") or _whole_number("rows_per_step", config["rows_per_step"])
-        per_device = given.get("per_device") or _whole_number(
-            "per_device_train_batch_size", config.get("per_device_train_batch_size", 1)
-        )
-        steps = accumulation_steps(rows, given["gpus"], per_device)
-    except (ValueError, OSError, yaml.YAMLError) as error:
+        if given.keys() - KEYS or "gpus" not in given:
+            raise ValueError(f"{' '.join(pairs) or 'no gpus=N'}: does not fit\n{USAGE}")
+        settings = batch_settings(path, given)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{per_device} x {steps} x {given['gpus']} GPU(s) = {rows} rows per step", file=sys.stderr)
-    settings = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": steps}
-    settings |= {"rows_per_step": rows} if "rows_per_step" in given else {}
+    per_device, steps, gpus = *list(settings.values())[:2], int(given["gpus"])
+    print(f"{per_device} x {steps} x {gpus} GPU(s) = {per_device * steps * gpus} rows per step", file=sys.stderr)
     print(" ".join(f"{key}={value}" for key, value in settings.items()))
     return 0
 

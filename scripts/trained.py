@@ -1,10 +1,11 @@
-"""Whether a training is already done: `python scripts/trained.py TRAIN.yaml key=value ...` (between the stages, for run.sh).
+"""Whether a training is already done: `python scripts/trained.py TRAIN.yaml key=value ...` (between the stages).
 
 Exit code 0: output_dir holds a finished model of exactly this YAML, these data and this base model. 1: it does not.
 2: it holds a finished model of something else; each difference is printed, and what to do.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,41 @@ from variational_reasoning.model_record import file_digest, model_identity, read
 
 # What changes neither the data nor the model.
 NEUTRAL = {"overwrite_output_dir", "overwrite_cache", "report_to", "run_name", "logging_steps", "plot_loss", "logging_dir"}
+# What changes neither where both trainings have the same rows_per_step: the plugin lets no other product of them train.
+SPLIT_OF_A_STEP = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
-def main() -> int:
-    """Compare the YAML with the record that the plugin wrote beside the model."""
-    if len(sys.argv) < 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    config = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    for override in sys.argv[2:]:
+def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
+    """Compare a training YAML with the record that the plugin wrote beside the model in its output_dir.
+
+    Raises: ValueError for a finished model of something else, with each difference.
+    """
+    config = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    for override in overrides:
         key, _, value = override.partition("=")
         config[key] = yaml.safe_load(value)
     folder = Path(config["output_dir"])
     if not (folder / "train_results.json").is_file():
-        return 1
+        return False
     record = read_record(folder)
     if record is None:
-        print(f"{folder}: is trained already, without our keys and formats, so there is no record to compare with")
-        return 0
-    differences = _differences(config, record)
-    if not differences:
-        print(f"{folder}: is trained already")
-        return 0
-    listing = "".join(f"\n  {difference}" for difference in differences)
-    print(f"{folder} holds another training; remove the folder or change output_dir:{listing}", file=sys.stderr)
-    return 2
+        print(f"{folder}: is trained already, without our keys and formats, so there is no record to compare with", flush=True)
+        return True
+    if differences := _differences(config, record):
+        listing = "".join(f"\n  {difference}" for difference in differences)
+        raise ValueError(f"{folder} holds another training; remove the folder or change output_dir:{listing}")
+    print(f"{folder}: is trained already", flush=True)
+    return True
 
 
 def _differences(config: dict[str, Any], record: dict[str, Any]) -> list[str]:
     then = record.get("yaml", {})
-    names = sorted((set(config) | set(then)) - NEUTRAL)
+    names = set(config) | set(then)
+    is_same_step = "rows_per_step" in then and _is_same(then["rows_per_step"], config.get("rows_per_step"))
+    neutral = NEUTRAL | (SPLIT_OF_A_STEP if is_same_step else set())
     found = [
         f"{name}: was {then.get(name)!r}, is {config.get(name)!r}"
-        for name in names
+        for name in sorted(names - neutral)
         if not _is_same(then.get(name), config.get(name))
     ]
     for name, source in record.get("sources", {}).items():
@@ -65,6 +68,17 @@ def _is_same(then: Any, now: Any) -> bool:
         return float(then) == float(now)  # 1e-5, 0.00001 and "1e-5" are one number
     except (TypeError, ValueError):
         return str(then) == str(now)
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0 if len(sys.argv) > 1 else 2
+    try:
+        return 0 if is_trained(sys.argv[1], sys.argv[2:]) else 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def start(run: Path, *settings: str) -> subprocess.Popen:
     env = os.environ | {"PATH": bin_folder + os.pathsep + os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
     with (run.parent / f"{run.name}.log").open("a") as log:
         return subprocess.Popen(
-            [*OFFLINE, "bash", "scripts/run.sh", "tiny", f"run={run}", *settings],
+            [*OFFLINE, sys.executable, "scripts/run.py", "tiny", f"run={run}", *settings],
             cwd=ROOT,
             env=env,
             stdout=log,
@@ -65,8 +65,8 @@ def contents(run: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """A small run; the first one of a machine also trains the base, as `make demo` does."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    """A small run; the first one of a machine also trains the base, as `make demo` does. Paths may have spaces."""
+    run = tmp_path_factory.mktemp("undisturbed") / "a run"
     finish(run, *SMALL)
     return run
 
@@ -129,7 +129,7 @@ def test_run_again_it_does_nothing(undisturbed):
 def test_run_again_with_another_setting_it_refuses(undisturbed):
     process = start(undisturbed, *SMALL, "sampling.temperature=1.0")
     assert process.wait(timeout=300) != 0
-    log = (undisturbed.parent / "run.log").read_text(encoding="utf-8")
+    log = (undisturbed.parent / f"{undisturbed.name}.log").read_text(encoding="utf-8")
     assert "sampling.temperature" in log.splitlines()[-1] + log.splitlines()[-2] + log.splitlines()[-3]
 
 

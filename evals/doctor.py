@@ -8,9 +8,9 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from variational_evals.tasks import FILE_TASK, Task, find_file, load_task, task_names
+from variational_reasoning.packages import installed_version
 from variational_reasoning.verify.probe import MINIMUM_TIER, probe
 
 INFER = "make infer-env   (then .venv-infer/bin/python evals/doctor.py)"
@@ -28,7 +28,7 @@ def main() -> int:
         return _download(arguments["download"])
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     for name in PACKAGES:
-        print(f"  {name:<20}{_version(name)}")
+        print(f"  {name:<20}{installed_version(name) or '-'}")
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
     if missing:
         print(f"missing: {', '.join(missing)}: {INFER}")
@@ -42,13 +42,6 @@ def main() -> int:
     for name in task_names():
         print(f"  {name:<26}{_state(name)}")
     return 0 if can_run else 1
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "-"
 
 
 def _report_skythought() -> bool:

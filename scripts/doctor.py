@@ -49,6 +49,7 @@ def _state(missing: list[str], command: str) -> str:
 
 
 def _version(package: str) -> str:
+    """As `variational_reasoning.packages`, which may be what is missing here."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import OFFLINE, run_evaluation, skythought_evaluate
+from variational_reasoning.files import file_digest
 from variational_reasoning.model_record import read_record
-from variational_reasoning.pipeline.rows import file_digest, group_by, read_manifest, read_rows
+from variational_reasoning.pipeline.rows import group_by, read_manifest, read_rows
 from variational_reasoning.report.runs import read_run
 
 ROOT = Path(__file__).parents[1]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from variational_reasoning.pipeline.config import run_command
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "examples/variational_reasoning/qwen3_4b/1_train_reasoner.yaml"  # 96 rows per step
 
@@ -18,7 +20,11 @@ SPEC.loader.exec_module(batch_size)
 def command(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["batch_size.py", *map(str, arguments)])
-        code = batch_size.main()
+        code = 0
+        try:
+            run_command(batch_size.main)
+        except SystemExit as stopped:
+            code = stopped.code
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

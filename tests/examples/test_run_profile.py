@@ -141,7 +141,7 @@ def test_paths_may_have_spaces(commands, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "is no profile"),
+        ([], "usage: python scripts/run.py PROFILE"),
         (["nope"], "'nope' is no profile"),
         (["tiny", "foo"], "not of the form key=value: 'foo'"),
         (["tiny", "rounds=0"], "rounds=0 is no whole number from 1"),

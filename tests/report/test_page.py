@@ -124,5 +124,5 @@ def test_curves_are_read_from_either_log(tmp_path):
     assert second == ("b", {"loss": ([5], [0.5])})
     assert curves_of([{"train_loss": 1.0, "step": 5}]) == {}
     (tmp_path / "models/b/trainer_log.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match=re.escape("trainer_log.jsonl line 1 is not valid JSON")):
+    with pytest.raises(ValueError, match=re.escape("trainer_log.jsonl, line 1 is not valid JSON")):
         read_trainings(tmp_path)

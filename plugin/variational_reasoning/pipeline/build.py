@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from variational_reasoning.files import write_json
 from variational_reasoning.method.prompts import (
     Encode,
     chat_format_to_dict,
@@ -35,7 +36,7 @@ from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.health import HEALTH, describe_health, health_of
 from variational_reasoning.pipeline.join import Joined, Trace, join
 from variational_reasoning.pipeline.prepare import current_manifest, register_datasets
-from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file, write_json
+from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file
 from variational_reasoning.pipeline.select import (
     best_of,
     copies_of_originals,

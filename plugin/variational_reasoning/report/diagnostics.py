@@ -161,7 +161,7 @@ def bound(terms: TraceTerms | None) -> Section:
             panels.setdefault(title, {})[NAMES[estimator]] = found
             last = f"{found.means[-1]:.2f} ({found.lows[-1]:.2f} to {found.highs[-1]:.2f})"
             gap = f"{found.means[-1] - found.means[0]:.2f}"
-            numbers = [str(number) for number in (found.num_questions, found.num_left_out, found.num_floored)]
+            numbers = [f"{number:,}" for number in (found.num_questions, found.num_left_out, found.num_floored)]
             table.rows.append([title, NAMES[estimator], f"{found.means[0]:.2f}", last, gap, *numbers])
     if not panels:
         section.absent = "No question has all of its K traces scored."
@@ -210,7 +210,7 @@ def leakage(folder: Path) -> Section:
     if "posterior" not in found:
         section.absent = "There are no traces of questions with a short final answer."
         return section
-    table = Table(["traces", "number", f"by {EARLY:.0%}", "by 50 %", "literally", "normalised", "not"], [])
+    table = Table(["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalised", "not"], [])
     for kind, measured in found.items():
         shares = [measured.num_literal, measured.num_normalised]
         shares.append(measured.num_traces - sum(shares))

@@ -179,7 +179,7 @@ def train_files(runs: Sequence[Run]) -> Section:
         [
             name,
             str(run.folder),
-            str(figures["rows"]),
+            f"{figures['rows']:,}",
             f"{figures['mean_weight']:.3f}",
             f"{figures['mean_tokens']:.1f}",
             listed(figures["counts"]),

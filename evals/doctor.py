@@ -20,6 +20,9 @@ NEEDED = ("skythought", "vllm", "torch", "transformers", "huggingface_hub", "mat
 
 def main() -> int:
     """Print the findings, or download what `download=` names."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     arguments = dict(word.partition("=")[::2] for word in sys.argv[1:])
     if arguments.keys() - {"download"}:
         print(__doc__, file=sys.stderr)

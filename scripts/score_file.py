@@ -46,6 +46,9 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(USAGE)
+        return
     known = {"model": None, "input": None, "output": None}
     known |= {"dtype": "float32", "temperature": "1.0", "batch_tokens": "16384", "device": "auto"}
     given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -136,6 +137,28 @@ def test_paths_may_have_spaces(commands, tmp_path):
     assert {values["model_name_or_path"] for values in trainings(lines).values()} == {"/my models/base"}
     assert all(f"run_dir={tmp_path}/a run" in line for line in lines if line[1] == "scripts/build_dataset.py")
     assert lines[-1] == ["python", "scripts/report.py", f"{tmp_path}/a run"]
+
+
+def documented() -> list[str]:
+    """Every call of run.py with a profile of its own that a README or a YAML's header shows."""
+    files = [ROOT / "README.md", *(ROOT / "examples").rglob("*.md"), *(ROOT / "examples").rglob("*.yaml")]
+    calls = [call for path in files for call in re.findall(r"run\.py ([a-z][\w]* ?[^`\n]*)", path.read_text(encoding="utf-8"))]
+    return sorted({re.sub(r"\$\([^)]*\)|\$base", "MODEL", call).strip() for call in calls if profile_of(call)})
+
+
+def profile_of(call: str) -> bool:
+    return (ROOT / "examples/variational_reasoning" / call.split()[0] / "pipeline.yaml").is_file()
+
+
+@pytest.mark.parametrize("call", documented())
+def test_the_documented_calls_are_accepted(run_profile, call):
+    done = run_profile(*call.split(), "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("python scripts/report.py ")
+
+
+def test_the_documentation_shows_every_variant():
+    assert len(documented()) >= 8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What scripts/run.py and k_scaling.sh would run for the recipes, and what run.py refuses; test_end_to_end runs tiny's."""
 
-import json
 import os
 import re
 import shlex
@@ -186,43 +185,6 @@ def test_a_failed_command_is_named_and_ends_the_run(run_profile, tmp_path):
     done = run_profile("qwen3_4b", f"run={tmp_path}/run", "data.train=none.jsonl")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("failed with exit code 2: python scripts/prepare_data.py")
-
-
-@pytest.fixture
-def trained(tmp_path):
-    """A training YAML and what the trainer wrote beside its model: 96 rows per step."""
-    recipe, model = tmp_path / "train.yaml", tmp_path / "model"
-    recipe.write_text(
-        f"output_dir: {model}\nlearning_rate: 1.0e-5\nper_device_train_batch_size: 1\n"
-        "gradient_accumulation_steps: 12\nrows_per_step: 96\n",
-        encoding="utf-8",
-    )
-    model.mkdir()
-    (model / "train_results.json").write_text("{}", encoding="utf-8")
-    settings = {"learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 12}
-    record = {"yaml": settings | {"output_dir": str(model), "rows_per_step": 96}}
-    (model / "variational_reasoning.json").write_text(json.dumps(record), encoding="utf-8")
-
-    def ask(*overrides: str) -> tuple[int, str]:
-        command = [sys.executable, "scripts/trained.py", str(recipe), *overrides]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-        return done.returncode, done.stderr
-
-    return ask
-
-
-def test_a_finished_training_is_known_again(trained, tmp_path):
-    assert trained()[0] == 0
-    assert trained(f"output_dir={tmp_path}/other")[0] == 1
-    code, message = trained("learning_rate=2e-5")
-    assert code == 2 and "learning_rate: was 1e-05, is " in message
-
-
-def test_the_split_of_a_step_is_no_other_training(trained):
-    split = ("per_device_train_batch_size=2", "gradient_accumulation_steps=24")  # on 2 GPUs in place of 8
-    assert trained(*split)[0] == 0
-    code, message = trained(*split, "rows_per_step=192")
-    assert code == 2 and "rows_per_step: was 96, is 192" in message and "gradient_accumulation_steps: was 12" in message
 
 
 @pytest.fixture

@@ -88,8 +88,8 @@ def test_one_fault(world, parse, overrides, expected):
 def test_a_broken_dataset_info_is_named(world, parse):
     (world.root / "broken").mkdir()
     (world.root / "broken/dataset_info.json").write_text("{", encoding="utf-8")
-    message = refused(parse, world.config(dataset_dir=str(world.root / "broken")))
-    assert "broken/dataset_info.json is not valid JSON" in message and "set dataset_dir to another folder" in message
+    with pytest.raises(ValueError, match=r"broken/dataset_info.json is not valid JSON .* set dataset_dir to another folder"):
+        parse(world.config(dataset_dir=str(world.root / "broken")))
 
 
 def test_rows_per_step_that_fit(world, parse):

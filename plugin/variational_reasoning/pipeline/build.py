@@ -7,9 +7,10 @@ the control arm by the reference solution where none is verified); otherwise by 
 posterior the prompt holds a hint instead. A question without an acceptable trace is treated by `fallback` and counted.
 The terms of rho are kept raw in every row, so that another estimator can be tried without running a model again.
 
-The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights, which
-leaves the gradient as it is: a trace that was sampled three times, or one that repeats the data set's in a mix. Only an
-original row that stands in as the fallback does not count again in the mix.
+The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights: a trace
+that was sampled three times, or one that repeats the data set's in a mix. That leaves the direction of the gradient over
+the file as it is (C's mean length becomes that of the different rows); a single step varies more, since equal rows now
+stand in it together. Only an original row that stands in as the fallback does not count again in the mix.
 """
 
 import math
@@ -256,7 +257,7 @@ class Builder:
 
 
 def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:
-    """Equal rows as one, the first of them, with the sum of their weights: the same gradient."""
+    """Equal rows as one, the first of them, with the sum of their weights."""
     merged: dict[tuple[str, str], Row] = {}
     for row in rows:
         earlier = merged.get((row.trace, row.solution))

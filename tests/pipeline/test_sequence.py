@@ -164,7 +164,7 @@ def test_the_documentation_shows_every_variant():
     ("words", "expected"),
     [
         ([], "usage: python scripts/run.py PROFILE"),
-        (["nope"], "'nope' is no profile"),
+        (["nope"], "'nope' is no profile; there are qwen2_5_32b, "),
         (["tiny", "foo"], "not of the form key=value: 'foo'"),
         (["tiny", "rounds=0"], "rounds=0 is no whole number from 1"),
         (["qwen3_4b", "rounds=2"], "needs examples/variational_reasoning/qwen3_4b/2_train_posterior_weighted.yaml"),

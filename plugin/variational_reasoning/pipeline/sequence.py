@@ -44,6 +44,7 @@ class Plan:
 
     @property
     def examples(self) -> Path:
+        """The profile's folder."""
         return PROFILES / self.profile
 
     @property
@@ -59,7 +60,8 @@ class Plan:
 def read_plan(words: Sequence[str]) -> Plan:
     """The command line. Raises: ValueError that names what does not fit, before anything is run."""
     if not words or not (PROFILES / words[0] / "pipeline.yaml").is_file():
-        raise ValueError(f"{words[0] if words else 'nothing'!r} is no profile")
+        known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
+        raise ValueError(f"{words[0] if words else 'nothing'!r} is no profile; there are {known}")
     profile, *pairs = words
     wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
     if wrong:

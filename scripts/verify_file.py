@@ -11,7 +11,7 @@ from tqdm import tqdm
 from variational_reasoning.files import read_json_lines
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
-from variational_reasoning.verify.math_answers import bare_answer
+from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.probe import SETTING, probe
 from variational_reasoning.verify.sandbox import Limits

@@ -16,7 +16,7 @@ from variational_reasoning.pipeline.rows import Identity, read_rows, table_diges
 LEAD = answer_lead("reasoner", load_chat_format("chatml"))
 END = "<|end_of_solution|>"
 EXACT = {"kind": "exact", "gold": "5"}
-HANG = "(x+y+z+w+u+v)^{60}-1"
+HANG = r"\sum_{k=0}^{1000}(2+\sqrt{3})^{k}"
 MATH = {"kind": "math", "gold": "x+1"}
 
 
@@ -96,7 +96,7 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
 
 
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
-    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("60", "70"))]
+    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("1000", "1100"))]
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)

@@ -12,8 +12,8 @@ from typing import Any
 
 from variational_reasoning.pipeline.config import DataConfig
 from variational_reasoning.pipeline.sources import read_source
-from variational_reasoning.verify.boxes import last_boxed
 from variational_reasoning.verify.checks import check_faults
+from variational_reasoning.verify.mathematics.boxes import last_boxed
 
 CHECK_KINDS = ("math", "exact", "none")
 

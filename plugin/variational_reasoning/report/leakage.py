@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from variational_reasoning.pipeline.rows import MANIFEST, read_manifest, read_table
-from variational_reasoning.verify.boxes import last_boxed
+from variational_reasoning.verify.mathematics.boxes import last_boxed
 
 EARLY = 0.1
 """The fraction of a trace up to which an appearance is called early."""

@@ -14,7 +14,7 @@ import json
 from typing import Any
 
 from .countdown import check_countdown
-from .math_answers import compare_plainly
+from .mathematics.answers import compare_plainly
 from .programs import extract_program, program_faults
 from .verdicts import Result, Verdict
 

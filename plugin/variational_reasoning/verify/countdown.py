@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from .boxes import last_boxed
+from .mathematics.boxes import last_boxed
 from .verdicts import Result, Verdict
 
 MAX_CHARACTERS = 400

@@ -146,7 +146,7 @@ class VerifierPool:
         else:
             if importlib.util.find_spec("math_verify") is None:
                 raise RuntimeError("checks of kind math need math-verify: pip install math-verify==0.9.0")
-            command = [sys.executable, "-m", __package__ + ".worker", str(self.memory_mib), str(self.seconds)]
+            command = [sys.executable, "-m", __package__ + ".mathematics.worker", str(self.memory_mib), str(self.seconds)]
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
             command,

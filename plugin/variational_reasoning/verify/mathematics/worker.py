@@ -1,6 +1,6 @@
 """The process in which Math-Verify runs: one JSON line in, one JSON line out, under limits (stage 7).
 
-Started by `pool` as `python -m variational_reasoning.verify.worker MEMORY_MIB SECONDS`. Line in: [golds, solution];
+Started by `pool` as `python -m variational_reasoning.verify.mathematics.worker MEMORY_MIB SECONDS`. Line in: [golds, solution];
 line out: [verdict, reason]. Wall time is the parent's to bound, by killing this process. Should the parent die in the
 middle, the limit of processor time ends a comparison that would otherwise run for ever.
 """
@@ -10,8 +10,9 @@ import os
 import resource
 import sys
 
-from .math_answers import READING_ERRORS, compare_symbolically
-from .verdicts import Verdict
+from ..verdicts import Verdict
+from .algebra import READING_ERRORS
+from .answers import compare_symbolically
 
 
 def main(memory_mib: int, seconds: float) -> None:

@@ -9,7 +9,9 @@ import re
 _OPENINGS = ("\\boxed{", "\\fbox{")
 
 
-_BETWEEN = re.compile(r"(?:\s|[,;$]|\\[,;:! ()\[\]]|\\quad|\\qquad|and|or|\\text\{\s*(?:and|or)\s*\})*")
+_BETWEEN = re.compile(r"(?:(?![.?!](?:\s|$))[^\n]){0,60}")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+MAX_WORDS_BETWEEN = 3
 
 
 def last_boxed(text: str) -> str | None:
@@ -22,14 +24,16 @@ def last_boxed(text: str) -> str | None:
 
 
 def final_boxes(text: str) -> list[str]:
-    """The contents of the boxes that stand side by side up to the last one, with nothing but commas, `and` or `or`
-    between them; empty where there is no last box with content."""
+    """The contents of the boxes of one sentence up to the last one, with at most a few words between them; empty where
+    there is no last box with content."""
     boxes = _boxes(text)
     if not boxes or not boxes[-1][2]:
         return []
     found = [boxes[-1][2]]
     for (_, stop, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if not content or not _BETWEEN.fullmatch(text, stop, start):
+            break
+        if len(_WORD.findall(text, stop, start)) > MAX_WORDS_BETWEEN:
             break
         found.insert(0, content)
     return found

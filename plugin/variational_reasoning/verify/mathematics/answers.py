@@ -1,0 +1,112 @@
+r"""Is a final answer equal to the gold answer? (stage 7, check kind `math`)
+
+Three stages: the same text after `spelling.tidy`; the plain rules, exactly; Math-Verify for what is left, part by part.
+`compare_plainly` has the first two and is cheap and bounded. Math-Verify uses sympy, which may run for ever on a short
+text, so `compare_symbolically` is only to be called inside a worker process that somebody else kills (`pool`).
+Math-Verify's own alarms are off: they need signals and do not stop C code.
+"""
+
+from fractions import Fraction
+
+from ..verdicts import Result, Verdict
+from .algebra import math_verify_equal, unambiguous
+from .boxes import final_boxes
+from .forms import is_prose
+from .numbers import TooLarge, explodes, rational
+from .rules import Ask, equal
+from .spelling import squeezed, tidy
+
+MAX_CHARACTERS = 20_000
+"""Longer answers are refused unread."""
+
+MAX_INLINE_CHARACTERS = 300
+"""Longer ones are read in a worker process only, so that no text costs the parent more than a moment."""
+
+
+def compare_plainly(golds: list[str], solution: str) -> Result | None:
+    r"""The verdict where no symbolic algebra is needed, or None.
+
+    Args:
+        golds: accepted answers, with or without dollar signs or a box.
+        solution: the solution part of an answer; its last complete box counts. Several boxes of its sentence also count
+            as one list.
+    """
+    boxes = final_boxes(solution)
+    if not boxes:
+        return Result(Verdict.NO_ANSWER, "no complete \\boxed{...} with content")
+    if sum(map(len, boxes)) > MAX_CHARACTERS:
+        return Result(Verdict.MALFORMED, f"the answer has more than {MAX_CHARACTERS} characters")
+    if max(map(len, (*golds, *boxes))) > MAX_INLINE_CHARACTERS:
+        return None
+    return _without_algebra(golds, boxes)
+
+
+def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
+    try:
+        decided, reason = _compare(golds, boxes, lambda gold, answer: None)
+    except TooLarge:
+        return None
+    if decided is not True and all(is_prose(tidy(gold)) for gold in golds):
+        return Result(Verdict.UNVERIFIABLE, "the gold answer is prose")
+    if decided is None:
+        return None
+    return Result(Verdict.CORRECT if decided else Verdict.WRONG, reason)
+
+
+def compare_symbolically(golds: list[str], solution: str) -> Result:
+    """The verdict with Math-Verify. Without bounds: only inside a worker process.
+
+    Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when no gold can be read
+    or compared.
+    """
+    plain = _without_algebra(golds, final_boxes(solution))
+    if plain is not None:
+        return plain
+    asked: list[str] = []
+
+    def ask(gold: str, answer: str) -> bool | None:
+        asked.append("")
+        if explodes(answer) or explodes(gold):
+            raise TooLarge
+        return math_verify_equal(*unambiguous(gold, answer))
+
+    try:
+        decided, reason = _compare(golds, final_boxes(solution), ask)
+    except TooLarge:
+        return Result(Verdict.TIMEOUT, "not computed: the power or factorial is too large")
+    if decided is None:
+        return Result(Verdict.UNVERIFIABLE, "math-verify cannot read the gold answer")
+    return Result(Verdict.CORRECT if decided else Verdict.WRONG, "math-verify" if asked else reason)
+
+
+def exact_number(text: str) -> Fraction | None:
+    """The exact value of a text of integers, decimals and fractions (`1,000` is a thousand, `1,2` no number), or None."""
+    try:
+        return rational(tidy(text))
+    except TooLarge:
+        return None
+
+
+def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None, str]:
+    """(is one of the golds the answer, why). Raises: TooLarge where none is and one cannot be computed."""
+    answers = [tidy(boxes[-1])] + ([tidy(", ".join(boxes))] if len(boxes) > 1 else [])
+    answers = [answer for answer in answers if answer]
+    if not answers:
+        return False, "the answer says nothing"
+    opinions: list[bool | None] = []
+    refusal: TooLarge | None = None
+    for gold in golds:
+        gold = tidy(", ".join(final_boxes(gold)) or gold)
+        for answer in answers:
+            if squeezed(gold) and squeezed(gold) == squeezed(answer):
+                return True, "same text"
+            try:
+                opinions.append(equal(gold, answer, ask))
+            except TooLarge as error:
+                refusal = error
+                continue
+            if opinions[-1]:
+                return True, "same value"
+    if refusal:
+        raise refusal
+    return (None if None in opinions else False), "another value"

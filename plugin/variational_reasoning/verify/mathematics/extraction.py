@@ -1,0 +1,83 @@
+r"""The final answer of a text without a box: an option for files of extracted answers (`scripts/verify_file.py`).
+
+Answers that a model wrote for us have a box, and stage 7 never comes here. The surprising thing: no last number is taken
+for an answer. A sentence must say that it concludes, be finished, and hold one value.
+"""
+
+import re
+
+from .answers import MAX_CHARACTERS, MAX_INLINE_CHARACTERS
+from .forms import is_prose
+from .spelling import tidy
+
+_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|\\\[((?:(?!\\[\[\]]).)+)\\\]", re.DOTALL)
+"""Each reading stops at the next opening, so that a text of many takes no longer than another."""
+
+_CONCLUDES = re.compile(
+    r"(?i)\b(?:answer|therefore|thus|hence|so|conclusion|réponse|donc|antwort|respuesta)\b|答案|因此|所以|结论|لذا|इसलिए"
+)
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?![a-zA-Z])")
+_POLITE = re.compile(r"(?is)\s*(?:I hope it is correct\.?)?\s*(?:<\|im_(?:start|end)\|>.*)?$")
+_ANNOUNCED = re.compile(r"(?is).*\banswer(?: is|:)\s*:?\s*(.+?)\s*\.?$")
+_CHOSEN = re.compile(r"(?:(?i:\banswer(?: is|:))(?: [a-z]+){0,2}|\bI think it(?: is|'s)) \(?([A-J])\)?(?=[,.;:]| *$)")
+MAX_SHORT_CHARACTERS = 80
+_COPULA = re.compile(r"(?is).*\b(?:is|are|be|was|equals)\s*:?\s+(.+)$")
+_END_OF_SENTENCE = re.compile(r"[.!?](?=\s|\$\$|$)|[。！।؟]")
+_BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
+_VALUE = re.compile(r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)")
+
+
+def bare_answer(text: str) -> str | None:
+    r"""The final answer of a text without a box; None where it has one, or where none can be told for certain.
+
+    In this order: a letter behind `answer is`; the whole text where it is no sentence; the one formula (`$...$`, `\(...\)`,
+    `\[...\]`) of a text; what stands behind `answer is` at its end; the value of its concluding sentence.
+    """
+    if "\\boxed" in text or "\\fbox" in text or not text.strip() or len(text) > MAX_CHARACTERS:
+        return None
+    text = text.rstrip().rstrip("\\")
+    if chosen := _CHOSEN.search(text):
+        return chosen[1]
+    formulas = [next(filter(None, match)) for match in _FORMULA.findall(text)]
+    around = _FORMULA.sub(" ", text)
+    if not _CONCLUDES.search(around):
+        if not formulas and re.search(r"\\text ?\{", text):
+            return text  # LaTeX with words in it
+        if len(_WORD.findall(around)) > 1 and (said := _concluding_value(text, is_whole=True)):
+            return said
+        if not is_prose(tidy(text)) and not (formulas and len(_WORD.findall(around)) > 2):
+            return text
+    if len(formulas) == 1 and not re.search(r"\d", around):
+        return formulas[0]
+    end = _POLITE.sub("", text[-MAX_INLINE_CHARACTERS:])
+    announced = _ANNOUNCED.match(end)
+    if announced and announced[1].strip() and len(_WORD.findall(tidy(announced[1]))) < 2:
+        return announced[1]
+    return _concluding_value(end)
+
+
+def _concluding_value(text: str, is_whole: bool = False) -> str | None:
+    """The value of the last sentence, where it is finished and concludes: what it `is` at its end, the only value in bold,
+    or behind its last equals sign. Of a whole text that is one sentence, finished or short: only what it `is`."""
+    text = text.strip()
+    bold = _BOLD.findall(text)
+    text = text.replace("**", "")
+    if is_whole and len(text) <= MAX_SHORT_CHARACTERS and not _END_OF_SENTENCE.search(text):
+        text += "."
+    ends = [match.end() for match in _END_OF_SENTENCE.finditer(text)]
+    if not ends or ends[-1] != len(text):
+        return None
+    sentence = text[ends[-2] if len(ends) > 1 else 0 :]
+    if not (len(ends) == 1 if is_whole else _CONCLUDES.search(sentence)):
+        return None
+    sentence = sentence.strip()[:-1]
+    copula = _COPULA.match(sentence)
+    if copula and re.search(r"\d|[$\\]", copula[1]) and not _WORD.search(tidy(copula[1])):
+        return copula[1]
+    if is_whole:
+        return None
+    for place in (bold[-1] if bold and bold[-1] in sentence else "", sentence.rpartition("=")[2]):
+        values = {next(filter(None, match)).strip() for match in _VALUE.findall(place)}
+        if len(values) == 1:
+            return values.pop()
+    return None

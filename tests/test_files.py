@@ -18,9 +18,10 @@ def test_lines_end_at_newlines_only(tmp_path):
 
 def test_faults_are_raised_or_collected(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n[1]\n{"a"\n{"a": 2}\n', encoding="utf-8")
+    path.write_bytes(b'{"a": 1}\n[1]\n{"a"\n{"a": 2}\n{"a": "\xe9"}\n')  # the last in Latin-1
     with pytest.raises(ValueError, match=re.escape("rows.jsonl, line 2 is no object: [1]")):
         list(read_json_lines(path))
     faults = []
     assert list(read_json_lines(path, faults)) == [(1, {"a": 1}), (4, {"a": 2})]
     assert faults[0] == "line 2 is no object: [1]" and faults[1].startswith("line 3 is not valid JSON")
+    assert len(faults) == 3 and faults[2].startswith("line 5 is not UTF-8")

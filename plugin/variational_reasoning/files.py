@@ -65,7 +65,7 @@ def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     """A JSON file that holds an object. Raises: ValueError that names the file and ends in `remedy`."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__}, not an object; {remedy}")
@@ -80,13 +80,15 @@ def read_json_lines(path: str | os.PathLike, faults: list[str] | None = None) ->
 
     Raises: ValueError that names the file and the line.
     """
-    with Path(path).open(encoding="utf-8", newline="\n") as stream:  # other ends of line may stand inside a text
+    with Path(path).open("rb") as stream:  # bytes: a line ends at \n alone, not at what else may stand inside a text
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
                 value = json.loads(line)
                 fault = None if isinstance(value, dict) else f"line {number} is no object: {value!r:.60}"
+            except UnicodeDecodeError as error:
+                fault = f"line {number} is not UTF-8 ({error})"
             except json.JSONDecodeError as error:
                 fault = f"line {number} is not valid JSON ({error})"
             if fault is None:

@@ -21,7 +21,7 @@ from variational_reasoning.report.traces import ACCURACY_BINS
 from variational_reasoning.report.training import CURVES, Training
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
     "font.size": 9,

@@ -81,6 +81,20 @@ def test_an_answer_that_cannot_be_read_is_wrong_when_the_gold_can():
 
 
 SAME = [
+    ("xy = 6", r"\frac{6}{x}"),
+    ("y + 1 = -(x - 2)^2", "-x^2 + 4x - 5"),
+    (r"2 \arcsin \sqrt{a}", r"\arccos(1 - 2a)"),
+    (r"\cos x", r"\sin(90^{\circ} - x)"),
+    ("x = 1, y = 2; x = 3, y = 4", "(1, 2), (3, 4)"),
+    ("x = 1, y = 2 or x = 3, y = 4", "y = 2, x = 1; y = 4, x = 3"),
+    ("(1 + 2x, x)", r"(1 + 2t, t) \text{ for some } t"),
+    ("(p, q) = (3, 2)", "p = 3, q = 2"),
+    ("7, 9", r"\text{Tom}: 9, \text{Ann}: 7"),
+    (r"41.4\%", r"\sqrt{2} - 1"),
+    ("2", r"17 \bmod 5 = 2"),
+    ("C", "c"),
+    ("②③", "2, 3"),
+    (r"\begin{cases} x = 1 \\ y = 2 \end{cases}", "x = 1, y = 2"),
     ("½", "1/2"),
     (r"\frac12", "½"),
     ("√3", r"\sqrt{3}"),
@@ -239,6 +253,17 @@ SAME = [
     (r"7 \text{ and } 8", "8,7"),
 ]
 DIFFERENT = [
+    (r"x \in [-2, 7]", "300"),
+    ("(p, q) = (3, 2)", "f(x) = x + 1"),
+    ("12:00", r"\frac{10}{9}"),
+    ("1,3", r"1.3\%"),
+    ("x+1", r"\frac{1}{0}"),
+    ("ab", "AB"),
+    ("xy = 6", r"\frac{5}{x}"),
+    (r"2 \arcsin \sqrt{a}", r"\arccos(1 + 2a)"),
+    ("x = 1, y = 2; x = 3, y = 4", "(2, 1), (4, 3)"),
+    ("(a, 2a)", "(b, 3b)"),
+    ("AC", "A, D"),
     ("⅔", "0.667"),
     ("k<-5", r"k \le -5"),
     ("x>3", r"x\ge 3"),

@@ -28,8 +28,10 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
         return False  # the gold can be read, and this cannot
     if not found or len(found) == 1:
         return False  # nothing but text was read
-    if len(wanted) == 1:
+    if len(wanted) == 1 or _is_undefined(wanted[0]):
         return None
+    if _is_undefined(found[0]):
+        return False
     decided = _numeric(gold, wanted[0], answer, found[0])
     if not _differ_in_case(gold, answer):
         for rule in (_algebraic, _solved, identical):
@@ -99,7 +101,7 @@ def _numeric(gold: str, left, answer: str, right) -> bool | None:
 
     if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
         return None
-    if left.free_symbols or right.free_symbols or left.has(sympy.nan, sympy.zoo) or right.has(sympy.nan, sympy.zoo):
+    if left.free_symbols or right.free_symbols:
         return None
     places, own = decimal_places(gold), decimal_places(answer)
     numbers = [left.evalf(50, maxn=400), right.evalf(50, maxn=400)]
@@ -118,8 +120,8 @@ def _algebraic(left, right) -> bool | None:
     """Equations that are multiples of one another, and complex numbers whose unit was read as a letter; else None."""
     import sympy
 
-    if isinstance(left, sympy.Eq) and isinstance(right, sympy.Eq):
-        first, second = left.lhs - left.rhs, right.lhs - right.rhs
+    first, second = _difference(left), _difference(right)
+    if first is not None and second is not None:
         if first.free_symbols != second.free_symbols or len(first.free_symbols) < 2 or second == 0:
             return None
         if not (first.is_polynomial() and second.is_polynomial()):
@@ -139,7 +141,8 @@ def _solved(left, right) -> bool | None:
     import sympy
 
     for equation, other in ((left, right), (right, left)):
-        if not isinstance(equation, sympy.Eq):
+        difference = _difference(equation)
+        if difference is None:
             continue
         if isinstance(other, sympy.Eq) and isinstance(other.lhs, sympy.Symbol):
             name, value = other.lhs, other.rhs
@@ -147,8 +150,13 @@ def _solved(left, right) -> bool | None:
             (name,), value = equation.free_symbols - other.free_symbols, other
         else:
             continue
-        difference = sympy.expand(equation.lhs - equation.rhs)
-        if name in value.free_symbols or not difference.is_polynomial(name) or sympy.degree(difference, name) != 1:
+        difference = sympy.expand(difference)
+        if (
+            not isinstance(value, sympy.Expr)
+            or name in value.free_symbols
+            or not difference.is_polynomial(name)
+            or sympy.degree(difference, name) != 1
+        ):
             continue
         return identical(difference.subs(name, value), sympy.Integer(0))
     return None
@@ -185,6 +193,22 @@ def identical(left, right) -> bool | None:
     return True if agreements >= 3 else None
 
 
+def _difference(equation):
+    """Left minus right of an equation between expressions; None for anything else, `(p, q) = (3, 2)` among it."""
+    import sympy
+
+    if isinstance(equation, sympy.Eq) and isinstance(equation.lhs, sympy.Expr) and isinstance(equation.rhs, sympy.Expr):
+        return equation.lhs - equation.rhs
+    return None
+
+
+def _is_undefined(value) -> bool:
+    """`12:00` is read as a division by zero."""
+    import sympy
+
+    return isinstance(value, sympy.Expr) and value.has(sympy.nan, sympy.zoo)
+
+
 def _without_floats(expression):
     """Decimals as the fractions that they are written as."""
     import sympy
@@ -202,10 +226,9 @@ def _is_doubtful(gold: str, left, answer: str, right) -> bool:
             return True
     if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr) and left.free_symbols != right.free_symbols:
         return sympy.simplify(left - right) != 0
-    if isinstance(left, sympy.Eq) and isinstance(right, sympy.Eq):
-        first, second = left.lhs - left.rhs, right.lhs - right.rhs
-        if first.free_symbols != second.free_symbols:
-            return {str(name) for name in left.lhs.free_symbols} == {str(name) for name in right.lhs.free_symbols}
+    first, second = _difference(left), _difference(right)
+    if first is not None and second is not None and first.free_symbols != second.free_symbols:
+        return {str(name) for name in left.lhs.free_symbols} == {str(name) for name in right.lhs.free_symbols}
     if re.search(r"\\forall|\\exists", gold + answer):
         return True  # it reads only what stands behind the comma
     letters = [set(re.findall(r"\\[a-zA-Z]+|([a-zA-Z])", text)) - {""} for text in (gold, answer)]

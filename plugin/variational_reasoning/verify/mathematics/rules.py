@@ -108,7 +108,7 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
     if right is None and left is not None and not want_unit and (number := counted(answer)) is not None:
         return rational(number) == left
     if left is None or right is None:
-        swapped = _decimal_comma(want, found)
+        swapped = _decimal_comma(want, found) if want_unit == found_unit else None
         if swapped is not None:
             return swapped
         if (want_unit or found_unit) and (left is not None or right is not None or (want_unit and found_unit)):
@@ -133,10 +133,7 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
         return False
     if left == right:
         return True
-    swapped = _decimal_comma(want, found)
-    if swapped:
-        return True
-    return is_rounding(want, left, found, right)
+    return bool(_decimal_comma(want, found)) or is_rounding(want, left, found, right)
 
 
 def _is_constant(text: str) -> bool:
@@ -165,6 +162,8 @@ def _relations(gold: str, answer: str, same: Same) -> bool | None:
     clock = re.compile(r"\d+(?: ?: ?\d+)+")
     if clock.fullmatch(gold) and clock.fullmatch(answer):
         return [int(part[:9]) for part in gold.split(":")] == [int(part[:9]) for part in answer.split(":")]
+    if clock.fullmatch(gold) and re.search(": ?0", gold):
+        return False  # a time beside something else; `7:32` may also be a ratio
     want, found = gold.split(r"\ne "), answer.split(r"\ne ")
     if len(want) == len(found) == 2:
         return _all(same(a.strip(), b.strip()) for a, b in zip(want, found, strict=True))

@@ -8,9 +8,9 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from variational_evals.tasks import FILE_TASK, Task, find_file, load_task, task_names
+from variational_reasoning.packages import installed_version
 from variational_reasoning.verify.probe import MINIMUM_TIER, probe
 
 INFER = "make infer-env   (then .venv-infer/bin/python evals/doctor.py)"
@@ -20,6 +20,9 @@ NEEDED = ("skythought", "vllm", "torch", "transformers", "huggingface_hub", "mat
 
 def main() -> int:
     """Print the findings, or download what `download=` names."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     arguments = dict(word.partition("=")[::2] for word in sys.argv[1:])
     if arguments.keys() - {"download"}:
         print(__doc__, file=sys.stderr)
@@ -28,7 +31,7 @@ def main() -> int:
         return _download(arguments["download"])
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     for name in PACKAGES:
-        print(f"  {name:<20}{_version(name)}")
+        print(f"  {name:<20}{installed_version(name) or '-'}")
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
     if missing:
         print(f"missing: {', '.join(missing)}: {INFER}")
@@ -42,13 +45,6 @@ def main() -> int:
     for name in task_names():
         print(f"  {name:<26}{_state(name)}")
     return 0 if can_run else 1
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "-"
 
 
 def _report_skythought() -> bool:

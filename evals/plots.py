@@ -25,7 +25,7 @@ def plot_scores(
         figure.set_size_inches(max(WIDTH / 2, 1.6 + 0.72 * len(tasks)), 3.6)
         axes = figure.subplots()
         num = len(scores) + len(paper)
-        styles = cycle(zip(PALETTE, MARKERS, strict=True))
+        styles = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
         handles = []
         for i, (model, by_task) in enumerate({**scores, **paper}.items()):
             offset = 0.7 * ((i + 0.5) / num - 0.5)
@@ -58,7 +58,7 @@ def plot_pass_curves(curves: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> 
         figure.set_size_inches(WIDTH * max(columns, 2) / COLUMNS, PANEL_HEIGHT * rows + 0.5)
         grid = figure.subplots(rows, columns, squeeze=False)
         models = list(dict.fromkeys(model for by_model in curves.values() for model in by_model))
-        looks = dict(zip(models, cycle(zip(PALETTE, MARKERS, strict=True)), strict=False))
+        looks = dict(zip(models, zip(cycle(PALETTE), cycle(MARKERS), strict=False), strict=False))
         handles = {}
         for axes, (task, by_model) in zip(grid.ravel(), curves.items(), strict=False):
             for model, estimates in by_model.items():

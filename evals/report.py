@@ -4,7 +4,6 @@ Everything is computed from the verdicts that evals/run.py left beside each resu
 questions, and a comparison is paired by question, so two models whose errors overlap may still differ clearly."""
 
 import csv
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from variational_reasoning.method.evaluation import (
     paper_results,
     pass_at_k,
 )
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.config import read_folders, run_command
 from variational_reasoning.report.page import Section, Table, to_markdown
 from variational_reasoning.report.runs import Evaluation, read_evaluations
 from variational_reasoning.report.scores import benchmark_name
@@ -300,15 +299,7 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return
-    folders = [Path(argument) for argument in arguments if "=" not in argument]
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    unknown = sorted(options.keys() - {"baseline", "paper", "output"})
-    if unknown or not folders:
-        raise ValueError((f"unknown options {unknown}" if unknown else "no folder with results is named") + f"\n{USAGE}")
+    folders, options = read_folders(USAGE, ("baseline", "paper", "output"))
     output = Path(options.get("output", folders[0] if len(folders) == 1 else folders[0].parent))
     print(write_report(folders, output, options.get("baseline"), options.get("paper")))
     print(f"wrote report.md, report.csv, scores.png and pass_at_k.png to {output}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from variational_evals.models import reasoner_format, tensor_parallel_size
 from variational_evals.tasks import load_questions, load_task
+from variational_reasoning.files import read_json_lines
 from variational_reasoning.method.prompts import ChatFormat
 from variational_reasoning.pipeline.config import Config, read_command, run_command
 from variational_reasoning.pipeline.engines import engine_name
@@ -32,8 +33,7 @@ def run_questions(config: Config) -> list[dict[str, Any]]:
         if not path.is_file():
             raise ValueError(f"eval.file: {path} does not exist")
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            row = json.loads(line)
+        for number, row in read_json_lines(path):
             missing = [name for name in columns if not row.get(name)]
             if missing:
                 raise ValueError(f"{path}, line {number}: missing {missing}; a line holds {columns}")

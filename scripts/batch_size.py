@@ -11,74 +11,30 @@ YAML's own unless it is given. rows_per_step=N asks for another batch than the r
 """
 
 import sys
-from pathlib import Path
 
-import yaml
+from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.trainings import batch_settings
 
 USAGE = "usage: python scripts/batch_size.py TRAIN.yaml gpus=N [per_device=N] [rows_per_step=N]"
 KEYS = {"gpus", "per_device", "rows_per_step"}
 
 
-def accumulation_steps(rows: int, gpus: int, per_device: int) -> int:
-    """rows / (gpus x per_device).
-
-    Raises: ValueError where that is no whole number, with the nearest numbers of GPUs and of rows per device that fit.
-    """
-    steps, rest = divmod(rows, gpus * per_device)
-    if rest == 0:
-        return steps
-    choices = [f"gpus={n} per_device={per_device}" for n in _nearest(rows, per_device, gpus)]
-    choices += [f"gpus={gpus} per_device={n}" for n in _nearest(rows, gpus, per_device)]
-    fitting = f"nearest that do: {', '.join(choices)}" if choices else "change both numbers"
-    raise ValueError(f"{rows} rows per step do not divide into {gpus} GPU(s) x {per_device} row(s); {fitting}")
-
-
-def _nearest(rows: int, fixed: int, wanted: int) -> list[int]:
-    """The next numbers below and above `wanted` that divide `rows` together with `fixed`."""
-    fitting = [n for n in range(1, rows // fixed + 1) if rows % (fixed * n) == 0]
-    return [*[n for n in fitting if n < wanted][-1:], *[n for n in fitting if n > wanted][:1]]
-
-
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) == 0:
-        raise ValueError(f"{name}: {value!r} is not a whole number above zero")
-    return int(str(value))
-
-
-def _read(arguments: list[str]) -> tuple[dict[str, object], dict[str, int]]:
-    """The training YAML and the command's own key=value numbers."""
-    path, *pairs = arguments
-    given = dict(pair.partition("=")[::2] for pair in pairs)
-    if given.keys() - KEYS or "gpus" not in given:
-        raise ValueError(f"{' '.join(pairs) or 'no gpus=N'}: does not fit\n{USAGE}")
-    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "rows_per_step" not in config | given:
-        raise ValueError(f"{path} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N")
-    return config, {name: _whole_number(name, value) for name, value in given.items()}
-
-
-def main() -> int:
+def main() -> None:
     """Print the overrides on stdout, and their product on stderr."""
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0 if arguments else 2
-    try:
-        config, given = _read(arguments)
-        rows = given.get("rows_per_step") or _whole_number("rows_per_step", config["rows_per_step"])
-        per_device = given.get("per_device") or _whole_number(
-            "per_device_train_batch_size", config.get("per_device_train_batch_size", 1)
-        )
-        steps = accumulation_steps(rows, given["gpus"], per_device)
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{per_device} x {steps} x {given['gpus']} GPU(s) = {rows} rows per step", file=sys.stderr)
-    settings = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": steps}
-    settings |= {"rows_per_step": rows} if "rows_per_step" in given else {}
+        raise SystemExit(0 if arguments else 2)
+    recipe, *pairs = arguments
+    numbers = dict(pair.partition("=")[::2] for pair in pairs)
+    if numbers.keys() - KEYS or "gpus" not in numbers:
+        raise ValueError(f"{' '.join(pairs) or 'no gpus=N'}: does not fit\n{USAGE}")
+    settings = batch_settings(recipe, numbers)
+    per_device, steps, *_ = settings.values()
+    product = per_device * steps * int(numbers["gpus"])
+    print(f"{per_device} x {steps} x {numbers['gpus']} GPU(s) = {product} rows per step", file=sys.stderr)
     print(" ".join(f"{key}={value}" for key, value in settings.items()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -9,6 +9,9 @@ import sys
 
 def main() -> int:
     """Print C and the figures that it comes from."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
         print(__doc__, file=sys.stderr)
         return 2

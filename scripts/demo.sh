@@ -9,7 +9,7 @@ for ((seed = 0; seed < ${1:-1}; seed++)); do
   folder=runs/tiny
   ((seed == 0)) || folder+=-seed$seed
   echo "== seed $seed: $folder"
-  bash scripts/run.sh tiny run=$folder seed=$seed
+  python scripts/run.py tiny run=$folder seed=$seed
   folders+=("$folder")
 done
 ((${#folders[@]} == 1)) || python scripts/report.py "${folders[@]}" output=runs/tiny-seeds.md

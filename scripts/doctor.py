@@ -30,6 +30,9 @@ PACKAGES = (
 
 def main() -> int:
     """Print the findings; nothing is changed."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     for name in PACKAGES:
         print(f"  {name:<24}{_version(name)}")
@@ -49,6 +52,7 @@ def _state(missing: list[str], command: str) -> str:
 
 
 def _version(package: str) -> str:
+    """As `variational_reasoning.packages`, which may be what is missing here."""
     try:
         return version(package)
     except PackageNotFoundError:

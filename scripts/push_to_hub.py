@@ -1,9 +1,6 @@
 """Pushes a folder with a card to the hub, when somebody asks for it; private by default. No other command does."""
 
-import sys
-from pathlib import Path
-
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.config import read_folders, run_command
 from variational_reasoning.report.hub import plan_push, push
 
 USAGE = """usage: python scripts/push_to_hub.py FOLDER repo=ACCOUNT/NAME [kind=model|dataset] [private=false] [dry_run=true]
@@ -13,25 +10,18 @@ SWITCHES = {"true": True, "false": False}
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return
-    folders = [argument for argument in arguments if "=" not in argument]
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    unknown = sorted(options.keys() - {"repo", "kind", "private", "dry_run"})
-    wrong = [f"{key}={options[key]}" for key in ("private", "dry_run") if options.get(key, "true") not in SWITCHES]
-    if len(folders) != 1 or unknown or wrong or "repo" not in options:
-        fault = (
-            f"unknown options {unknown}"
-            if unknown
-            else f"{wrong} is neither true nor false"
-            if wrong
-            else "say one FOLDER and repo="
-        )
-        raise ValueError(f"{fault}\n{USAGE}")
+    folders, options = read_folders(USAGE, ("repo", "kind", "private", "dry_run"))
+    faults = [
+        f"{key}={options[key]} is neither true nor false"
+        for key in ("private", "dry_run")
+        if options.get(key, "true") not in SWITCHES
+    ]
+    if len(folders) != 1 or "repo" not in options:
+        faults.append("say one FOLDER and repo=ACCOUNT/NAME")
+    if faults:
+        raise ValueError("\n".join([*faults, USAGE]))
     private = SWITCHES[options.get("private", "true")]
-    plan = plan_push(Path(folders[0]), options["repo"], options.get("kind"), private)
+    plan = plan_push(folders[0], options["repo"], options.get("kind"), private)
     size = sum((plan.folder / name).stat().st_size for name in plan.files)
     print(f"{plan.folder}: {len(plan.files)} files, {size / 2**20:.1f} MiB, to the {plan.kind} {plan.repo}", end=", ")
     print("private" if plan.private else "PUBLIC")

@@ -1,9 +1,8 @@
 """The report of one or several runs: Markdown for the terminal, and one HTML page with its plots."""
 
-import sys
 from pathlib import Path
 
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.config import read_folders, run_command
 from variational_reasoning.report.report import write_report
 
 USAGE = """usage: python scripts/report.py RUN_DIR [RUN_DIR ...] [baseline=reasoner] [output=PATH.md]
@@ -13,16 +12,7 @@ output is RUN_DIR/report.md for one run, and report.md beside the run folders fo
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return
-    folders = [Path(argument) for argument in arguments if "=" not in argument]
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    unknown = sorted(options.keys() - {"baseline", "output"})
-    if unknown or not folders:
-        fault = f"unknown options {unknown}" if unknown else "no run folder is named"
-        raise ValueError(f"{fault}\n{USAGE}")
+    folders, options = read_folders(USAGE, ("baseline", "output"))
     default = folders[0] / "report.md" if len(folders) == 1 else folders[0].parent / "report.md"
     output = Path(options.get("output", default))
     if output.suffix != ".md":

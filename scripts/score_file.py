@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from variational_reasoning.files import read_json_lines
 from variational_reasoning.pipeline.config import Config, ScoringConfig, run_command
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer
@@ -24,15 +25,9 @@ def read_rows(path: Path) -> list[dict]:
     if not path.is_file():
         raise ValueError(f"input={path} does not exist")
     rows, faults, seen = [], [], {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            faults.append(f"line {number}: not valid JSON ({error})")
-            continue
-        if not isinstance(row, dict) or set(row) != set(COLUMNS):
-            found = sorted(row) if isinstance(row, dict) else type(row).__name__
-            faults.append(f"line {number}: holds {found}; a row has exactly the keys {', '.join(COLUMNS)}")
+    for number, row in read_json_lines(path, faults):
+        if set(row) != set(COLUMNS):
+            faults.append(f"line {number}: holds {sorted(row)}; a row has exactly the keys {', '.join(COLUMNS)}")
             continue
         faults += [
             f"line {number}: {name!r} is {row[name]!r}; it must be text that is not empty"
@@ -51,6 +46,9 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(USAGE)
+        return
     known = {"model": None, "input": None, "output": None}
     known |= {"dtype": "float32", "temperature": "1.0", "batch_tokens": "16384", "device": "auto"}
     given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])

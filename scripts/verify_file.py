@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from variational_reasoning.files import read_json_lines
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
@@ -101,17 +102,7 @@ def read_answers(path: Path) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     rows, faults = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            faults.append(f"line {number} is not valid JSON ({error})")
-            continue
-        if not isinstance(row, dict):
-            faults.append(f"line {number} is no object: {line[:60]}")
-            continue
+    for number, row in read_json_lines(path, faults):
         found = [f"lacks {name!r}" for name in ("id", "kind", "answer") if name not in row]
         if "answer" in row and not isinstance(row["answer"], str | None):
             found.append(f"answer is {row['answer']!r}; it must be text or null")

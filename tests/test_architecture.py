@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -98,8 +99,27 @@ def test_method_and_pipeline_live_without_the_host():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
-def test_commands_are_short_and_explain_themselves(path):
+COMMANDS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_commands_are_short_and_have_a_docstring(path):
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= 130
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*COMMANDS, *(ROOT / "evals" / name for name in ("run.py", "report.py", "doctor.py"))],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_commands_explain_themselves(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.syspath_prepend(str(path.parent))
+    module = runpy.run_path(str(path))
+    try:
+        code = module["main"]()
+    except SystemExit as done:
+        code = done.code
+    assert not code and f"{path.parent.name}/{path.name}" in capsys.readouterr().out

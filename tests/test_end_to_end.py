@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import OFFLINE, run_evaluation, skythought_evaluate
+from variational_reasoning.files import file_digest
 from variational_reasoning.model_record import read_record
-from variational_reasoning.pipeline.rows import file_digest, group_by, read_manifest, read_rows
+from variational_reasoning.pipeline.rows import group_by, read_manifest, read_rows
 from variational_reasoning.report.runs import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def start(run: Path, *settings: str) -> subprocess.Popen:
     env = os.environ | {"PATH": bin_folder + os.pathsep + os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
     with (run.parent / f"{run.name}.log").open("a") as log:
         return subprocess.Popen(
-            [*OFFLINE, "bash", "scripts/run.sh", "tiny", f"run={run}", *settings],
+            [*OFFLINE, sys.executable, "scripts/run.py", "tiny", f"run={run}", *settings],
             cwd=ROOT,
             env=env,
             stdout=log,
@@ -65,8 +66,8 @@ def contents(run: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """A small run; the first one of a machine also trains the base, as `make demo` does."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    """A small run; the first one of a machine also trains the base, as `make demo` does. Paths may have spaces."""
+    run = tmp_path_factory.mktemp("undisturbed") / "a run"
     finish(run, *SMALL)
     return run
 
@@ -129,7 +130,7 @@ def test_run_again_it_does_nothing(undisturbed):
 def test_run_again_with_another_setting_it_refuses(undisturbed):
     process = start(undisturbed, *SMALL, "sampling.temperature=1.0")
     assert process.wait(timeout=300) != 0
-    log = (undisturbed.parent / "run.log").read_text(encoding="utf-8")
+    log = (undisturbed.parent / f"{undisturbed.name}.log").read_text(encoding="utf-8")
     assert "sampling.temperature" in log.splitlines()[-1] + log.splitlines()[-2] + log.splitlines()[-3]
 
 

@@ -23,6 +23,15 @@ def test_named_files_exist(path):
     assert (ROOT / path).is_file()
 
 
+def test_named_models_of_a_profile_are_trained_in_it():
+    files = [ROOT / "README.md", ROOT / "evals/README.md", *(ROOT / "examples").rglob("*.md")]
+    calls = [call for path in files for call in re.findall(r"(\w+)/pipeline\.yaml model=(\w+)", path.read_text("utf-8"))]
+    assert calls
+    for profile, name in calls:
+        folder = ROOT / "examples/variational_reasoning" / profile
+        assert name in ("reasoner", "posterior") or (folder / f"9_train_{name}.yaml").is_file(), f"{profile}: model={name}"
+
+
 def tree_paths() -> list[str]:
     """Paths that the tree names, from its indentation."""
     found, parents = [], []

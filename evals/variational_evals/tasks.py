@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from variational_reasoning.files import read_json_lines
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.livecodebench import livecodebench_check
 
@@ -223,20 +224,7 @@ def _rows(task: Task) -> Iterator[dict[str, Any]]:
             with path.open(encoding="utf-8", newline="") as stream:
                 yield from csv.DictReader(stream)
         else:
-            with path.open(encoding="utf-8") as stream:
-                for number, line in enumerate(stream, 1):
-                    if line.strip():
-                        yield _json_object(line, f"{path}, line {number}")
-
-
-def _json_object(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} holds {type(row).__name__}, not an object")
-    return row
+            yield from (row for _, row in read_json_lines(path))
 
 
 def find_file(task: Task, file: str) -> Path:

@@ -1,17 +1,14 @@
 """What a training writes beside a model, and what the stages after it read: which prompt it was trained on, and from what.
 
-The one file that `host` and `pipeline` share, and so the one place where a file is replaced atomically. Standard library
-only.
+Standard library only, as it is what `host` and `pipeline` share.
 """
 
-import errno
 import hashlib
-import json
 import os
-import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from variational_reasoning.files import read_json_object, write_json
 
 RECORD_NAME = "variational_reasoning.json"
 
@@ -19,54 +16,6 @@ RECORD_NAME = "variational_reasoning.json"
 def write_record(folder: str | os.PathLike, record: dict[str, Any]) -> None:
     """Write the record atomically. Keys: see `host.trainer`; `prompt_kind` and `chat_format` are what the sampler checks."""
     write_json(Path(folder) / RECORD_NAME, record)
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write JSON atomically. Raises: OSError as `write_atomically`."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True) -> None:
-    """Let `write` fill a temporary file, sync it, and give it its name: the file is whole or not there.
-
-    Args:
-        replace: whether a file that is there already makes way; otherwise it stays, and the new one is thrown away.
-
-    Raises: OSError that names the file, for a full disk.
-    """
-    temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        _give_name(temporary, path, replace)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut before the next file counts on it
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written ({error}); finished files are valid: make room and run the same command again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
-
-
-def _give_name(temporary: Path, path: Path, replace: bool) -> None:
-    if not replace:
-        try:
-            os.link(temporary, path)  # unlike a rename, it never takes another's place
-            return
-        except FileExistsError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without links
-                raise
-        if path.exists():
-            return
-    temporary.replace(path)
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -78,23 +27,6 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     return read_json_object(path, "train the model again or delete the file")
-
-
-def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises: ValueError that names the file and ends in `remedy`."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, not an object; {remedy}")
-    return value
-
-
-def file_digest(path: str | os.PathLike) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def model_identity(folder: str | os.PathLike) -> dict[str, str]:

@@ -121,8 +121,8 @@ def test_refusals(results, report, tmp_path):
     twice = write_evaluation(tmp_path / "twice", "base", "vr_aime24", {"a": "c"})
     (tmp_path / "empty").mkdir()
     cases = {
-        (): "no folder with results is named",
-        (results, "colour=red"): r"unknown options \['colour'\]",
+        (): "no folder is named",
+        (results, "colour=red"): r"unknown options colour",
         (results, "baseline=nobody"): "baseline='nobody' is not one of base, final",
         (results, "paper=70B"): "paper='70B' fits no model or backbone",
         (tmp_path / "empty",): r"holds no result\.json",

@@ -237,6 +237,9 @@ def test_questions_from_a_file(make_run, run, tmp_path):
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     output, _ = run(path, "model=reasoner", "name=file", f"eval.file={tmp_path / 'questions.jsonl'}")
     assert "on 1 questions" in output
+    (tmp_path / "questions.jsonl").write_text('["a", "2 + 2?"]')
+    with pytest.raises(ValueError, match=r"questions\.jsonl, line 1 is no object"):
+        run(path, "model=reasoner", "name=file", f"eval.file={tmp_path / 'questions.jsonl'}")
 
 
 def test_summary_arithmetic():

@@ -1,4 +1,4 @@
-"""The tiny profile: the task `chain`, its tokenizer, the same bytes for the same seed, and what run.sh refuses."""
+"""The tiny profile: the task `chain`, its tokenizer, the same bytes for the same seed."""
 
 import importlib.util
 import json
@@ -109,11 +109,3 @@ def test_bad_arguments_are_refused_together():
     )
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "unknown key 'sead'" in done.stderr and "not '-1'" in done.stderr
-
-
-@pytest.mark.parametrize(("arguments", "expected"), [([], "PROFILE"), (["nope"], "PROFILE"), (["tiny", "foo"], "key=value")])
-def test_run_sh_refuses_what_it_does_not_know(arguments, expected, tmp_path):
-    script = Path(__file__).parents[2] / "scripts" / "run.sh"
-    command = ["bash", str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
-    assert done.returncode == 2 and expected in done.stderr

@@ -85,6 +85,13 @@ def test_one_fault(world, parse, overrides, expected):
     assert not (world.root / "out").exists()
 
 
+def test_a_broken_dataset_info_is_named(world, parse):
+    (world.root / "broken").mkdir()
+    (world.root / "broken/dataset_info.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken/dataset_info.json is not valid JSON .* set dataset_dir to another folder"):
+        parse(world.config(dataset_dir=str(world.root / "broken")))
+
+
 def test_rows_per_step_that_fit(world, parse):
     # 2 rows x 4 accumulated x 1 process
     parse(world.config(per_device_train_batch_size=2, gradient_accumulation_steps=4, rows_per_step="8"))

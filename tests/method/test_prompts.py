@@ -112,6 +112,9 @@ def test_a_question_with_placeholders_and_an_empty_hint_stays_as_it_is():
     assert "<|begin_of_solution|><|end_of_solution|>" in render_prompt("posterior_b", CHATML, "x", "")
 
 
+NO_TEXT = '{"name": "mine", "system": null, "user": "{question}", "assistant": "", "end_of_turn": "<e>"}'
+
+
 def test_chat_formats_from_files(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(
@@ -128,6 +131,14 @@ def test_chat_formats_from_files(tmp_path):
     path.write_text('{"name": "mine", "usr": "{question}"}')
     with pytest.raises(ValueError, match=r"unknown fields \['usr'\], missing fields \['assistant', 'end_of_turn'"):
         load_chat_format(str(path))
+    for text, message in (
+        ("{", "mine.json is not valid JSON"),
+        ("[]", "mine.json holds list"),
+        (NO_TEXT, "system is None; text"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_chat_format(str(path))
     with pytest.raises(ValueError, match=r"lacks the placeholder \{question\}.*`end_of_turn` is empty.*`boundary`"):
         ChatFormat("bad", system="", user="x", assistant="", end_of_turn="", boundary="<|stop")
 

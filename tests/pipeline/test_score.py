@@ -202,7 +202,7 @@ def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     source.write_text('{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n[')
     refused = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={tmp_path / 'o'}")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    for part in ("line 1: 'target' is ''", "line 2: holds ['id', 'promt', 'target']", "line 3: not valid JSON"):
+    for part in ("line 1: 'target' is ''", "line 2: holds ['id', 'promt', 'target']", "line 3 is not valid JSON"):
         assert part in refused.stderr
     refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0")
     for part in ("unknown key 'inptu'", "input=... is missing", "temperature=0.0 must be above 0"):

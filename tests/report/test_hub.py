@@ -145,4 +145,4 @@ def test_a_dry_run_needs_no_hub(model):
 
 def test_wrong_options_are_refused(model):
     done = push(model, "http://127.0.0.1:9", "private=no")
-    assert done.returncode == 2 and "['private=no'] is neither true nor false" in done.stderr
+    assert done.returncode == 2 and "private=no is neither true nor false" in done.stderr

@@ -124,5 +124,14 @@ def test_curves_are_read_from_either_log(tmp_path):
     assert second == ("b", {"loss": ([5], [0.5])})
     assert curves_of([{"train_loss": 1.0, "step": 5}]) == {}
     (tmp_path / "models/b/trainer_log.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match=re.escape("trainer_log.jsonl line 1 is not valid JSON")):
+    with pytest.raises(ValueError, match=re.escape("trainer_log.jsonl, line 1 is not valid JSON")):
         read_trainings(tmp_path)
+
+
+def test_columns_of_figures_are_aligned_to_the_right():
+    rows = [["a", "1,024", "+3.2 ± 0.4", "12.5%", "", "4.14 of 8"], ["b", "7", "", "9%", "", "none of 8"]]
+    table = Table(["name", "rows", "gain", "share", "empty", "size"], rows)
+    assert table.alignments == ["words", "figures", "figures", "figures", "words", "words"]
+    assert Table(["a"], []).alignments == ["words"]
+    page = to_html("T", [Part("P", [Section("S", tables=[table])])])
+    assert '<td class="figures">1,024</td>' in page and '<td class="words">b</td>' in page

@@ -13,6 +13,7 @@ from variational_reasoning.pipeline.timings import read_timings, record, timed
 from variational_reasoning.report.report import read_runs, summary
 from variational_reasoning.report.runs import read_run
 from variational_reasoning.report.scores import benchmark_name, benchmarks, pass_curve
+from variational_reasoning.report.training import read_trainings
 
 SCRIPT = Path(__file__).parents[2] / "scripts/report.py"
 
@@ -51,6 +52,30 @@ def write_evaluation(run: Path, name: str, correct: list[list[bool]]):
 
 def report(folders: list[Path]) -> str:
     return summary(read_runs(folders))
+
+
+def test_an_adapter_is_reported_from_where_it_was_trained(tmp_path):
+    rows = {"count": 10, "mean_target_tokens": 3.0, "dropped_longer_than_cutoff_len": 2}
+    files = {
+        "adapters/reasoner/variational_reasoning.json": {"rows": rows, "model": {"path": "Qwen/Qwen3-8B-Base"}},
+        "adapters/reasoner/train_results.json": {"epoch": 3.0},
+        "adapters/reasoner/trainer_state.json": {"log_history": [{"step": 1, "loss": 2.0}]},
+        "models/reasoner/variational_reasoning.json": {"rows": rows},  # the merged model keeps the record alone
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    record(tmp_path, "train reasoner", 1.0)
+    assert read_run(tmp_path).stages["train reasoner"] == (12, 10, 90, {"longer than cutoff_len": 2})  # 10 x 3 x 3 epochs
+    assert "| train reasoner | 1.0 | 90 |" in report([tmp_path])
+    assert read_trainings(tmp_path) == [("reasoner", {"loss": ([1], [2.0])})]
+
+
+def test_a_suite_is_one_command_with_the_tokens_of_its_tasks(tmp_path):
+    write_evaluation(tmp_path, "final/vr_aime24", [[True], [False]])
+    write_evaluation(tmp_path, "final/vr_aime25", [[True]])
+    record(tmp_path, "evaluate_final", 4.0)
+    assert "| evaluate_final | 4.0 | 6 |" in report([tmp_path])  # three answers of two tokens
 
 
 def test_other_questions_are_refused(tmp_path):
@@ -112,7 +137,7 @@ def test_timings_skip_what_did_nothing_and_refuse_a_broken_line(tmp_path):
     assert list(read_timings(tmp_path)) == ["one"]
     with (tmp_path / "timings.jsonl").open("a") as stream:
         stream.write('{"stage": "x"}\n')
-    with pytest.raises(ValueError, match=r"timings.jsonl line 2 is not"):
+    with pytest.raises(ValueError, match=r"timings.jsonl, line 2 is not"):
         read_timings(tmp_path)
 
 
@@ -169,11 +194,11 @@ def test_stages_count_rows_tokens_and_reasons(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no run folder is named"),
+        ([], "no folder is named"),
         (["nowhere"], "there is no run folder nowhere"),
         (["."], "holds no evaluation, timing or train file"),
         ([".", "."], "none of them twice"),
-        ([".", "basline=x"], "unknown options ['basline']"),
+        ([".", "basline=x"], "unknown options basline"),
         ([".", "output=page.html"], "must end in .md"),
     ],
 )

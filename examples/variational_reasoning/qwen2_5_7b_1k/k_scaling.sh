@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The final models for K = 1, 2, 4, 8, 16, 32 traces per question, after `bash scripts/run.sh qwen2_5_7b_1k` has made the
+# The final models for K = 1, 2, 4, 8, 16, 32 traces per question, after `python scripts/run.py qwen2_5_7b_1k` has made the
 # reasoner and the posterior; from the repository's root:
 #   BASE=MODEL bash examples/variational_reasoning/qwen2_5_7b_1k/k_scaling.sh data.train=PATH [key=value ...]
 # ESTIMATOR=gml in place of acc; GPUS=4 in place of 8.

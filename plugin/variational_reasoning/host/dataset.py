@@ -21,10 +21,10 @@ from llamafactory.data.processor.processor_utils import greedy_knapsack
 from llamafactory.data.processor.supervised import MAX_SU_SEQ_IDX, PackingParams, SupervisedDatasetProcessor
 from llamafactory.extras import logging
 
+from variational_reasoning.files import file_digest
 from variational_reasoning.host.formats import ID_COLUMNS, RowRenderer, map_columns, read_dataset_info
 from variational_reasoning.method.losses import IGNORE_INDEX, constant_normalizer
 from variational_reasoning.method.prompts import encode_target
-from variational_reasoning.model_record import file_digest
 
 LOGGER = "llamafactory.variational_reasoning"
 """A child of the host's logger, so that our lines appear among its own."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.files import read_json_object
 from variational_reasoning.method.prompts import ChatFormat, detect_prompt_kind, render
 
 FORMATS = {"weighted_sft": ("prompt", "response"), "reasoning": ("question", "trace", "solution")}
@@ -20,11 +21,14 @@ OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
 
 def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
-    """(contents, path) of the dataset_info.json in force; empty for a mapping's path, hub-only modes and missing files."""
+    """(contents, path) of the dataset_info.json in force; empty for a mapping's path, hub-only modes and missing files.
+
+    Raises: ValueError for a file that is not a JSON object.
+    """
     if isinstance(dataset_dir, dict):
         return dataset_dir, ""
     path = Path(str(dataset_dir)) / "dataset_info.json"
-    return (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}), str(path)
+    return (read_json_object(path, "correct it, or set dataset_dir to another folder") if path.is_file() else {}), str(path)
 
 
 def map_columns(source: str, formatting: str, mapping: dict[str, str], present: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -13,7 +13,6 @@ import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from variational_reasoning.method.losses import (
 )
 from variational_reasoning.method.prompts import chat_format_to_dict
 from variational_reasoning.model_record import model_identity, write_record
+from variational_reasoning.packages import installed_version
 
 logger = logging.get_logger(LOGGER)
 
@@ -272,7 +272,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             "sources": self.sources,
             "yaml": self.yaml,
             "versions": {"variational_reasoning": __version__, "python": platform.python_version()}
-            | {name: _version(name) for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")},
+            | {name: installed_version(name) for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")},
         }
         if self.constant is not None:
             record["loss"] = {
@@ -293,10 +293,3 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
 def _listed(row_names: list[list[str]] | None) -> str:
     return "; ".join(name for names in row_names or [["of a stream, whose names are not known"]] for name in names)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

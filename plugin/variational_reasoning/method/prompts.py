@@ -16,11 +16,12 @@ and A's closing tag differs from the reasoner's. Every response is therefore cut
 Llama 3 pre-tokenizers `_thought` starts a piece anyway, so the ids equal those of the whole text.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
+
+from variational_reasoning.files import read_json_object
 
 PROMPT_KINDS = ("reasoner", "posterior_a", "posterior_b")
 """What a prompt conditions: pi(z, y | x), or q(z | x, y') in the wording of Sakana's RLT (A) or of the paper (B)."""
@@ -103,7 +104,7 @@ CHAT_FORMATS = {
 def load_chat_format(name_or_path: str) -> ChatFormat:
     """A chat format by name (`chatml`, `llama3`), or from a JSON file with the fields of `ChatFormat`.
 
-    Raises: ValueError for a name that is not known, a missing file, or unknown and missing fields.
+    Raises: ValueError for a name that is not known, a missing file, one that is no JSON object, and fields that do not fit.
     """
     if name_or_path in CHAT_FORMATS:
         return CHAT_FORMATS[name_or_path]
@@ -111,7 +112,7 @@ def load_chat_format(name_or_path: str) -> ChatFormat:
     if path.suffix != ".json" or not path.is_file():
         known = ", ".join(CHAT_FORMATS)
         raise ValueError(f"chat_format {name_or_path!r} is neither one of {known} nor an existing .json file")
-    return chat_format_from_dict(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    return chat_format_from_dict(read_json_object(path, "correct it"), source=str(path))
 
 
 def chat_format_from_dict(values: dict[str, str], source: str) -> ChatFormat:
@@ -121,6 +122,8 @@ def chat_format_from_dict(values: dict[str, str], source: str) -> ChatFormat:
     missing = sorted({"name", "system", "user", "assistant", "end_of_turn"} - set(values))
     if unknown or missing:
         raise ValueError(f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: {sorted(names)}")
+    if wrong := [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)]:
+        raise ValueError(f"{source}: {', '.join(wrong)}; text is needed")
     return ChatFormat(**values)
 
 

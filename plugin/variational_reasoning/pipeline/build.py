@@ -7,9 +7,10 @@ the control arm by the reference solution where none is verified); otherwise by 
 posterior the prompt holds a hint instead. A question without an acceptable trace is treated by `fallback` and counted.
 The terms of rho are kept raw in every row, so that another estimator can be tried without running a model again.
 
-The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights, which
-leaves the gradient as it is: a trace that was sampled three times, or one that repeats the data set's in a mix. Only an
-original row that stands in as the fallback does not count again in the mix.
+The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights: a trace
+that was sampled three times, or one that repeats the data set's in a mix. That leaves the direction of the gradient over
+the file as it is (C's mean length becomes that of the different rows); a single step varies more, since equal rows now
+stand in it together. Only an original row that stands in as the fallback does not count again in the mix.
 """
 
 import math
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from variational_reasoning.files import write_json
 from variational_reasoning.method.prompts import (
     Encode,
     chat_format_to_dict,
@@ -35,7 +37,7 @@ from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.health import HEALTH, describe_health, health_of
 from variational_reasoning.pipeline.join import Joined, Trace, join
 from variational_reasoning.pipeline.prepare import current_manifest, register_datasets
-from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file, write_json
+from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file
 from variational_reasoning.pipeline.select import (
     best_of,
     copies_of_originals,
@@ -255,7 +257,7 @@ class Builder:
 
 
 def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:
-    """Equal rows as one, the first of them, with the sum of their weights: the same gradient."""
+    """Equal rows as one, the first of them, with the sum of their weights."""
     merged: dict[tuple[str, str], Row] = {}
     for row in rows:
         earlier = merged.get((row.trace, row.solution))

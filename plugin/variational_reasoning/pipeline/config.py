@@ -397,6 +397,24 @@ def read_command(
     return load_config(path, [pair for pair in pairs if pair.partition("=")[0] not in ours]), mine
 
 
+def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """Read `COMMAND FOLDER [FOLDER ...] key=value ...`: the folders, and the options that are given.
+
+    Raises: ValueError for an unknown option and for no folder; SystemExit after --help.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        raise SystemExit(0)
+    folders = [Path(argument) for argument in arguments if "=" not in argument]
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if unknown := sorted(given.keys() - set(options)):
+        raise ValueError(f"unknown options {', '.join(unknown)}\n{usage}")
+    if not folders:
+        raise ValueError(f"no folder is named\n{usage}")
+    return folders, given
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's main; a refusal is one line per fault on stderr and exit code 2, without a traceback.
 

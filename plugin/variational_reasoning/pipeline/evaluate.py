@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.method.prompts import (
     ChatFormat,
@@ -31,7 +32,7 @@ from variational_reasoning.method.prompts import (
     load_chat_format,
     render_prompt,
 )
-from variational_reasoning.model_record import model_identity, read_json_object, read_record
+from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline import work
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine
@@ -43,7 +44,6 @@ from variational_reasoning.pipeline.rows import (
     open_stage,
     read_manifest,
     read_rows,
-    write_json,
 )
 from variational_reasoning.pipeline.sample import Plan, Sampler, answer_stops, check_prompt_kind, sample_seed
 from variational_reasoning.pipeline.sample import describe as describe_samples

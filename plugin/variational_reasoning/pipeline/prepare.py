@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from variational_reasoning.files import file_digest, read_json_object, write_json
 from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
-from variational_reasoning.model_record import read_json_object
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.decontaminate import contamination_report, find_matches
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
@@ -23,9 +23,7 @@ from variational_reasoning.pipeline.question_checks import CHECK_KINDS, Question
 from variational_reasoning.pipeline.rows import (
     TABLES,
     Identity,
-    file_digest,
     write_file,
-    write_json,
     write_table,
 )
 from variational_reasoning.pipeline.sources import (

@@ -26,14 +26,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from variational_reasoning.model_record import file_digest, read_json_object, write_atomically, write_json
+from variational_reasoning.files import file_digest, read_json_object, write_atomically, write_json
+from variational_reasoning.packages import installed_version
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -475,13 +475,8 @@ def table_digest(folder: str | os.PathLike, table: str) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that rows may depend on; those that are not installed are left out."""
-    versions = {"python": platform.python_version()}
-    for name in _RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {name: installed_version(name) for name in _RECORDED_PACKAGES}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
 
 
 def _write_parquet(

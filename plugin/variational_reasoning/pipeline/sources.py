@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.files import file_digest, read_json_lines
 from variational_reasoning.method.prompts import ChatFormat, split_example, split_response
 from variational_reasoning.pipeline.config import DataConfig
-from variational_reasoning.pipeline.rows import file_digest
 
 NEEDED_COLUMNS = ("question", "trace", "solution")
 OPTIONAL_COLUMNS = ("question_id", "source", "gold", "check", "split")
@@ -142,26 +142,19 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not a Parquet file ({error})") from error
     if path.suffix not in _FILE_TYPES:
         raise ValueError(f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json or .parquet")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
+    faults: list[str] = []
+    if path.suffix == ".jsonl":
+        rows = [row for _, row in read_json_lines(path, faults)]
+    else:
         try:
-            rows = json.loads(text)
+            rows = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not valid JSON ({error})") from error
         if not isinstance(rows, list):
             raise ValueError(f"{path} holds {type(rows).__name__}; a .json file is a list of rows")
-        numbered = list(enumerate(rows, 1))
-    else:
-        numbered, faults = [], []
-        for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 inside a text
-            if line.strip():
-                try:
-                    numbered.append((number, json.loads(line)))
-                except json.JSONDecodeError as error:
-                    faults.append(f"line {number} is not valid JSON ({error})")
-        raise_listed(str(path), faults)
-    raise_listed(str(path), [f"row {n} is no object: {row!r:.60}" for n, row in numbered if not isinstance(row, dict)])
-    return [row for _, row in numbered]
+        faults = [f"row {n} is no object: {row!r:.60}" for n, row in enumerate(rows, 1) if not isinstance(row, dict)]
+    raise_listed(str(path), faults)
+    return rows
 
 
 def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from variational_reasoning.files import read_json_lines
+
 TIMINGS = "timings.jsonl"
 
 
@@ -49,10 +51,9 @@ def read_timings(run_dir: str | os.PathLike) -> dict[str, float]:
     seconds: dict[str, float] = {}
     if not path.is_file():
         return seconds
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, entry in read_json_lines(path):
         try:
-            entry = json.loads(line)
             seconds[entry["stage"]] = seconds.get(entry["stage"], 0.0) + float(entry["seconds"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} line {number} is not {{'stage': ..., 'seconds': ...}}: {line[:80]!r}") from error
+            raise ValueError(f"{path}, line {number} is not {{'stage': ..., 'seconds': ...}}: {entry!r:.80}") from error
     return seconds

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.files import read_json_object
 from variational_reasoning.method.prompts import (
     SOLUTION_CLOSE,
     ChatFormat,
@@ -18,11 +19,12 @@ from variational_reasoning.method.prompts import (
     render_prompt,
     thought_close,
 )
-from variational_reasoning.model_record import read_json_object, read_record
+from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.rows import MANIFEST
 from variational_reasoning.report.runs import Evaluation, StageFacts, read_evaluations, read_stages
 from variational_reasoning.report.scores import listed
+from variational_reasoning.report.training import training_folders
 
 CARD = "README.md"
 TEMPLATES = Path(__file__).parent
@@ -152,7 +154,7 @@ def model_card(config: Config, model: Path, record: Mapping[str, Any], evaluatio
         eval_results=results or None,
     )
     chat_format = chat_format_from_dict(record["chat_format"], source=str(model))
-    state = model / "trainer_state.json"
+    state = training_folders(config.folder()).get(model.name, model) / "trainer_state.json"
     return _card(
         data.to_yaml(),
         "model_card.md",

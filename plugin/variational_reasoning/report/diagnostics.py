@@ -45,8 +45,8 @@ def sources(terms: TraceTerms | None) -> Section:
         "The share of verified answers after the posterior's traces, by where the questions come from; the line is the "
         "standard error over questions.",
     )
-    if terms is None or terms.num_answers is None:
-        section.absent = NO_TRACES if terms is None else NO_VERDICTS
+    section.absent = _lacks_verdicts(terms)
+    if section.absent:
         return section
     groups = accuracy_by_source(terms)
     if not groups:
@@ -85,12 +85,12 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
         "Grey: how many questions are how hard; colours: how much of all training weight each method gives them. Rejection "
         "sampling (P) and GRPO (sqrt(P/(1-P))) favour what is solved already (section 3), rho~ does not.",
     )
-    if from_reasoner is not None and from_reasoner.num_answers is not None:
+    if not _lacks_verdicts(from_reasoner):
         chosen, origin = from_reasoner, "the reasoner's own traces"
     else:
         chosen, origin = terms, "the posterior's traces, because there are none of the reasoner"
-    if chosen is None or chosen.num_answers is None:
-        section.absent = NO_TRACES if chosen is None else NO_VERDICTS
+    section.absent = _lacks_verdicts(chosen)
+    if section.absent:
         return section
     accuracy = chosen.accuracy()
     is_decided = ~np.isnan(accuracy)
@@ -117,8 +117,8 @@ def rho(terms: TraceTerms | None) -> Section:
         "Left: how unequal the weights of a question's K traces are; right: how many equally weighted traces they are worth, "
         "1 when one trace takes everything and K when the weights tell nothing apart.",
     )
-    if terms is None or not terms.is_scored.any():
-        section.absent = NO_TRACES if terms is None else NO_SCORES
+    section.absent = _lacks_scores(terms)
+    if section.absent:
         return section
     by_name, sizes = {}, {}
     for estimator in _estimators(terms):
@@ -142,8 +142,8 @@ def bound(terms: TraceTerms | None) -> Section:
         "The bound L_k on the log marginal likelihood of a correct answer for k traces per question (Eq. 5): the more it rises "
         "with k, the further the posterior is from the ideal one, and the more several traces gain over one.",
     )
-    if terms is None or not terms.is_scored.any():
-        section.absent = NO_TRACES if terms is None else NO_SCORES
+    section.absent = _lacks_scores(terms)
+    if section.absent:
         return section
     wanted = {
         "the bound: full likelihood ratio": ("sum", ("acc", "likelihood")),
@@ -161,7 +161,7 @@ def bound(terms: TraceTerms | None) -> Section:
             panels.setdefault(title, {})[NAMES[estimator]] = found
             last = f"{found.means[-1]:.2f} ({found.lows[-1]:.2f} to {found.highs[-1]:.2f})"
             gap = f"{found.means[-1] - found.means[0]:.2f}"
-            numbers = [str(number) for number in (found.num_questions, found.num_left_out, found.num_floored)]
+            numbers = [f"{number:,}" for number in (found.num_questions, found.num_left_out, found.num_floored)]
             table.rows.append([title, NAMES[estimator], f"{found.means[0]:.2f}", last, gap, *numbers])
     if not panels:
         section.absent = "No question has all of its K traces scored."
@@ -184,8 +184,8 @@ def lengths(terms: TraceTerms | None) -> Section:
         "The paper's Fig. 4: sums over tokens spread with length, so they would choose traces and answers by their length; "
         "means per token hardly do (colour: number of traces; line: running median).",
     )
-    if terms is None or not terms.is_scored.any():
-        section.absent = NO_TRACES if terms is None else NO_SCORES
+    section.absent = _lacks_scores(terms)
+    if section.absent:
         return section
     scored = terms.is_scored
     length, answer_length, answer = terms.trace_tokens[scored], terms.answer_tokens[scored], terms.answer_logp[scored]
@@ -210,7 +210,7 @@ def leakage(folder: Path) -> Section:
     if "posterior" not in found:
         section.absent = "There are no traces of questions with a short final answer."
         return section
-    table = Table(["traces", "number", f"by {EARLY:.0%}", "by 50 %", "literally", "normalised", "not"], [])
+    table = Table(["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalised", "not"], [])
     for kind, measured in found.items():
         shares = [measured.num_literal, measured.num_normalised]
         shares.append(measured.num_traces - sum(shares))
@@ -236,10 +236,22 @@ def trainings(folder: Path) -> Section:
     )
     found = read_trainings(folder)
     if not found:
-        section.absent = "There are no logs of trainings (models/)."
+        section.absent = "There are no logs of trainings (models/, adapters/)."
         return section
     section.pictures.append(Picture("trainings", figures.plot_trainings(found)))
     return section
+
+
+def _lacks_verdicts(terms: TraceTerms | None) -> str | None:
+    if terms is None:
+        return NO_TRACES
+    return NO_VERDICTS if terms.num_answers is None else None
+
+
+def _lacks_scores(terms: TraceTerms | None) -> str | None:
+    if terms is None:
+        return NO_TRACES
+    return None if terms.is_scored.any() else NO_SCORES
 
 
 def _estimators(terms: TraceTerms, *more: str) -> list[str]:

@@ -21,7 +21,7 @@ from variational_reasoning.report.traces import ACCURACY_BINS
 from variational_reasoning.report.training import CURVES, Training
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
     "font.size": 9,
@@ -111,6 +111,8 @@ def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np
         middle, medians = running_median(x, y)
         axes.plot(middle, medians, color=PALETTE[1], marker="o", markersize=3, linewidth=1.2)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if len(x) and x.min() == x.max():  # lengths are whole numbers, also where all are the same
+            axes.set_xlim(x.min() - 1, x.max() + 1)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         bar = figure.colorbar(cells, ax=axes, label="traces", pad=0.01, format=FuncFormatter(lambda count, _: f"{count:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(NullFormatter())

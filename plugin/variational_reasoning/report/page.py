@@ -4,11 +4,13 @@ The HTML file holds its figures and its style, loads nothing and runs nothing, s
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+_FIGURE = re.compile(r"([-+]?[\d,]+(\.\d+)?( ?%)?( ± [\d.]+)?)?")
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -17,6 +19,12 @@ class Table(NamedTuple):
 
     columns: list[str]
     rows: list[list[str]]
+
+    @property
+    def alignments(self) -> list[str]:
+        """`figures` for the columns that hold nothing but numbers, else `words`."""
+        cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
+        return ["figures" if any(column) and all(map(_FIGURE.fullmatch, column)) else "words" for column in cells]
 
 
 class Picture(NamedTuple):

@@ -58,6 +58,7 @@ def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasone
         for run in later:
             sections = [*_compared([run], baseline), scores.counts(run), *diagnose(run.folder)]
             parts.append(Part(str(run.folder), sections, f"{prefix}{run.folder.name}_"))
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(markdown, encoding="utf-8")
     page = output.with_suffix(".html")
     page.write_text(to_html(_title(runs), parts), encoding="utf-8")

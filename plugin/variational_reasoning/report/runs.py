@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from variational_reasoning.model_record import read_json_object, read_record
+from variational_reasoning.files import read_json_object
+from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.health import HEALTH
 from variational_reasoning.pipeline.rows import MANIFEST, read_table
 from variational_reasoning.pipeline.timings import read_timings
+from variational_reasoning.report.training import training_folders
 from variational_reasoning.verify.verdicts import Verdict
 
 RESULT = "result.json"
@@ -56,11 +58,6 @@ class Run(NamedTuple):
     health: dict[str, Any] | None
     train_files: dict[str, dict[str, Any]]
     stages: dict[str, StageFacts]
-
-    @property
-    def models(self) -> list[Path]:
-        """The folders of the models that were trained in it."""
-        return sorted(path.parent for path in self.folder.glob("models/*/train_results.json"))
 
 
 def read_run(folder: Path) -> Run:
@@ -109,10 +106,10 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
             dropped.update(reasons)
         stages["prepare_data"] = StageFacts(manifest["rows"] + dropped.total(), manifest["rows"], None, dict(dropped))
     trainings = {}
-    for model in sorted(folder.glob("models/*")):
-        record = read_record(model) if model.is_dir() else None
+    for name, trained in training_folders(folder).items():
+        record = read_record(trained)
         if record and "rows" in record:
-            trainings[f"train {model.name}"] = _training(model, record)
+            trainings[f"train {name}"] = _training(trained, record)
     stages |= {name: trainings.pop(name) for name in ("train reasoner", "train posterior") if name in trainings}
     for place, suffix in ((folder, ""), (folder / "from_reasoner", "_from_reasoner")):
         for stage, table in _TABLES.items():

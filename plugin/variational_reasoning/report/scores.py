@@ -21,6 +21,7 @@ from variational_reasoning.method.evaluation import (
 from variational_reasoning.model_record import read_record
 from variational_reasoning.report.page import Picture, Section, Table
 from variational_reasoning.report.runs import Evaluation, Run
+from variational_reasoning.report.training import training_folders
 
 BASE = "base"
 """The evaluation of the model that was never trained on the task; it is listed before the baseline."""
@@ -178,7 +179,7 @@ def train_files(runs: Sequence[Run]) -> Section:
         [
             name,
             str(run.folder),
-            str(figures["rows"]),
+            f"{figures['rows']:,}",
             f"{figures['mean_weight']:.3f}",
             f"{figures['mean_tokens']:.1f}",
             listed(figures["counts"]),
@@ -205,7 +206,7 @@ def times(runs: Sequence[Run]) -> Section:
     rows = []
     for stage in stages:
         values = [run.seconds[stage] for run in runs if stage in run.seconds]
-        tokens = [run.stages[stage].tokens for run in runs if stage in run.stages and run.stages[stage].tokens is not None]
+        tokens = [count for run in runs if (count := _tokens_of(run, stage)) is not None]
         amount = f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
         rows.append([stage, f"{math.fsum(values) / len(values):.1f}", amount])
     total = math.fsum(value for run in runs for value in run.seconds.values()) / len(runs)
@@ -216,6 +217,12 @@ def times(runs: Sequence[Run]) -> Section:
         "scored, or for a training the targets of all epochs."
     )
     return section
+
+
+def _tokens_of(run: Run, stage: str) -> int | None:
+    """Tokens of a command of timings.jsonl; the evaluation of a suite is one command for all its tasks."""
+    found = [facts.tokens for name, facts in run.stages.items() if name.partition("/")[0] == stage]
+    return sum(found) if found and None not in found else None
 
 
 def counts(run: Run) -> Section:
@@ -260,7 +267,7 @@ def _ordered(names, baseline: str) -> list[str]:
 
 
 def _paper_rows(runs: Sequence[Run]) -> list[PaperResult]:
-    records = [read_record(model) or {} for run in runs for model in run.models]
+    records = [read_record(folder) or {} for run in runs for folder in training_folders(run.folder).values()]
     bases = {str(record.get("model", {}).get("path", "")).rpartition("/")[2] for record in records}
     return [result for result in paper_results() if result.backbone in bases] or paper_results()
 

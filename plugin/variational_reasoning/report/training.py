@@ -1,14 +1,13 @@
 """The trainings of a run as curves: loss, token mean of the loss, gradient norm (Fig. 1).
 
-They are read from what the host writes into the model folder: trainer_state.json, once a training has ended, and before
-that trainer_log.jsonl, which has no gradient norm.
+They are read from what the host writes into the folder that it trains: trainer_state.json, once a training has ended, and
+before that trainer_log.jsonl, which has no gradient norm.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from variational_reasoning.model_record import read_json_object
+from variational_reasoning.files import read_json_lines, read_json_object
 
 CURVES = {"loss": "loss (Dr. SFT, nats)", "token_nll": "token mean (nats)", "grad_norm": "gradient norm"}
 FIRST = ("reasoner", "posterior")
@@ -22,19 +21,22 @@ class Training(NamedTuple):
     curves: dict[str, tuple[list[int], list[float]]]
 
 
-def read_trainings(folder: Path) -> list[Training]:
-    """The trainings in folder/models, reasoner and posterior first, then by name; folders without a log are left out.
+def training_folders(run: Path) -> dict[str, Path]:
+    """The folder that each training of a run wrote, by the model's name: reasoner and posterior first, then by name.
+
+    That is models/NAME; with LoRA it is adapters/NAME, and models/NAME is only what the adapter was merged into.
+    """
+    found = {path.name: path for kind in ("models", "adapters") for path in run.glob(f"{kind}/*") if path.is_dir()}
+    return {name: found[name] for name in sorted(found, key=lambda name: (name not in FIRST, name == FIRST[1], name))}
+
+
+def read_trainings(run: Path) -> list[Training]:
+    """The trainings of a run folder; those without a log are left out.
 
     Raises: ValueError for a log that is not JSON.
     """
-    trainings = []
-    for model in sorted(
-        folder.glob("models/*"), key=lambda model: (model.name not in FIRST, model.name == FIRST[1], model.name)
-    ):
-        curves = curves_of(_log_of(model))
-        if curves:
-            trainings.append(Training(model.name, curves))
-    return trainings
+    found = {name: curves_of(_log_of(folder)) for name, folder in training_folders(run).items()}
+    return [Training(name, curves) for name, curves in found.items() if curves]
 
 
 def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
@@ -52,12 +54,4 @@ def _log_of(model: Path) -> list[dict[str, Any]]:
     state, log = model / "trainer_state.json", model / "trainer_log.jsonl"
     if state.is_file():
         return read_json_object(state, "train the model again").get("log_history", [])
-    if not log.is_file():
-        return []
-    entries = []
-    for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{log} line {number} is not valid JSON ({error}); train the model again") from error
-    return entries
+    return [entry for _, entry in read_json_lines(log)] if log.is_file() else []

@@ -1,10 +1,15 @@
-"""scripts/batch_size.py: the batch of a recipe on other machines, in hand numbers."""
+"""The batch of a recipe on other machines, in hand numbers; whether a training is done."""
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.trainings import is_trained
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "examples/variational_reasoning/qwen3_4b/1_train_reasoner.yaml"  # 96 rows per step
@@ -18,7 +23,11 @@ SPEC.loader.exec_module(batch_size)
 def command(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["batch_size.py", *map(str, arguments)])
-        code = batch_size.main()
+        code = 0
+        try:
+            run_command(batch_size.main)
+        except SystemExit as stopped:
+            code = stopped.code
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -71,3 +80,43 @@ def test_a_yaml_without_the_key_or_without_a_file(command, tmp_path):
         "per_device_train_batch_size=2 gradient_accumulation_steps=2 "
     )
     assert "No such file" in command(tmp_path / "none.yaml", "gpus=2")[2]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A training YAML and what the trainer wrote beside its model: 96 rows per step."""
+    recipe, model = tmp_path / "train.yaml", tmp_path / "model"
+    recipe.write_text(
+        f"output_dir: {model}\nlearning_rate: 1.0e-5\nper_device_train_batch_size: 1\n"
+        "gradient_accumulation_steps: 12\nrows_per_step: 96\n",
+        encoding="utf-8",
+    )
+    model.mkdir()
+    (model / "train_results.json").write_text("{}", encoding="utf-8")
+    settings = {"learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 12}
+    record = {"yaml": settings | {"output_dir": str(model), "rows_per_step": 96}}
+    (model / "variational_reasoning.json").write_text(json.dumps(record), encoding="utf-8")
+
+    return lambda *overrides: is_trained(recipe, overrides)
+
+
+def test_a_finished_training_is_known_again(trained, tmp_path):
+    assert trained() and not trained(f"output_dir={tmp_path}/other")
+    with pytest.raises(ValueError, match=r"holds another training.*\n  learning_rate: was 1e-05, is "):
+        trained("learning_rate=2e-5")
+
+
+def test_the_split_of_a_step_is_no_other_training(trained):
+    split = ("per_device_train_batch_size=2", "gradient_accumulation_steps=24")  # on 2 GPUs in place of 8
+    assert trained(*split)
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps: was 12, is 24\n.*\n  rows_per_step: was 96, is 192"):
+        trained(*split, "rows_per_step=192")
+
+
+@pytest.mark.parametrize(("text", "code"), [("output_dir: none\n", 1), ("- no mapping\n", 2)])
+def test_the_command_says_it_by_its_exit_code(tmp_path, text, code):
+    recipe = tmp_path / "train.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    command = [sys.executable, "scripts/trained.py", str(recipe)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code and "Traceback" not in done.stderr

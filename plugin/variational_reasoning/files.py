@@ -1,0 +1,105 @@
+"""Files that are whole or absent: JSON read and written, atomic replacement, digests. Standard library only.
+
+`host` and `pipeline` never meet; what both need of files is here.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write JSON atomically. Raises: OSError as `write_atomically`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True) -> None:
+    """Let `write` fill a temporary file, sync it, and give it its name: the file is whole or not there.
+
+    Args:
+        replace: whether a file that is there already makes way; otherwise it stays, and the new one is thrown away.
+
+    Raises: OSError that names the file, for a full disk.
+    """
+    temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        _give_name(temporary, path, replace)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut before the next file counts on it
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error}); finished files are valid: make room and run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
+
+
+def _give_name(temporary: Path, path: Path, replace: bool) -> None:
+    if not replace:
+        try:
+            os.link(temporary, path)  # unlike a rename, it never takes another's place
+            return
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without links
+                raise
+        if path.exists():
+            return
+    temporary.replace(path)
+
+
+def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises: ValueError that names the file and ends in `remedy`."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, not an object; {remedy}")
+    return value
+
+
+def read_json_lines(path: str | os.PathLike, faults: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line's number from 1, object) of a file with a JSON object per line; empty lines are skipped.
+
+    Args:
+        faults: takes what is wrong with a line, which is then left out; without it the first fault is raised.
+
+    Raises: ValueError that names the file and the line.
+    """
+    with Path(path).open("rb") as stream:  # bytes: a line ends at \n alone, not at what else may stand inside a text
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+                fault = None if isinstance(value, dict) else f"line {number} is no object: {value!r:.60}"
+            except UnicodeDecodeError as error:
+                fault = f"line {number} is not UTF-8 ({error})"
+            except json.JSONDecodeError as error:
+                fault = f"line {number} is not valid JSON ({error})"
+            if fault is None:
+                yield number, value
+            elif faults is None:
+                raise ValueError(f"{path}, {fault}")
+            else:
+                faults.append(fault)
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,271 @@
+"""The whole sequence, stages 0 to 9, evaluation and report: the commands of the README's table, in their order (Algorithm 1).
+
+Every command finds out by itself what is done already, so a run that was killed goes on when it is asked for again. Commands
+are lists of words and never pass through a shell.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.timings import record
+from variational_reasoning.pipeline.trainings import batch_settings, is_trained
+
+PROFILES = Path("examples/variational_reasoning")
+WEIGHTED_POSTERIOR = "2_train_posterior_weighted.yaml"
+OWN = ("run", "seed", "base", "rounds", "carry", "finals", "gpus", "dry_run")
+"""Keys of the call itself; all others go to the stages."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call asks for. settings: key=value for the stages; at_once: commands that may run side by side."""
+
+    profile: str
+    run: Path
+    seed: int
+    base: str | None
+    rounds: int
+    carry: str
+    finals: list[str]
+    gpus: str | None
+    dry_run: bool
+    settings: list[str]
+    at_once: int
+
+    @property
+    def examples(self) -> Path:
+        """The profile's folder."""
+        return PROFILES / self.profile
+
+    @property
+    def has_adapters(self) -> bool:
+        """LoRA: trainings write adapters, and the other stages take whole models."""
+        return (self.examples / "export.yaml").is_file()
+
+    def setting(self, name: str) -> str | None:
+        """The value of the last key=value for `name` among the settings."""
+        return dict(word.split("=", 1) for word in self.settings).get(name)
+
+
+def read_plan(words: Sequence[str]) -> Plan:
+    """The command line. Raises: ValueError that names what does not fit, before anything is run."""
+    if not words or not (PROFILES / words[0] / "pipeline.yaml").is_file():
+        known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
+        raise ValueError(f"{words[0] if words else 'nothing'!r} is no profile; there are {known}")
+    profile, *pairs = words
+    wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
+    if wrong:
+        raise ValueError(f"not of the form key=value: {', '.join(map(repr, wrong))}")
+    own = dict(pair.split("=", 1) for pair in pairs if pair.partition("=")[0] in OWN)
+    is_tiny = profile == "tiny"
+    run = Path(own.get("run", f"runs/{profile}"))
+    settings = [pair for pair in pairs if pair.partition("=")[0] not in OWN]
+    if is_tiny:
+        settings = [f"data.train={run}/source/train.jsonl", f"data.test={run}/source/test.jsonl", *settings]
+    recipes = sorted(path.stem.removeprefix("9_train_") for path in (PROFILES / profile).glob("9_train_*.yaml"))
+    finals = own["finals"].split(",") if own.get("finals") else recipes
+    plan = Plan(
+        profile=profile,
+        run=run,
+        seed=_number("seed", own.get("seed", "0"), at_least=0),
+        base=own.get("base", "runs/tiny-base/model" if is_tiny else None),
+        rounds=_number("rounds", own.get("rounds", "1"), at_least=1),
+        carry=own.get("carry", "final_acc_weighted" if is_tiny else finals[0]),
+        finals=finals,
+        gpus=own.get("gpus"),
+        dry_run=own.get("dry_run", "false") == "true",
+        settings=settings,
+        at_once=2 if is_tiny else 1,
+    )
+    if own.get("dry_run", "false") not in ("true", "false"):
+        raise ValueError(f"dry_run is {own['dry_run']!r}; it is true or false")
+    if unknown := [name for name in finals if name not in recipes]:
+        raise ValueError(f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has {', '.join(recipes)}")
+    if plan.rounds > 1 and not ((plan.examples / WEIGHTED_POSTERIOR).is_file() and plan.carry in finals):
+        raise ValueError(
+            f"rounds={plan.rounds} needs {plan.examples / WEIGHTED_POSTERIOR}, and carry={plan.carry} among the finals "
+            f"{', '.join(finals)}"
+        )
+    load_config(plan.examples / "pipeline.yaml", settings)
+    for recipe in plan.examples.glob("[129]_train_*.yaml") if plan.gpus else ():
+        batch_settings(recipe, {"gpus": plan.gpus})
+    return plan
+
+
+def _number(name: str, text: str, at_least: int) -> int:
+    if not text.isdecimal() or int(text) < at_least:
+        raise ValueError(f"{name}={text} is no whole number from {at_least}")
+    return int(text)
+
+
+def run_all(plan: Plan) -> bool:
+    """Stages 0 to 9 of every round, evaluation and report; False where a model could not be evaluated.
+
+    Raises: CalledProcessError for the first command that failed otherwise, after its own output.
+    """
+    if plan.profile == "tiny":
+        make_tiny_task(plan)
+    reasoner, posterior = plan.setting("models.reasoner"), plan.setting("models.posterior")
+    is_evaluated, folder = True, plan.run
+    for number in range(1, plan.rounds + 1):
+        before, folder = folder, plan.run if number == 1 else plan.run / f"round{number}"
+        seed = plan.seed + 1000 * (number - 1)
+        base = plan.base if number == 1 else f"{before}/models/{plan.carry}"
+        start = [f"model_name_or_path={base}"] if base else []
+        prompt = [f"prompt_kind={kind}"] if (kind := plan.setting("posterior_prompt")) else []
+        settings = [f"run_dir={folder}", f"seed={seed}", *([f"base={plan.base}"] if plan.base else []), *plan.settings]
+        stage = partial(run_stage, plan, settings)
+        train = partial(train_model, plan, folder, [f"dataset_dir={folder}/train", f"seed={seed}"])
+
+        stage("prepare_data")  # 0
+        if number == 1:
+            trainings = []
+            if reasoner is None:
+                trainings.append(partial(train, "reasoner", "1_train_reasoner.yaml", *start))
+            if posterior is None:
+                trainings.append(partial(train, "posterior", "2_train_posterior.yaml", *start, *prompt))
+            side_by_side(plan, trainings)  # 1, 2
+            reasoner, posterior = reasoner or f"{folder}/models/reasoner", posterior or f"{folder}/models/posterior"
+        else:  # the posterior learns from the reasoner's own traces by forward KL (Eq. 9)
+            reasoner = base
+            settings.append(f"models.reasoner={reasoner}")
+            for name in ("sample_traces", "sample_answers", "verify_answers", "build_dataset"):
+                stage(name, "sampling.traces_from=reasoner")
+            train("posterior", WEIGHTED_POSTERIOR, f"model_name_or_path={posterior}", *prompt)  # 2
+            posterior = f"{folder}/models/posterior"
+            settings.append(f"models.posterior={posterior}")
+        stage("sample_traces")  # 3
+        side_by_side(plan, [partial(stage, "score_traces", f"model={name}") for name in ("reasoner", "posterior")])  # 4, 5
+        stage("sample_answers")  # 6
+        stage("verify_answers")  # 7
+        stage("build_dataset")  # 8
+        side_by_side(plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals])  # 9
+
+        models = {"reasoner": reasoner} | {name: f"{folder}/models/{name}" for name in plan.finals}
+        is_evaluated &= evaluate(plan, settings, models, with_base=number == 1)
+        stage("write_cards")  # README.md beside data and models
+    execute(plan, python("scripts/report.py", plan.run))
+    return is_evaluated
+
+
+def make_tiny_task(plan: Plan) -> None:
+    """Stage 0 of tiny: everything is generated here; the base is trained once for all seeds."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # two processes of one thread are faster than one of two
+    execute(plan, python(plan.examples / "make_task.py", "base=runs/tiny-base", f"run={plan.run}", f"seed={plan.seed}"))
+    train_command(plan, plan.run, "base", plan.examples / "0_pretrain_base.yaml", [], is_shown=True)
+
+
+def run_stage(plan: Plan, settings: Sequence[str], name: str, *more: str) -> None:
+    """One of the stages between the trainings, with the profile's pipeline.yaml."""
+    execute(plan, python(f"scripts/{name}.py", plan.examples / "pipeline.yaml", *settings, *more))
+
+
+def train_model(plan: Plan, folder: Path, settings: Sequence[str], name: str, recipe: str, *more: str) -> None:
+    """Stage 1, 2 or 9: the whole model is folder/models/NAME; an adapter, folder/adapters/NAME, is merged into it."""
+    kind = "adapters" if plan.has_adapters else "models"
+    output, model = folder / kind / name, folder / "models" / name
+    words = [f"output_dir={output}", *settings, *more]
+    train_command(plan, folder, name, plan.examples / recipe, words, is_shown=plan.at_once == 1)
+    if plan.has_adapters and not _is_newer(model / "config.json", output / "train_results.json"):
+        base = [word for word in more if word.startswith("model_name_or_path=")]
+        export = ["llamafactory-cli", "export", f"{plan.examples}/export.yaml"]
+        execute(plan, [*export, f"adapter_name_or_path={output}", f"export_dir={model}", *base])
+
+
+def train_command(plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool) -> None:
+    """One training, unless its output_dir holds the finished model of the same YAML and data; its seconds and its log."""
+    if plan.gpus:
+        settings = [*settings, *(f"{key}={value}" for key, value in batch_settings(recipe, {"gpus": plan.gpus}).items())]
+    command = [*shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")), str(recipe), *settings]
+    if plan.dry_run:
+        execute(plan, command)
+        return
+    if is_trained(recipe, settings):
+        return
+    log, started = folder / "logs" / f"{name}.log", time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"train {name}: {recipe}, log in {log}", flush=True)
+    execute(plan, command, log, is_shown)
+    seconds = time.monotonic() - started
+    record(folder, f"train {name}", seconds)
+    print(f"trained {name} in {seconds:.0f} s", flush=True)
+
+
+def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_base: bool) -> bool:
+    """Avg@k of the models, and of the base; False where one could not be evaluated, which its output explains."""
+    config = load_config(plan.examples / "pipeline.yaml", settings)
+    if not (config.data.test or config.eval.file or config.eval.tasks):
+        print("nothing is evaluated: data.test, eval.file and eval.tasks are empty", flush=True)
+        return True
+    run = partial(python, "evals/run.py", plan.examples / "pipeline.yaml", *settings)
+    commands = [run(f"name={name}", f"model={model}") for name, model in models.items()]
+    if with_base and plan.base:
+        commands.append(run("name=base", f"model={plan.base}", "models.allow_unrecorded=true"))
+    try:
+        side_by_side(plan, [partial(execute, plan, command) for command in commands])
+    except subprocess.CalledProcessError as error:
+        report_failure(error)
+        return False
+    return True
+
+
+def side_by_side(plan: Plan, tasks: Sequence[Callable[[], None]]) -> None:
+    """Run the tasks, plan.at_once at a time; all of them, even when one fails. Raises: what the first failed one raised."""
+    with ThreadPoolExecutor(1 if plan.dry_run else plan.at_once) as pool:
+        futures = [pool.submit(task) for task in tasks]
+    for future in futures:
+        future.result()
+
+
+def python(script: str | Path, *words: str | Path) -> list[str]:
+    """A command of this interpreter."""
+    return [sys.executable, str(script), *map(str, words)]
+
+
+def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: bool = True) -> None:
+    """Run a command, or print it. With a log its output goes there, and to the terminal too where `is_shown`.
+
+    Raises: CalledProcessError for an exit code other than 0, after the log's end was shown.
+    """
+    if plan.dry_run:
+        print(shown(command))
+        return
+    # The commands beside this interpreter come first, whether or not its environment is activated.
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    if log is None:
+        subprocess.run(command, env=environment, check=True)
+        return
+    with log.open("wb") as file, subprocess.Popen(command, env=environment, stdout=-1, stderr=subprocess.STDOUT) as process:
+        while chunk := os.read(process.stdout.fileno(), 65536):  # as it comes: progress bars write no lines
+            file.write(chunk)
+            file.flush()
+            if is_shown:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+    if process.returncode:
+        if not is_shown:
+            print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]), file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as a user would type it."""
+    return shlex.join("python" if word == sys.executable else word for word in command)
+
+
+def report_failure(error: subprocess.CalledProcessError) -> None:
+    print(f"failed with exit code {error.returncode}: {shown(error.cmd)}", file=sys.stderr, flush=True)
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    return path.is_file() and than.is_file() and path.stat().st_mtime_ns > than.stat().st_mtime_ns

@@ -1,0 +1,41 @@
+"""The whole sequence, stages 0 to 9, evaluation and report: `python scripts/run.py PROFILE`; the list: pipeline/sequence.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.sequence import read_plan, report_failure, run_all
+
+USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
+                             [gpus=N] [dry_run=true] [key=value ...]
+PROFILE is a folder of examples/variational_reasoning, such as tiny; key=value go to all stages between the trainings.
+run      folder of round 1, runs/PROFILE by default; round t > 1 lies in DIR/round<t>
+base     the model that all trainings start from, in place of the one that the YAMLs name
+finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default
+carry    the final model that is the next round's reasoner, the first of finals by default (tiny: final_acc_weighted)
+gpus     keeps the recipe's batch on another number of GPUs than its YAMLs are written for (scripts/batch_size.py)
+dry_run  prints the commands of a fresh run and runs none
+posterior_prompt is stage 2's prompt_kind too; a model that models.reasoner or models.posterior names is not trained.
+TRAIN_COMMAND takes the place of `llamafactory-cli train`; for several nodes:
+TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh" python scripts/run.py ...
+Where LLaMA-Factory starts torchrun itself (several GPUs), it splits its arguments at spaces: no path may have one there."""
+
+
+def main() -> None:
+    os.chdir(Path(__file__).resolve().parents[1])
+    words = sys.argv[1:]
+    if not words or {"-h", "--help"} & set(words):
+        print(USAGE, file=sys.stdout if words else sys.stderr)
+        raise SystemExit(0 if words else 2)
+    try:
+        is_evaluated = run_all(read_plan(words))
+    except subprocess.CalledProcessError as error:
+        report_failure(error)
+        raise SystemExit(error.returncode if error.returncode > 0 else 1) from None
+    raise SystemExit(0 if is_evaluated else 1)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -44,6 +44,7 @@ class Interpreter(NamedTuple):
 
 
 OLDEST = (3, 11)
+"""The first version whose interpreter can be told to import nothing from the current folder (-P)."""
 
 PRELOADABLE = ("numpy",)
 """Modules that so many programs use, and that take so long to import, that a sandbox may load them once for all."""
@@ -61,8 +62,9 @@ def find_interpreter(python: str) -> Interpreter:
     else:
         found = _ask(python)
     if tuple(map(int, found["version"].split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
         raise InterpreterError(
-            f"program_python is {python}, which is Python {found['version']}; 3.11 is the oldest that will do"
+            f"program_python is {python}, which is Python {found['version']}; programs need {oldest} or newer"
         )
     base_lib = str(Path(found["prefix"], "lib"))
     stdlib = found["standard"][0] if Path(found["standard"][0]).is_dir() else base_lib

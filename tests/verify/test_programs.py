@@ -334,6 +334,10 @@ NO_TRACES = {
         "os.lseek(0, 0, 2)\nprint('x' * 99)\nos.lseek(1, 0, 0); os.ftruncate(1, 0)"
     ),
     "flags seen": "import fcntl, os\nf = fcntl.fcntl(1, fcntl.F_GETFL); print(f & os.O_APPEND)\nfcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)",
+    "locks": (
+        "import fcntl, os\ntry:\n    other = os.open('/proc/self/fd/1', os.O_RDWR)\n    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    os.close(other)\n    print('free')\nexcept OSError as error: print(error)\nfcntl.flock(1, fcntl.LOCK_EX)"
+    ),
     "the place of folders": "import os\nprint(os.getcwd() == os.path.realpath('.'), os.umask(0o777))\nos.chdir('/')",
     "random numbers": "import random\nprint(random.random())\nrandom.seed(5)",
 }

@@ -115,6 +115,7 @@ class _Tests:
         for descriptor in range(CHANNEL):  # what the last test has done to them
             os.lseek(descriptor, 0, os.SEEK_SET)
             fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         self._is_set_up[0] = 0
         child = os.fork()
         if child == 0:

@@ -7,15 +7,21 @@ of a local checkout are run on the same rows in the way in which that project ru
 math, a process and a Manager for every program. `skythought_python` is an interpreter with their dependencies (for math
 latex2sympy2==1.9.1, regex, word2number; for programs numpy). Programs run in the highest tier of this machine. `leaks` runs
 so many programs in one sandbox and says what is left.
+
+Each figure is printed by the clock and by the processor time of all processes that took part (their start left out), which
+other work on the machine disturbs less.
 """
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.probe import probe
@@ -43,22 +49,24 @@ PROGRAMS = [
 TESTS = {"inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)], "outputs": ["1\n", "15\n", "55\n", "5050\n", "500500\n"]}
 
 SKYTHOUGHT_MATH = """
-import json, multiprocessing, sys, time
+import json, multiprocessing, resource, sys, time
 sys.path.insert(0, sys.argv[1] + "/skythought/evals/util")
 from math_parsing_util import math_equal, strip_answer_string
 def one(queue, gold, answer):
     queue.put(bool(math_equal(strip_answer_string(answer), strip_answer_string(gold))))
+def processor_seconds():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 rows = json.load(sys.stdin)
-start = time.perf_counter()
+start, processor = time.perf_counter(), processor_seconds()
 for gold, answer in rows:
     queue = multiprocessing.Queue()
     process = multiprocessing.Process(target=one, args=(queue, gold, answer))
     process.start(); process.join(5)
     if process.is_alive(): process.kill()
-print("seconds", time.perf_counter() - start)
+print("seconds", time.perf_counter() - start, processor_seconds() - processor)
 """
 SKYTHOUGHT_PROGRAMS = """
-import json, multiprocessing, sys, time, types
+import gc, json, multiprocessing, resource, sys, time, types
 sys.path.insert(0, sys.argv[1])
 for name in ("skythought", "skythought.evals", "skythought.evals.scoring", "skythought.evals.scoring.apps"):
     module = types.ModuleType(name)  # the packages' own __init__ files ask for far more than the checker needs
@@ -67,15 +75,19 @@ for name in ("skythought", "skythought.evals", "skythought.evals.scoring", "skyt
 from skythought.evals.scoring.apps.apps_util import run_test
 def one(tests, program, result):
     result.append(run_test(tests, test=program, debug=False))
+def processor_seconds():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 rows = json.load(sys.stdin)
-start = time.perf_counter()
+start, processor = time.perf_counter(), processor_seconds()
 for tests, program in rows:
     manager = multiprocessing.Manager()
     result = manager.list()
     process = multiprocessing.Process(target=one, args=(tests, program, result))
     process.start(); process.join(11)
     if process.is_alive(): process.kill()
-print("seconds", time.perf_counter() - start)
+del manager, result
+gc.collect()  # ends the last manager
+print("seconds", time.perf_counter() - start, processor_seconds() - processor)
 """
 
 
@@ -115,8 +127,13 @@ def main() -> None:
             if done.returncode:
                 print(f"SkyThought {name}: does not run here: {done.stderr.strip().splitlines()[-1]}")
                 continue
-            rate = len(rows) / float(done.stdout.split()[-1])
-            print(f"SkyThought {name}: {rate:.1f} verdicts/s on one core; ours is {ours / rate:.1f} times that")
+            seconds, processor = map(float, done.stdout.split()[-2:])
+            theirs = Cost(seconds / len(rows), processor / len(rows))
+            print(
+                f"SkyThought {name}: {theirs}; ours is {theirs.seconds / ours.seconds:.1f} times as fast by the clock and "
+                f"{theirs.processor_seconds / ours.processor_seconds:.1f} times by processor time"
+            )
+    print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 def leaks(tier: int, num_runs: int) -> None:
@@ -139,14 +156,37 @@ def leaks(tier: int, num_runs: int) -> None:
     print(f"{num_runs} programs in one sandbox in {seconds:.0f} s: {num_right} right; {', '.join(changes)}")
 
 
-def run(name: str, pool: VerifierPool, jobs: list[Job], workers: int) -> float:
-    """Verdicts per second and worker; prints them."""
-    start = time.perf_counter()
+class Cost(NamedTuple):
+    """Of one verdict on one worker, in seconds."""
+
+    seconds: float
+    processor_seconds: float
+
+    def __str__(self) -> str:
+        return f"{1 / self.seconds:.1f} verdicts/s and worker, {1e3 * self.processor_seconds:.1f} ms of processor time each"
+
+
+def run(name: str, pool: VerifierPool, jobs: list[Job], workers: int) -> Cost:
+    """What a verdict costs; prints it."""
+    start, processor = time.perf_counter(), processor_seconds()
     counts = Counter(result.verdict.value for _, result in pool.check(jobs))
     seconds = time.perf_counter() - start
-    rate = len(jobs) / seconds / workers
-    print(f"{name}: {len(jobs)} verdicts in {seconds:.2f} s, {rate:.1f} per second and worker; {dict(counts)}")
-    return rate
+    cost = Cost(seconds * workers / len(jobs), (processor_seconds() - processor) / len(jobs))
+    print(f"{name}: {len(jobs)} verdicts in {seconds:.2f} s, {cost}; {dict(counts)}")
+    return cost
+
+
+def processor_seconds() -> float:
+    """Of this process and all that descend from it, those that have ended included."""
+    stats = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = place.read_text().rpartition(")")[2].split()
+            stats[int(place.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+    family = {os.getpid()}
+    while more := {pid for pid, (parent, _) in stats.items() if parent in family} - family:
+        family |= more
+    return sum(stats[pid][1] for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

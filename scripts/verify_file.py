@@ -56,10 +56,15 @@ def main() -> None:
             faults.append(f"{name}={options[name]!r} is not one of {', '.join(allowed)}")
     numbers = {}
     for name in ("workers", "timeout_seconds", "program_cpu_seconds", "program_total_seconds", "program_memory_mib"):
+        kind = int if name in ("workers", "program_memory_mib") else float
         try:
-            numbers[name] = (int if name in ("workers", "program_memory_mib") else float)(options[name])
+            numbers[name] = kind(options[name])
         except ValueError:
-            faults.append(f"{name}={options[name]!r} is not a number")
+            numbers[name] = 0
+        if not 0 < numbers[name] < float("inf"):
+            faults.append(f"{name}={options[name]!r} is not a {'whole ' if kind is int else ''}number above 0")
+    if options["output"] and not Path(options["output"]).absolute().parent.is_dir():
+        faults.append(f"output={options['output']!r} is in no folder that exists")
     if faults:
         raise ValueError("\n".join([*faults, USAGE]))
     rows = read_answers(Path(options["input"]))
@@ -73,8 +78,7 @@ def main() -> None:
     if any(row["kind"] == "program" for row in rows):
         python = options["program_python"] or None
         found = probe(python)
-        print(found.describe())
-        found.check(options["allow_unsandboxed_code"] == "true", SETTING)
+        found.announce(options["allow_unsandboxed_code"] == "true", SETTING)
         seconds = numbers["program_cpu_seconds"]
         limits = Limits(cpu_seconds=seconds, wall_seconds=2 * seconds + 1, memory_mib=numbers["program_memory_mib"])
         programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)
@@ -85,9 +89,8 @@ def main() -> None:
     with temporary.open("w", encoding="utf-8") as stream:
         for number, row in enumerate(rows):
             verdict, reason, seconds, tier = results[number]
-            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)} | (
-                {"tier": tier} if tier else {}
-            )
+            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
+            found |= {"tier": tier} if tier else {}
             stream.write(json.dumps(row | found, ensure_ascii=False) + "\n")
     temporary.replace(output)
     counts = Counter(result.verdict.value for result in results.values())

@@ -7,6 +7,7 @@ A program gets 7 on standard input and 14 is expected. Most attacks print 14 onl
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,11 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from variational_reasoning.verify import stem
 from variational_reasoning.verify.programs import check_program
-from variational_reasoning.verify.sandbox import Sandbox
+from variational_reasoning.verify.runner import Program
+from variational_reasoning.verify.sandbox import Limits, Sandbox
 from variational_reasoning.verify.verdicts import Verdict
 
-from .conftest import LIMITS, python_for
+from .conftest import LIMITS, need_tier
 
 CHECK = {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": ["14\n"]}}
 RIGHT = "print(int(input()) * 2)\n"
@@ -60,6 +63,7 @@ LIMIT_ATTACKS = {
         {"memory_limit", "timeout"},
     ),
     "3 memory in a list": ("x = [0] * (1 << 29)\nprint(14)", {"memory_limit"}),
+    "3 memory by numpy": ("import numpy\nx = numpy.ones(1 << 30)\nprint(14)", {"memory_limit"}),
     "4 endless loop": ("while True: pass", {"timeout"}),
     "4 endless loop in C": ("sum(iter(int, 1))", {"timeout"}),
     "4 huge power": ("print(len(str(9 ** 9 ** 8)))", {"timeout"}),
@@ -80,17 +84,27 @@ LIMIT_ATTACKS = {
         "import time\nfor i in range(20):\n    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nprint(14)",
         {"runtime_error", "output_limit"},
     ),
+    "7 many open files": ("import os\nfor _ in range(100): os.open('/dev/null', os.O_RDONLY)\nprint(14)", {"runtime_error"}),
     "11 exit before output": ("import sys; sys.exit(0)", {"wrong"}),
     "11 _exit before output": ("import os; os._exit(0)", {"wrong"}),
     "11 SystemExit": ("raise SystemExit", {"wrong"}),
     "11 exit at exit": ("import atexit, os; atexit.register(os._exit, 0)", {"wrong"}),
     "11 exit code 3 after output": ("import os\nprint(14, flush=True); os._exit(3)", {"runtime_error"}),
+    "15 writes to every descriptor but its output": (
+        "import os\nfor n in (0, *range(2, 256)):\n    try: os.write(n, b'14\\n')\n    except OSError: pass",
+        {"wrong"},
+    ),
     "16 deep recursion": ("def f(n): return 1 + f(n + 1)\nf(0)", {"runtime_error"}),
     "16 recursion of a million": (
         "import sys\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(10**7)",
         {"runtime_error", "memory_limit", "timeout"},
     ),
     "16 stack of C": ("import ctypes; ctypes.string_at(8)", {"runtime_error"}),
+    "16 kills itself": ("import signal; signal.raise_signal(9)", {"runtime_error"}),
+    "16 overflow in C": (
+        "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nprint(len(repr(x)) and 14)",
+        {"runtime_error", "memory_limit", "timeout"},
+    ),
     "16 abort": ("import os; os.abort()", {"runtime_error"}),
     "17 waits for more input": ("input(); input()", {"runtime_error"}),
     "17 reads for ever": ("import sys\nwhile True: sys.stdin.read()", {"timeout"}),
@@ -110,6 +124,11 @@ LIMIT_ATTACKS = {
     "25 right, then sleep": (RIGHT + "import time, sys; sys.stdout.flush(); time.sleep(30)", {"timeout"}),
     "27 bytes that are no text": ("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe14')", {"wrong"}),
     "27 zero bytes": ("print('14\\0')", {"wrong"}),
+    "24 calls of another architecture": (
+        "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\npage.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')  # getpid by int 0x80\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()\nprint(14)",
+        {"runtime_error"},
+    ),
     "29 does not compile": ("print(", {"compile_error"}),
     "29 compiler bomb": ("x = " + "(" * 20000 + ")" * 20000, {"compile_error"}),
     "29 compiler works hard": ("x = " + "-" * 9000 + "1", {"compile_error", "runtime_error", "wrong"}),
@@ -176,6 +195,8 @@ def test_8_10_22_files_outside_are_out_of_reach(sandbox, tmp_path_factory):
         f"import os; os.symlink({str(token)!r}, 'mine'); open('mine').read()",
         f"import os; os.symlink({str(folder)!r}, 'there'); open('there/token', 'w').write('x')",
         f"import os; os.chdir({str(folder)!r}); open('token').read()",
+        f"open({stem.__file__!r}).read()",
+        f"open({stem.__file__!r}, 'a')",
         "open('/etc/passwd').read()",
         "open('/etc/hostname').read()",
         "import os; os.listdir('/root')",
@@ -210,13 +231,13 @@ def test_22_whatever_a_program_leaves_in_its_folder_goes_away(tmp_path, source):
         (tmp_path / str(tier)).mkdir()
     for tier in (2, 3):
         try:
-            python = python_for(tier)
+            need_tier(tier)
         except pytest.skip.Exception:
             continue
         folder = tmp_path / str(tier)
         for place in (folder, *list(folder.parents)[:-2]):
             place.chmod(0o711)
-        with Sandbox(tier, python, folder=str(folder)) as opened:
+        with Sandbox(tier, folder=str(folder)) as opened:
             judge(opened, source)
             assert list(folder.iterdir()) == []
             assert judge(opened, RIGHT).verdict is Verdict.CORRECT
@@ -246,6 +267,8 @@ def test_9_no_network(sandbox):
                     "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",  # multipath TCP
                     "import socket; socket.create_server(('127.0.0.1', 0))",
                     "import socket; socket.socket(socket.AF_VSOCK)",
+                    "import socket; socket.socketpair(30)",  # TIPC, whose module the kernel would load
+                    "import socket; a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [0])",
                 ),
             )
             assert result.verdict is Verdict.WRONG, result
@@ -268,7 +291,9 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
             "open('/proc/self/mem', 'rb').read(1)",
             "open('/proc/self/maps').read()",
             "import os; os.listdir('/proc')",
-            "import os\nfor n in range(3, 200):\n    try: os.fstat(n)\n    except OSError: continue\n    break\nelse: raise OSError",
+            # O_PATH: folders of the interpreter, which the next test is about
+            "import fcntl, os\nfor n in range(3, 200):\n    try: flags = fcntl.fcntl(n, fcntl.F_GETFL)\n"
+            "    except OSError: continue\n    if not flags & os.O_PATH: break\nelse: raise OSError",
             "import os; os.read(3, 1)",
             "import sys; assert any('14' in a for a in sys.argv)",
             f"import os; os.kill({os.getpid()}, 0)",
@@ -287,6 +312,175 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
         for action in actions:
             result = judge(sandbox, attempt(action))
             assert result.verdict is Verdict.WRONG, (action, result)
+
+
+TOKEN = "import re\ntoken = re.compile((chr(90) + chr(75) + chr(81)).encode() + rb'[0-9]{16}')  # not written out here\n"
+HUNTS = {
+    "frames": (
+        "import sys\n"
+        "def places():\n"
+        "    for frame in [sys._getframe(), *sys._current_frames().values()]:\n"
+        "        while frame:\n"
+        "            yield from map(repr, (*frame.f_locals.values(), *frame.f_globals.values(), frame.f_code.co_consts))\n"
+        "            frame = frame.f_back"
+    ),
+    "gc": (
+        "import gc\n"
+        "def places():\n"
+        "    gc.unfreeze()\n"
+        "    for thing in gc.get_objects():\n"
+        "        yield from (part for part in gc.get_referents(thing) if type(part) in (str, bytes, bytearray))"
+    ),
+    "inspect": (
+        "import inspect, sys\n"
+        "def places():\n"
+        "    for frame in inspect.stack(): yield from map(repr, inspect.getmembers(frame.frame))\n"
+        "    for module in list(sys.modules.values()): yield from map(repr, vars(module).values())"
+    ),
+    "open files": (
+        "import os\n"
+        "def places():\n"
+        "    for number in range(256):\n"
+        "        for read in (lambda: os.pread(number, 1 << 20, 0), lambda: os.read(os.open(f'/proc/self/fd/{number}', 0), 1 << 20)):\n"
+        "            try: yield read()\n"
+        "            except OSError: pass"
+    ),
+    "environment and arguments": (
+        "import os, sys\n"
+        "def places():\n"
+        "    yield from (repr(os.environ), repr(sys.argv), repr(sys.orig_argv))\n"
+        "    for name in ('cmdline', 'environ'):\n"
+        "        for pid in ('self', os.getppid(), 1):\n"
+        "            try: yield open(f'/proc/{pid}/{name}', 'rb').read()\n"
+        "            except OSError: pass"
+    ),
+    "the harness": (
+        "import importlib, os, sys\n"
+        "def places():\n"
+        "    for name in ('', '.pool', '.programs', '.stem', '.entry', '.program_worker'):\n"
+        "        try: yield repr(vars(importlib.import_module('variational_reasoning.verify' + name)))\n"
+        "        except ImportError: pass\n"
+        "    for top in ('.', '..', '/box', '/tmp', '/work', '/run', '/var', HERE):\n"
+        "        for folder, _, names in os.walk(top):\n"
+        "            for name in names[:100]:\n"
+        "                try: yield open(os.path.join(folder, name), 'rb').read(1 << 16)\n"
+        "                except OSError: pass"
+    ),
+    "shared memory": (
+        "import ctypes, os\n"
+        "def places():\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    libc.shmat.restype = ctypes.c_void_p\n"
+        "    for number in range(64):\n"
+        "        address = libc.shmat(number, None, 0o10000)\n"
+        "        if address and address != 2 ** 64 - 1: yield ctypes.string_at(address, 4096)\n"
+        "    for folder in ('/dev/shm', '/dev/mqueue'):\n"
+        "        try: names = os.listdir(folder)\n"
+        "        except OSError: continue\n"
+        "        for name in names:\n"
+        "            try: yield open(folder + '/' + name, 'rb').read(1 << 20)\n"
+        "            except OSError: pass"
+    ),
+    "ptrace and process_vm_readv": (
+        "import ctypes, os\n"
+        "def places():\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    room = ctypes.create_string_buffer(1 << 16)\n"
+        "    class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('size', ctypes.c_size_t)]\n"
+        "    here = Piece(ctypes.addressof(room), len(room))\n"
+        "    for pid in {1, 2, os.getppid(), *PIDS, *range(max(1, os.getpid() - 50), os.getpid())}:\n"
+        "        if libc.ptrace(0x4206, pid, None, None) == 0 or libc.ptrace(16, pid, None, None) == 0: yield bytes([90, 75, 81]) + b'0' * 16\n"
+        "        for start in {id(thing) >> 16 << 16 for thing in (places, os, libc, room)}:\n"
+        "            there = Piece(start, len(room))\n"
+        "            if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) > 0: yield room.raw\n"
+        "            try: yield os.pread(os.open(f'/proc/{pid}/mem', 0), 1 << 16, start)\n"
+        "            except OSError: pass"
+    ),
+    "all of its own memory": (  # what cannot be read makes write() fail and nothing worse
+        "import ctypes, gc, os, sys\n"
+        "def places():\n"
+        "    gc.unfreeze()\n"
+        "    starts = {id(thing) >> 20 << 20 for thing in gc.get_objects()} | {id(word) >> 20 << 20 for word in dir(sys)}\n"
+        "    starts.add(ctypes.addressof(ctypes.c_int()) >> 20 << 20)\n"
+        "    source, sink = os.pipe()\n"
+        "    for start in starts:\n"
+        "        found = b''\n"
+        "        for address in range(start, start + (1 << 20), 4096):\n"
+        "            try: found += os.read(source, os.write(sink, (ctypes.c_char * 4096).from_address(address)))\n"
+        "            except OSError: pass\n"
+        "        yield found"
+    ),
+}
+"""Where a program may look for the output that is expected of it; `places` yields texts."""
+
+HUNT = (
+    "for text in places():\n"
+    "    found = token.search(text.encode(errors='replace') if isinstance(text, str) else text)\n"
+    "    if found: print(found[0].decode()); break\n"
+)
+
+
+def hunted_token():
+    return f"ZKQ{random.SystemRandom().randrange(10**15, 10**16)}"
+
+
+@pytest.mark.parametrize("name", HUNTS)
+def test_14_the_expected_output_is_nowhere(sandbox, name):
+    expected = hunted_token()
+    known = f"HERE, PIDS = {str(Path(__file__).parents[2])!r}, {[os.getpid(), sandbox.pid]}\n"
+    source = TOKEN + known + HUNTS[name] + "\n" + HUNT + "else: print('nothing')"
+    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}}, limits=Limits())
+    assert result.verdict is Verdict.WRONG and "'nothing'" in result.reason, result
+    tests = {"fn_name": "f", "inputs": [[7]], "outputs": [expected]}
+    source = TOKEN + known + HUNTS[name] + "\ndef f(x):\n" + HUNT.replace("for text", "  for text").replace("\n   ", "\n     ")
+    source = source.replace("print(found[0].decode()); break", "return found[0].decode()") + "  return 'nothing'"
+    result = judge(sandbox, source, {"kind": "program", "tests": tests}, limits=Limits())
+    assert (result.verdict, result.reason) == (Verdict.WRONG, "test 1 of 1: another result"), result
+
+
+PLANTED = {
+    "frames": "planted = input()",
+    "gc": "planted = [input()]",
+    "inspect": "planted = input()",
+    "open files": "",
+    "environment and arguments": "import os; os.environ['X'] = input()",
+    "the harness": "open('here', 'w').write(input())",
+    "all of its own memory": "planted = input()",
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_14_the_hunts_find_what_is_there(sandbox, name):
+    expected = hunted_token()
+    source = TOKEN + "HERE = '.'\n" + PLANTED[name] + "\n" + HUNTS[name] + "\n" + HUNT
+    result = judge(
+        sandbox, source, {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}}, limits=Limits()
+    )
+    assert result.verdict is Verdict.CORRECT, result
+
+
+def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
+    """Run as root with an interpreter that others cannot reach by name, a program below tier 3 holds its folders open."""
+    closed, read_only = sandbox.interpreter.closed, sandbox.interpreter.read_only
+    if sandbox.tier == 3 or os.getuid() != 0:
+        closed = []
+    number_of = {folder: number for number, folder in enumerate(closed, stem.CHANNEL + 1)}
+    held = "import os\nfor n in range(3, 64):\n    if n in {}: continue\n    try: os.stat(n)\n    except OSError: continue\n    break\nelse: raise OSError"
+    actions = [held.replace("{}", str(list(number_of.values())))]
+    for folder, number in number_of.items():
+        for up, parent in enumerate([Path(folder), *Path(folder).parents]):
+            way = f"/proc/self/fd/{number}" + "/.." * up
+            actions.append(f"import os; os.mkdir('{way}/new')")
+            if any(parent == Path(path) or Path(path) in parent.parents for path in read_only):
+                continue
+            file = next((path.name for path in parent.iterdir() if path.is_file()), "etc/passwd")
+            actions += [f"import os; os.listdir('{way}')", f"open('{way}/{file}', 'rb').read(1)"]
+            actions.append(f"import os; os.open('{'/'.join(['..'] * up)}', os.O_RDONLY, dir_fd={number})")
+            actions += [f"import os; os.fchdir({number}); os.chdir('../' * {up}); open('{file}', 'rb').read(1)"]
+    for action in actions:
+        result = judge(sandbox, attempt(action))
+        assert result.verdict is Verdict.WRONG, (action, result)
+    is_clean(sandbox)
 
 
 def test_21_nobody_else_can_be_killed(sandbox):
@@ -362,6 +556,10 @@ FUNCTION_ATTACKS = {
         "class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')",
         {"wrong"},
     ),
+    "12 list": (
+        "class E(list):\n    def __eq__(self, o): return True\n    __hash__ = None\n    def __iter__(self): return iter([13])\ndef f(x): return E()",
+        {"wrong"},
+    ),
     "13 patched json": ("import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0", {"wrong"}),
     "13 patched builtins": ("import builtins\nbuiltins.all = builtins.any = lambda x: True\ndef f(x): return 0", {"wrong"}),
     "13 patched modules": ("import sys\nsys.modules.clear()\ndef f(x): return 0", {"wrong", "runtime_error"}),
@@ -434,11 +632,17 @@ def test_31_a_sandbox_that_is_killed_starts_again(sandbox):
     killer.join()
     assert result.verdict is Verdict.CORRECT, result
     assert sandbox.num_restarts == before + 1
+    os.kill(sandbox._process.pid, signal.SIGKILL)  # between two programs
+    sandbox._process.wait()
+    with Program(sandbox, RIGHT, LIMITS) as opened:
+        assert opened.run(b"7\n").stdout == b"14\n"
+    assert sandbox.num_restarts == before + 2
 
 
 def test_31_programs_end_with_their_judge(tmp_path):
     tag = f"vr-test-{os.getpid()}"  # in the command line of the sandbox, and of what it forks
-    (tmp_path / tag).symlink_to(python_for(3))
+    need_tier(3)
+    (tmp_path / tag).symlink_to(sys.executable)
     code = (
         "import os, signal, threading\n"
         "from variational_reasoning.verify.runner import run_once\n"

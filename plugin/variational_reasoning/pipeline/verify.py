@@ -6,7 +6,6 @@ must be accepted by its own check; a check that rejects its own gold would silen
 Programs run only in a sandbox, whose tier is probed and printed first and stands in every row.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import MINIMUM_TIER, SETTING, probe
+from variational_reasoning.verify.probe import probe
 from variational_reasoning.verify.sandbox import Limits
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
@@ -161,10 +160,7 @@ def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> Progr
         return None
     settings = config.verify
     found = probe(settings.program_python)
-    found.check(settings.allow_unsandboxed_code)
-    print(found.describe())
-    if found.tier < MINIMUM_TIER:
-        print(f"warning: verify.{SETTING} accepts the risk of running programs in tier T{found.tier}", file=sys.stderr)
+    found.announce(settings.allow_unsandboxed_code)
     limits = Limits(
         cpu_seconds=settings.program_cpu_seconds,
         wall_seconds=2 * settings.program_cpu_seconds + 1,

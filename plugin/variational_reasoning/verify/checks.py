@@ -53,7 +53,7 @@ def check_faults(check: Any) -> list[str]:
     if not isinstance(check, dict):
         return [f"check is {check!r}, not an object such as {{'kind': 'math', 'gold': '7'}}"]
     kind = check.get("kind")
-    if kind not in CHECK_KEYS:
+    if not isinstance(kind, str) or kind not in CHECK_KEYS:
         return [f"check kind {kind!r} is not one of {', '.join(CHECK_KEYS)}"]
     needed, further = CHECK_KEYS[kind]
     faults = [f"check of kind {kind} lacks {name!r}" for name in sorted(needed - check.keys())]

@@ -15,13 +15,14 @@ import struct
 from . import syscalls
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1024, 4096, 16384, 1 << 18
 _MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
 _SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
@@ -29,14 +30,13 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 _READ_FILE, _WRITE_FILE, _READ_DIR, _TRUNCATE = 1 << 2, 1 << 1, 1 << 3, 1 << 14
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12, 1 << 13
-_FILE_ONLY = 1 | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15
 _IN_BOX = (
     _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
 )
 
 _TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # duplicate, flags and locks; not F_SETOWN, which sends signals
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _AF_UNIX = 0x10000, 1
 _PID_PLACE = struct.pack("I", 0x7FFFFFFF)  # stands in the filter for the pid of the process that installs it
 
 
@@ -47,23 +47,19 @@ def _check(value: int, step: str) -> int:
     return value
 
 
-def _prctl(option: int, *arguments: int) -> int:
-    return _libc.prctl(option, *(ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]))
-
-
 def die_with_parent() -> None:
     """SIGKILL to this process when its parent ends. A change of uid clears it."""
-    _check(_prctl(_PR_SET_PDEATHSIG, 9), "prctl PDEATHSIG")
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl PDEATHSIG")
 
 
 def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent ends."""
-    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1), "prctl CHILD_SUBREAPER")
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl CHILD_SUBREAPER")
 
 
 def no_new_privileges() -> None:
     """Nothing that this process executes gains powers; seccomp and Landlock need it."""
-    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "prctl NO_NEW_PRIVS")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl NO_NEW_PRIVS")
 
 
 def drop_capabilities() -> None:
@@ -96,7 +92,12 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
     """A fresh memory file system at `target`, bounded in bytes and in files."""
     data = f"size={size_mib}m,nr_inodes=1024,mode=0700,uid={uid},gid={gid}"
-    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, data)
+    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME, data)
+
+
+def unmount(target: str) -> None:
+    """Take the uppermost file system away from `target`; it ends with the last process that still has it open."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def new_root(read_only: list[str], box: str) -> None:
@@ -130,7 +131,7 @@ def new_root(read_only: list[str], box: str) -> None:
         os.symlink(box, root + "/tmp")
     os.chdir(root)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
-    _check(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
+    unmount(".")
     os.chdir("/")
     _set_attributes("/", _MOUNT_ATTR_RDONLY, 0)
 
@@ -146,36 +147,44 @@ def landlock_abi() -> int:
     return max(0, _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
-def landlock(read_only: list[str], box: str) -> None:
-    """No file but these and those in `box`; no TCP; no signals to others and no abstract sockets where the kernel can.
+class FileRules:
+    """What Landlock leaves open to a program besides its own folder.
 
-    Needs no_new_privileges first.
+    The files are opened here, once, by a process that still may; a process that has given up its user need not be able to
+    reach them by their names. The descriptors stay open.
+
+    Args:
+        read_only: files and folders that may be read; /dev/null may be written too.
+
+    Raises: OSError where the kernel has no Landlock, or a file cannot be opened.
     """
-    abi = landlock_abi()
-    if abi < 1:
-        raise OSError(errno.ENOSYS, "landlock: the kernel has none")
-    files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
-    attr = struct.pack("Q", files)
-    if abi >= 4:
-        attr += struct.pack("Q", 3)
-    if abi >= 6:
-        attr += struct.pack("Q", 3)
-    ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, attr, ctypes.c_size_t(len(attr)), 0), "landlock_create_ruleset")
-    try:
-        rules = [(path, _READ_FILE | _READ_DIR) for path in read_only] + [(box, _IN_BOX)]
-        for path, rights in rules:
-            if path == "/dev/null":
-                rights |= _WRITE_FILE
-            if not os.path.isdir(path):
-                rights &= _FILE_ONLY
-            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                beneath = struct.pack("=Qi", rights & files, handle)
-                _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, beneath, 0), f"landlock_add_rule {path}")
-            finally:
-                os.close(handle)
+
+    def __init__(self, read_only: list[str]) -> None:
+        abi = landlock_abi()
+        if abi < 1:
+            raise OSError(errno.ENOSYS, "landlock: the kernel has none")
+        self._handled = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
+        no_tcp = struct.pack("Q", 3) if abi >= 4 else b""
+        no_signals_nor_abstract_sockets = struct.pack("Q", 3) if abi >= 6 else b""
+        self._attr = struct.pack("Q", self._handled) + no_tcp + no_signals_nor_abstract_sockets
+        self._rules = []
+        for path in sorted({os.path.realpath(path) for path in read_only}):
+            rights = _READ_FILE | (_WRITE_FILE if path == "/dev/null" else 0) | (_READ_DIR if os.path.isdir(path) else 0)
+            self._rules.append(self._rule(os.open(path, os.O_PATH | os.O_CLOEXEC), rights))
+
+    def _rule(self, handle: int, rights: int) -> bytes:
+        return struct.pack("=Qi", rights & self._handled, handle)
+
+    def restrict(self, box: str) -> None:
+        """From now on no file of this process but these and those in `box`; no TCP; no signals to processes outside and no
+        abstract sockets of theirs where the kernel can. Needs no_new_privileges first."""
+        size = ctypes.c_size_t(len(self._attr))
+        ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0), "landlock_create_ruleset")
+        handle = os.open(box, os.O_PATH | os.O_CLOEXEC)
+        for rule in (*self._rules, self._rule(handle, _IN_BOX)):
+            _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock_add_rule")
         _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
-    finally:
+        os.close(handle)
         os.close(ruleset)
 
 
@@ -189,29 +198,44 @@ def return_to_own_processes() -> None:
 
 
 def prepare_filters() -> None:
-    """Build the filters once, before the processes that use them are forked."""
-    _allowed_calls(platform.machine())
-    _forbidden_calls(platform.machine())
+    """Build the filters once, before the processes that use them are forked.
+
+    Raises: OSError for a machine without a table of system calls.
+    """
+    _filter_of_a_program()
+    _filter_of_a_test()
 
 
 def allow_known_calls() -> None:
     """Only the system calls of `syscalls`; others fail with EPERM. Needs no_new_privileges first."""
-    _install(_allowed_calls(platform.machine()))
+    _filter_of_a_program().install()
 
 
 def forbid_processes() -> None:
     """After `allow_known_calls`: no new processes (threads are allowed), no messages, signals to this process only."""
-    _install(_forbidden_calls(platform.machine()).replace(_PID_PLACE, struct.pack("I", os.getpid())))
+    _filter_of_a_test().install()
 
 
-def _install(program: bytes) -> None:
-    code = ctypes.create_string_buffer(program, len(program))
-    descriptor = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    number = _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.c_ulong(ctypes.addressof(descriptor)), 0, 0)
-    _check(number, "seccomp")
+class _Filter:
+    """A seccomp filter, with all that the kernel is to be given in place: installing it is one call.
+
+    Args:
+        program: its instructions.
+        pid_at: where in them the pid of the process that installs it is to stand.
+    """
+
+    def __init__(self, program: bytes, pid_at: int | None = None) -> None:
+        self._code, self._pid_at = ctypes.create_string_buffer(program, len(program)), pid_at
+        self._descriptor = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code)))
+        self._address = ctypes.addressof(self._descriptor)
+
+    def install(self) -> None:
+        if self._pid_at is not None:
+            struct.pack_into("I", self._code, self._pid_at, os.getpid())
+        _check(_libc.prctl(_PR_SET_SECCOMP, 2, self._address, 0, 0), "seccomp")
 
 
-_LOAD, _JUMP_EQUAL, _JUMP_BITS, _GIVE = 0x20, 0x15, 0x45, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_FROM, _JUMP_BITS, _GIVE = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _DENY, _ABSENT, _KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
 
 
@@ -224,37 +248,54 @@ def _one_of(argument: int, values: tuple[int, ...]) -> bytes:
     return _op(_LOAD, 16 + 8 * argument) + tests + _op(_GIVE, _DENY)
 
 
-def _when(number: int, rule: bytes) -> bytes:
-    """The rule decides for one system call, whose number is loaded."""
-    return _op(_JUMP_EQUAL, number, 0, len(rule) // 8) + rule
+def _by_number(rules: dict[int, bytes], otherwise: bytes) -> bytes:
+    """The rule of each system call, whose number is loaded, found by halving: the kernel walks through a filter for every
+    number that there is when it is installed, so that a list would cost each program half a millisecond."""
+    parts = [(0, otherwise)]  # (first number, rule for it and all up to the next part)
+    for number in sorted(rules):
+        if parts[-1][0] == number:
+            parts.pop()
+        if not parts or parts[-1][1] != rules[number]:
+            parts.append((number, rules[number]))
+        parts.append((number + 1, otherwise))
+    return _halved(parts)
 
 
-@functools.lru_cache(maxsize=1)
-def _allowed_calls(machine: str) -> bytes:
+def _halved(parts: list[tuple[int, bytes]]) -> bytes:
+    if len(parts) == 1:
+        return parts[0][1]
+    middle = len(parts) // 2
+    below, above = _halved(parts[:middle]), _halved(parts[middle:])
+    return _op(_JUMP_FROM, parts[middle][0], len(below) // 8, 0) + below + above
+
+
+@functools.cache
+def _filter_of_a_program() -> _Filter:
+    machine = platform.machine()
     if machine not in syscalls.ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
-    rules = {
+    special = {
         "clone3": _op(_GIVE, _ABSENT),  # its flags lie in memory that a filter cannot read; the C library then uses clone
         "ioctl": _one_of(1, _TTY_QUERIES),
         "fcntl": _one_of(1, _FCNTL),
         "prlimit64": _one_of(0, (0,)),
+        "socketpair": _one_of(0, (_AF_UNIX,)),  # another family would make the kernel load its module
     }
-    program = _op(_LOAD, 4) + _op(_JUMP_EQUAL, syscalls.ARCHITECTURES[machine][0], 1, 0) + _op(_GIVE, _KILL) + _op(_LOAD, 0)
-    for number in (*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()):
-        program += _when(number, _op(_GIVE, _ALLOW))
-    for name, number in syscalls.special(machine).items():
-        program += _when(number, rules[name])
-    return program + _op(_GIVE, _DENY)
+    known = [*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()]
+    rules = dict.fromkeys(known, _op(_GIVE, _ALLOW))
+    rules |= {number: special[name] for name, number in syscalls.special(machine).items()}
+    architecture = _op(_LOAD, 4) + _op(_JUMP_EQUAL, syscalls.ARCHITECTURES[machine][0], 1, 0) + _op(_GIVE, _KILL)
+    return _Filter(architecture + _op(_LOAD, 0) + _by_number(rules, _op(_GIVE, _DENY)))
 
 
-@functools.lru_cache(maxsize=1)
-def _forbidden_calls(machine: str) -> bytes:
-    rules = {
+@functools.cache
+def _filter_of_a_test() -> _Filter:
+    special = {
         "clone": _op(_LOAD, 16) + _op(_JUMP_BITS, _CLONE_THREAD, 0, 1) + _op(_GIVE, _ALLOW) + _op(_GIVE, _DENY),
         "prctl": _one_of(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
         "tgkill": _one_of(0, struct.unpack("I", _PID_PLACE)),
     }
-    program = _op(_LOAD, 0)
-    for name, number in syscalls.until_forbidden(machine).items():
-        program += _when(number, rules.get(name, _op(_GIVE, _DENY)))
-    return program + _op(_GIVE, _ALLOW)
+    calls = syscalls.until_forbidden(platform.machine())
+    rules = {number: special.get(name, _op(_GIVE, _DENY)) for name, number in calls.items()}
+    program = _op(_LOAD, 0) + _by_number(rules, _op(_GIVE, _ALLOW))
+    return _Filter(program, program.index(_PID_PLACE))

@@ -6,10 +6,11 @@ function's result. The surprising thing: nothing here judges. Whatever a program
 and its exit code leave the process. Standard library only.
 """
 
+import _thread
 import atexit
+import importlib
 import json
 import os
-import signal
 import sys
 import threading
 import types
@@ -22,8 +23,7 @@ COMPILE_EXIT = 121
 """Exit code of a program that does not compile."""
 
 PRELUDE = (
-    "import array, bisect, cmath, collections, copy, datetime, fractions, functools, heapq, itertools, json, math, operator, "
-    "random, re, statistics, string, sys, time\n"
+    "import bisect, collections, copy, functools, heapq, itertools, json, math, operator, random, re, string, sys, time\n"
     "from bisect import bisect_left, bisect_right, insort\n"
     "from collections import ChainMap, Counter, OrderedDict, defaultdict, deque\n"
     "from functools import cache, cmp_to_key, lru_cache, reduce\n"
@@ -34,6 +34,12 @@ PRELUDE = (
 )
 """Names that function records take for granted, as the sites that they come from provide them."""
 
+GRANTED = {"array", "cmath", "datetime", "fractions", "statistics"}
+"""Modules that function records take for granted, too, but seldom use."""
+
+RARER = GRANTED | {"contextlib", "dataclasses", "decimal", "enum", "numbers", "queue"}
+"""Modules that are loaded once for all tests of a program that names them."""
+
 _prelude: dict[str, object] = {}
 
 
@@ -42,20 +48,37 @@ def load_prelude() -> None:
     exec(PRELUDE, _prelude)
 
 
-def prepare(function: str | None) -> types.ModuleType:
-    """What is the same for all tests of a program: the standard streams, and an empty main module."""
+def open_streams() -> None:
+    """The standard streams, as a script has them when they are no terminal; once, for all programs."""
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         errors = "backslashreplace" if name == "stderr" else "strict"
         stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def make_main(program: types.CodeType | BaseException, function: str | None) -> types.ModuleType:
+    """The main module of one program: empty for a script; the names that a function takes for granted."""
     module = types.ModuleType("__main__")
     module.__file__ = FILE
+    named = RARER & _names_in(program)
+    modules = {name: importlib.import_module(name) for name in named}
     if function is not None:
         module.__dict__.update(_prelude)
+        module.__dict__.update({name: modules[name] for name in named & GRANTED})
     sys.modules["__main__"] = module
     return module
+
+
+def _names_in(program: types.CodeType | BaseException) -> set[str]:
+    """All names of modules, variables and attributes in a program's code."""
+    names, left = set(), [program]
+    while left:
+        code = left.pop()
+        if isinstance(code, types.CodeType):
+            names.update(code.co_names)
+            left += code.co_consts
+    return names
 
 
 def run(program: types.CodeType | BaseException, module: types.ModuleType, function: str | None) -> NoReturn:
@@ -81,7 +104,8 @@ def run(program: types.CodeType | BaseException, module: types.ModuleType, funct
         sys.excepthook(*sys.exc_info())
         code = 1
     try:
-        threading._shutdown()
+        if _thread._count():  # else there is nothing to wait for
+            threading._shutdown()
         atexit._run_exitfuncs()
         if sys.stdout is not None:
             sys.stdout.flush()

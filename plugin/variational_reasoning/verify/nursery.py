@@ -21,11 +21,10 @@ import threading
 from . import confine, entry, stem
 
 MODULES = (
-    "array", "bisect", "cmath", "collections", "contextlib", "copy", "datetime", "decimal", "enum", "fractions", "functools",
-    "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string",
-    "threading", "time", "typing",
+    "bisect", "collections", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
+    "string", "threading", "time", "typing",
 )  # fmt: skip
-"""Loaded once, so that no program waits for them. Every page of memory costs each fork, so rarer ones are not here."""
+"""Loaded once, so that no program waits for them. Every page of memory costs each fork; `entry.RARER` has the rest."""
 
 
 def main() -> None:
@@ -35,8 +34,10 @@ def main() -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 0)
     os.dup2(quiet, 1)
+    ways = _hold_open(spec["closed"])
     confine.die_with_parent()
     confine.adopt_orphans()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.stack_size(16 * 2**20)  # the default would be RLIMIT_STACK for each thread
     sys.set_int_max_str_digits(0)
     for name in [*MODULES, *spec["preload"]]:
@@ -44,18 +45,44 @@ def main() -> None:
     random.seed(0)  # the same numbers in every run, so that a verdict can be repeated
     site.setquit()
     entry.load_prelude()
+    entry.open_streams()
     if spec["tier"] >= 3:
         _enter_namespaces(spec)
+    rules = None
     if spec["tier"] >= 2:
+        rules = confine.FileRules(spec["read_only"])
         confine.prepare_filters()
     for name in [name for name in sys.modules if name.startswith("variational_reasoning")]:
         del sys.modules[name]
-    sys.argv = ["program.py"]
-    sys.path = [path for path in spec["sys_path"] if path]
+    sys.argv = [entry.FILE]
+    sys.path = [_way_to(path, ways) for path in spec["sys_path"]]
+    for module in list(sys.modules.values()):
+        if isinstance(path := getattr(module, "__path__", None), list):
+            path[:] = [_way_to(folder, ways) for folder in path]
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
-    control.send(b'{"ready": true}')
-    _serve(spec, control)
+    control.send(b"ready")
+    _serve(spec, control, rules)
+
+
+def _hold_open(closed: list[str]) -> dict[str, str]:
+    """Open folders of the interpreter that a program's own user could not reach by name (an interpreter below /root, say);
+    returns for each the path by which a process that holds its descriptor gets there. The descriptors are those that follow
+    `stem.CHANNEL`; they give no right to open anything, and Landlock holds for what is reached through them."""
+    ways = {}
+    for number, folder in enumerate(closed, stem.CHANNEL + 1):
+        handle = os.open(folder, os.O_PATH)
+        if handle != number:
+            os.dup2(handle, number)
+            os.close(handle)
+        ways[folder] = f"/proc/self/fd/{number}"
+    return ways
+
+
+def _way_to(path: str, ways: dict[str, str]) -> str:
+    """A path by way of the folder that is held open, where it lies in one."""
+    folder = next((folder for folder in ways if path == folder or path.startswith(folder + "/")), None)
+    return path if folder is None else ways[folder] + path[len(folder) :]
 
 
 def _enter_namespaces(spec: dict) -> None:
@@ -73,8 +100,8 @@ def _enter_namespaces(spec: dict) -> None:
     confine.new_root(spec["read_only"], stem.BOX)
 
 
-def _serve(spec: dict, control: socket.socket) -> None:
-    child = 0
+def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) -> None:
+    child, has_box = 0, False
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 6)
         if not message:
@@ -82,21 +109,26 @@ def _serve(spec: dict, control: socket.socket) -> None:
         request = json.loads(message)
         if "end" not in request:
             _reap()
-            child = _fork_stem(spec, request, descriptors)
+            if spec["tier"] >= 3 and request["box_mib"] is not None:
+                if has_box:
+                    confine.unmount(stem.BOX)
+                confine.mount_box(stem.BOX, request["box_mib"], spec["uid"], spec["gid"])
+                has_box = True
+            child = _fork_stem(spec, request, descriptors, rules)
             continue
         os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-        control.send(json.dumps(stem.describe_end(status, usage)).encode())
+        control.send(stem.describe_end(status, usage).encode())
 
 
-def _fork_stem(spec: dict, request: dict, descriptors: list[int]) -> int:
+def _fork_stem(spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None) -> int:
     """The pid of a process that holds the program. In tier 3 it is the first of a namespace of processes of its own, inside
     this one."""
     if spec["tier"] >= 3:
         confine.unshare(confine.CLONE_NEWPID)
     child = os.fork()
     if child == 0:
-        stem.main(spec, request, descriptors)
+        stem.main(spec, request, descriptors, rules)
     if spec["tier"] >= 3:
         confine.return_to_own_processes()
     for descriptor in descriptors:

@@ -19,14 +19,16 @@ SETTING = "allow_unsandboxed_code"
 
 
 class Probe(NamedTuple):
-    """The highest tier of this machine, and why each higher one is not there."""
+    """The highest tier of this machine, why each higher one is not there, and the interpreter that programs run with."""
 
     tier: int
     missing: dict[int, str]
+    interpreter: str = ""
 
     def describe(self) -> str:
         """The line that commands print."""
-        lines = [f"programs run in tier T{self.tier} ({TIERS[self.tier]})"]
+        under = f", with {self.interpreter}" if self.interpreter else ""
+        lines = [f"programs run in tier T{self.tier} ({TIERS[self.tier]}){under}"]
         lines += [f"  T{tier} is not there: {reason}" for tier, reason in sorted(self.missing.items(), reverse=True)]
         return "\n".join(lines)
 
@@ -38,32 +40,43 @@ class Probe(NamedTuple):
                 f"T{MINIMUM_TIER}:\n{self.describe()}\nTo accept that risk on this machine, set {setting} to true"
             )
 
+    def announce(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
+        """Print where programs run, with a warning below the minimum. Raises: as `check` does."""
+        self.check(is_accepted, setting)
+        print(self.describe())
+        if self.tier < MINIMUM_TIER:
+            print(f"warning: {setting} accepts the risk of running programs in tier T{self.tier}", file=sys.stderr)
+
 
 def probe(python: str | None = None, highest: int = 3) -> Probe:
     """Find the highest tier at which a program can do its work and nothing of what it must not do.
 
     Args:
         highest: look no higher; for tests and for comparing tiers.
+
+    Raises: InterpreterError, a ValueError, for an interpreter that does not run.
     """
     missing: dict[int, str] = {}
+    interpreter = ""
     if sys.platform != "linux":
         return Probe(0, dict.fromkeys((3, 2, 1), f"this is {sys.platform}, and isolation here is built for Linux"))
     for tier in range(highest, 0, -1):
         try:
             with Sandbox(tier, python) as sandbox:
+                interpreter = sandbox.interpreter.describe()
                 found = _try_out(sandbox)
         except SandboxError as error:
             missing[tier] = str(error).removeprefix(f"tier {tier}: ")
             if "Permission denied" in missing[tier] or "ModuleNotFoundError" in missing[tier]:
                 missing[tier] += (
-                    f"; an unprivileged user must be able to read the interpreter {python or sys.executable}: install it "
-                    "elsewhere, or name another in verify.program_python"
+                    f"; an unprivileged user must be able to read the files of {python or sys.executable}: see their "
+                    "permissions, or name another interpreter in verify.program_python"
                 )
             continue
         if not found:
-            return Probe(tier, missing)
+            return Probe(tier, missing, interpreter)
         missing[tier] = "the program under test could " + ", ".join(found)
-    return Probe(0, missing)
+    return Probe(0, missing, interpreter)
 
 
 _PROBE = """

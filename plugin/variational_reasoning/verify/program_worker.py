@@ -16,7 +16,7 @@ from .programs import check_program, extract_program
 from .sandbox import Limits, Sandbox, SandboxError
 from .verdicts import Result, Verdict
 
-_NUMPY = re.compile(r"^\s*(?:import|from)\s+numpy\b", re.MULTILINE)
+_NUMPY = re.compile(r"^\s*(?:from\s+|import\s+(?:[^#\n]*,\s*)?)numpy\b", re.MULTILINE)
 
 
 def main(settings: dict, folder: str) -> None:

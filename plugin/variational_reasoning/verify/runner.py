@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from .processes import descendants, kill_descendants, memory_mib, remove_folder
-from .sandbox import Limits, Outcome, Sandbox, SandboxError, resource_limits
+from .sandbox import End, Limits, Outcome, Sandbox, SandboxError, resource_limits
 
 _LOOK_SECONDS = 0.1
 _GRACE_SECONDS = 10
@@ -47,6 +47,7 @@ class Program:
         self._channel: socket.socket | None = None
         self._files: list[int] = []
         self._box: str | None = None
+        self._has_left_nothing = False
 
     def __enter__(self) -> "Program":
         return self
@@ -66,26 +67,33 @@ class Program:
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
         wall_seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
         started = time.monotonic()
+        self._has_left_nothing = False
         try:
-            end = (None if self._channel else self._open(wall_seconds)) or self._run(data, wall_seconds)
-            if not end["was_set_up"]:
+            if self._channel is None:
+                end = self._open(data, wall_seconds) or self._wait(wall_seconds)
+            else:
+                self._ask(data, wall_seconds)
+                end = self._wait(wall_seconds)
+            if not end.was_set_up:
                 raise SandboxError(f"{self._errors().strip()[-300:] or 'a run could not be confined'}")
-            if not end["is_fresh"]:
+            self._has_left_nothing = end.is_fresh
+            if not end.is_fresh:
                 self._end()
         except (OSError, SandboxError) as error:
             self._sandbox.close()
             self.close()
             raise SandboxError(f"tier {self._sandbox.tier}: {error}") from error
-        limit = "output" if end["limit"] is None and self._num_written() > self._most else end["limit"]
+        limit = "output" if end.limit is None and self._num_written() > self._most else end.limit
         output, result = (os.pread(file, self._most, 0) for file in (self._files[1], self._files[3]))
         seconds = time.monotonic() - started
-        outcome = Outcome(end["code"], output, result, self._errors(), limit, seconds, end["cpu_seconds"], end["rss_mib"])
-        if not end["is_fresh"]:
+        outcome = Outcome(end.code, output, result, self._errors(), limit, seconds, end.cpu_seconds, end.rss_mib)
+        if not end.is_fresh:
             self.close()
         return outcome
 
     def close(self) -> None:
         """End its process and forget its files."""
+        self._sandbox.is_box_clean = self._has_left_nothing
         self._end()
         for file in self._files:
             os.close(file)
@@ -101,16 +109,18 @@ class Program:
             if self._sandbox.tier < 3 and self._sandbox.is_running():
                 kill_descendants(self._sandbox.pid)
 
-    def _open(self, wall_seconds: float) -> dict[str, Any] | None:
-        """Start its process; returns how that ended where it ends, or uses up the time, before the first run."""
+    def _open(self, given: bytes, wall_seconds: float) -> End | None:
+        """Start its process and ask for its first run; returns how the process ended where it ends, or uses up the time, before
+        that."""
         sandbox = self._sandbox
+        sandbox.revive()
         if sandbox.tier < 3:
             self._box = tempfile.mkdtemp(prefix="vr-box-", dir=sandbox.folder)
             if os.getuid() == 0:
                 os.chown(self._box, sandbox.uid, sandbox.uid)
         request = {
             "box": self._box,
-            "box_mib": self._limits.file_mib,
+            "box_mib": None if sandbox.is_box_clean else self._limits.file_mib,
             "limits": resource_limits(self._limits, sandbox.tier, sandbox.uid),
             "function": self._function,
         }
@@ -120,12 +130,14 @@ class Program:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = mine
         mine.settimeout(wall_seconds)
-        given = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
-        given += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
+        self._ask(given, wall_seconds)
+        ends = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
+        ends += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
+        sandbox.is_box_clean = False  # until this program has run and left it so
         try:
-            sandbox.fork(request, given)
+            sandbox.fork(request, ends)
         finally:
-            for descriptor in (text, *given):
+            for descriptor in (text, *ends):
                 os.close(descriptor)
         limit = None
         try:
@@ -133,17 +145,19 @@ class Program:
         except TimeoutError:
             message, limit = b"", "wall"
         if not message:
-            return sandbox.end_of_fork() | {"limit": limit, "was_set_up": True, "is_fresh": False}
-        report = json.loads(message)
-        if "fault" in report:
-            raise SandboxError(report["fault"])
+            return sandbox.end_of_fork()._replace(limit=limit)
+        if message != b"ready":
+            raise SandboxError(message.decode(errors="replace").removeprefix("fault "))
         return None
 
-    def _run(self, given: bytes, wall_seconds: float) -> dict[str, Any]:
+    def _ask(self, given: bytes, wall_seconds: float) -> None:
         for file in self._files:
             os.ftruncate(file, 0)
         _write(self._files[0], given)
-        self._channel.send(json.dumps({"wall_seconds": wall_seconds}).encode())
+        self._channel.send(b"%f" % wall_seconds)
+
+    def _wait(self, wall_seconds: float) -> End:
+        """How the run that was asked for has ended; it is killed when it passes a limit."""
         deadline = time.monotonic() + wall_seconds + _GRACE_SECONDS
         is_killed = False
         while not select.select([self._channel], [], [], _LOOK_SECONDS)[0]:
@@ -156,7 +170,7 @@ class Program:
         message = self._channel.recv(4096)
         if not message:
             raise SandboxError("the program's process has ended")
-        return json.loads(message)
+        return End.read(message)
 
     def _num_written(self) -> int:
         return sum(os.fstat(file).st_size for file in self._files[1:])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .interpreter import InterpreterError, interpreter_paths
+from .interpreter import find_interpreter
 from .processes import descendants, kill_descendants, memory_mib, num_tasks
 
 TIERS = {
@@ -69,6 +69,30 @@ class Outcome(NamedTuple):
     rss_mib: float
 
 
+class End(NamedTuple):
+    """How a process of the sandbox ended, as `stem` and `nursery` tell it.
+
+    code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its powers. is_fresh: its folder
+    is as it was before.
+    """
+
+    code: int
+    cpu_seconds: float
+    rss_mib: float
+    limit: str | None = None
+    was_set_up: bool = True
+    is_fresh: bool = False
+
+    @classmethod
+    def read(cls, message: bytes) -> "End":
+        code, cpu_seconds, rss_mib, *more = message.decode().split()
+        end = cls(int(code), float(cpu_seconds), float(rss_mib))
+        if not more:
+            return end
+        limit, was_set_up, is_fresh = more
+        return end._replace(limit=None if limit == "-" else limit, was_set_up=was_set_up == "1", is_fresh=is_fresh == "1")
+
+
 class SandboxError(RuntimeError):
     """The sandbox itself failed; this says nothing about the program."""
 
@@ -83,19 +107,18 @@ class Sandbox:
         folder: where boxes are made below tier 3; None takes the machine's temporary folder. Others must be able to
             enter it.
 
-    Raises: SandboxError where this machine does not allow the tier.
+    Raises: SandboxError where this machine does not allow the tier; InterpreterError, a ValueError, for an interpreter that
+    does not run.
     """
 
     def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
         self.tier, self.python, self.preload, self.folder = tier, python or sys.executable, preload, folder
         self.num_restarts = -1
+        self.is_box_clean = False  # tier 3: there is a box, and the last program has left it as it was
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
-        try:
-            self._paths = interpreter_paths(self.python)
-        except InterpreterError as error:
-            raise SandboxError(str(error)) from error
+        self.interpreter = find_interpreter(self.python)
         self._start()
 
     def __enter__(self) -> "Sandbox":
@@ -130,36 +153,44 @@ class Sandbox:
         """Living processes below the sandbox that are not its own."""
         return [pid for pid in descendants(self._process.pid) if pid not in self._own]
 
-    def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Start a process that holds a program, with these descriptors. Only `Program` calls this.
+    def revive(self) -> None:
+        """Start its process again where something has ended it.
 
-        Raises: OSError or SandboxError when the sandbox has failed.
+        Raises: SandboxError where that fails.
         """
         if not self.is_running():
             self._start()
+
+    def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Start a process that holds a program, with these descriptors. Only `Program` calls this.
+
+        Raises: OSError when the sandbox has failed.
+        """
         socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
 
-    def end_of_fork(self) -> dict[str, Any]:
+    def end_of_fork(self) -> End:
         """Kill the process that was started last, if it still runs, and say how it ended."""
         self._control.send(b'{"end": true}')
         message = self._control.recv(4096)
         if not message:
             raise SandboxError(f"tier {self.tier}: the sandbox ended")
-        return json.loads(message)
+        return End.read(message)
 
     def _start(self) -> None:
         self.num_restarts += 1
+        self.is_box_clean = False
         is_root = os.getuid() == 0
         spec = {
             "tier": self.tier,
             "uid": self.uid,
             "gid": self.uid if is_root else os.getgid(),
-            "read_only": self._paths["read_only"],
-            "sys_path": self._paths["sys_path"],
-            "preload": [name for name in self.preload if name in self._paths["installed"]],
+            "read_only": self.interpreter.read_only,
+            "sys_path": self.interpreter.sys_path,
+            "closed": self.interpreter.closed if is_root and self.tier < 3 else [],
+            "preload": [name for name in self.preload if name in self.interpreter.preloadable],
         }
         here = str(Path(__file__).resolve().parents[2])
-        script = f"import sys; sys.path[:0] = [{here!r}] + {self._paths['sys_path']!r}; {NURSERY}"
+        script = f"import sys; sys.path[:0] = [{here!r}] + {self.interpreter.sys_path!r}; {NURSERY}"
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
@@ -185,7 +216,7 @@ class Sandbox:
         self._control = mine
         mine.settimeout(_REPLY_SECONDS)
         try:
-            is_ready = mine.recv(4096) == b'{"ready": true}'
+            is_ready = mine.recv(4096) == b"ready"
         except OSError:
             is_ready = False
         if not is_ready:

@@ -29,11 +29,11 @@ umask 95 166, flock 73 32, fsync 74 82, fdatasync 75 83, ftruncate 77 46, getden
 fadvise64 221 223, sendfile 40 71, copy_file_range 326 285, getrandom 318 278, clock_gettime 228 113, clock_getres 229 114,
 clock_nanosleep 230 115, nanosleep 35 101, gettimeofday 96 169, time 201 -, times 100 153, getrusage 98 165, sysinfo 99 179,
 uname 63 160, getrlimit 97 163, setrlimit 160 164, alarm 37 -, setitimer 38 103, getitimer 36 102, timer_create 222 107,
-timer_settime 223 110, timer_gettime 224 108, timer_delete 226 111, arch_prctl 158 -, socketpair 53 199, pause 34 -
+timer_settime 223 110, timer_gettime 224 108, timer_delete 226 111, arch_prctl 158 -, pause 34 -
 """
 
 _SPECIAL = """
-clone3 435 435, ioctl 16 29, fcntl 72 25, prlimit64 302 261
+clone3 435 435, ioctl 16 29, fcntl 72 25, prlimit64 302 261, socketpair 53 199
 """
 """Calls of which only some arguments are allowed; `confine` has the rules."""
 

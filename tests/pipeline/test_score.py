@@ -76,8 +76,8 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tm
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
     with Largest() as largest:
         tiled = scorer.score(rows)
-    # 8 positions x a tile of 2,048; the body: 3 x 40 positions x 64
-    assert largest.num == 8 * 2048 < 30 * 9000
+    # 8 positions x a tile of 1,024; the body: 3 x 40 positions x 64
+    assert largest.num == 8 * 1024 < 30 * 9000
     monkeypatch.setattr("variational_reasoning.pipeline.score.VOCABULARY_TILE", 10**6)
     with Largest() as largest:
         whole = scorer.score(rows)
@@ -85,6 +85,38 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tm
     assert torch.allclose(torch.tensor(tiled), torch.tensor(whole), rtol=0, atol=1e-4)
     wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
     assert torch.allclose(torch.tensor(tiled), torch.tensor(wanted), rtol=0, atol=1e-4)
+
+
+def test_no_mask_of_length_squared_is_made(tiny_model_dir):
+    """Attention runs its causal kernel; with a mask it could not use flash attention. (300 x 300 > 300 positions x 64.)"""
+    model = load_model(str(tiny_model_dir), "float32", "cpu", "sdpa")
+    scorer = Scorer(model, settings(chunk_positions=8))
+    with Largest() as largest:
+        scorer.score([ScoredSequence(("q", k), list(range(k, 300 + k)), [(290, 295)]) for k in range(2)])
+    assert largest.num < 300 * 300
+
+
+@pytest.mark.parametrize("step", [64, 1000])
+def test_a_longer_padding_changes_nothing(tiny_model_dir, step):
+    """As on a GPU, where few shapes are wanted; 64 divides 4,096, the longest text that the model has positions for."""
+    model = load_model(str(tiny_model_dir), "float64", "cpu")
+    scorer = Scorer(model, settings(batch_tokens=200))
+    scorer.length_step = step
+    rows = random_rows(6)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_give_the_same_numbers(tiny_model_dir):
+    model = load_model(str(tiny_model_dir), "float32", "cpu")
+    rows = random_rows(6)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    scorer = Scorer(model, settings(batch_tokens=150, compile=True))
+    assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-4)
+    assert scorer.execution()["compiled"] is True
+    # two layers, one piece of code: once for several rows, once for a row alone
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
 def test_a_scale_between_head_and_logits_is_found_by_the_probe():

@@ -120,7 +120,7 @@ class SamplingConfig:
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
     tensor_parallel_size: int = _number(1, at_least=1)  # vllm
     enforce_eager: bool = False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
-    max_engine_restarts: int = _number(20, at_least=0)  # vllm: its core died; finding the one row of 256 takes about nine
+    max_engine_restarts: int = _number(20, at_least=0)  # vllm: its core died; finding one row of 1,024 takes about 11
     questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
     max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)  # more rows that an engine fails on end the stage
 

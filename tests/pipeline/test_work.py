@@ -61,6 +61,9 @@ def test_shares_come_from_slurm_and_torchrun(make_run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert own_share(load_config(path)) == (1, 2)
     assert own_share(load_config(path, ["shard=3/4"])) == (7, 8)
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match="RANK is first and WORLD_SIZE 2"):
+        own_share(load_config(path))
     with pytest.raises(ValueError, match=r"shard: '4/4' is not of the form i/n"):
         load_config(path, ["shard=4/4"])
     with pytest.raises(ValueError, match="has no meaning with launcher ray"):

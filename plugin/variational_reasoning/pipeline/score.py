@@ -27,7 +27,13 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import attention_kernel, load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.engines import (
+    attention_kernel,
+    context_length,
+    load_model,
+    load_tokenizer,
+    text_codec,
+)
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -37,6 +43,7 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.pipeline.sample import (
     Summary,
+    check_context,
     check_prompt_kind,
     check_vocabulary,
     training_questions,
@@ -96,6 +103,7 @@ def _job(config: Config, name: str, kind: str) -> Job:
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
     check_prompt_kind(model_folder, kind, chat_format, config)
+    check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     columns = ["question_id", "trace_id", "token_ids", "is_well_formed", "temperature"]
     traces = read_rows(config.folder("traces"), "traces", columns)
@@ -275,7 +283,7 @@ class Scorer:
         self.temperatures = (config.scoring.temperature, *more_temperatures)
         self._body, self._head, self._device = _body_and_head(model)
         self.length_step = LENGTH_STEP if model.device.type == "cuda" else 1
-        self._most_positions = getattr(model.config.get_text_config(), "max_position_embeddings", 0)
+        self._context = context_length(model.config.to_dict())
         self.is_compiled = config.scoring.compile
         if self.is_compiled:
             _compile_layers(model)
@@ -325,7 +333,7 @@ class Scorer:
         # equal rows have equal numbers; a sharp posterior repeats itself often
         places: dict[tuple, list[int]] = {}
         for i, sequence in enumerate(sequences):
-            if reason := _fault(sequence):
+            if reason := _fault(sequence, self._context):
                 failures[sequence.key] = reason
             else:
                 places.setdefault((tuple(sequence.token_ids), tuple(sequence.spans)), []).append(i)
@@ -376,7 +384,7 @@ class Scorer:
 
         longest = max(len(sequence.token_ids) for sequence in sequences)
         columns = math.ceil(longest / self.length_step) * self.length_step
-        ids = torch.zeros(len(sequences), min(columns, max(longest, self._most_positions)), dtype=torch.long)
+        ids = torch.zeros(len(sequences), min(columns, self._context or columns), dtype=torch.long)
         for i, sequence in enumerate(sequences):
             ids[i, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
         rows = torch.cat([torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans])
@@ -464,14 +472,18 @@ def _log_sum_exp(logits: "torch.Tensor", temperature: float, dtype: "torch.dtype
     return scaled[:, 0].to(dtype) - scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
 
 
-def _fault(sequence: ScoredSequence) -> str:
-    """Why a row cannot be scored at all, or nothing."""
+def _fault(sequence: ScoredSequence, context: int | None) -> str:
+    """Why a row cannot be scored at all, or nothing.
+
+    Args:
+        context: tokens that the model has positions for, where it says so.
+    """
+    num = len(sequence.token_ids)
+    if context and num > context:
+        return f"{num} tokens are more than the model has positions for, {context} (max_position_embeddings in its config.json)"
     for start, stop in sequence.spans:
-        if not 1 <= start < stop <= len(sequence.token_ids):
-            return (
-                f"nothing to score in the span [{start}, {stop}) of {len(sequence.token_ids)} ids; a trace or a solution "
-                "is empty"
-            )
+        if not 1 <= start < stop <= num:
+            return f"nothing to score in the span [{start}, {stop}) of {num} ids; a trace or a solution is empty"
     return ""
 
 

@@ -415,13 +415,14 @@ class Scorer:
 
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         chosen = torch.zeros(len(targets), dtype=wide, device=hidden.device)
-        normalizers = []
+        normalizer = torch.full((len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device)
         for first, logits in self._tiles(hidden):
             places = targets - first
-            found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-            chosen = torch.where((places >= 0) & (places < logits.shape[1]), found.to(wide), chosen)
-            normalizers.append(torch.stack([_log_sum_exp(logits, t, wide) for t in self.temperatures]))
-        normalizer = torch.stack(normalizers).logsumexp(dim=0)
+            found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
+            # in place: small tensors that stay, one for each tile, would keep the allocator from using a tile's memory again
+            torch.where((places >= 0) & (places < logits.shape[1]), found, chosen, out=chosen)
+            for total, temperature in zip(normalizer, self.temperatures, strict=True):
+                torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
         return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
 
     def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:

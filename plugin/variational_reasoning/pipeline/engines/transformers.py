@@ -7,6 +7,7 @@ What keeps it fast: prompts of similar length are batched, so that little is pad
 computed once, level by level (`shared_prefixes`), and its keys and values are copied; finished rows leave the batch; and
 stop strings are looked for only in rows whose newest token can end one."""
 
+import importlib.util
 import inspect
 import itertools
 import os
@@ -62,10 +63,11 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
         options["attn_implementation"] = attention
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    if device == "split":
-        options["device_map"] = "auto"
-    else:
+    if device != "split":
         _check_device(device)
+    if device == "split" or importlib.util.find_spec("accelerate"):
+        # straight to the device: eight processes of a node do not each hold the weights in the host's memory first
+        options["device_map"] = "auto" if device == "split" else {"": device}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
     except SafetensorError as error:
@@ -74,7 +76,7 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
         if attention == "auto":
             raise
         raise ValueError(f"attention: {attention!r} cannot be used here; set it to auto. {error}") from error
-    return (model if device == "split" else model.to(device)).eval()
+    return (model if "device_map" in options else model.to(device)).eval()
 
 
 def _check_device(device: str) -> None:

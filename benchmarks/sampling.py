@@ -1,15 +1,16 @@
 """Both engines on the same prompts, and what ordering requests by their prefix gains:
 
-    python benchmarks/sampling.py [engines=transformers,vllm] [questions=8] [traces=4] [answers=4] [prompt=300] [new=32]
-                                  [blocks=0.25]
+    python benchmarks/sampling.py [preset=cpu|h200] [engines=transformers,vllm] [questions=8] [traces=4] [answers=4]
+                                  [prompt=300] [new=32] [blocks=0.25] [model=small|qwen3_4b] [dtype=float32]
 
 The requests are those of stage 6: questions x traces x answers samples of random ids, where the answers of a trace share
 question and trace (prompt ids each, half of them the question's). `ours` hands them over as one shard. `shuffled` hands
 each over by itself, in random order, so that vLLM cannot put them into another; `unshared` gives the embedded engine
 prompts of the same length that have nothing in common. vLLM's cache gets `blocks` of what all different prompts need
 together, as it is beside a real load: with room for everything, order does not matter. Its hit rate is vLLM's own metric.
-Run it in an environment that has vLLM; an engine that is missing is reported and left out. On a GPU: questions=64
-traces=8 answers=8 prompt=4000 new=256."""
+Run it in an environment that has vLLM; an engine that is missing is reported and left out. preset=h200 has Qwen3-4B's
+layers in bfloat16 and the paper's 8 traces and 8 answers; there the embedded engine is asked for a tenth of it with
+engines=transformers questions=4."""
 
 import os
 import random
@@ -18,15 +19,26 @@ import tempfile
 import time
 from pathlib import Path
 
-KNOWN = {"engines": "transformers,vllm", "questions": "8", "traces": "4", "answers": "4", "prompt": "300", "new": "32"}
-KNOWN |= {"blocks": "0.25"}
+sys.path[:0] = [str(Path(__file__).parents[1] / "plugin"), str(Path(__file__).parent)]
+
+from scoring import SHAPES  # noqa: E402
+
+PRESETS = {
+    "cpu": {"questions": "8", "traces": "4", "answers": "4", "prompt": "300", "new": "32", "model": "small"}
+    | {"dtype": "float32"},
+    "h200": {"questions": "32", "traces": "8", "answers": "8", "prompt": "4000", "new": "256", "model": "qwen3_4b"}
+    | {"dtype": "bfloat16"},
+}
+KNOWN = {"preset": "cpu", "engines": "transformers,vllm", "blocks": "0.25", **PRESETS["cpu"]}
 
 
 def main() -> None:
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     if unknown := sorted(given.keys() - KNOWN.keys()):
         raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(KNOWN)}")
-    settings = KNOWN | given
+    if given.get("preset", "cpu") not in PRESETS:
+        raise SystemExit(f"preset={given['preset']} is not one of {', '.join(PRESETS)}")
+    settings = KNOWN | PRESETS[given.get("preset", "cpu")] | given
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     from variational_reasoning.pipeline.engines import Request
 
@@ -49,7 +61,7 @@ def main() -> None:
         return made
 
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder))
+        make_model(Path(folder), settings)
         for name in settings["engines"].split(","):
             try:
                 engine = open_one(name, folder, settings)
@@ -73,7 +85,8 @@ def open_one(name: str, folder: str, settings: dict):
     from variational_reasoning.pipeline.engines import VllmEngine, open_engine
 
     length, new = int(settings["prompt"]), int(settings["new"])
-    config = Config(cutoff_len=length + new, sampling=SamplingConfig(engine=name, enforce_eager=True))
+    sampling = SamplingConfig(engine=name, dtype=settings["dtype"], enforce_eager=settings["model"] == "small")
+    config = Config(cutoff_len=length + new, sampling=sampling)
     if name != "vllm":
         return open_engine(config, folder)
     block = 32  # tokens
@@ -107,8 +120,9 @@ def prefix_cache() -> tuple[int, int]:
     return counters["vllm:prefix_cache_hits"], counters["vllm:prefix_cache_queries"]
 
 
-def make_model(folder: Path) -> None:
-    """A random Qwen3 of two layers and a byte-level tokenizer."""
+def make_model(folder: Path, settings: dict) -> None:
+    """A random Qwen3 and a byte-level tokenizer, whose 300 pieces are the model's vocabulary."""
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -119,8 +133,13 @@ def make_model(folder: Path) -> None:
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(["some words to merge, and some more"] * 50, trainer)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
-    shape = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2}
-    Qwen3ForCausalLM(Qwen3Config(vocab_size=300, head_dim=32, intermediate_size=1024, **shape)).save_pretrained(folder)
+    shape = SHAPES["wide" if settings["model"] == "small" else settings["model"]] | {"vocab_size": 300}
+    config = Qwen3Config(**shape, max_position_embeddings=40_960, dtype=getattr(torch, settings["dtype"]))
+    torch.set_default_dtype(config.dtype)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen3ForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """Scoring against other ways of getting the same numbers, in one run on the same random model and rows:
 
     python benchmarks/scoring.py [preset=cpu|h200] [rows=12] [mean=350] [model=small|wide|qwen3_4b] [dtype=float32]
-                                 [ways=ours,body,a,a_zero3,b,c] [device=auto] [repeat=3]
+                                 [ways=ours,compiled,body,a,a_zero3,b,c] [device=auto] [repeat=3]
 
 preset=h200 is what the goals for one H200 are stated for: Qwen3-4B's shape in bfloat16, lengths of mean 6,000. Set
 OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait for its processor holds up all others. On a
-CPU, seconds are the process's processor seconds, which other processes do not lengthen.
+CPU, seconds are the process's processor seconds, which other processes do not lengthen. It needs torch and transformers
+and no installation of this package; a way that lacks something else is reported and left out.
 
 ours     pipeline.score.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
-body     the same with one scored position per row: what ours has above it is the head's time and memory
+compiled the same with scoring.compile, by default on a GPU only
+body     ours with one scored position per row: what ours has above it is the head's time and memory
 a        the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all
 a_zero3  a under DeepSpeed ZeRO-3 with the parameters offloaded to the CPU, as published
-b        rows in the order given, padded to the longest of eight, full logits, logsumexp and gather
+b        rows in the order given, padded to the longest of eight (of as many as fit), full logits, logsumexp and gather
 c        vLLM's prompt_logprobs, in an environment that has vLLM (VR_INFER_PYTHON or this one)
 
 Lengths are log-normal with cv 0.8. Peak memory is what the process (on a GPU: the allocator) had at most above what it
@@ -30,11 +32,14 @@ import threading
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
+
 PRESETS = {
-    "cpu": {"rows": "12", "mean": "350", "model": "small", "dtype": "float32"},
-    "h200": {"rows": "96", "mean": "6000", "model": "qwen3_4b", "dtype": "bfloat16"},
+    "cpu": {"rows": "12", "mean": "350", "model": "small", "dtype": "float32", "ways": "ours,body,a,a_zero3,b,c"},
+    "h200": {"rows": "96", "mean": "6000", "model": "qwen3_4b", "dtype": "bfloat16"}
+    | {"ways": "ours,compiled,body,a,a_zero3,b,c"},
 }
-KNOWN = {"preset": "cpu", **PRESETS["cpu"], "ways": "ours,body,a,a_zero3,b,c", "device": "auto", "repeat": "3"}
+KNOWN = {"preset": "cpu", **PRESETS["cpu"], "device": "auto", "repeat": "3"}
 SHAPES = {
     "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     | {"head_dim": 32, "intermediate_size": 256, "vocab_size": 150_000},
@@ -50,6 +55,8 @@ def main() -> None:
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     if unknown := sorted(given.keys() - KNOWN.keys() - {"way", "folder"}):
         raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(KNOWN)}")
+    if given.get("preset", "cpu") not in PRESETS:
+        raise SystemExit(f"preset={given['preset']} is not one of {', '.join(PRESETS)}")
     settings = KNOWN | PRESETS[given.get("preset", "cpu")] | given
     if "way" in given:
         return measure(settings)
@@ -65,7 +72,7 @@ def main() -> None:
             lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
             if done.returncode or not lines:
                 reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-                print(f"{way:5} not measured: {reason[:160]}")
+                print(f"{way:8} not measured: {reason[:160]}", flush=True)
                 continue
             found[way] = json.loads(lines[-1])
             show(way, found)
@@ -76,7 +83,7 @@ def show(way: str, found: dict) -> None:
     """What a way needs, and what ours needs of it."""
     one, ours = found[way], found.get("ours")
     median = one["tokens"] / statistics.median(one["seconds"])
-    text = f"{way:7} {median:8.0f} tokens/s ({one['tokens'] / min(one['seconds']):.0f} at best of {len(one['seconds'])})"
+    text = f"{way:8} {median:8.0f} tokens/s ({one['tokens'] / min(one['seconds']):.0f} at best of {len(one['seconds'])})"
     text += f"  {one['flops'] / statistics.median(one['seconds']) / 1e12:8.3f} TFLOP/s  peak {one['peak_mib']:8.0f} MiB"
     if one["on_gpu"]:
         text += f"  utilisation {one['flops'] / statistics.median(one['seconds']) / PEAK_FLOPS:.1%}"
@@ -126,8 +133,10 @@ def make_model(folder: Path, settings: dict) -> None:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         config = Qwen3Config(**shape, max_position_embeddings=40_960, tie_word_embeddings=True)
         torch.set_default_dtype(getattr(torch, settings["dtype"]))
-        Qwen3ForCausalLM(config).save_pretrained(folder)
+        model = Qwen3ForCausalLM(config)
         torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    (folder / "parameters").write_text(str(sum(p.numel() for p in model.parameters())))
     draw = np.random.default_rng(0)
     lengths = log_normal(draw, float(settings["mean"]), int(settings["rows"]))
     rows = [draw.integers(0, shape["vocab_size"], size=int(min(max(n, 8), 32_000))).tolist() for n in lengths]
@@ -139,8 +148,9 @@ def measure(settings: dict) -> None:
     folder = settings["folder"]
     rows = json.loads((Path(folder) / "rows.json").read_text())
     prompt = 4  # ids before the target
-    ways = {"ours": ours, "body": body, "a": one_row, "a_zero3": zero3, "b": padded, "c": vllm_way}
-    run, device, parameters = ways[settings["way"]](folder, settings, prompt)
+    ways = {"ours": ours, "compiled": compiled, "body": body, "a": one_row, "a_zero3": zero3, "b": padded, "c": vllm_way}
+    run, device = ways[settings["way"]](folder, settings, prompt)
+    parameters = int((Path(folder) / "parameters").read_text())
     run([rows[0][:16]])  # kernels and threads are ready
     memory, seconds = Memory(device), []
     clock = time.perf_counter if device == "cuda" else time.process_time
@@ -210,20 +220,20 @@ class Memory:
 
 
 def load(folder: str, settings: dict):
-    """(model, device, parameters)"""
+    """(model, device)"""
     from variational_reasoning.pipeline.engines import load_model
 
     model = load_model(folder, settings["dtype"], settings["device"])
-    return model, model.device.type, sum(p.numel() for p in model.parameters())
+    return model, model.device.type
 
 
-def ours(folder: str, settings: dict, prompt: int, scored: int | None = None):
+def ours(folder: str, settings: dict, prompt: int, scored: int | None = None, **options):
     from variational_reasoning.pipeline.config import Config, ScoringConfig
     from variational_reasoning.pipeline.score import ScoredSequence, Scorer
 
-    model, device, parameters = load(folder, settings)
+    model, device = load(folder, settings)
     tokens = 32_768 if device == "cuda" else 1024
-    scorer = Scorer(model, Config(scoring=ScoringConfig(batch_tokens=tokens)))
+    scorer = Scorer(model, Config(scoring=ScoringConfig(batch_tokens=tokens, **options)))
 
     def run(rows: list[list[int]]) -> list[float]:
         sequences = [
@@ -231,7 +241,11 @@ def ours(folder: str, settings: dict, prompt: int, scored: int | None = None):
         ]
         return [sums[0] for sums in scorer.score(sequences)]
 
-    return run, device, parameters
+    return run, device
+
+
+def compiled(folder: str, settings: dict, prompt: int):
+    return ours(folder, settings, prompt, compile=True)
 
 
 def body(folder: str, settings: dict, prompt: int):
@@ -241,8 +255,8 @@ def body(folder: str, settings: dict, prompt: int):
 def one_row(folder: str, settings: dict, prompt: int):
     import torch
 
-    model, device, parameters = load(folder, settings)
-    return _full_logits(model, torch, prompt), device, parameters
+    model, device = load(folder, settings)
+    return _full_logits(model, torch, prompt), device
 
 
 def _full_logits(model, torch, prompt: int):
@@ -251,7 +265,7 @@ def _full_logits(model, torch, prompt: int):
         for row in rows:
             with torch.no_grad():
                 ids = torch.tensor([row], device=getattr(model, "device", None))
-                logits = model(input_ids=ids, use_cache=False).logits
+                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
                 logps = torch.log_softmax(logits.float(), dim=-1)
                 sums.append(float(logps[0, prompt - 1 : -1].gather(1, ids[0, prompt:, None]).double().sum()))
         return sums
@@ -262,22 +276,31 @@ def _full_logits(model, torch, prompt: int):
 def padded(folder: str, settings: dict, prompt: int):
     import torch
 
-    model, device, parameters = load(folder, settings)
+    model, device = load(folder, settings)
 
     def run(rows: list[list[int]]) -> list[float]:
-        sums = []
-        for begin in range(0, len(rows), 8):
-            part = rows[begin : begin + 8]
-            longest = max(map(len, part))
-            ids = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=model.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in part], device=model.device)
-            with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[:, :-1]
-            logps = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-            sums += [float(logps[i, prompt - 1 : len(row) - 1].double().sum()) for i, row in enumerate(part)]
+        sums, num = [], 8
+        while len(sums) < len(rows):
+            part = rows[len(sums) : len(sums) + num]
+            try:
+                sums += batch(part)
+            except torch.OutOfMemoryError:
+                if num == 1:
+                    raise
+                num //= 2
+                torch.cuda.empty_cache()
         return sums
 
-    return run, device, parameters
+    def batch(part: list[list[int]]) -> list[float]:
+        longest = max(map(len, part))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in part], device=model.device)
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[:, :-1]
+        logps = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
+        return [float(logps[i, prompt - 1 : len(row) - 1].double().sum()) for i, row in enumerate(part)]
+
+    return run, device
 
 
 def vllm_way(folder: str, settings: dict, prompt: int):
@@ -288,6 +311,8 @@ def vllm_way(folder: str, settings: dict, prompt: int):
     import vllm
 
     longest = max(len(row) for row in json.loads((Path(folder) / "rows.json").read_text()))
+    # its full logits are memory that it does not count
+    options = {"gpu_memory_utilization": 0.6} if torch.cuda.is_available() else {}
     engine = vllm.LLM(
         model=folder,
         dtype=settings["dtype"],
@@ -295,6 +320,7 @@ def vllm_way(folder: str, settings: dict, prompt: int):
         max_model_len=longest + 1,
         enable_prefix_caching=False,
         enforce_eager=True,
+        **options,
     )
     params = vllm.SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
 
@@ -305,10 +331,7 @@ def vllm_way(folder: str, settings: dict, prompt: int):
             for out, row in zip(outputs, rows, strict=True)
         ]
 
-    from transformers import AutoModelForCausalLM
-
-    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder).parameters())
-    return run, "cuda" if torch.cuda.is_available() else "cpu", parameters
+    return run, "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def zero3(folder: str, settings: dict, prompt: int):
@@ -322,10 +345,9 @@ def zero3(folder: str, settings: dict, prompt: int):
     stage = {"stage": 3, "offload_param": {"device": "cpu", "pin_memory": device == "cuda"}}
     config = {"train_batch_size": 1, "zero_optimization": stage, "bf16": {"enabled": settings["dtype"] == "bfloat16"}}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings["dtype"]))
-    parameters = sum(p.numel() for p in model.parameters())
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()
-    return _full_logits(engine, torch, prompt), device, parameters
+    return _full_logits(engine, torch, prompt), device
 
 
 if __name__ == "__main__":

@@ -64,10 +64,12 @@ def main() -> None:
             faults.append(f"{key}={values[key]!r} is not a number")
         else:
             faults += [f"{key}={values[key]} must be above 0"] if not values[key] > 0 else []
+    if given.get("model") and not Path(values["model"]).is_dir():
+        faults.append(f"model={values['model']!r} is not a folder")
+    if given.get("output") and (Path(values["output"]).is_dir() or not Path(values["output"]).parent.is_dir()):
+        faults.append(f"output={values['output']!r} must be a file in a folder that exists")
     if faults:
         raise ValueError("\n".join([*faults, USAGE]))
-    if not Path(values["model"]).is_dir():
-        raise ValueError(f"model={values['model']!r} is not a folder")
     rows = read_rows(Path(values["input"]))
     print(f"reads {len(rows)} rows from {values['input']}, model {values['model']} in {values['dtype']}")
     scoring = ScoringConfig(temperature=values["temperature"], batch_tokens=values["batch_tokens"])

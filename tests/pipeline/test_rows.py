@@ -143,8 +143,8 @@ def test_an_id_in_two_shards_and_missing_shards_do_not_finish(tmp_path):
 
 def test_a_table_of_dropped_rows_only_is_an_error_with_the_reasons(tmp_path):
     stage = open_stage(tmp_path, "verdicts", IDENTITY, ["a"], 1)
-    stage.write_shard(0, [], {}, [{"question_id": "a", "reason": "too long"}])
-    with pytest.raises(ValueError, match=r"would have no row; dropped: \{'too long': 1\}"):
+    stage.write_shard(0, [], {"malformed": 3}, [{"question_id": "a", "reason": "too long"}])
+    with pytest.raises(ValueError, match=r"would have no row; counts: \{'malformed': 3\}, reasons: \{'too long': 1\}"):
         stage.finish()
 
 

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
-from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.engines import context_length, load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
-from variational_reasoning.pipeline.sample import describe
+from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
 
 
@@ -76,8 +76,8 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tm
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
     with Largest() as largest:
         tiled = scorer.score(rows)
-    # 8 positions x a tile of 2,048; the body: 3 x 40 positions x 64
-    assert largest.num == 8 * 2048 < 30 * 9000
+    # 8 positions x a tile of 1,024; the body: 3 x 40 positions x 64
+    assert largest.num == 8 * 1024 < 30 * 9000
     monkeypatch.setattr("variational_reasoning.pipeline.score.VOCABULARY_TILE", 10**6)
     with Largest() as largest:
         whole = scorer.score(rows)
@@ -85,6 +85,38 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tm
     assert torch.allclose(torch.tensor(tiled), torch.tensor(whole), rtol=0, atol=1e-4)
     wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
     assert torch.allclose(torch.tensor(tiled), torch.tensor(wanted), rtol=0, atol=1e-4)
+
+
+def test_no_mask_of_length_squared_is_made(tiny_model_dir):
+    """Attention runs its causal kernel; with a mask it could not use flash attention. (300 x 300 > 300 positions x 64.)"""
+    model = load_model(str(tiny_model_dir), "float32", "cpu", "sdpa")
+    scorer = Scorer(model, settings(chunk_positions=8))
+    with Largest() as largest:
+        scorer.score([ScoredSequence(("q", k), list(range(k, 300 + k)), [(290, 295)]) for k in range(2)])
+    assert largest.num < 300 * 300
+
+
+@pytest.mark.parametrize("step", [64, 1000])
+def test_a_longer_padding_changes_nothing(tiny_model_dir, step):
+    """As on a GPU, where few shapes are wanted; 64 divides 4,096, the longest text that the model has positions for."""
+    model = load_model(str(tiny_model_dir), "float64", "cpu")
+    scorer = Scorer(model, settings(batch_tokens=200))
+    scorer.length_step = step
+    rows = random_rows(6)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_give_the_same_numbers(tiny_model_dir):
+    model = load_model(str(tiny_model_dir), "float32", "cpu")
+    rows = random_rows(6)
+    wanted = [[naive(model, row.token_ids, a, b) for a, b in row.spans] for row in rows]
+    scorer = Scorer(model, settings(batch_tokens=150, compile=True))
+    assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-4)
+    assert scorer.execution()["compiled"] is True
+    # two layers, one piece of code: once for several rows, once for a row alone
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
 def test_a_scale_between_head_and_logits_is_found_by_the_probe():
@@ -182,9 +214,10 @@ def score_file(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_a_file_of_texts(tiny_model_dir, tmp_path):
-    rows = [{"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(["7.", "It is 7, surely."])]
+    targets = ["7.", "It is 7,\u2028surely."]  # a line separator inside a text ends no line of JSON
+    rows = [{"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(targets)]
     source, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     done = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={output}", "dtype=float64")
     assert done.returncode == 0, done.stderr
     model = load_model(str(tiny_model_dir), "float64", "cpu")
@@ -204,9 +237,43 @@ def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     for part in ("line 1: 'target' is ''", "line 2: holds ['id', 'promt', 'target']", "line 3 is not valid JSON"):
         assert part in refused.stderr
-    refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0")
-    for part in ("unknown key 'inptu'", "input=... is missing", "temperature=0.0 must be above 0"):
+    refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0", f"output={tmp_path}")
+    for part in (
+        "unknown key 'inptu'",
+        "input=... is missing",
+        "temperature=0.0 must be above 0",
+        "must be a file in a folder",
+    ):
         assert part in refused.stderr
+
+
+def test_a_device_a_kernel_and_weights_that_are_not_there_are_named(tiny_model_dir, tmp_path):
+    folder = str(tiny_model_dir)
+    with pytest.raises(ValueError, match="device: 'cudaa' is none that torch knows"):
+        load_model(folder, "float32", "cudaa")
+    with pytest.raises(ValueError, match=r"device: 'cuda:99' is not there, torch sees \d+ GPUs"):
+        load_model(folder, "float32", "cuda:99")
+    with pytest.raises(ValueError, match="attention: 'flash_attention_3' cannot be used here; set it to auto"):
+        load_model(folder, "float32", "cpu", "flash_attention_3")
+    cut = shutil.copytree(tiny_model_dir, tmp_path / "cut")
+    with (cut / "model.safetensors").open("r+b") as stream:
+        stream.truncate(1000)
+    with pytest.raises(ValueError, match=r"the weights in .*cut cannot be read .*copy or train the model again"):
+        load_model(str(cut), "float32", "cpu")
+
+
+def test_texts_beyond_the_models_positions_are_refused(tiny_model_dir, make_run):
+    """The tiny model has 4,096; more would be scored far from anything it was trained on, without a word."""
+    scorer = Scorer(load_model(str(tiny_model_dir), "float32", "cpu"), settings())
+    with pytest.raises(ValueError, match=r"\('q7', 3\): 4097 tokens are more than the model has positions for, 4096"):
+        scorer.score([ScoredSequence(("q7", 3), [1] * 4097, [(2, 4)])])
+    config = load_config(make_run(num_questions=1), ["cutoff_len=4097"])
+    well_formed_traces(config)
+    for stage in (sample_traces, sample_answers, lambda config: score_traces(config, "reasoner")):
+        with pytest.raises(ValueError, match=r"cutoff_len is 4097, but .* has positions for 4096 tokens"):
+            stage(config)
+    assert context_length({"text_config": {"max_position_embeddings": 100, "rope_parameters": {"factor": 4.0}}}) == 400
+    assert context_length({"n_positions": 100}) == 100 and context_length({"hidden_size": 8}) is None
 
 
 def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):

@@ -127,6 +127,7 @@ def main():
     answer["groups"] = sorted(vllm.stream(groups, steps.append))
     answer["deaths"] = vllm.statistics()["engine_deaths"]
     answer["steps_with_deaths"] = len(steps)
+    answer["execution"] = vllm.execution()
     vllm.close()
     print(json.dumps(answer))
 
@@ -178,6 +179,8 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(make_vllm_run, inf
     assert killer[1] == "error" and "died on it twice" in killer[2]
     assert beside == answer["many"][:1] and empty == []
     assert answer["deaths"] == 2 and answer["steps_with_deaths"] == 12 + 2
+    # as many as vLLM's LLM runs at once on a CPU; 128 would be for an engine whose use it does not know
+    assert answer["execution"]["requests_at_once"] == 256 and answer["execution"]["device"] == "cpu"
 
 
 def test_a_broken_environment_fails_and_is_not_skipped(tmp_path):

@@ -61,6 +61,9 @@ def test_shares_come_from_slurm_and_torchrun(make_run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert own_share(load_config(path)) == (1, 2)
     assert own_share(load_config(path, ["shard=3/4"])) == (7, 8)
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match="RANK is first and WORLD_SIZE 2"):
+        own_share(load_config(path))
     with pytest.raises(ValueError, match=r"shard: '4/4' is not of the form i/n"):
         load_config(path, ["shard=4/4"])
     with pytest.raises(ValueError, match="has no meaning with launcher ray"):
@@ -87,6 +90,40 @@ def test_three_processes_share_a_stage_and_one_is_killed(make_run):
     assert "27 rows in 9 shards" in output
     assert shard_bytes(folder) == shard_bytes(whole.folder("traces"))
     assert read_manifest(folder, "traces")["counts"] == read_manifest(whole.folder("traces"), "traces")["counts"]
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+@pytest.mark.parametrize(("script", "launcher"), [("sample_answers", []), ("score_traces", TORCHRUN)])
+def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run, script, launcher):
+    """One process, and torchrun with both its ranks: nobody is left to end a shard or to write a manifest."""
+    settings = {"sampling": {"questions_per_shard": 1, "max_answer_tokens": 30}, "scoring": {"questions_per_shard": 1}}
+    whole, path = (make_run(num_questions=60, name=name, **settings) for name in ("whole", "killed"))
+    for each in (whole, path):
+        well_formed_traces(load_config(each))
+    stage, table, pairs = sample_answers, "answers", []
+    if script == "score_traces":
+        stage, table, pairs = lambda c: score_traces(c, "reasoner"), "trace_logps/reasoner", ["model=reasoner"]
+    stage(load_config(whole))
+    wanted, folder = shard_bytes(load_config(whole).folder(table)), load_config(path).folder(table)
+    draw, found = random.Random(script), {}
+    for _ in range(2):
+        command = [sys.executable, *launcher, f"scripts/{script}.py", str(path), *pairs]
+        run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        while run.poll() is None and len(list(folder.glob("shard-*.parquet"))) == len(found):
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        ranks = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        for pid in [run.pid, *map(int, ranks)]:
+            os.kill(pid, signal.SIGKILL)
+        run.wait()
+        assert len(ranks) == (2 if launcher else 0)
+        assert len(shard_bytes(folder)) > len(found)  # each attempt went on where the one before it was killed
+        found = shard_bytes(folder)
+        assert found.items() < wanted.items()
+    stage(load_config(path))
+    assert shard_bytes(folder) == wanted and not list(folder.glob("*.tmp"))
 
 
 def test_the_other_stages_share_too(make_run):

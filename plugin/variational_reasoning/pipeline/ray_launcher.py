@@ -34,7 +34,13 @@ def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> S
     itself does.
     """
     ray = need("ray", "infer")
-    ray.init(address=config.ray_address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+    try:
+        ray.init(address=config.ray_address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs on this machine); start one "
+            f"with `ray start --head`, or set ray_address or launcher. Ray says: {error}"
+        ) from error
     nodes = [node for node in ray.nodes() if node["Alive"]]
     num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0
     print(f"Ray cluster with {len(nodes)} nodes; a task takes {num_gpus} GPUs")

@@ -274,7 +274,9 @@ class Stage:
         num_rows = sum(shard["rows"] for shard in shards)
         if num_rows == 0:
             reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
-            raise ValueError(f"{self.folder}: the table {self.table} would have no row; dropped: {reasons}")
+            raise ValueError(
+                f"{self.folder}: the table {self.table} would have no row; counts: {dict(counts)}, reasons: {reasons}"
+            )
         _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
         plan = read_json_object(self.folder / STAGE, _remedy(self.folder))
         manifest = {
@@ -526,8 +528,9 @@ def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, An
     names = [n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"]
     if names:
         lines = [f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}" for name in names]
+        verb = "was filled" if any(folder.glob("shard-*.parquet")) else "has no rows yet, but was begun"
         raise ValueError(
-            f"{folder} was filled from something else and is left as it is:\n"
+            f"{folder} {verb} from something else and is left as it is:\n"
             + "\n".join(lines)
             + f"\n  Remove {folder} (and what was made from it), or choose another run_dir."
         )

@@ -27,9 +27,9 @@ from variational_reasoning.method.prompts import (
     render_prompt,
     thought_close,
 )
-from variational_reasoning.model_record import RECORD_NAME, model_identity, read_record
+from variational_reasoning.model_record import RECORD_NAME, model_identity, read_json_object, read_record
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine, text_codec
+from variational_reasoning.pipeline.engines import Engine, Request, Result, context_length, engine_name, open_engine, text_codec
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -69,6 +69,7 @@ def traces_job(config: Config) -> Job:
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("traces"), config.model_folder(name)
     check_prompt_kind(model_folder, kind, chat_format, config)
+    check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     identity = Identity(
         inputs={"questions": table_digest(config.folder("questions"), "questions")},
@@ -99,6 +100,7 @@ def answers_job(config: Config) -> Job:
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
     check_prompt_kind(model_folder, "reasoner", chat_format, config)
+    check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     traces = read_rows(config.folder("traces"), "traces", ["question_id", "trace_id", "token_ids", "is_well_formed"])
     by_question = group_by(traces, "question_id")
@@ -382,6 +384,19 @@ def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: 
         raise ValueError(
             f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing shows that it was trained on "
             f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set models.allow_unrecorded: true"
+        )
+
+
+def check_context(folder: Path, config: Config) -> None:
+    """Raises: ValueError when cutoff_len admits texts that the model has no positions for."""
+    path = folder / "config.json"
+    if not path.is_file():  # the model's fingerprint says so
+        return
+    positions = context_length(read_json_object(path, "train the model again or choose another folder"))
+    if positions and config.cutoff_len > positions:
+        raise ValueError(
+            f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} tokens (max_position_embeddings in "
+            "its config.json); lower cutoff_len here and in the training YAMLs, or choose a model with a longer context"
         )
 
 

@@ -27,7 +27,13 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import attention_kernel, load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.engines import (
+    attention_kernel,
+    context_length,
+    load_model,
+    load_tokenizer,
+    text_codec,
+)
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -37,6 +43,7 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.pipeline.sample import (
     Summary,
+    check_context,
     check_prompt_kind,
     check_vocabulary,
     training_questions,
@@ -47,8 +54,11 @@ if TYPE_CHECKING:
     import torch
 
 SCORED_MODELS = ("reasoner", "posterior")
-VOCABULARY_TILE = 2048
-"""Ids whose logits a CPU computes at once: 256 positions x 2,048 ids x 4 bytes are 2 MiB."""
+VOCABULARY_TILE = 1024
+"""Ids whose logits a CPU computes at once: 512 positions x 1,024 ids x 4 bytes are 2 MiB."""
+LENGTH_STEP = 128
+"""On a GPU a batch's padded length is a multiple of this. cuDNN's attention, which torch prefers on an H100 or H200, makes a
+plan for every new shape, on the host and while the GPU waits; so few shapes come back often, for 1 % more padding."""
 QUADRATIC_TOKENS = 27_000
 """Length at which attention takes as long as all else (27.3k for Qwen3-4B); only the balance of shares depends on it."""
 
@@ -93,6 +103,7 @@ def _job(config: Config, name: str, kind: str) -> Job:
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
     check_prompt_kind(model_folder, kind, chat_format, config)
+    check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     columns = ["question_id", "trace_id", "token_ids", "is_well_formed", "temperature"]
     traces = read_rows(config.folder("traces"), "traces", columns)
@@ -271,6 +282,11 @@ class Scorer:
         self.chunk_positions = config.scoring.chunk_positions
         self.temperatures = (config.scoring.temperature, *more_temperatures)
         self._body, self._head, self._device = _body_and_head(model)
+        self.length_step = LENGTH_STEP if model.device.type == "cuda" else 1
+        self._context = context_length(model.config.to_dict())
+        self.is_compiled = config.scoring.compile
+        if self.is_compiled:
+            _compile_layers(model)
         self.note = ""
         if self._body is None:
             self.note = (
@@ -278,13 +294,14 @@ class Scorer:
                 "computed, which takes memory in proportion to length x vocabulary"
             )
 
-    def execution(self) -> dict[str, str]:
+    def execution(self) -> dict[str, Any]:
         """How the numbers are computed, for a manifest."""
         import torch
 
         device = self.model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return {"device": name, "attention": attention_kernel(self.model), "dtype": str(self.model.dtype)}
+        facts = {"device": name, "attention": attention_kernel(self.model), "dtype": str(self.model.dtype)}
+        return facts | {"compiled": self.is_compiled}
 
     def score(self, sequences: Sequence[ScoredSequence]) -> list[list[float]]:
         """One sum of log p per span, in nats, at scoring.temperature, for each row in the order given.
@@ -316,7 +333,7 @@ class Scorer:
         # equal rows have equal numbers; a sharp posterior repeats itself often
         places: dict[tuple, list[int]] = {}
         for i, sequence in enumerate(sequences):
-            if reason := _fault(sequence):
+            if reason := _fault(sequence, self._context):
                 failures[sequence.key] = reason
             else:
                 places.setdefault((tuple(sequence.token_ids), tuple(sequence.spans)), []).append(i)
@@ -366,13 +383,13 @@ class Scorer:
         import torch
 
         longest = max(len(sequence.token_ids) for sequence in sequences)
-        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+        columns = math.ceil(longest / self.length_step) * self.length_step
+        ids = torch.zeros(len(sequences), min(columns, self._context or columns), dtype=torch.long)
         for i, sequence in enumerate(sequences):
             ids[i, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
         rows = torch.cat([torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans])
         targets_at = torch.cat([torch.arange(a, b) for s in sequences for a, b in s.spans])
-        model = self.model if self._body is None else self._body
-        output = model(input_ids=ids.to(self.model.device), use_cache=False)
+        output = _forward(self.model if self._body is None else self._body, ids.to(self.model.device))
         # the logits at position t - 1 give the log-likelihood of token t
         whole = output.logits if self._body is None else output.last_hidden_state
         needed = whole[rows.to(whole.device), (targets_at - 1).to(whole.device)].to(self._device)
@@ -397,18 +414,16 @@ class Scorer:
         import torch
 
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        chosen = torch.empty(len(targets), dtype=wide, device=hidden.device)
-        normalizers: list[Any] = [None] * len(self.temperatures)
+        chosen = torch.zeros(len(targets), dtype=wide, device=hidden.device)
+        normalizer = torch.full((len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device)
         for first, logits in self._tiles(hidden):
-            logits = logits.to(wide)
-            inside = ((targets >= first) & (targets < first + logits.shape[1])).nonzero()[:, 0]
-            chosen[inside] = logits[inside, targets[inside] - first]
-            for i, temperature in enumerate(self.temperatures):
-                scaled = logits if temperature == 1 else logits / temperature
-                # x_0 - log_softmax(x)_0: the same as logsumexp(x), whose kernel on a CPU takes twice as long
-                sums = scaled[:, 0] - scaled.log_softmax(dim=-1)[:, 0]
-                normalizers[i] = sums if normalizers[i] is None else torch.logaddexp(normalizers[i], sums)
-        return torch.stack([chosen / t - n for t, n in zip(self.temperatures, normalizers, strict=True)])
+            places = targets - first
+            found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
+            # in place: small tensors that stay, one for each tile, would keep the allocator from using a tile's memory again
+            torch.where((places >= 0) & (places < logits.shape[1]), found, chosen, out=chosen)
+            for total, temperature in zip(normalizer, self.temperatures, strict=True):
+                torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
+        return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
 
     def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
         """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does all ids at once."""
@@ -425,14 +440,51 @@ class Scorer:
                 yield first, torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
 
 
-def _fault(sequence: ScoredSequence) -> str:
-    """Why a row cannot be scored at all, or nothing."""
+def _compile_layers(model: Any) -> None:
+    """Let torch fuse what stands between a layer's matrix products: norms, rotations, gates, which a GPU spends a fifth of
+    its time on otherwise. The layers share their code, so it is compiled once for one row and once for more.
+
+    Raises: ValueError for a model that does not say what its layers are.
+    """
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if not layers:
+        raise ValueError(f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to false")
+    for layer in layers:
+        layer.compile(dynamic=True)
+
+
+def _forward(model: Any, ids: "torch.Tensor") -> Any:
+    """The model's output for ids [rows, length], which hold padding on the right only.
+
+    The mask of ones says that there is nothing to mask, so that attention runs its causal kernel without one. With no
+    mask at all, transformers 4.57 looks for packed rows and then hands every kernel a mask of length x length (its issue
+    41856): no flash attention, and the keys copied for every head.
+    """
+    return model(input_ids=ids, attention_mask=ids.new_ones(ids.shape), use_cache=False)
+
+
+def _log_sum_exp(logits: "torch.Tensor", temperature: float, dtype: "torch.dtype") -> "torch.Tensor":
+    """log sum exp(logits / temperature) of each row, computed in `dtype`: [positions].
+
+    x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and copies the logits on a GPU.
+    """
+    scaled = logits if temperature == 1 else logits.to(dtype) / temperature
+    return scaled[:, 0].to(dtype) - scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
+
+
+def _fault(sequence: ScoredSequence, context: int | None) -> str:
+    """Why a row cannot be scored at all, or nothing.
+
+    Args:
+        context: tokens that the model has positions for, where it says so.
+    """
+    num = len(sequence.token_ids)
+    if context and num > context:
+        return f"{num} tokens are more than the model has positions for, {context} (max_position_embeddings in its config.json)"
     for start, stop in sequence.spans:
-        if not 1 <= start < stop <= len(sequence.token_ids):
-            return (
-                f"nothing to score in the span [{start}, {stop}) of {len(sequence.token_ids)} ids; a trace or a solution "
-                "is empty"
-            )
+        if not 1 <= start < stop <= num:
+            return f"nothing to score in the span [{start}, {stop}) of {num} ids; a trace or a solution is empty"
     return ""
 
 
@@ -450,10 +502,10 @@ def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
         return None, None, model.device
     probe = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
     with torch.inference_mode():
-        output = body(input_ids=probe, use_cache=False)
+        output = _forward(body, probe)
         if not hasattr(output, "last_hidden_state"):
             return None, None, model.device
         apart = head(output.last_hidden_state)
-        whole = model(input_ids=probe, use_cache=False).logits
+        whole = _forward(model, probe).logits
     fits = apart.shape == whole.shape and torch.allclose(apart.float(), whole.to(apart.device).float(), rtol=1e-3, atol=1e-3)
     return (body, head, apart.device) if fits else (None, None, whole.device)

@@ -184,9 +184,10 @@ class Failures:
 def own_share(config: Config) -> tuple[int, int]:
     """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError for a bad RANK."""
     index, count = parse_share(config.shard) if config.shard else (0, 1)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= rank < world:
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
         raise ValueError(f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE")
+    rank, world = int(rank), int(world)
     return index * world + rank, count * world
 
 

@@ -9,7 +9,15 @@ and the system prompt of all."""
 import importlib.util
 
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.engines.base import Engine, Request, Result, load_tokenizer, need, text_codec
+from variational_reasoning.pipeline.engines.base import (
+    Engine,
+    Request,
+    Result,
+    context_length,
+    load_tokenizer,
+    need,
+    text_codec,
+)
 from variational_reasoning.pipeline.engines.transformers import TransformersEngine, attention_kernel, load_model
 from variational_reasoning.pipeline.engines.vllm import VllmEngine
 
@@ -20,6 +28,7 @@ __all__ = [
     "TransformersEngine",
     "VllmEngine",
     "attention_kernel",
+    "context_length",
     "engine_name",
     "load_model",
     "load_tokenizer",

@@ -1,7 +1,7 @@
 """What the stages need of a text generator, and what both engines share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.method.prompts import Decode, Encode
@@ -95,6 +95,18 @@ def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a local model folder; never from the hub."""
     transformers = need("transformers", "train")
     return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Tokens that a model has positions for, from its config.json; None when that does not say.
+
+    A factor by which the rotary embedding is stretched counts in full, also where a family has it in the number already:
+    this is a limit on what is surely wrong.
+    """
+    config = config.get("text_config") or config
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return int(positions * max(rope.get("factor") or 1, 1)) if positions else None
 
 
 def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:

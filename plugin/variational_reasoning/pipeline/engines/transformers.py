@@ -7,6 +7,7 @@ What keeps it fast: prompts of similar length are batched, so that little is pad
 computed once, level by level (`shared_prefixes`), and its keys and values are copied; finished rows leave the batch; and
 stop strings are looked for only in rows whose newest token can end one."""
 
+import importlib.util
 import inspect
 import itertools
 import os
@@ -50,18 +51,45 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
             does not fit one GPU: its layers are spread over all that are visible.
         attention: an attention kernel by transformers' name, or auto for its choice.
 
-    Raises: ModuleNotFoundError with the install command when transformers is not installed.
+    Raises: ModuleNotFoundError with the install command when transformers is not installed; ValueError for a device or an
+    attention kernel that is not there, and for weights that cannot be read.
     """
     transformers = need("transformers", "train")
     torch = need("torch", "train")
+    from safetensors import SafetensorError
+
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
     if attention != "auto":
         options["attn_implementation"] = attention
-    if device == "split":
-        return transformers.AutoModelForCausalLM.from_pretrained(str(folder), device_map="auto", **options).eval()
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options).to(device).eval()
+    if device != "split":
+        _check_device(device)
+    if device == "split" or importlib.util.find_spec("accelerate"):
+        # straight to the device: eight processes of a node do not each hold the weights in the host's memory first
+        options["device_map"] = "auto" if device == "split" else {"": device}
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {folder} cannot be read ({error}); copy or train the model again") from error
+    except ImportError as error:
+        if attention == "auto":
+            raise
+        raise ValueError(f"attention: {attention!r} cannot be used here; set it to auto. {error}") from error
+    return (model if "device_map" in options else model.to(device)).eval()
+
+
+def _check_device(device: str) -> None:
+    """Raises: ValueError for a name that is no torch device, and for a GPU that is not there."""
+    import torch
+
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, split") from error
+    num = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= num:
+        raise ValueError(f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or ask for a GPU")
 
 
 def attention_kernel(model: Any) -> str:

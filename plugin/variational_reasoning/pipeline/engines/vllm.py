@@ -30,6 +30,14 @@ from variational_reasoning.pipeline.engines.base import (
     need,
 )
 
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "WARNING",  # one progress bar, not a page of settings
+    "VLLM_NO_USAGE_STATS": "1",  # a GPU worker sends them otherwise, and nothing here uses the network unasked
+    # A forked core would inherit a CUDA driver that torch.cuda.is_available() has begun; on a CPU vLLM spawns by itself.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+"""What vLLM shall find in the environment, unless the user has set it."""
+
 
 class VllmEngine(Engine):
     """See the module docstring."""
@@ -41,7 +49,8 @@ class VllmEngine(Engine):
 
         Raises: ModuleNotFoundError with the install command when vLLM is not installed.
         """
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # one progress bar, not a page of settings
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         _take_own_gpus(config.sampling.tensor_parallel_size)
         self._vllm = need("vllm", "vllm")
         transformers = need("transformers", "vllm")
@@ -79,7 +88,8 @@ class VllmEngine(Engine):
         """See Engine."""
         return {
             "vllm": self._vllm.__version__,
-            "device": str(self._vllm.platforms.current_platform.device_name),
+            "device": self._vllm.platforms.current_platform.get_device_name(),
+            "requests_at_once": self._capacity,
             "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
         }
 
@@ -132,7 +142,13 @@ class VllmEngine(Engine):
                 self._loop.run_until_complete(asyncio.wait(running))
 
     def _start(self) -> None:
-        self._engine = self._vllm.AsyncLLMEngine.from_engine_args(self._vllm.AsyncEngineArgs(**self._arguments))
+        from vllm.usage.usage_lib import UsageContext
+
+        # Batch sizes by default are those of vLLM's LLM: 1,024 requests at once on an H100, where an engine of unknown use
+        # would get 128.
+        self._engine = self._vllm.AsyncLLMEngine.from_engine_args(
+            self._vllm.AsyncEngineArgs(**self._arguments), usage_context=UsageContext.LLM_CLASS
+        )
         self._capacity = self._engine.vllm_config.scheduler_config.max_num_seqs
 
     def _stop(self) -> None:

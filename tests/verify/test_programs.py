@@ -183,6 +183,7 @@ def test_tests_that_expect_no_output_decide_nothing(sandbox):
         ("```python\nprint(1)", None),
         ("", None),
         ("```python\r\n1\r\n```\r\n", "1\n"),
+        ("```python\r\nprint('a\u2028b')\x0c\r\n```", "print('a\u2028b')\x0c\n"),
     ],
 )
 def test_the_last_complete_block_of_python_is_the_program(text, expected):

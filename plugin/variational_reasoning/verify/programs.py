@@ -98,7 +98,7 @@ def _read_test_list(tests: list[Any], function: str | None) -> Tests:
         expected = _text(test["output"], f"tests[{number}].output")
         if kind == "functional":
             try:
-                given = [json.loads(line, parse_int=_integer) for line in given.splitlines() if line.strip()]
+                given = [json.loads(line, parse_int=_integer) for line in given.split("\n") if line.strip()]
                 expected = json.loads(expected, parse_int=_integer)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"tests[{number}] is functional and not JSON line by line ({error})") from error
@@ -150,7 +150,7 @@ def extract_program(text: str) -> str | None:
     as long, so that a program may hold a text with shorter fences.
     """
     program, fence, language, lines = None, "", "", []
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):  # splitlines would also cut at U+2028 or a form feed in a program
         match = _FENCE.match(line)
         if not fence:
             if match:

@@ -2,29 +2,26 @@ r"""Lists, brackets and vectors as text: where they close, and what their parts 
 
 import itertools
 import re
+from collections.abc import Iterator
 
 from .numbers import INTEGER
 
+_SIGN = re.compile(r"\\.|.", re.DOTALL)
+_OPENING, _CLOSING = {"(", "[", "{", "\\{"}, {")", "]", "}", "\\}"}
+
+
+def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
+    """(position of its last character, sign, brackets that are open behind it) of every sign from `start`; an escaped
+    brace is a bracket, other escaped characters are one sign."""
+    depth = 0
+    for match in _SIGN.finditer(text, start):
+        depth += (match[0] in _OPENING) - (match[0] in _CLOSING)
+        yield match.end() - 1, match[0], depth
+
 
 def closing_bracket(text: str, start: int) -> int | None:
-    pairs = {"(": ")", "[": "]", "{": "}"}
-    depth, position = 0, start
-    while position < len(text):
-        if text[position] == "\\" and position + 1 < len(text) and not text[position + 1].isalpha():
-            if text[position + 1] in "{}":
-                depth += 1 if text[position + 1] == "{" else -1
-                if depth == 0:
-                    return position + 1
-            position += 2
-            continue
-        if text[position] in pairs:
-            depth += 1
-        elif text[position] in ")]}":
-            depth -= 1
-            if depth == 0:
-                return position
-        position += 1
-    return None
+    """Where the bracket that opens at `start` closes."""
+    return next((position for position, sign, depth in _nesting(text, start) if depth == 0 and sign in _CLOSING), None)
 
 
 _WORDS = re.compile(
@@ -36,23 +33,8 @@ def split_list(text: str) -> list[str]:
     """The parts of a list at the outermost level, split at commas, semicolons, `and`, `or`."""
     text = _WORDS.sub(" ; ", text)
     separator = ";" if ";" in outer(text) else ","
-    parts, depth, start, position = [], 0, 0, 0
-    while position < len(text):
-        sign = text[position]
-        if sign == "\\":
-            if text[position + 1 : position + 2] in ("{", "}"):
-                depth += 1 if text[position + 1] == "{" else -1
-            position += 2
-            continue
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            depth -= 1
-        elif sign == separator and depth <= 0:
-            parts.append(text[start:position])
-            start = position + 1
-        position += 1
-    parts.append(text[start:])
+    cuts = [position for position, sign, depth in _nesting(text) if sign == separator and depth <= 0]
+    parts = [text[start + 1 : stop] for start, stop in itertools.pairwise([-1, *cuts, len(text)])]
     parts = [part.strip() for part in parts if part.strip()]
     if separator == ";":
         parts = [
@@ -67,22 +49,7 @@ def _is_plain_list(text: str) -> bool:
 
 def outer(text: str) -> str:
     """The text with everything in brackets left out."""
-    kept, depth, position = [], 0, 0
-    while position < len(text):
-        sign = text[position]
-        if sign == "\\":
-            if text[position + 1 : position + 2] in ("{", "}"):
-                depth += 1 if text[position + 1] == "{" else -1
-            position += 2
-            continue
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            depth -= 1
-        elif depth <= 0:
-            kept.append(sign)
-        position += 1
-    return "".join(kept)
+    return "".join(sign for _, sign, depth in _nesting(text) if depth <= 0 and len(sign) == 1 and sign not in _CLOSING)
 
 
 def brackets(text: str) -> tuple[str, str] | None:

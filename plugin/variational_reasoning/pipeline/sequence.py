@@ -245,7 +245,10 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
     if log is None:
         subprocess.run(command, env=environment, check=True)
         return
-    with log.open("wb") as file, subprocess.Popen(command, env=environment, stdout=-1, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
         while chunk := os.read(process.stdout.fileno(), 65536):  # as it comes: progress bars write no lines
             file.write(chunk)
             file.flush()

@@ -52,6 +52,7 @@ def test_factorials_that_must_not_be_computed(text, is_large):
         ("41.49", Fraction(41495, 1000), True),
         ("41.494", Fraction(414949, 10000), True),  # cut instead of rounded: five digits
         ("4.14", Fraction(4149, 1000), False),  # cut, and only three
+        ("3.1416", Fraction("3.14152"), False),  # rounded and cut it is 3.1415
     ],
 )
 def test_a_decimal_gold_and_an_exact_answer(gold, exact, expected):

@@ -220,10 +220,15 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
     if places is not None and places > 0 and left.denominator != 1:
         if own is not None and own <= places:
             return False
-        if significant_digits(want) >= (2 if own is None else 3) and right.denominator != 1:
-            tolerance = 1 if significant_digits(want) >= 5 else Fraction(1, 2)
-            return abs(left - right) * 10**places <= tolerance
-        return False
+        digits = significant_digits(want)
+        if digits < (2 if own is None else 3) or right.denominator == 1:
+            return False
+        return abs(left - right) * 10**places <= Fraction(1, 2) or (digits >= 5 and left == _cut(right, places))
     if places is None and own is not None and left.denominator != 1 and significant_digits(found) >= 6:
-        return abs(left - right) * 10**own < 1
+        return abs(left - right) * 10**own <= Fraction(1, 2) or right == _cut(left, own)
     return False
+
+
+def _cut(value: Fraction, places: int) -> Fraction:
+    """The value without what stands behind so many places of its decimal."""
+    return Fraction(math.trunc(value * 10**places), 10**places)

@@ -303,7 +303,7 @@ def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], same
 def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Callable[[str, str], bool | None]) -> bool | None:
     """Values with labels beside values without: in order where each name is a letter, in any order where it is a word."""
     parts = split_list(plain)
-    if len(parts) == 1 and (held := brackets(parts[0])) is not None:
+    if len(parts) == 1 and (held := brackets(parts[0])) is not None and held[0] not in ("(]", "[)"):
         parts = split_list(held[1])
     names, values = [name for name, _ in labelled], [value for _, value in labelled]
     if len(parts) == len(values):

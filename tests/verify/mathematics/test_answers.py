@@ -81,6 +81,7 @@ def test_an_answer_that_cannot_be_read_is_wrong_when_the_gold_can():
 
 
 SAME = [
+    (r"90^\circ", r"{90^\circ}"),
     ("xy = 6", r"\frac{6}{x}"),
     ("y + 1 = -(x - 2)^2", "-x^2 + 4x - 5"),
     (r"2 \arcsin \sqrt{a}", r"\arccos(1 - 2a)"),

@@ -36,8 +36,8 @@ def bare_answer(text: str) -> str | None:
     if "\\boxed" in text or "\\fbox" in text or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
     text = text.rstrip().rstrip("\\")
-    if chosen := _CHOSEN.search(text):
-        return chosen[1]
+    if chosen := _CHOSEN.findall(text):
+        return chosen[-1]
     formulas = [next(filter(None, match)) for match in _FORMULA.findall(text)]
     around = _FORMULA.sub(" ", text)
     if not _CONCLUDES.search(around):

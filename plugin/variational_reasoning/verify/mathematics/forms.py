@@ -26,56 +26,61 @@ def label(text: str) -> tuple[str | None, str]:
 _RELATION = re.compile(r"\s*(\\le|\\ge|<|>)\s*")
 
 _VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|gamma|lambda|varphi|mu|phi)|[a-z]\([a-z]\)")
+_MEMBER = re.compile(rf"^(?:{_VARIABLE.pattern}) ?\\in ?")
+_BUILDER = re.compile(rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\||:|\\mid) ?(.+?) ?\\\}}")
+_POINT = re.compile(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)")
+_UNION = re.compile(r"\s*(?:\\cup(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])|\\lor|\bU\b)\s*")
+_TURNED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
+
+Interval = tuple[str, str, str]
+"""Brackets such as `[)`, low end, high end."""
 
 
-def intervals(text: str) -> list[tuple[str, str, str]] | None:
-    r"""A union of intervals as (brackets, low, high), from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`."""
-    text = re.sub(rf"^(?:{_VARIABLE.pattern}) ?\\in ?", "", text)
-    if match := re.fullmatch(rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\||:|\\mid) ?(.+?) ?\\\}}", text):
+def intervals(text: str) -> list[Interval] | None:
+    r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`; None for anything else."""
+    text = _MEMBER.sub("", text)
+    if match := _BUILDER.fullmatch(text):
         text = match[1]
-    parts = re.split(r"\s*(?:\\cup(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])|\\lor|\bU\b)\s*", text)
-    found = []
-    for part in parts:
-        part = re.sub(rf"^(?:{_VARIABLE.pattern}) ?\\in ?", "", part.strip().strip(",").strip())
-        pieces = _RELATION.split(part)
-        kind = brackets(part)
-        point = re.fullmatch(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)", part)
-        if len(parts) > 1 and (point or (kind is not None and kind[0] == "{}" and len(split_list(kind[1])) == 1)):
-            value = point[1] if point else kind[1]
-            found.append(("[]", value, value))
-            continue
-        if len(pieces) == 1 and kind is not None and kind[0] != "{}":
-            ends = split_list(kind[1])
-            if len(ends) != 2:
-                return None
-            found.append((kind[0], ends[0], ends[1]))
-        elif len(pieces) == 3 and (_VARIABLE.fullmatch(pieces[0]) or _VARIABLE.fullmatch(pieces[2])):
-            left, relation, right = pieces
-            if not _VARIABLE.fullmatch(left):
-                left, right = right, left
-                relation = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}[relation]
-            elif _VARIABLE.fullmatch(right):
-                return None
-            if relation in ("<", r"\le"):
-                found.append(("(" + (")" if relation == "<" else "]"), r"-\infty", right))
-            else:
-                found.append((("(" if relation == ">" else "[") + ")", right, r"\infty"))
-        elif len(pieces) == 5 and _VARIABLE.fullmatch(pieces[2]):
-            low, first, _, second, high = pieces
-            if first in ("<", r"\le") and second in ("<", r"\le"):
-                pass
-            elif first in (">", r"\ge") and second in (">", r"\ge"):
-                low, high, first, second = high, low, second, first
-            else:
-                return None
-            strict = ("<", ">")
-            found.append((("(" if first in strict else "[") + (")" if second in strict else "]"), low, high))
-        else:
+    parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
+    found = [(_point(part) if len(parts) > 1 else None) or _bracketed(part) or _related(part) for part in parts]
+    if None in found:
+        return None
+    return [(kind, *(re.sub(r"\s*\+\s*\\infty", r"\\infty", end) for end in ends)) for kind, *ends in found]
+
+
+def _point(part: str) -> Interval | None:
+    """`x = 2` or `\\{2\\}`, which only a union makes an interval of."""
+    point, held = _POINT.fullmatch(part), brackets(part)
+    value = point[1] if point else held[1] if held and held[0] == "{}" and len(split_list(held[1])) == 1 else None
+    return None if value is None else ("[]", value, value)
+
+
+def _bracketed(part: str) -> Interval | None:
+    held = brackets(part)
+    ends = split_list(held[1]) if held and held[0] != "{}" and not _RELATION.search(part) else []
+    return (held[0], *ends) if len(ends) == 2 else None
+
+
+def _related(part: str) -> Interval | None:
+    """`x > a` and `a < x \\le b`, from either side."""
+    pieces = _RELATION.split(part)
+    if len(pieces) == 3:
+        left, relation, right = pieces
+        if not _VARIABLE.fullmatch(left):
+            left, relation, right = right, _TURNED[relation], left
+        if not _VARIABLE.fullmatch(left) or _VARIABLE.fullmatch(right):
             return None
-    return [
-        (kind, re.sub(r"\s*\+\s*\\infty", r"\\infty", low), re.sub(r"\s*\+\s*\\infty", r"\\infty", high))
-        for kind, low, high in found
-    ]
+        is_strict = relation in ("<", ">")
+        if relation in ("<", r"\le"):
+            return "()" if is_strict else "(]", r"-\infty", right
+        return "()" if is_strict else "[)", right, r"\infty"
+    if len(pieces) == 5 and _VARIABLE.fullmatch(pieces[2]):
+        low, first, _, second, high = pieces
+        if first in (">", r"\ge"):
+            low, first, second, high = high, _TURNED[second], _TURNED[first], low
+        if first in ("<", r"\le") and second in ("<", r"\le"):
+            return ("(" if first == "<" else "[") + (")" if second == "<" else "]"), low, high
+    return None
 
 
 _CHOICE = re.compile(r"\(? ?([A-J]) ?\)?(?: ?[.:)])?(?: (.*))?", re.DOTALL)

@@ -1,10 +1,18 @@
 """Spellings of one answer, and answers that differ in what a careless checker drops. Every case is our own."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from variational_reasoning.verify.mathematics.answers import compare_plainly, compare_symbolically
 from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import Verdict
+
+SCRIPT = Path(__file__).parents[3] / "scripts/verify_file.py"
 
 
 def boxed(answer):
@@ -362,3 +370,19 @@ def test_values_that_a_careless_checker_takes_for_one(pair, verdicts):
 def test_plain_math_is_exact_and_leaves_the_rest(gold, answer, verdict):
     result = compare_plainly([gold], answer)
     assert (result.verdict if result else None) is verdict
+
+
+def test_verdicts_depend_neither_on_workers_nor_on_order_nor_on_the_hash_seed(tmp_path):
+    pairs = SAME + DIFFERENT
+    found = []
+    for workers, seed, order in ((1, "1", 1), (2, "2", -1), (8, "3", 1)):
+        rows = [{"id": i, "kind": "math", "gold": gold, "answer": boxed(answer)} for i, (gold, answer) in enumerate(pairs)][
+            ::order
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        command = [sys.executable, SCRIPT, "input=rows.jsonl", "output=out.jsonl", f"workers={workers}", "timeout_seconds=10"]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, timeout=300)
+        verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        found.append({row["id"]: (row["verdict"], row["reason"]) for row in verdicts})
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == len(pairs)

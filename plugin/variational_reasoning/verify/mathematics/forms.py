@@ -27,7 +27,7 @@ _RELATION = re.compile(r"\s*(\\le|\\ge|<|>)\s*")
 
 _VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|gamma|lambda|varphi|mu|phi)|[a-z]\([a-z]\)")
 _MEMBER = re.compile(rf"^(?:{_VARIABLE.pattern}) ?\\in ?")
-_BUILDER = re.compile(rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\||:|\\mid) ?(.+?) ?\\\}}")
+_BUILDER = re.compile(rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\\in ?\\mathbb ?\{{R\}} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}}")
 _POINT = re.compile(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)")
 _UNION = re.compile(r"\s*(?:\\cup(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])|\\lor|\bU\b)\s*")
 _TURNED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
@@ -36,11 +36,16 @@ Interval = tuple[str, str, str]
 """Brackets such as `[)`, low end, high end."""
 
 
+def condition(text: str) -> str | None:
+    r"""What stands behind the bar of `\{x \mid x > 2\}`, else None."""
+    match = _BUILDER.fullmatch(text)
+    return match[1] if match else None
+
+
 def intervals(text: str) -> list[Interval] | None:
     r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`; None for anything else."""
     text = _MEMBER.sub("", text)
-    if match := _BUILDER.fullmatch(text):
-        text = match[1]
+    text = condition(text) or text
     parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
     found = [(_point(part) if len(parts) > 1 else None) or _bracketed(part) or _related(part) for part in parts]
     if None in found:

@@ -7,7 +7,7 @@ matters as much, because a symbolic checker that drops what it cannot read calls
 import re
 from collections.abc import Callable
 
-from .forms import choice, choices, counted, intervals, is_words, label, split_unit, words
+from .forms import choice, choices, condition, counted, intervals, is_words, label, split_unit, words
 from .lists import brackets, plus_minus, split_list, vector
 from .numbers import decimal_places, is_rounding, rational
 from .spelling import squeezed
@@ -220,11 +220,10 @@ def _intervals(gold: str, answer: str, same: Same) -> bool | None:
 
 def _conditions(gold: str, answer: str, same: Same) -> bool | None:
     r"""`\{x \mid x \ne 2\}` beside `x \ne 2` or a union of intervals: what stands in the braces says it all."""
-    builder = re.compile(r"\\\{ ?([a-zA-Z]) ?(?:\\in ?\\mathbb ?\{R\} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}")
-    want, found = builder.fullmatch(gold), builder.fullmatch(answer)
-    if not (want or found):
+    want, found = condition(gold), condition(answer)
+    if want is None and found is None:
         return None
-    return same(want[2] if want else gold, found[2] if found else answer)
+    return same(want or gold, found or answer)
 
 
 def _solutions(gold: str, answer: str, same: Same) -> bool | None:

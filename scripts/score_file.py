@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from variational_reasoning.files import read_json_lines
+from variational_reasoning.files import read_json_lines, write_atomically
 from variational_reasoning.pipeline.config import Config, ScoringConfig, run_command
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer
@@ -77,10 +77,8 @@ def main() -> None:
     scorer = Scorer(load_model(values["model"], values["dtype"], values["device"]), Config(scoring=scoring))
     if scorer.note:
         print(scorer.note)
-    output = Path(values["output"])
-    temporary = output.with_name(output.name + ".tmp")
-    num_tokens = 0
-    with temporary.open("w", encoding="utf-8") as stream, tqdm(total=len(rows), unit="row") as bar:
+    output, num_tokens, lines = Path(values["output"]), 0, []
+    with tqdm(total=len(rows), unit="row") as bar:
         for begin in range(0, len(rows), ROWS_PER_STEP):
             part = rows[begin : begin + ROWS_PER_STEP]
             sequences = []
@@ -91,9 +89,9 @@ def main() -> None:
                 num_tokens += len(ids)
             for row, sequence, (logp,) in zip(part, sequences, scorer.score(sequences), strict=True):
                 start, stop = sequence.spans[0]
-                stream.write(json.dumps(row | {"target_logp": logp, "target_tokens": stop - start}) + "\n")
+                lines.append(json.dumps(row | {"target_logp": logp, "target_tokens": stop - start}) + "\n")
             bar.update(len(part))
-    temporary.replace(output)
+    write_atomically(output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
     print(f"wrote {len(rows)} rows to {output}; {num_tokens} tokens, temperature {values['temperature']}")
 
 

@@ -1,14 +1,13 @@
 """Verdicts for any file of answers, by the same code as stage 7, without a run."""
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from variational_reasoning.files import read_json_lines
+from variational_reasoning.files import read_json_lines, write_atomically
 from variational_reasoning.pipeline.config import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
@@ -84,15 +83,13 @@ def main() -> None:
         programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)
     with VerifierPool(numbers["workers"], numbers["timeout_seconds"], programs=programs) as pool:
         results = dict(tqdm(pool.check(jobs), total=len(jobs), unit="answer"))
-    output = Path(options["output"])
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        for number, row in enumerate(rows):
-            verdict, reason, seconds, tier = results[number]
-            found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
-            found |= {"tier": tier} if tier else {}
-            stream.write(json.dumps(row | found, ensure_ascii=False) + "\n")
-    temporary.replace(output)
+    output, lines = Path(options["output"]), []
+    for number, row in enumerate(rows):
+        verdict, reason, seconds, tier = results[number]
+        found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
+        found |= {"tier": tier} if tier else {}
+        lines.append(json.dumps(row | found, ensure_ascii=False) + "\n")
+    write_atomically(output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
     counts = Counter(result.verdict.value for result in results.values())
     print(f"{output}: {len(rows)} rows; " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
 

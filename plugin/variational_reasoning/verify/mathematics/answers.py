@@ -59,7 +59,8 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
     Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when no gold can be read
     or compared.
     """
-    plain = _without_algebra(golds, final_boxes(solution))
+    boxes = final_boxes(solution)
+    plain = _without_algebra(golds, boxes)
     if plain is not None:
         return plain
     asked: list[str] = []
@@ -71,7 +72,7 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
         return math_verify_equal(*unambiguous(gold, answer))
 
     try:
-        decided, reason = _compare(golds, final_boxes(solution), ask)
+        decided, reason = _compare(golds, boxes, ask)
     except TooLarge:
         return Result(Verdict.TIMEOUT, "not computed: the power or factorial is too large")
     if decided is None:

@@ -111,13 +111,11 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
         swapped = _decimal_comma(want, found) if want_unit == found_unit else None
         if swapped is not None:
             return swapped
-        if (want_unit or found_unit) and (left is not None or right is not None or (want_unit and found_unit)):
-            if want_unit and found_unit and want_unit != found_unit and "%" not in (want_unit, found_unit):
-                return False
-            if (want != gold or found != answer) and not {"%"} & {want_unit, found_unit}:
+        if (want_unit or found_unit) and "%" not in (want_unit, found_unit):
+            if want_unit and found_unit:
+                return same(want, found) if want_unit == found_unit else False
+            if left is not None or right is not None or _is_constant(want + found):
                 return same(want, found)
-        if bool(want_unit) != bool(found_unit) and "%" not in (want_unit, found_unit) and _is_constant(want + found):
-            return same(want, found)
         if (want_unit, found_unit) == ("%", "") and left is not None and _is_constant(found):
             return same(want, rf"100 \cdot ({found})")
         if want_degrees or found_degrees:
@@ -299,7 +297,7 @@ def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], same
     return None
 
 
-def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Callable[[str, str], bool | None]) -> bool | None:
+def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Same) -> bool | None:
     """Values with labels beside values without: in order where each name is a letter, in any order where it is a word."""
     parts = split_list(plain)
     if len(parts) == 1 and (held := brackets(parts[0])) is not None and held[0] not in ("(]", "[)"):

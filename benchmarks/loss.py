@@ -30,7 +30,9 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     modes = ["stock", "ours", *(["liger"] if on_gpu else [])]
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{device}; torch {torch.__version__}; {'bf16' if on_gpu else 'float32'}; vocabulary {VOCABULARY:,}; one row a step")
+    print(
+        f"{device}; torch {torch.__version__}; {'bf16' if on_gpu else 'float32'}; vocabulary {VOCABULARY:,}; one row a step"
+    )
     if not on_gpu:
         print("Liger's kernels need a GPU: not measured")
     print(f"{'tokens':>7} {'loss':>6} {'s/step':>8} {'ratio':>6} {'MiB above':>10} {'ratio':>6}")
@@ -58,7 +60,9 @@ def _make_model(folder: Path, width: int, layers: int) -> None:
     words = {word: i for i, word in enumerate(["<|im_end|>", "a", "b"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>"
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=VOCABULARY,
@@ -75,10 +79,23 @@ def _make_model(folder: Path, width: int, layers: int) -> None:
 
 
 def _measure(folder: str, mode: str, length: int, num_targets: int, steps: str) -> dict[str, float]:
-    words = [sys.executable, __file__, "--worker", folder, mode, str(length), str(num_targets), steps]
+    words = [
+        sys.executable,
+        __file__,
+        "--worker",
+        folder,
+        mode,
+        str(length),
+        str(num_targets),
+        steps,
+    ]
     switch = {"VARIATIONAL_REASONING_DISABLE": "0" if mode == "ours" else "1"}
     result = subprocess.run(
-        words, env=os.environ | {"HF_HUB_OFFLINE": "1"} | switch, capture_output=True, text=True, check=False
+        words,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | switch,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise SystemExit(f"{mode} at {length} tokens failed:\n{result.stderr[-2000:]}")
@@ -108,7 +125,9 @@ def _worker(folder: str, mode: str, length: int, num_targets: int, steps: int) -
     columns = {"prompt": "prompt", "response": "response"}
     with tempfile.TemporaryDirectory() as data:
         (Path(data) / "row.json").write_text(json.dumps([row] * steps), encoding="utf-8")
-        entry = {"file_name": "row.json", "columns": columns} | ({"formatting": "weighted_sft"} if mode == "ours" else {})
+        entry = {"file_name": "row.json", "columns": columns} | (
+            {"formatting": "weighted_sft"} if mode == "ours" else {}
+        )
         (Path(data) / "dataset_info.json").write_text(json.dumps({"row": entry}), encoding="utf-8")
         config = {
             "model_name_or_path": folder,
@@ -134,7 +153,9 @@ def _worker(folder: str, mode: str, length: int, num_targets: int, steps: int) -
         run_exp(config, callbacks=[times])
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident
-    print(json.dumps({"seconds": statistics.median(times.seconds[1:] or times.seconds), "peak": peak}))
+    print(
+        json.dumps({"seconds": statistics.median(times.seconds[1:] or times.seconds), "peak": peak})
+    )
 
 
 if __name__ == "__main__":

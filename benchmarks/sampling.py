@@ -24,9 +24,23 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "plugin"), str(Path(__file__).pa
 from scoring import SHAPES  # noqa: E402
 
 PRESETS = {
-    "cpu": {"questions": "8", "traces": "4", "answers": "4", "prompt": "300", "new": "32", "model": "small"}
+    "cpu": {
+        "questions": "8",
+        "traces": "4",
+        "answers": "4",
+        "prompt": "300",
+        "new": "32",
+        "model": "small",
+    }
     | {"dtype": "float32"},
-    "h200": {"questions": "32", "traces": "8", "answers": "8", "prompt": "4000", "new": "256", "model": "qwen3_4b"}
+    "h200": {
+        "questions": "32",
+        "traces": "8",
+        "answers": "8",
+        "prompt": "4000",
+        "new": "256",
+        "model": "qwen3_4b",
+    }
     | {"dtype": "bfloat16"},
 }
 KNOWN = {"preset": "cpu", "engines": "transformers,vllm", "blocks": "0.25", **PRESETS["cpu"]}
@@ -57,7 +71,9 @@ def main() -> None:
                 prompt = start + ids(length - length // 2)
                 for answer in range(int(settings["answers"])):
                     key, seed = (question, trace, answer), draw.getrandbits(62)
-                    made.append(Request(key, prompt if is_shared else ids(length), new, seed, (), 1.0, 1.0))
+                    made.append(
+                        Request(key, prompt if is_shared else ids(length), new, seed, (), 1.0, 1.0)
+                    )
         return made
 
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +84,9 @@ def main() -> None:
             except ModuleNotFoundError as error:
                 print(f"{name} not measured: {error}")
                 continue
-            engine.generate([Request((0,), [5, 6, 7], 4, 1, (), 1.0, 1.0)])  # kernels and threads are ready
+            engine.generate(
+                [Request((0,), [5, 6, 7], 4, 1, (), 1.0, 1.0)]
+            )  # kernels and threads are ready
             report(name, "ours", engine, [requests()])
             if name == "vllm":
                 shuffled = requests()
@@ -85,7 +103,9 @@ def open_one(name: str, folder: str, settings: dict):
     from variational_reasoning.pipeline.engines import VllmEngine, open_engine
 
     length, new = int(settings["prompt"]), int(settings["new"])
-    sampling = SamplingConfig(engine=name, dtype=settings["dtype"], enforce_eager=settings["model"] == "small")
+    sampling = SamplingConfig(
+        engine=name, dtype=settings["dtype"], enforce_eager=settings["model"] == "small"
+    )
     config = Config(cutoff_len=length + new, sampling=sampling)
     if name != "vllm":
         return open_engine(config, folder)
@@ -98,7 +118,11 @@ def open_one(name: str, folder: str, settings: dict):
 
 def report(name: str, order: str, engine, groups: list) -> None:
     """Sample, and print one line."""
-    before, found_before, started = engine.statistics(), prefix_cache() if name == "vllm" else (), time.perf_counter()
+    before, found_before, started = (
+        engine.statistics(),
+        prefix_cache() if name == "vllm" else (),
+        time.perf_counter(),
+    )
     num = sum(len(results) for _, results in engine.stream(groups))
     seconds = time.perf_counter() - started
     done = {key: value - before[key] for key, value in engine.statistics().items()}
@@ -116,7 +140,11 @@ def prefix_cache() -> tuple[int, int]:
     """vllm:prefix_cache_hits and vllm:prefix_cache_queries of this process's engine so far, in tokens."""
     from vllm.v1.metrics.reader import get_metrics_snapshot
 
-    counters = {metric.name: metric.value for metric in get_metrics_snapshot() if metric.name.startswith("vllm:prefix_cache")}
+    counters = {
+        metric.name: metric.value
+        for metric in get_metrics_snapshot()
+        if metric.name.startswith("vllm:prefix_cache")
+    }
     return counters["vllm:prefix_cache_hits"], counters["vllm:prefix_cache_queries"]
 
 
@@ -130,11 +158,17 @@ def make_model(folder: Path, settings: dict) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(["some words to merge, and some more"] * 50, trainer)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
-    shape = SHAPES["wide" if settings["model"] == "small" else settings["model"]] | {"vocab_size": 300}
-    config = Qwen3Config(**shape, max_position_embeddings=40_960, dtype=getattr(torch, settings["dtype"]))
+    shape = SHAPES["wide" if settings["model"] == "small" else settings["model"]] | {
+        "vocab_size": 300
+    }
+    config = Qwen3Config(
+        **shape, max_position_embeddings=40_960, dtype=getattr(torch, settings["dtype"])
+    )
     torch.set_default_dtype(config.dtype)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = Qwen3ForCausalLM(config)

@@ -35,17 +35,38 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
 
 PRESETS = {
-    "cpu": {"rows": "12", "mean": "350", "model": "small", "dtype": "float32", "ways": "ours,body,a,a_zero3,b,c"},
+    "cpu": {
+        "rows": "12",
+        "mean": "350",
+        "model": "small",
+        "dtype": "float32",
+        "ways": "ours,body,a,a_zero3,b,c",
+    },
     "h200": {"rows": "96", "mean": "6000", "model": "qwen3_4b", "dtype": "bfloat16"}
     | {"ways": "ours,compiled,body,a,a_zero3,b,c"},
 }
 KNOWN = {"preset": "cpu", **PRESETS["cpu"], "device": "auto", "repeat": "3"}
 SHAPES = {
-    "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    "small": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     | {"head_dim": 32, "intermediate_size": 256, "vocab_size": 150_000},
-    "wide": {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2}
+    "wide": {
+        "hidden_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    }
     | {"head_dim": 32, "intermediate_size": 1024, "vocab_size": 150_000},
-    "qwen3_4b": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
+    "qwen3_4b": {
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    }
     | {"head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936},
 }
 PEAK_FLOPS = 989e12  # H100 and H200, dense bf16
@@ -64,10 +85,15 @@ def main() -> None:
         make_model(Path(folder), settings)
         found = {}
         for way in settings["ways"].split(","):
-            python = os.environ.get("VR_INFER_PYTHON", sys.executable) if way == "c" else sys.executable
+            python = (
+                os.environ.get("VR_INFER_PYTHON", sys.executable) if way == "c" else sys.executable
+            )
             pairs = [f"{name}={value}" for name, value in settings.items()]
             done = subprocess.run(
-                [python, __file__, *pairs, f"way={way}", f"folder={folder}"], capture_output=True, text=True, check=False
+                [python, __file__, *pairs, f"way={way}", f"folder={folder}"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
             if done.returncode or not lines:
@@ -91,7 +117,10 @@ def show(way: str, found: dict) -> None:
     if ours and way == "body":
         print(f"        ours: {ours['peak_mib'] - one['peak_mib']:.0f} MiB more for the head")
     elif ours and way != "ours":
-        worst = max(abs(x - y) / n for x, y, n in zip(one["sums"], ours["sums"], one["lengths"], strict=True))
+        worst = max(
+            abs(x - y) / n
+            for x, y, n in zip(one["sums"], ours["sums"], one["lengths"], strict=True)
+        )
         times = [f(one["seconds"]) / f(ours["seconds"]) for f in (statistics.median, min)]
         print(
             f"        ours: {times[0]:.2f} x its speed ({times[1]:.2f} at best), "
@@ -107,13 +136,22 @@ def shares() -> None:
     from variational_reasoning.pipeline.work import share_of
 
     lengths = log_normal(np.random.default_rng(0), 6000, 16_710 * 8).clip(max=32_000).reshape(-1, 8)
-    costs = {str(i): float((row + row**2 / QUADRATIC_TOKENS).sum()) for i, row in enumerate(lengths)}
+    costs = {
+        str(i): float((row + row**2 / QUADRATIC_TOKENS).sum()) for i, row in enumerate(lengths)
+    }
     units = list(costs)
     shards = [units[i : i + 64] for i in range(0, len(units), 64)]
     loads = [
-        sum(costs[unit] for shard in share_of(shards, costs.__getitem__, i, 8) for unit in shards[shard]) for i in range(8)
+        sum(
+            costs[unit]
+            for shard in share_of(shards, costs.__getitem__, i, 8)
+            for unit in shards[shard]
+        )
+        for i in range(8)
     ]
-    print(f"shares of eight processes on 133,680 traces: the dearest costs {max(loads) / (sum(loads) / 8):.4f} of the mean")
+    print(
+        f"shares of eight processes on 133,680 traces: the dearest costs {max(loads) / (sum(loads) / 8):.4f} of the mean"
+    )
 
 
 def log_normal(draw, mean: float, num: int):
@@ -139,7 +177,10 @@ def make_model(folder: Path, settings: dict) -> None:
     (folder / "parameters").write_text(str(sum(p.numel() for p in model.parameters())))
     draw = np.random.default_rng(0)
     lengths = log_normal(draw, float(settings["mean"]), int(settings["rows"]))
-    rows = [draw.integers(0, shape["vocab_size"], size=int(min(max(n, 8), 32_000))).tolist() for n in lengths]
+    rows = [
+        draw.integers(0, shape["vocab_size"], size=int(min(max(n, 8), 32_000))).tolist()
+        for n in lengths
+    ]
     (folder / "rows.json").write_text(json.dumps(rows))
 
 
@@ -148,7 +189,15 @@ def measure(settings: dict) -> None:
     folder = settings["folder"]
     rows = json.loads((Path(folder) / "rows.json").read_text())
     prompt = 4  # ids before the target
-    ways = {"ours": ours, "compiled": compiled, "body": body, "a": one_row, "a_zero3": zero3, "b": padded, "c": vllm_way}
+    ways = {
+        "ours": ours,
+        "compiled": compiled,
+        "body": body,
+        "a": one_row,
+        "a_zero3": zero3,
+        "b": padded,
+        "c": vllm_way,
+    }
     run, device = ways[settings["way"]](folder, settings, prompt)
     parameters = int((Path(folder) / "parameters").read_text())
     run([rows[0][:16]])  # kernels and threads are ready
@@ -237,7 +286,8 @@ def ours(folder: str, settings: dict, prompt: int, scored: int | None = None, **
 
     def run(rows: list[list[int]]) -> list[float]:
         sequences = [
-            ScoredSequence((i,), row, [(prompt, prompt + scored if scored else len(row))]) for i, row in enumerate(rows)
+            ScoredSequence((i,), row, [(prompt, prompt + scored if scored else len(row))])
+            for i, row in enumerate(rows)
         ]
         return [sums[0] for sums in scorer.score(sequences)]
 
@@ -265,9 +315,13 @@ def _full_logits(model, torch, prompt: int):
         for row in rows:
             with torch.no_grad():
                 ids = torch.tensor([row], device=getattr(model, "device", None))
-                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+                logits = model(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+                ).logits
                 logps = torch.log_softmax(logits.float(), dim=-1)
-                sums.append(float(logps[0, prompt - 1 : -1].gather(1, ids[0, prompt:, None]).double().sum()))
+                sums.append(
+                    float(logps[0, prompt - 1 : -1].gather(1, ids[0, prompt:, None]).double().sum())
+                )
         return sums
 
     return run
@@ -294,11 +348,17 @@ def padded(folder: str, settings: dict, prompt: int):
     def batch(part: list[list[int]]) -> list[float]:
         longest = max(map(len, part))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in part], device=model.device)
+        mask = torch.tensor(
+            [[1] * len(row) + [0] * (longest - len(row)) for row in part], device=model.device
+        )
         with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[:, :-1]
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[
+                :, :-1
+            ]
         logps = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-        return [float(logps[i, prompt - 1 : len(row) - 1].double().sum()) for i, row in enumerate(part)]
+        return [
+            float(logps[i, prompt - 1 : len(row) - 1].double().sum()) for i, row in enumerate(part)
+        ]
 
     return run, device
 
@@ -306,7 +366,9 @@ def padded(folder: str, settings: dict, prompt: int):
 def vllm_way(folder: str, settings: dict, prompt: int):
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # its memory is then this process's
+    os.environ.setdefault(
+        "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
+    )  # its memory is then this process's
     import torch
     import vllm
 
@@ -325,9 +387,14 @@ def vllm_way(folder: str, settings: dict, prompt: int):
     params = vllm.SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
 
     def run(rows: list[list[int]]) -> list[float]:
-        outputs = engine.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
+        outputs = engine.generate(
+            [{"prompt_token_ids": row} for row in rows], params, use_tqdm=False
+        )
         return [
-            sum(found[token].logprob for found, token in zip(out.prompt_logprobs[prompt:], row[prompt:], strict=True))
+            sum(
+                found[token].logprob
+                for found, token in zip(out.prompt_logprobs[prompt:], row[prompt:], strict=True)
+            )
             for out, row in zip(outputs, rows, strict=True)
         ]
 
@@ -339,11 +406,21 @@ def zero3(folder: str, settings: dict, prompt: int):
     import torch
     from transformers import AutoModelForCausalLM
 
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29533",
+    }
     device = "cuda" if torch.cuda.is_available() else "cpu"
     deepspeed.init_distributed("nccl" if device == "cuda" else "gloo", verbose=False)
     stage = {"stage": 3, "offload_param": {"device": "cpu", "pin_memory": device == "cuda"}}
-    config = {"train_batch_size": 1, "zero_optimization": stage, "bf16": {"enabled": settings["dtype"] == "bfloat16"}}
+    config = {
+        "train_batch_size": 1,
+        "zero_optimization": stage,
+        "bf16": {"enabled": settings["dtype"] == "bfloat16"},
+    }
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings["dtype"]))
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()

@@ -7,19 +7,30 @@ import statistics
 import subprocess
 import sys
 
-PACKAGES = ("variational_reasoning", "variational_reasoning.host", "variational_reasoning.host.autoload")
+PACKAGES = (
+    "variational_reasoning",
+    "variational_reasoning.host",
+    "variational_reasoning.host.autoload",
+)
 
 
 def main() -> None:
     """Print median and maximum over fresh interpreters, and the floor: an empty interpreter."""
     runs = int(dict(word.partition("=")[::2] for word in sys.argv[1:]).get("runs", 50))
     hook, whole = zip(*(_milliseconds() for _ in range(runs)), strict=True)
-    print(f"hook: median {statistics.median(hook):.2f} ms, maximum {max(hook):.2f} ms over {runs} interpreters (limit: 5 ms)")
+    print(
+        f"hook: median {statistics.median(hook):.2f} ms, maximum {max(hook):.2f} ms over {runs} interpreters (limit: 5 ms)"
+    )
     print(f"all imports of an empty interpreter: median {statistics.median(whole):.2f} ms")
 
 
 def _milliseconds() -> tuple[float, float]:
-    result = subprocess.run([sys.executable, "-X", "importtime", "-c", "pass"], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "pass"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     own = {}
     for line in result.stderr.splitlines():
         if line.startswith("import time:") and "self [us]" not in line:

@@ -46,7 +46,10 @@ PROGRAMS = [
     "n = int(input())\nprint(n * n)",
     "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1): total += i\n    print(total)\nmain()",
 ]
-TESTS = {"inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)], "outputs": ["1\n", "15\n", "55\n", "5050\n", "500500\n"]}
+TESTS = {
+    "inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)],
+    "outputs": ["1\n", "15\n", "55\n", "5050\n", "500500\n"],
+}
 
 SKYTHOUGHT_MATH = """
 import json, multiprocessing, resource, sys, time
@@ -92,7 +95,13 @@ print("seconds", time.perf_counter() - start, processor_seconds() - processor)
 
 
 def main() -> None:
-    options = {"rows": "200", "workers": "1", "skythought": "", "skythought_python": sys.executable, "leaks": "0"}
+    options = {
+        "rows": "200",
+        "workers": "1",
+        "skythought": "",
+        "skythought_python": sys.executable,
+        "leaks": "0",
+    }
     for argument in sys.argv[1:]:
         name, _, value = argument.partition("=")
         if name not in options:
@@ -101,7 +110,8 @@ def main() -> None:
     num_rows, workers = int(options["rows"]), int(options["workers"])
     # every row is another text, as answers of a model are
     math = [
-        (gold, f"{answer}{' ' * (i // len(MATH))}") for i, (gold, answer) in zip(range(num_rows), MATH * num_rows, strict=False)
+        (gold, f"{answer}{' ' * (i // len(MATH))}")
+        for i, (gold, answer) in zip(range(num_rows), MATH * num_rows, strict=False)
     ]
     programs = [f"{PROGRAMS[i % len(PROGRAMS)]}\n# {i}" for i in range(num_rows)]
     found = probe()
@@ -110,22 +120,38 @@ def main() -> None:
         leaks(found.tier, int(options["leaks"]))
     settings = ProgramSettings(found.tier)
     with VerifierPool(workers, programs=settings) as pool:
-        list(pool.check([Job(i, {"kind": "math", "gold": "x+1"}, r"\boxed{1+x}") for i in range(workers)]))  # start them
-        jobs = [Job(i, {"kind": "math", "gold": gold}, f"\\boxed{{{answer}}}") for i, (gold, answer) in enumerate(math)]
+        list(
+            pool.check(
+                [Job(i, {"kind": "math", "gold": "x+1"}, r"\boxed{1+x}") for i in range(workers)]
+            )
+        )  # start them
+        jobs = [
+            Job(i, {"kind": "math", "gold": gold}, f"\\boxed{{{answer}}}")
+            for i, (gold, answer) in enumerate(math)
+        ]
         ours_math = run("math", pool, jobs, workers)
         check = {"kind": "program", "tests": TESTS}
         list(pool.check([Job(i, check, f"```python\n{programs[0]}\n```") for i in range(workers)]))
         jobs = [Job(i, check, f"```python\n{program}\n```") for i, program in enumerate(programs)]
-        ours_programs = run(f"programs (T{found.tier}, {len(TESTS['inputs'])} tests)", pool, jobs, workers)
+        ours_programs = run(
+            f"programs (T{found.tier}, {len(TESTS['inputs'])} tests)", pool, jobs, workers
+        )
     if options["skythought"]:
         for name, script, rows, ours in (
             ("math", SKYTHOUGHT_MATH, math, ours_math),
-            ("programs", SKYTHOUGHT_PROGRAMS, [(TESTS, program) for program in programs], ours_programs),
+            (
+                "programs",
+                SKYTHOUGHT_PROGRAMS,
+                [(TESTS, program) for program in programs],
+                ours_programs,
+            ),
         ):
             command = [options["skythought_python"], "-c", script, options["skythought"]]
             done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True)
             if done.returncode:
-                print(f"SkyThought {name}: does not run here: {done.stderr.strip().splitlines()[-1]}")
+                print(
+                    f"SkyThought {name}: does not run here: {done.stderr.strip().splitlines()[-1]}"
+                )
                 continue
             seconds, processor = map(float, done.stdout.split()[-2:])
             theirs = Cost(seconds / len(rows), processor / len(rows))
@@ -140,20 +166,32 @@ def leaks(tier: int, num_runs: int) -> None:
     """Run programs in one sandbox, and print how its processes, descriptors, folders and memory have changed."""
 
     def left() -> tuple[int, int, int, float]:
-        boxes, descriptors = (len(list(Path(place).iterdir())) for place in (folder, "/proc/self/fd"))
+        boxes, descriptors = (
+            len(list(Path(place).iterdir())) for place in (folder, "/proc/self/fd")
+        )
         return len(sandbox.survivors()), descriptors, boxes, sandbox.memory_mib()
 
-    with tempfile.TemporaryDirectory(prefix="vr-leaks-") as folder, Sandbox(tier, folder=folder) as sandbox:
+    with (
+        tempfile.TemporaryDirectory(prefix="vr-leaks-") as folder,
+        Sandbox(tier, folder=folder) as sandbox,
+    ):
         Path(folder).chmod(0o711)  # programs of another user must be able to enter the boxes in it
         run_once(sandbox, PROGRAMS[0], Limits(), b"3")
         time.sleep(0.5)  # the process of the last program is just ending
         before, start = left(), time.perf_counter()
-        num_right = sum(run_once(sandbox, PROGRAMS[0], Limits(), b"3").stdout == b"6\n" for _ in range(num_runs))
+        num_right = sum(
+            run_once(sandbox, PROGRAMS[0], Limits(), b"3").stdout == b"6\n" for _ in range(num_runs)
+        )
         seconds = time.perf_counter() - start
         time.sleep(0.5)
         names = ("processes", "descriptors", "folders", "MiB of resident memory")
-        changes = [f"{after - was:+.1f} {name}" for name, was, after in zip(names, before, left(), strict=True)]
-    print(f"{num_runs} programs in one sandbox in {seconds:.0f} s: {num_right} right; {', '.join(changes)}")
+        changes = [
+            f"{after - was:+.1f} {name}"
+            for name, was, after in zip(names, before, left(), strict=True)
+        ]
+    print(
+        f"{num_runs} programs in one sandbox in {seconds:.0f} s: {num_right} right; {', '.join(changes)}"
+    )
 
 
 class Cost(NamedTuple):

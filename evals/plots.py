@@ -17,7 +17,9 @@ PANEL_HEIGHT = 2.3
 
 
 def plot_scores(
-    tasks: Sequence[str], scores: Mapping[str, Mapping[str, Estimate]], paper: Mapping[str, Mapping[str, float]]
+    tasks: Sequence[str],
+    scores: Mapping[str, Mapping[str, Estimate]],
+    paper: Mapping[str, Mapping[str, float]],
 ) -> bytes:
     """Avg@k of every model by task as points with their standard errors; the paper's as open points. In [0, 1]."""
 
@@ -32,18 +34,30 @@ def plot_scores(
             color, marker = next(styles)
             places = [place + offset for place, task in enumerate(tasks) if task in by_task]
             found = [by_task[task] for task in tasks if task in by_task]
-            options = {"color": color, "marker": marker, "markersize": 5, "linestyle": "none", "clip_on": False}
+            options = {
+                "color": color,
+                "marker": marker,
+                "markersize": 5,
+                "linestyle": "none",
+                "clip_on": False,
+            }
             if model in paper:
-                handles += axes.plot(places, [100 * value for value in found], markerfacecolor="white", **options)
+                handles += axes.plot(
+                    places, [100 * value for value in found], markerfacecolor="white", **options
+                )
                 continue
             means = [100 * estimate.mean for estimate in found]
             errors = [100 * (estimate.standard_error or 0.0) for estimate in found]
-            handles.append(axes.errorbar(places, means, yerr=errors, capsize=2, elinewidth=1, **options))
+            handles.append(
+                axes.errorbar(places, means, yerr=errors, capsize=2, elinewidth=1, **options)
+            )
         axes.set_xticks(range(len(tasks)), tasks)
         axes.tick_params(axis="x", length=0)
         for place in range(1, len(tasks)):
             axes.axvline(place - 0.5, color="#dddddd", linewidth=0.6)
-        axes.set(ylabel="Avg@k (%), ± standard error", xlim=(-0.5, len(tasks) - 0.5), ylim=(0, None))
+        axes.set(
+            ylabel="Avg@k (%), ± standard error", xlim=(-0.5, len(tasks) - 0.5), ylim=(0, None)
+        )
         axes.grid(axis="x", visible=False)
         figure.legend(handles, [*scores, *paper], loc="outside lower center", ncols=min(num, 3))
 
@@ -68,9 +82,18 @@ def plot_pass_curves(curves: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> 
                 color, marker = looks[model]
                 marked = [2**i - 1 for i in range(len(k)) if 2**i <= len(k)]
                 (handles[model],) = axes.plot(
-                    k, means, color=color, marker=marker, markevery=marked, markersize=4, linewidth=1.3
+                    k,
+                    means,
+                    color=color,
+                    marker=marker,
+                    markevery=marked,
+                    markersize=4,
+                    linewidth=1.3,
                 )
-                low, high = ([mean + sign * error for mean, error in zip(means, errors, strict=True)] for sign in (-1, 1))
+                low, high = (
+                    [mean + sign * error for mean, error in zip(means, errors, strict=True)]
+                    for sign in (-1, 1)
+                )
                 axes.fill_between(k, low, high, color=color, alpha=0.18, linewidth=0)
             longest = max(map(len, by_model.values()))
             axes.set_xscale("log", base=2)
@@ -82,7 +105,9 @@ def plot_pass_curves(curves: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> 
             axes.set_visible(False)
         figure.supxlabel("k, samples per question", fontsize="medium")
         figure.supylabel("Pass@k (%), bands: ± standard error", fontsize="medium")
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 3))
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 3)
+        )
 
     return _png(draw)
 

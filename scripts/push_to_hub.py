@@ -23,7 +23,10 @@ def main() -> None:
     private = SWITCHES[options.get("private", "true")]
     plan = plan_push(folders[0], options["repo"], options.get("kind"), private)
     size = sum((plan.folder / name).stat().st_size for name in plan.files)
-    print(f"{plan.folder}: {len(plan.files)} files, {size / 2**20:.1f} MiB, to the {plan.kind} {plan.repo}", end=", ")
+    print(
+        f"{plan.folder}: {len(plan.files)} files, {size / 2**20:.1f} MiB, to the {plan.kind} {plan.repo}",
+        end=", ",
+    )
     print("private" if plan.private else "PUBLIC")
     if SWITCHES[options.get("dry_run", "false")]:
         print("\n".join(plan.files))

@@ -19,7 +19,9 @@ def main() -> None:
         raise ValueError(f"output={output} must end in .md; the page and the plots take its name")
     written = write_report(folders, output, options.get("baseline", "reasoner"))
     print(written.markdown)
-    print(f"wrote {output}, {written.page} and {len(written.pictures)} plots in {output.stem}_figures/")
+    print(
+        f"wrote {output}, {written.page} and {len(written.pictures)} plots in {output.stem}_figures/"
+    )
 
 
 if __name__ == "__main__":

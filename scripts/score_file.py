@@ -27,7 +27,9 @@ def read_rows(path: Path) -> list[dict]:
     rows, faults, seen = [], [], {}
     for number, row in read_json_lines(path, faults):
         if set(row) != set(COLUMNS):
-            faults.append(f"line {number}: holds {sorted(row)}; a row has exactly the keys {', '.join(COLUMNS)}")
+            faults.append(
+                f"line {number}: holds {sorted(row)}; a row has exactly the keys {', '.join(COLUMNS)}"
+            )
             continue
         faults += [
             f"line {number}: {name!r} is {row[name]!r}; it must be text that is not empty"
@@ -52,11 +54,19 @@ def main() -> None:
     known = {"model": None, "input": None, "output": None}
     known |= {"dtype": "float32", "temperature": "1.0", "batch_tokens": "16384", "device": "auto"}
     given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
-    faults = [f"unknown key {key!r}; known are {', '.join(known)}" for key in given if key not in known]
-    faults += [f"{key}=... is missing" for key, default in known.items() if default is None and not given.get(key)]
+    faults = [
+        f"unknown key {key!r}; known are {', '.join(known)}" for key in given if key not in known
+    ]
+    faults += [
+        f"{key}=... is missing"
+        for key, default in known.items()
+        if default is None and not given.get(key)
+    ]
     values = known | given
     if values["dtype"] not in ("float32", "float64", "bfloat16", "float16"):
-        faults.append(f"dtype={values['dtype']!r} is not one of float32, float64, bfloat16, float16")
+        faults.append(
+            f"dtype={values['dtype']!r} is not one of float32, float64, bfloat16, float16"
+        )
     for key, convert in (("temperature", float), ("batch_tokens", int)):
         try:
             values[key] = convert(values[key])
@@ -66,15 +76,21 @@ def main() -> None:
             faults += [f"{key}={values[key]} must be above 0"] if not values[key] > 0 else []
     if given.get("model") and not Path(values["model"]).is_dir():
         faults.append(f"model={values['model']!r} is not a folder")
-    if given.get("output") and (Path(values["output"]).is_dir() or not Path(values["output"]).parent.is_dir()):
+    if given.get("output") and (
+        Path(values["output"]).is_dir() or not Path(values["output"]).parent.is_dir()
+    ):
         faults.append(f"output={values['output']!r} must be a file in a folder that exists")
     if faults:
         raise ValueError("\n".join([*faults, USAGE]))
     rows = read_rows(Path(values["input"]))
-    print(f"reads {len(rows)} rows from {values['input']}, model {values['model']} in {values['dtype']}")
+    print(
+        f"reads {len(rows)} rows from {values['input']}, model {values['model']} in {values['dtype']}"
+    )
     scoring = ScoringConfig(temperature=values["temperature"], batch_tokens=values["batch_tokens"])
     encode, _ = text_codec(load_tokenizer(values["model"]))
-    scorer = Scorer(load_model(values["model"], values["dtype"], values["device"]), Config(scoring=scoring))
+    scorer = Scorer(
+        load_model(values["model"], values["dtype"], values["device"]), Config(scoring=scoring)
+    )
     if scorer.note:
         print(scorer.note)
     output, num_tokens, lines = Path(values["output"]), 0, []
@@ -87,12 +103,20 @@ def main() -> None:
                 ids = prompt_ids + target_ids
                 sequences.append(ScoredSequence((row["id"],), ids, [(len(prompt_ids), len(ids))]))
                 num_tokens += len(ids)
-            for row, sequence, (logp,) in zip(part, sequences, scorer.score(sequences), strict=True):
+            for row, sequence, (logp,) in zip(
+                part, sequences, scorer.score(sequences), strict=True
+            ):
                 start, stop = sequence.spans[0]
-                lines.append(json.dumps(row | {"target_logp": logp, "target_tokens": stop - start}) + "\n")
+                lines.append(
+                    json.dumps(row | {"target_logp": logp, "target_tokens": stop - start}) + "\n"
+                )
             bar.update(len(part))
-    write_atomically(output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
-    print(f"wrote {len(rows)} rows to {output}; {num_tokens} tokens, temperature {values['temperature']}")
+    write_atomically(
+        output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8")
+    )
+    print(
+        f"wrote {len(rows)} rows to {output}; {num_tokens} tokens, temperature {values['temperature']}"
+    )
 
 
 if __name__ == "__main__":

@@ -47,21 +47,34 @@ def main() -> None:
     for argument in sys.argv[1:]:
         name, equals, value = argument.partition("=")
         if not equals or name not in DEFAULTS:
-            faults.append(f"{argument!r} is not one of {', '.join(f'{key}=...' for key in DEFAULTS)}")
+            faults.append(
+                f"{argument!r} is not one of {', '.join(f'{key}=...' for key in DEFAULTS)}"
+            )
         options[name] = value
     faults += [f"{name}=... is missing" for name in ("input", "output") if not options[name]]
-    for name, allowed in (("answers", ("auto", "solution")), ("allow_unsandboxed_code", ("true", "false"))):
+    for name, allowed in (
+        ("answers", ("auto", "solution")),
+        ("allow_unsandboxed_code", ("true", "false")),
+    ):
         if options[name] not in allowed:
             faults.append(f"{name}={options[name]!r} is not one of {', '.join(allowed)}")
     numbers = {}
-    for name in ("workers", "timeout_seconds", "program_cpu_seconds", "program_total_seconds", "program_memory_mib"):
+    for name in (
+        "workers",
+        "timeout_seconds",
+        "program_cpu_seconds",
+        "program_total_seconds",
+        "program_memory_mib",
+    ):
         kind = int if name in ("workers", "program_memory_mib") else float
         try:
             numbers[name] = kind(options[name])
         except ValueError:
             numbers[name] = 0
         if not 0 < numbers[name] < float("inf"):
-            faults.append(f"{name}={options[name]!r} is not a {'whole ' if kind is int else ''}number above 0")
+            faults.append(
+                f"{name}={options[name]!r} is not a {'whole ' if kind is int else ''}number above 0"
+            )
     if options["output"] and not Path(options["output"]).absolute().parent.is_dir():
         faults.append(f"output={options['output']!r} is in no folder that exists")
     if faults:
@@ -70,16 +83,31 @@ def main() -> None:
     jobs = []
     for number, row in enumerate(rows):
         answer = row["answer"]
-        if options["answers"] == "auto" and row["kind"] == "math" and answer and (bare := bare_answer(answer)) is not None:
+        if (
+            options["answers"] == "auto"
+            and row["kind"] == "math"
+            and answer
+            and (bare := bare_answer(answer)) is not None
+        ):
             answer = f"\\boxed{{{bare}}}"
-        jobs.append(Job(number, {key: value for key, value in row.items() if key not in ("id", "answer")}, answer))
+        jobs.append(
+            Job(
+                number,
+                {key: value for key, value in row.items() if key not in ("id", "answer")},
+                answer,
+            )
+        )
     programs = None
     if any(row["kind"] == "program" for row in rows):
         python = options["program_python"] or None
         found = probe(python)
         found.announce(options["allow_unsandboxed_code"] == "true", SETTING)
         seconds = numbers["program_cpu_seconds"]
-        limits = Limits(cpu_seconds=seconds, wall_seconds=2 * seconds + 1, memory_mib=numbers["program_memory_mib"])
+        limits = Limits(
+            cpu_seconds=seconds,
+            wall_seconds=2 * seconds + 1,
+            memory_mib=numbers["program_memory_mib"],
+        )
         programs = ProgramSettings(found.tier, limits, numbers["program_total_seconds"], python)
     with VerifierPool(numbers["workers"], numbers["timeout_seconds"], programs=programs) as pool:
         results = dict(tqdm(pool.check(jobs), total=len(jobs), unit="answer"))
@@ -89,9 +117,14 @@ def main() -> None:
         found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
         found |= {"tier": tier} if tier else {}
         lines.append(json.dumps(row | found, ensure_ascii=False) + "\n")
-    write_atomically(output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+    write_atomically(
+        output, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8")
+    )
     counts = Counter(result.verdict.value for result in results.values())
-    print(f"{output}: {len(rows)} rows; " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    print(
+        f"{output}: {len(rows)} rows; "
+        + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    )
 
 
 def read_answers(path: Path) -> list[dict]:
@@ -104,11 +137,15 @@ def read_answers(path: Path) -> list[dict]:
         if "answer" in row and not isinstance(row["answer"], str | None):
             found.append(f"answer is {row['answer']!r}; it must be text or null")
         if "kind" in row:
-            found += check_faults({key: value for key, value in row.items() if key not in ("id", "answer")})
+            found += check_faults(
+                {key: value for key, value in row.items() if key not in ("id", "answer")}
+            )
         faults += [f"line {number} (id {row.get('id')!r}): {fault}" for fault in found]
         rows.append(row)
     if faults:
-        raise ValueError("\n".join([f"{path}: {len(faults)} fault(s)", *(f"  {fault}" for fault in faults[:20])]))
+        raise ValueError(
+            "\n".join([f"{path}: {len(faults)} fault(s)", *(f"  {fault}" for fault in faults[:20])])
+        )
     if not rows:
         raise ValueError(f"{path} has no row")
     return rows

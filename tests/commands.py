@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-CAN_UNSHARE = subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False).returncode == 0
+CAN_UNSHARE = (
+    subprocess.run(
+        ["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False
+    ).returncode
+    == 0
+)
 OFFLINE = ("unshare", "--net", "--map-root-user") if CAN_UNSHARE else ()
 """A namespace without any network; where the kernel forbids it, HF_HUB_OFFLINE alone has to do."""
 
@@ -24,7 +29,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 def infer_environment(**more: str) -> dict[str, str]:
     """The environment's variables for commands of the inference environment."""
     paths = os.pathsep.join([str(ROOT / "plugin"), str(ROOT / "evals")])
-    return os.environ | {"PYTHONPATH": paths, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"} | more
+    return (
+        os.environ
+        | {"PYTHONPATH": paths, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        | more
+    )
 
 
 def skythought_evaluate(
@@ -38,15 +47,35 @@ def skythought_evaluate(
     if OFFLINE:  # without any network but the loopback, which vLLM's processes talk over
         command = [*OFFLINE, sys.executable, "-c", WITH_LOOPBACK, *command]
     environment = infer_environment(VR_FILE=str(questions))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     (folder,) = results.iterdir()
-    summary, records = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("summary.json", "results.json"))
+    summary, records = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("summary.json", "results.json")
+    )
     return summary, records, done.stdout
 
 
 def run_evaluation(config: Path, model: Path, *settings: str) -> None:
     """`evals/run.py` with this environment's interpreter, under the name `same`."""
-    command = [sys.executable, "evals/run.py", str(config), f"model={model}", "name=same", *settings]
-    done = subprocess.run(command, cwd=ROOT, env=infer_environment(), capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "evals/run.py",
+        str(config),
+        f"model={model}",
+        "name=same",
+        *settings,
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=infer_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

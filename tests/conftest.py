@@ -29,7 +29,12 @@ _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[
 SPLITS = {"qwen": _SPLIT.replace("DIGITS", ""), "llama3": _SPLIT.replace("DIGITS", "{1,3}")}
 
 
-def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 340, specials: tuple[str, ...] = (), family=""):
+def make_bpe_tokenizer(
+    extra_tokens: tuple[str, ...] = (),
+    vocabulary: int = 340,
+    specials: tuple[str, ...] = (),
+    family="",
+):
     """A byte-level BPE tokenizer that is trained on the tags without pre-tokenization, so that it merges across them.
 
     Args:
@@ -56,10 +61,14 @@ def make_bpe_tokenizer(extra_tokens: tuple[str, ...] = (), vocabulary: int = 340
     tokenizer.train_from_iterator(TEXT * 20, trainer)
     if extra_tokens:
         tokenizer.add_tokens(list(extra_tokens))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
 
 
-def make_model_dir(folder: Path, tokenizer, seed: int = 0, record: dict | None = None, **shape) -> Path:
+def make_model_dir(
+    folder: Path, tokenizer, seed: int = 0, record: dict | None = None, **shape
+) -> Path:
     """A random Qwen3 with this tokenizer, saved; with a training's record when one is given."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -126,18 +135,34 @@ def make_run(tmp_path, bpe_tokenizer) -> Callable[..., Path]:
             }
             rows.append(row)
         write_table(run_dir / "questions", "questions", rows, Identity({"made": "here"}, {}))
-        make_model_dir(run_dir / "models/reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner"))
-        make_model_dir(run_dir / "models/posterior", bpe_tokenizer, seed=2, record=record_of("posterior_b"))
+        make_model_dir(
+            run_dir / "models/reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner")
+        )
+        make_model_dir(
+            run_dir / "models/posterior", bpe_tokenizer, seed=2, record=record_of("posterior_b")
+        )
         values = {
             "run_dir": str(run_dir),
             "cutoff_len": 1400,
-            "sampling": {"num_traces": 3, "num_answers": 2, "temperature": 1.0, "max_trace_tokens": 12}
-            | {"max_answer_tokens": 6, "questions_per_shard": 2, "device": "cpu", "batch_tokens": 100000},
+            "sampling": {
+                "num_traces": 3,
+                "num_answers": 2,
+                "temperature": 1.0,
+                "max_trace_tokens": 12,
+            }
+            | {
+                "max_answer_tokens": 6,
+                "questions_per_shard": 2,
+                "device": "cpu",
+                "batch_tokens": 100000,
+            },
             "scoring": {"questions_per_shard": 2, "device": "cpu"},
             "eval": {"num_samples": 2, "max_new_tokens": 8, "answers_per_shard": 4},
         }
         for key, value in settings.items():
-            values[key] = values[key] | value if isinstance(value, dict) and key in values else value
+            values[key] = (
+                values[key] | value if isinstance(value, dict) and key in values else value
+            )
         path = tmp_path / f"{name}.yaml"
         path.write_text(json.dumps(values))  # JSON is YAML
         return path
@@ -151,5 +176,7 @@ def infer_python() -> str:
     named = os.environ.get("VR_INFER_PYTHON")
     python = named or str(ROOT / ".venv-infer/bin/python")
     if not named and not Path(python).is_file():
-        pytest.skip("there is no environment with vLLM here: make infer-env, or set VR_INFER_PYTHON")
+        pytest.skip(
+            "there is no environment with vLLM here: make infer-env, or set VR_INFER_PYTHON"
+        )
     return python

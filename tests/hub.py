@@ -22,7 +22,10 @@ REVISION = "0" * 40
 
 def published_rows(name: str) -> list[dict]:
     """The rows of a fixture: the published schema, with texts of our own."""
-    return [json.loads(line) for line in (PUBLISHED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (PUBLISHED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def write_repository(root: Path, name: str, rows: list[dict], account: str = ACCOUNT) -> None:
@@ -44,11 +47,22 @@ def serve(root: Path) -> Iterator[str]:
             parts = urlparse(self.path).path.strip("/").split("/")
             if parts[:2] == ["api", "datasets"] and (root / parts[2] / parts[3]).is_dir():
                 self.answer_json(self.describe(root / parts[2] / parts[3], parts[4:]))
-            elif parts[0] == "datasets" and (root / parts[1] / parts[2] / "/".join(parts[5:])).is_file():
+            elif (
+                parts[0] == "datasets"
+                and (root / parts[1] / parts[2] / "/".join(parts[5:])).is_file()
+            ):
                 body = (root / parts[1] / parts[2] / "/".join(parts[5:])).read_bytes()
-                self.answer(200, body, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": REVISION})
+                self.answer(
+                    200,
+                    body,
+                    {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": REVISION},
+                )
             else:
-                self.answer(404, b"", {"X-Error-Code": "EntryNotFound" if parts[0] == "datasets" else "RepoNotFound"})
+                self.answer(
+                    404,
+                    b"",
+                    {"X-Error-Code": "EntryNotFound" if parts[0] == "datasets" else "RepoNotFound"},
+                )
 
         do_HEAD = do_GET
 
@@ -57,10 +71,19 @@ def serve(root: Path) -> Iterator[str]:
             names = [path.relative_to(folder).as_posix() for path in files]
             if request[:1] != ["tree"]:
                 siblings = [{"rfilename": name} for name in names]
-                return {"id": f"{folder.parent.name}/{folder.name}", "sha": REVISION, "private": False, "siblings": siblings}
+                return {
+                    "id": f"{folder.parent.name}/{folder.name}",
+                    "sha": REVISION,
+                    "private": False,
+                    "siblings": siblings,
+                }
             below = "/".join(request[2:])
             folders = sorted({path.parent.relative_to(folder).as_posix() for path in files})
-            tree = [{"type": "directory", "path": name, "oid": "1" * 40, "size": 0} for name in folders if not below]
+            tree = [
+                {"type": "directory", "path": name, "oid": "1" * 40, "size": 0}
+                for name in folders
+                if not below
+            ]
             sizes = [path.stat().st_size for path in files]
             tree += [
                 {"type": "file", "path": name, "oid": "2" * 40, "size": size}
@@ -91,4 +114,9 @@ def serve(root: Path) -> Iterator[str]:
 def client_environment(endpoint: str, home: Path) -> dict[str, str]:
     """What a process needs to use this hub and nothing else, with a cache of its own."""
     loopback = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    return {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"} | loopback
+    return {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    } | loopback

@@ -26,7 +26,11 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             # A relative import stays in its own part: the nursery runs apart from the package.
-            module = node.module if node.level == 0 else ".".join(["variational_reasoning", part(path), node.module or ""])
+            module = (
+                node.module
+                if node.level == 0
+                else ".".join(["variational_reasoning", part(path), node.module or ""])
+            )
             found.add(module.rstrip("."))
             found |= {f"{module.rstrip('.')}.{alias.name}" for alias in node.names}
     return found
@@ -72,13 +76,19 @@ def test_heavy_libraries(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "evals").rglob("*.py")), ids=lambda path: path.name)
 def test_evals_know_nothing_of_the_host(path):
-    assert not reaches(imports(path), "variational_reasoning.host") and not reaches(imports(path), "llamafactory")
+    assert not reaches(imports(path), "variational_reasoning.host") and not reaches(
+        imports(path), "llamafactory"
+    )
 
 
 def test_every_module_imports():
     for path in MODULES:
-        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        if name != "variational_reasoning.verify.mathematics.worker":  # a program of its own, which starts to serve
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        )
+        if (
+            name != "variational_reasoning.verify.mathematics.worker"
+        ):  # a program of its own, which starts to serve
             importlib.import_module(name)
 
 

@@ -50,16 +50,24 @@ def start(run: Path, *settings: str) -> subprocess.Popen:
 
 def finish(run: Path, *settings: str) -> None:
     process = start(run, *settings)
-    assert process.wait(timeout=1500) == 0, (run.parent / f"{run.name}.log").read_text(encoding="utf-8")[-6000:]
+    assert process.wait(timeout=1500) == 0, (run.parent / f"{run.name}.log").read_text(
+        encoding="utf-8"
+    )[-6000:]
 
 
 def contents(run: Path) -> dict[str, str]:
     """Digests of everything that a run computes in all its rounds; verdicts without the seconds that they took."""
     tables = ("questions", "traces", "trace_logps/*", "answers", "train", "evals/*")
     patterns = [f"**/{table}/*.parquet" for table in tables] + ["**/models/*/model.safetensors"]
-    found = {str(path.relative_to(run)): file_digest(path) for pattern in patterns for path in sorted(run.glob(pattern))}
+    found = {
+        str(path.relative_to(run)): file_digest(path)
+        for pattern in patterns
+        for path in sorted(run.glob(pattern))
+    }
     for folder in run.glob("**/verdicts"):
-        rows = read_rows(folder, "verdicts", ["question_id", "trace_id", "answer_id", "verdict", "reason"])
+        rows = read_rows(
+            folder, "verdicts", ["question_id", "trace_id", "answer_id", "verdict", "reason"]
+        )
         found[str(folder.relative_to(run))] = json.dumps(rows)
     return found
 
@@ -75,7 +83,12 @@ def undisturbed(tmp_path_factory) -> Path:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     run = tmp_path / "run"
     rng = random.Random(2509)
-    marks = [None, None, "round2/from_reasoner/traces", "round2/models/posterior"]  # None: from the start of the command
+    marks = [
+        None,
+        None,
+        "round2/from_reasoner/traces",
+        "round2/models/posterior",
+    ]  # None: from the start of the command
     for mark in marks:
         process = start(run, *SMALL)
         while mark and process.poll() is None and not (run / mark).exists():
@@ -92,25 +105,49 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(undisturbed, tmp_p
 
 def test_the_second_round_starts_from_the_models_of_the_first(undisturbed):
     second = undisturbed / "round2"
-    starts = {name: read_record(second / "models" / name)["yaml"]["model_name_or_path"] for name in MODELS_OF_ROUND_2}
+    starts = {
+        name: read_record(second / "models" / name)["yaml"]["model_name_or_path"]
+        for name in MODELS_OF_ROUND_2
+    }
     reasoner = str(undisturbed / "models/final_acc_weighted")
-    assert starts == dict.fromkeys(MODELS_OF_ROUND_2, reasoner) | {"posterior": str(undisturbed / "models/posterior")}
+    assert starts == dict.fromkeys(MODELS_OF_ROUND_2, reasoner) | {
+        "posterior": str(undisturbed / "models/posterior")
+    }
     for table, kind in (("from_reasoner/traces", "reasoner"), ("traces", "posterior_b")):
-        assert {row["prompt_kind"] for row in read_rows(second / table, "traces", ["prompt_kind"])} == {kind}
+        assert {
+            row["prompt_kind"] for row in read_rows(second / table, "traces", ["prompt_kind"])
+        } == {kind}
     assert read_manifest(second / "answers", "answers")["model"]["path"] == reasoner
-    rows = pq.read_table(second / "train/tiny_posterior_weighted.parquet", columns=["question_id", "weight"]).to_pylist()
+    rows = pq.read_table(
+        second / "train/tiny_posterior_weighted.parquet", columns=["question_id", "weight"]
+    ).to_pylist()
     for group in group_by(rows, "question_id").values():
         assert math.fsum(row["weight"] for row in group) == pytest.approx(1, rel=1e-12)
-    assert sorted(read_run(second).evaluations) == ["final_acc_mixed", "final_acc_weighted", "reasoner"]
+    assert sorted(read_run(second).evaluations) == [
+        "final_acc_mixed",
+        "final_acc_weighted",
+        "reasoner",
+    ]
 
 
 def test_skythought_gives_the_final_model_the_same_score(undisturbed, infer_python, tmp_path):
     model, file = undisturbed / "round2/models/final_acc_weighted", tmp_path / "questions.jsonl"
-    rows = read_rows(undisturbed / "questions", "questions", ["question_id", "question", "check", "split"])
-    questions = [row | {"check": json.loads(row["check"])} for row in rows if row["split"] == "test"]
+    rows = read_rows(
+        undisturbed / "questions", "questions", ["question_id", "question", "check", "split"]
+    )
+    questions = [
+        row | {"check": json.loads(row["check"])} for row in rows if row["split"] == "test"
+    ]
     file.write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
-    summary, records, _ = skythought_evaluate(infer_python, model, file, tmp_path / "results", context=64, max_tokens=32)
-    settings = (f"run_dir={tmp_path}", f"eval.file={file}", "eval.num_samples=1", "eval.temperature=0")
+    summary, records, _ = skythought_evaluate(
+        infer_python, model, file, tmp_path / "results", context=64, max_tokens=32
+    )
+    settings = (
+        f"run_dir={tmp_path}",
+        f"eval.file={file}",
+        "eval.num_samples=1",
+        "eval.temperature=0",
+    )
     run_evaluation(ROOT / "examples/variational_reasoning/tiny/pipeline.yaml", model, *settings)
     ours = {row["question_id"]: row for row in read_rows(tmp_path / "evals/same", "evals")}
     assert {name: record["responses"][0]["content"] for name, record in records.items()} == {
@@ -131,7 +168,9 @@ def test_run_again_with_another_setting_it_refuses(undisturbed):
     process = start(undisturbed, *SMALL, "sampling.temperature=1.0")
     assert process.wait(timeout=300) != 0
     log = (undisturbed.parent / f"{undisturbed.name}.log").read_text(encoding="utf-8")
-    assert "sampling.temperature" in log.splitlines()[-1] + log.splitlines()[-2] + log.splitlines()[-3]
+    assert (
+        "sampling.temperature" in log.splitlines()[-1] + log.splitlines()[-2] + log.splitlines()[-3]
+    )
 
 
 def test_the_demo_shows_that_the_weights_do_the_work(tmp_path):

@@ -12,7 +12,9 @@ def test_lines_end_at_newlines_only(tmp_path):
     # U+2028, U+0085 and a lone carriage return are ends of lines to str.splitlines, and may stand inside a JSON text.
     rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\r\n", encoding="utf-8")
+    path.write_text(
+        "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\r\n", encoding="utf-8"
+    )
     assert list(read_json_lines(path)) == [(1, rows[0]), (3, rows[1])]
 
 
@@ -23,5 +25,7 @@ def test_faults_are_raised_or_collected(tmp_path):
         list(read_json_lines(path))
     faults = []
     assert list(read_json_lines(path, faults)) == [(1, {"a": 1}), (4, {"a": 2})]
-    assert faults[0] == "line 2 is no object: [1]" and faults[1].startswith("line 3 is not valid JSON")
+    assert faults[0] == "line 2 is no object: [1]" and faults[1].startswith(
+        "line 3 is not valid JSON"
+    )
     assert len(faults) == 3 and faults[2].startswith("line 5 is not UTF-8")

@@ -17,7 +17,10 @@ def test_make_targets_exist():
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"(?:scripts|evals|benchmarks|data|plugin|examples)/[\w/.-]+\.\w+", README)))
+    "path",
+    sorted(
+        set(re.findall(r"(?:scripts|evals|benchmarks|data|plugin|examples)/[\w/.-]+\.\w+", README))
+    ),
 )
 def test_named_files_exist(path):
     assert (ROOT / path).is_file()
@@ -25,11 +28,17 @@ def test_named_files_exist(path):
 
 def test_named_models_of_a_profile_are_trained_in_it():
     files = [ROOT / "README.md", ROOT / "evals/README.md", *(ROOT / "examples").rglob("*.md")]
-    calls = [call for path in files for call in re.findall(r"(\w+)/pipeline\.yaml model=(\w+)", path.read_text("utf-8"))]
+    calls = [
+        call
+        for path in files
+        for call in re.findall(r"(\w+)/pipeline\.yaml model=(\w+)", path.read_text("utf-8"))
+    ]
     assert calls
     for profile, name in calls:
         folder = ROOT / "examples/variational_reasoning" / profile
-        assert name in ("reasoner", "posterior") or (folder / f"9_train_{name}.yaml").is_file(), f"{profile}: model={name}"
+        assert name in ("reasoner", "posterior") or (folder / f"9_train_{name}.yaml").is_file(), (
+            f"{profile}: model={name}"
+        )
 
 
 def tree_paths() -> list[str]:
@@ -64,7 +73,9 @@ def test_the_tree_names_every_module_of_the_first_four_parts():
 def test_top_level_is_what_the_readme_shows():
     import subprocess
 
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     top = {path.partition("/")[0] for path in listed if not path.startswith(".")}
     assert top == {path.partition("/")[0] for path in tree_paths()}
 

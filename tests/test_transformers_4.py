@@ -23,11 +23,16 @@ TESTS = (
 )
 
 
-@pytest.mark.skipif(not (OVERLAY / ".ready").is_file(), reason="no overlay with transformers 4: run `make test`")
+@pytest.mark.skipif(
+    not (OVERLAY / ".ready").is_file(), reason="no overlay with transformers 4: run `make test`"
+)
 def test_host_engines_and_scoring():
     env = os.environ | {"PYTHONPATH": str(OVERLAY)}
     version = [sys.executable, "-c", "import transformers; print(transformers.__version__)"]
-    assert subprocess.run(version, env=env, capture_output=True, text=True, check=True).stdout.strip() == "4.57.6"
+    assert (
+        subprocess.run(version, env=env, capture_output=True, text=True, check=True).stdout.strip()
+        == "4.57.6"
+    )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-6000:]

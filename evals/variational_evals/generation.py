@@ -61,10 +61,18 @@ def generate(
             f"--backend {backend.value} renders prompts with the model's chat template, which is not the prompt that "
             f"{model_config.model_id} was trained on; use --backend vllm, or evals/run.py for several GPUs"
         )
-    engine = vllm.LLM(model=model_config.model_id, **engine_settings(model_config.model_id, backend_params.params))
+    engine = vllm.LLM(
+        model=model_config.model_id, **engine_settings(model_config.model_id, backend_params.params)
+    )
     prompts = prompt_ids(conversations, model_config.chat_format, engine.get_tokenizer())
     _, decode = text_codec(engine.get_tokenizer())
-    params = request_parameters(conversations, prompts, model_config, sampling_params.params, engine.model_config.max_model_len)
+    params = request_parameters(
+        conversations,
+        prompts,
+        model_config,
+        sampling_params.params,
+        engine.model_config.max_model_len,
+    )
     n = sampling_params.params.n
     requests = [vllm.TokensPrompt(prompt_token_ids=ids) for ids in prompts for _ in range(n)]
     outputs = [output.outputs[0] for output in engine.generate(requests, params)]
@@ -79,10 +87,15 @@ def generate(
     ]
 
 
-def prompt_ids(conversations: Sequence[Sequence[dict[str, str]]], chat_format: ChatFormat, tokenizer: Any) -> list[list[int]]:
+def prompt_ids(
+    conversations: Sequence[Sequence[dict[str, str]]], chat_format: ChatFormat, tokenizer: Any
+) -> list[list[int]]:
     """The ids that training has before each target; of a conversation only the user's text is read."""
     encode, _ = text_codec(tokenizer)
-    questions = [next(message["content"] for message in each if message["role"] == "user") for each in conversations]
+    questions = [
+        next(message["content"] for message in each if message["role"] == "user")
+        for each in conversations
+    ]
     return [encode(render_prompt("reasoner", chat_format, question)) for question in questions]
 
 
@@ -93,9 +106,13 @@ def engine_settings(model: str, given: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if "tensor_parallel_size" not in given:
         settings["tensor_parallel_size"] = tensor_parallel_size(model)
-        print(f"tensor_parallel_size {settings['tensor_parallel_size']} (another: --backend-args tensor_parallel_size=N)")
+        print(
+            f"tensor_parallel_size {settings['tensor_parallel_size']} (another: --backend-args tensor_parallel_size=N)"
+        )
     if not torch.cuda.is_available():
-        settings["enable_chunked_prefill"] = False  # a CPU's generator with a seed does not survive a prefill in parts
+        settings["enable_chunked_prefill"] = (
+            False  # a CPU's generator with a seed does not survive a prefill in parts
+        )
     return settings | given
 
 
@@ -113,7 +130,9 @@ def request_parameters(
     given_stops = [params.stop] if isinstance(params.stop, str) else params.stop or []
     rooms = [max_model_len - len(ids) for ids in prompts]
     if min(rooms) < 1:
-        raise ValueError(f"a prompt has {max_model_len - min(rooms)} tokens, and max_model_len is {max_model_len}")
+        raise ValueError(
+            f"a prompt has {max_model_len - min(rooms)} tokens, and max_model_len is {max_model_len}"
+        )
     wanted = params.max_tokens or max_model_len
     short = [room for room in rooms if room < wanted]
     if short:
@@ -125,7 +144,9 @@ def request_parameters(
         msgspec.structs.replace(
             params,
             n=1,
-            seed=sample_seed(model_config.seed, f"eval/{getattr(conversation, 'question_id', number)}", answer_id),
+            seed=sample_seed(
+                model_config.seed, f"eval/{getattr(conversation, 'question_id', number)}", answer_id
+            ),
             max_tokens=min(wanted, room),
             stop=stop_strings(model_config.chat_format, given_stops),
             include_stop_str_in_output=True,

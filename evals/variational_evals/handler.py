@@ -37,36 +37,56 @@ class VariationalTaskHandler(TaskHandler):
         seams.require()
         name = task_config.preprocess_config["task"]
         if task_config != TaskConfig.from_yaml(definitions()[name]):
-            raise ValueError(f"task {name}: its settings belong to its version and cannot be changed by --task-args")
+            raise ValueError(
+                f"task {name}: its settings belong to its version and cannot be changed by --task-args"
+            )
         self.task = load_task(name)
         if name == FILE_TASK:  # it stands in summary.json and in the result folder's hash
             file = Path(self.task.files[0])
-            task_config.dataset_kwargs = {"data_files": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            task_config.dataset_kwargs = {
+                "data_files": str(file),
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            }
         self._checks: dict[str, dict[str, Any]] = {}
         self._questions: list[dict[str, str]] = []
 
     def _load(self) -> None:
         if not self._questions:
             self._questions = load_questions(self.task)
-            self._checks = {row["question_id"]: parse_check(row["check"]) for row in self._questions}
-            open_programs(self._checks, Config())  # a machine that cannot confine programs is refused before any sampling
+            self._checks = {
+                row["question_id"]: parse_check(row["check"]) for row in self._questions
+            }
+            open_programs(
+                self._checks, Config()
+            )  # a machine that cannot confine programs is refused before any sampling
 
     def load_and_filter_dataset(
-        self, start: int, end: int, split: str | None = None, subset: str | None = None, difficulty: str | None = None
+        self,
+        start: int,
+        end: int,
+        split: str | None = None,
+        subset: str | None = None,
+        difficulty: str | None = None,
     ) -> pd.DataFrame:
         """The questions from `start` to `end` (all where end is not above 0), with SkyThought's `_index`."""
         self._load()
         rows = self._questions[start:end] if end > 0 else self._questions[start:]
         ids = [row["question_id"] for row in rows]
-        return pd.DataFrame({"_index": ids, "question_id": ids, "question": [row["question"] for row in rows]})
+        return pd.DataFrame(
+            {"_index": ids, "question_id": ids, "question": [row["question"] for row in rows]}
+        )
 
     def generate_prompt(self, problem: dict[str, Any]) -> str:
         """The user text."""
         return problem["question"]
 
-    def make_conversations(self, data: list[dict[str, Any]], *args: Any, **kwargs: Any) -> list[Conversation]:
+    def make_conversations(
+        self, data: list[dict[str, Any]], *args: Any, **kwargs: Any
+    ) -> list[Conversation]:
         """SkyThought's conversations, each with its question's id."""
-        conversations = [Conversation(each) for each in super().make_conversations(data, *args, **kwargs)]
+        conversations = [
+            Conversation(each) for each in super().make_conversations(data, *args, **kwargs)
+        ]
         for conversation, row in zip(conversations, data, strict=True):
             conversation.question_id = row["question_id"]
         return conversations
@@ -81,7 +101,9 @@ class VariationalTaskHandler(TaskHandler):
         ((_, result),) = self._judge({0: (problem, response)})
         return {"content": response} | _entry(result)
 
-    def score(self, id_to_results: dict[str, dict[str, Any]]) -> tuple[float, dict[str, list[int]], int]:
+    def score(
+        self, id_to_results: dict[str, dict[str, Any]]
+    ) -> tuple[float, dict[str, list[int]], int]:
         """What SkyThought's `score_responses` does: fills in every response, and returns (accuracy, scores by id, count)."""
         asked = {
             (index, number): (record, response["content"])
@@ -96,7 +118,9 @@ class VariationalTaskHandler(TaskHandler):
             scores[index][number] = int(entry["correctness"])
             num_undecided += result.verdict in UNDECIDED
         if num_undecided:
-            print(f"warning: no checker decides {num_undecided} of {len(asked)} answers; they count as not correct")
+            print(
+                f"warning: no checker decides {num_undecided} of {len(asked)} answers; they count as not correct"
+            )
         accuracy = sum(map(sum, scores.values())) / len(asked) if asked else 0.0
         return round(accuracy, 4), scores, len(asked)
 
@@ -104,9 +128,12 @@ class VariationalTaskHandler(TaskHandler):
         self._load()
         settings = Config().verify
         programs = open_programs(self._checks, Config())
-        with VerifierPool(len(os.sched_getaffinity(0)), settings.timeout_seconds, settings.memory_mib, programs) as pool:
+        with VerifierPool(
+            len(os.sched_getaffinity(0)), settings.timeout_seconds, settings.memory_mib, programs
+        ) as pool:
             jobs = (
-                Job(key, self._checks[record["question_id"]], _solution(record, text)) for key, (record, text) in asked.items()
+                Job(key, self._checks[record["question_id"]], _solution(record, text))
+                for key, (record, text) in asked.items()
             )
             yield from pool.check(jobs)
 
@@ -120,4 +147,7 @@ def _solution(record: dict[str, Any], response: str) -> str | None:
 
 def _entry(result: Result) -> dict[str, Any]:
     is_correct = result.verdict is Verdict.CORRECT
-    return {"correctness": is_correct, "reason": "" if is_correct else f"{result.verdict.value}: {result.reason}".strip(": ")}
+    return {
+        "correctness": is_correct,
+        "reason": "" if is_correct else f"{result.verdict.value}: {result.reason}".strip(": "),
+    }

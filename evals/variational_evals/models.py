@@ -20,12 +20,23 @@ REASONERS = frozenset(
     f"{ACCOUNT}/{name}"
     for name in (
         *(f"Initial-Reasoning-{size}" for size in ("4B", "7B", "8B", "32B")),
-        *(f"Variational-Reasoning-{size}-{score}" for size in ("4B", "8B", "32B") for score in ("Acc", "GML")),
-        *(f"Variational-Reasoning-{prompt}-7B-{score}" for prompt in ("PA", "PB") for score in ("Acc", "GML")),
+        *(
+            f"Variational-Reasoning-{size}-{score}"
+            for size in ("4B", "8B", "32B")
+            for score in ("Acc", "GML")
+        ),
+        *(
+            f"Variational-Reasoning-{prompt}-7B-{score}"
+            for prompt in ("PA", "PB")
+            for score in ("Acc", "GML")
+        ),
     )
 )
 """The published models that answer questions; all of them write ChatML."""
-POSTERIORS = frozenset(f"{ACCOUNT}/Variational-Posterior-{name}" for name in ("PB-4B", "PA-7B", "PB-7B", "PB-8B", "PA-32B"))
+POSTERIORS = frozenset(
+    f"{ACCOUNT}/Variational-Posterior-{name}"
+    for name in ("PB-4B", "PA-7B", "PB-7B", "PB-8B", "PA-32B")
+)
 """The published models that need a reference answer in their prompt, so that they cannot be evaluated."""
 
 PAPER_TENSOR_PARALLEL = ((3e9, 1), (20e9, 4), (float("inf"), 8))
@@ -41,7 +52,9 @@ def reasoner_format(model: str) -> ChatFormat | None:
     Raises: ValueError for a posterior, and for a record that does not say the prompt.
     """
     if model in POSTERIORS:
-        raise ValueError(f"{model} is a posterior: it reads the reference answer, and is not evaluated on questions alone")
+        raise ValueError(
+            f"{model} is a posterior: it reads the reference answer, and is not evaluated on questions alone"
+        )
     if model in REASONERS:
         return CHAT_FORMATS["chatml"]
     record = read_record(model) if Path(model).is_dir() else None
@@ -50,7 +63,9 @@ def reasoner_format(model: str) -> ChatFormat | None:
     path = Path(model) / RECORD_NAME
     kind, chat_format = record.get("prompt_kind"), record.get("chat_format")
     if kind not in (None, "reasoner"):
-        raise ValueError(f"{path} says that the model was trained on the prompt {kind!r}; only a reasoner is evaluated")
+        raise ValueError(
+            f"{path} says that the model was trained on the prompt {kind!r}; only a reasoner is evaluated"
+        )
     if kind is None or chat_format is None:
         return None
     return chat_format_from_dict(chat_format, source=str(path))

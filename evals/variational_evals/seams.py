@@ -45,7 +45,9 @@ def _remember_seed(original: Callable) -> Callable:
 
 def _choose_prompt(original: Callable) -> classmethod:
     @functools.wraps(original)
-    def choose_prompt(cls, model_id, system_prompt_name=None, system_prompt=None, assistant_prefill=None):
+    def choose_prompt(
+        cls, model_id, system_prompt_name=None, system_prompt=None, assistant_prefill=None
+    ):
         from skythought.evals import models
 
         from variational_evals.generation import ReasonerConfig, SeededConfig
@@ -68,7 +70,11 @@ def _choose_prompt(original: Callable) -> classmethod:
                 seed=_run["seed"],
             )
         known = models.get_system_prompt_keys()  # which also loads the table of models
-        if not (system_prompt_name or system_prompt or model_id in models.base.ALL_MODEL_CONFIGS["models"]):
+        if not (
+            system_prompt_name
+            or system_prompt
+            or model_id in models.base.ALL_MODEL_CONFIGS["models"]
+        ):
             raise ValueError(
                 f"nothing says which prompt {model_id} was trained on: it is no folder with a record of a reasoner, no "
                 "published model of the paper, and not in SkyThought's table. Name one: --system-prompt-name "
@@ -88,10 +94,14 @@ def _generate(original: Callable) -> Callable:
         from variational_evals import generation
 
         if isinstance(model_config, generation.ReasonerConfig):
-            return generation.generate(conversations, backend, backend_params, model_config, sampling_params)
+            return generation.generate(
+                conversations, backend, backend_params, model_config, sampling_params
+            )
         if isinstance(model_config, generation.SeededConfig):
             backend_params = generation.with_seed(backend, backend_params, model_config.seed)
-        return original(conversations, backend, backend_params, model_config, sampling_params, **kwargs)
+        return original(
+            conversations, backend, backend_params, model_config, sampling_params, **kwargs
+        )
 
     return generate
 
@@ -110,14 +120,24 @@ def _score(original: Callable) -> Callable:
 
 REPLACED = (
     _seam("cli", "set_seed", ("seed",), _remember_seed),
-    _seam("models", "ModelConfig.from_model_id", ("model_id", "system_prompt_name", "system_prompt"), _choose_prompt),
+    _seam(
+        "models",
+        "ModelConfig.from_model_id",
+        ("model_id", "system_prompt_name", "system_prompt"),
+        _choose_prompt,
+    ),
     _seam(
         "inference_and_check",
         "inference",
         ("conversations", "backend", "backend_params", "model_config", "sampling_params"),
         _generate,
     ),
-    _seam("inference_and_check", "score_responses", ("handler", "id_to_results", "max_workers"), _score),
+    _seam(
+        "inference_and_check",
+        "score_responses",
+        ("handler", "id_to_results", "max_workers"),
+        _score,
+    ),
 )
 
 found_faults: list[str] = []

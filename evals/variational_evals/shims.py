@@ -49,10 +49,14 @@ def _getargspec() -> bool:
 
 def _ray_logging() -> bool:
     """Ray moved ray._private.ray_logging's filters and formatters to ray._common; skythought.evals.batch imports the old."""
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("ray._private.ray_logging.filters"):
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec(
+        "ray._private.ray_logging.filters"
+    ):
         return False
     for name in ("filters", "formatters"):
-        sys.modules[f"ray._private.ray_logging.{name}"] = importlib.import_module(f"ray._common.{name}")
+        sys.modules[f"ray._private.ray_logging.{name}"] = importlib.import_module(
+            f"ray._common.{name}"
+        )
     return True
 
 

@@ -121,7 +121,9 @@ def load_questions(task: Task) -> list[dict[str, str]]:
         if any(text not in str(row[column]) for column, text in task.where.items()):
             continue
         question_id = str(
-            row.get("question_id", f"{task.name}/{number}") if task.name == FILE_TASK else f"{task.name}/{number}"
+            row.get("question_id", f"{task.name}/{number}")
+            if task.name == FILE_TASK
+            else f"{task.name}/{number}"
         )
         try:
             text, check = CHECKS[task.check](task, question_id, row)
@@ -132,11 +134,17 @@ def load_questions(task: Task) -> list[dict[str, str]]:
         if question_id in questions:
             faults.append(f"{question_id}: the question_id stands twice")
         faults += [f"{question_id}: {fault}" for fault in check_faults(check)]
-        questions[question_id] = {"question_id": question_id, "question": text, "check": json.dumps(check, ensure_ascii=False)}
+        questions[question_id] = {
+            "question_id": question_id,
+            "question": text,
+            "check": json.dumps(check, ensure_ascii=False),
+        }
     where = f"{task.dataset_path} {' '.join(task.files)}"
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:10])
-        raise ValueError(f"task {task.name}: {len(faults)} rows of {where} cannot be used:\n{shown}")
+        raise ValueError(
+            f"task {task.name}: {len(faults)} rows of {where} cannot be used:\n{shown}"
+        )
     expected = task.num_questions if task.num_questions is not None else max(1, len(questions))
     if len(questions) != expected:
         raise ValueError(
@@ -161,31 +169,46 @@ def _math_list(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[st
     return _ask(task, row[task.question_key]), {"kind": "math", "gold": gold}
 
 
-def _shuffled_choice(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _shuffled_choice(
+    task: Task, question_id: str, row: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Four options in an order that depends on the question only."""
     right = row["Correct Answer"]
     options = [right, *(row[f"Incorrect Answer {number}"] for number in (1, 2, 3))]
     order = random.Random(f"{task.version}/{question_id}").sample(range(4), 4)
-    shown = ", ".join(f"{letter}) {options[index]}" for letter, index in zip("ABCD", order, strict=True))
-    return _ask(task, f"{row[task.question_key]}\n{shown}"), {"kind": "math", "gold": "ABCD"[order.index(0)]}
+    shown = ", ".join(
+        f"{letter}) {options[index]}" for letter, index in zip("ABCD", order, strict=True)
+    )
+    return _ask(task, f"{row[task.question_key]}\n{shown}"), {
+        "kind": "math",
+        "gold": "ABCD"[order.index(0)],
+    }
 
 
-def _lettered_choice(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _lettered_choice(
+    task: Task, question_id: str, row: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Up to sixteen options; the letter counts, and so does the right option's text."""
     options = [str(option).strip() for option in row["options"]]
-    shown = " ".join(f"({letter}) {option}" for letter, option in zip("ABCDEFGHIJKLMNOP", options, strict=False))
+    shown = " ".join(
+        f"({letter}) {option}" for letter, option in zip("ABCDEFGHIJKLMNOP", options, strict=False)
+    )
     right = row["answer_index"]
     letter = "ABCDEFGHIJKLMNOP"[right]
     text = f"{row[task.question_key]}\nAnswer Choices: {shown}"
     return _ask(task, text), {"kind": "math", "gold": [letter, f"({letter}) {options[right]}"]}
 
 
-def _livecodebench(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _livecodebench(
+    task: Task, question_id: str, row: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """A program with the public and the private tests; for a function, its signature is part of the question."""
     check = livecodebench_check(row)
     if "fn_name" not in check:
         return _ask(task, row[task.question_key], "stdin_template"), check
-    return _ask(task, f"{row[task.question_key]}\n\n{row['starter_code']}", "non_stdin_template"), check
+    return _ask(
+        task, f"{row[task.question_key]}\n\n{row['starter_code']}", "non_stdin_template"
+    ), check
 
 
 def _given(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -237,7 +260,9 @@ def find_file(task: Task, file: str) -> Path:
 
     page = f"https://huggingface.co/datasets/{task.dataset_path}"
     try:
-        return Path(hf_hub_download(task.dataset_path, file, repo_type="dataset", revision=task.revision))
+        return Path(
+            hf_hub_download(task.dataset_path, file, repo_type="dataset", revision=task.revision)
+        )
     except GatedRepoError as error:
         raise ValueError(
             f"task {task.name}: {task.dataset_path} is gated, and this account has no access. Accept its terms on {page}, "
@@ -250,4 +275,6 @@ def find_file(task: Task, file: str) -> Path:
             f"{task.name}`, and copy the folder that HF_HOME names"
         ) from error
     except HfHubHTTPError as error:
-        raise ValueError(f"task {task.name}: {file} of {page} at {task.revision} cannot be had: {error}") from error
+        raise ValueError(
+            f"task {task.name}: {file} of {page} at {task.revision} cannot be had: {error}"
+        ) from error

@@ -35,7 +35,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
         _give_name(temporary, path, replace)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the rename itself must survive a power cut before the next file counts on it
+            os.fsync(
+                folder
+            )  # the rename itself must survive a power cut before the next file counts on it
         finally:
             os.close(folder)
     except OSError as error:
@@ -54,7 +56,11 @@ def _give_name(temporary: Path, path: Path, replace: bool) -> None:
         except FileExistsError:
             return
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without links
+            if error.errno not in (
+                errno.EPERM,
+                errno.EOPNOTSUPP,
+                errno.ENOSYS,
+            ):  # a file system without links
                 raise
         if path.exists():
             return
@@ -72,7 +78,9 @@ def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     return value
 
 
-def read_json_lines(path: str | os.PathLike, faults: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(
+    path: str | os.PathLike, faults: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line's number from 1, object) of a file with a JSON object per line; empty lines are skipped.
 
     Args:
@@ -80,13 +88,19 @@ def read_json_lines(path: str | os.PathLike, faults: list[str] | None = None) ->
 
     Raises: ValueError that names the file and the line.
     """
-    with Path(path).open("rb") as stream:  # bytes: a line ends at \n alone, not at what else may stand inside a text
+    with Path(path).open(
+        "rb"
+    ) as stream:  # bytes: a line ends at \n alone, not at what else may stand inside a text
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
                 value = json.loads(line)
-                fault = None if isinstance(value, dict) else f"line {number} is no object: {value!r:.60}"
+                fault = (
+                    None
+                    if isinstance(value, dict)
+                    else f"line {number} is no object: {value!r:.60}"
+                )
             except UnicodeDecodeError as error:
                 fault = f"line {number} is not UTF-8 ({error})"
             except json.JSONDecodeError as error:

@@ -45,7 +45,9 @@ def model_identity(folder: str | os.PathLike) -> dict[str, str]:
     weights = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not files or not weights:
         state = "has no config.json or no weights" if folder.is_dir() else "does not exist"
-        raise ValueError(f"the model folder {folder} {state}; train the model first, or set models.* to another folder")
+        raise ValueError(
+            f"the model folder {folder} {state}; train the model first, or set models.* to another folder"
+        )
     digest = hashlib.sha256()
     for path in files + weights:
         size = path.stat().st_size

@@ -34,5 +34,11 @@ class Seam:
             _, _, value = self.find()
         except (ImportError, AttributeError) as error:
             return f"{self.package}.{self.module}.{self.name} is not there ({error})"
-        missing = [name for name in self.parameters if name not in inspect.signature(value).parameters]
-        return f"{self.package}.{self.module}.{self.name} has no parameter {', '.join(missing)}" if missing else None
+        missing = [
+            name for name in self.parameters if name not in inspect.signature(value).parameters
+        ]
+        return (
+            f"{self.package}.{self.module}.{self.name} has no parameter {', '.join(missing)}"
+            if missing
+            else None
+        )

@@ -49,8 +49,18 @@ def livecodebench_rows(difficulty: str) -> list[dict]:
 ROWS: dict[str, dict[str, list[dict]]] = {
     "vr_math500": {
         "test.jsonl": [
-            {"problem": "Three quarters?", "solution": "", "answer": "\\frac{3}{4}", "unique_id": "test/made/1.json"},
-            {"problem": "A point {x}?", "solution": "", "answer": "\\left( 3, \\frac{\\pi}{2} \\right)", "level": 2},
+            {
+                "problem": "Three quarters?",
+                "solution": "",
+                "answer": "\\frac{3}{4}",
+                "unique_id": "test/made/1.json",
+            },
+            {
+                "problem": "A point {x}?",
+                "solution": "",
+                "answer": "\\left( 3, \\frac{\\pi}{2} \\right)",
+                "level": 2,
+            },
         ]
     },
     "vr_aime24": {
@@ -72,8 +82,16 @@ ROWS: dict[str, dict[str, list[dict]]] = {
     "vr_olympiadbench": {
         "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.parquet": [
             {"question": "All roots?", "final_answer": ["$2$", "$-3$"], "is_multiple_answer": True},
-            {"question": "All triples?", "final_answer": ["$(1,8,19), (2,7,13)$"], "is_multiple_answer": True},
-            {"question": "One value?", "final_answer": ["$\\frac{1}{2}$"], "is_multiple_answer": False},
+            {
+                "question": "All triples?",
+                "final_answer": ["$(1,8,19), (2,7,13)$"],
+                "is_multiple_answer": True,
+            },
+            {
+                "question": "One value?",
+                "final_answer": ["$\\frac{1}{2}$"],
+                "is_multiple_answer": False,
+            },
         ]
     },
     "vr_gpqa_diamond": {
@@ -86,8 +104,20 @@ ROWS: dict[str, dict[str, list[dict]]] = {
     },
     "vr_mmlu_pro": {
         "data/test-00000-of-00001.parquet": [
-            {"question_id": 70, "question": "Which?", "options": [" 10 ", "20", "30"], "answer": "B", "answer_index": 1},
-            {"question_id": 71, "question": "Why?", "options": ["no", "so", "as", "if"], "answer": "D", "answer_index": 3},
+            {
+                "question_id": 70,
+                "question": "Which?",
+                "options": [" 10 ", "20", "30"],
+                "answer": "B",
+                "answer_index": 1,
+            },
+            {
+                "question_id": 71,
+                "question": "Why?",
+                "options": ["no", "so", "as", "if"],
+                "answer": "D",
+                "answer_index": 3,
+            },
         ]
     },
 } | {
@@ -108,11 +138,15 @@ def hub_cache(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("hub")
     for name, files in ROWS.items():
         task = load_task(name)
-        snapshot = root / f"datasets--{task.dataset_path.replace('/', '--')}" / "snapshots" / task.revision
+        snapshot = (
+            root / f"datasets--{task.dataset_path.replace('/', '--')}" / "snapshots" / task.revision
+        )
         for file, rows in files.items():
             path = snapshot / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            earlier = path.read_text(encoding="utf-8") if path.is_file() else ""  # the LiveCodeBench tasks share files
+            earlier = (
+                path.read_text(encoding="utf-8") if path.is_file() else ""
+            )  # the LiveCodeBench tasks share files
             if path.suffix == ".parquet":
                 import pyarrow
                 import pyarrow.parquet
@@ -124,5 +158,7 @@ def hub_cache(tmp_path_factory) -> Path:
                     writer.writeheader()
                     writer.writerows(rows)
             else:
-                path.write_text(earlier + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                path.write_text(
+                    earlier + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+                )
     return root

@@ -15,11 +15,21 @@ from variational_reasoning.pipeline.rows import Identity, write_table
 ROOT = Path(__file__).parents[2]
 
 
-def write_evaluation(folder: Path, model: str, task: str, shares: dict[str, str], seed: int = 0, **changes) -> Path:
+def write_evaluation(
+    folder: Path, model: str, task: str, shares: dict[str, str], seed: int = 0, **changes
+) -> Path:
     """What an evaluation leaves: `shares` maps a question to its samples, c for correct, w wrong, n no answer, u undecided."""
     verdicts = {"c": "correct", "w": "wrong", "n": "no_answer", "u": "checker_error"}
     rows = [
-        {"question_id": question, "answer_id": m, "token_ids": [1] * 10, "text": "", "seed": m, "reason": "", "tier": ""}
+        {
+            "question_id": question,
+            "answer_id": m,
+            "token_ids": [1] * 10,
+            "text": "",
+            "seed": m,
+            "reason": "",
+            "tier": "",
+        }
         | {"verdict": verdicts[letter], "finish_reason": "length" if letter == "n" else "stop"}
         for question, letters in shares.items()
         for m, letter in enumerate(letters)
@@ -78,7 +88,11 @@ def test_figures_by_hand(results, report):
     assert "| model | AIME24 Avg@2 | AMC23 Avg@4 | vr_file Avg@1 |" in text
     assert "| base | 50.0 ± 28.9 |  | 0.0 ± 0.0 |" in text
     assert "| final | 66.7 ± 33.3 | 50.0 | 50.0 ± 50.0 |" in text
-    assert "| PB-Acc-4B (paper) | 31.7 | 75.6 |  |" in text and "RLT-7B (paper)" in text and "PB-GML-4B" not in text
+    assert (
+        "| PB-Acc-4B (paper) | 31.7 | 75.6 |  |" in text
+        and "RLT-7B (paper)" in text
+        and "PB-GML-4B" not in text
+    )
     assert "| AIME24 | base | 2 | 3 | 10 | 16.7% | 16.7% | @1 50.0 ± 28.9, @2 66.7 ± 33.3 |" in text
     # 2 of 4 correct: Pass@2 is 1 - 1/6, Pass@4 is 1
     assert "| AMC23 | final | 4 | 1 | 10 | 25.0% | 25.0% | @1 50.0, @2 83.3, @4 100.0 |" in text
@@ -86,32 +100,51 @@ def test_figures_by_hand(results, report):
     # +1/2, 0, 0: a resample's mean is 0 with chance 8/27 and 1/2 with chance 1/27 > 2.5 %
     assert "| final | AIME24 | +16.7 | +0.0 to +50.0 |" in text
     # 1, 0 on vr_file: mean 1/2; both together (1/6 + 1/2) / 2
-    assert "| final | vr_file | +50.0 | +0.0 to +100.0 |" in text and "| final | mean of 2 tasks | +33.3 | " in text
+    assert (
+        "| final | vr_file | +50.0 | +0.0 to +100.0 |" in text
+        and "| final | mean of 2 tasks | +33.3 | " in text
+    )
     assert "~~~~~~~~text\n<|im_start|>user\nHow | many?\n" in text and "vllm 0.32.0" in text
     assert (results / "report.md").read_text() in text
     with (results / "report.csv").open() as stream:
         rows = {(row["source"], row["model"], row["task"]): row for row in csv.DictReader(stream)}
     assert float(rows["measured", "base", "AIME24"]["pass@2"]) == pytest.approx(2 / 3, rel=1e-15)
     assert float(rows["measured", "final", "AMC23"]["pass@3"]) == 1.0
-    assert rows["measured", "final", "vr_file"]["pass@2"] == "" and rows["paper", "RLT-7B", "AIME24"]["avg"] == "0.2281"
+    assert (
+        rows["measured", "final", "vr_file"]["pass@2"] == ""
+        and rows["paper", "RLT-7B", "AIME24"]["avg"] == "0.2281"
+    )
     assert ("paper", "RLT-7B", "vr_file") not in rows and len(rows) == 5 + 2 * 2
     for name in ("scores.png", "pass_at_k.png"):
         assert (results / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_not_the_same_is_said_and_never_compared(results, report):
-    write_evaluation(results, "other", "vr_aime24", {"a": "cc", "d": "cc", "c": "cc"}, questions="0b")
     write_evaluation(
-        results, "other", "vr_file", {"x": "c", "y": "u"}, settings={"cutoff_len": 50, "sampling.dtype": "float32"}
+        results, "other", "vr_aime24", {"a": "cc", "d": "cc", "c": "cc"}, questions="0b"
+    )
+    write_evaluation(
+        results,
+        "other",
+        "vr_file",
+        {"x": "c", "y": "u"},
+        settings={"cutoff_len": 50, "sampling.dtype": "float32"},
     )
     text = report(results, "baseline=base")
-    assert "AIME24: other and base differ in questions" in text and "| other | AIME24 | +" not in text
-    assert "vr_file: other and base differ in cutoff_len" in text and "| other | vr_file | +50.0 |" in text
+    assert (
+        "AIME24: other and base differ in questions" in text and "| other | AIME24 | +" not in text
+    )
+    assert (
+        "vr_file: other and base differ in cutoff_len" in text
+        and "| other | vr_file | +50.0 |" in text
+    )
     assert "vr_file, other: no checker decides 1 answers" in text
 
 
 def test_seeds_of_one_model_are_kept_apart(results, report, tmp_path):
-    again = write_evaluation(tmp_path / "again", "final", "vr_aime24", {"a": "cc", "b": "ww", "c": "cw"}, seed=1)
+    again = write_evaluation(
+        tmp_path / "again", "final", "vr_aime24", {"a": "cc", "b": "ww", "c": "cw"}, seed=1
+    )
     text = report(results, again)
     assert "| final seed 0 | " in text and "| final seed 1 | 50.0 ± 28.9 |" in text
     assert (tmp_path / "report.md").is_file()
@@ -136,4 +169,8 @@ def test_refusals(results, report, tmp_path):
 def test_the_command_refuses_without_a_traceback(tmp_path):
     command = [sys.executable, "evals/report.py", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: ")
+        and "Traceback" not in done.stderr
+    )

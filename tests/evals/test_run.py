@@ -17,7 +17,14 @@ from tests.pipeline.test_sample import shard_bytes
 from variational_reasoning.method.prompts import load_chat_format, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.evaluate import Benchmark, Model, describe, evaluate, recorded_chat_format, summarize
+from variational_reasoning.pipeline.evaluate import (
+    Benchmark,
+    Model,
+    describe,
+    evaluate,
+    recorded_chat_format,
+    summarize,
+)
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 
 def start(path: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "evals/run.py", str(path), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.fixture
@@ -48,10 +57,16 @@ def open_model(path: Path, folder: Path, *overrides: str) -> Model:
     return Model(folder.name, folder, recorded_chat_format(folder, config), config)
 
 
-def benchmark(folder: Path, name: str, num_questions: int = 3, num_samples: int = 2, kind: str = "exact") -> Benchmark:
+def benchmark(
+    folder: Path, name: str, num_questions: int = 3, num_samples: int = 2, kind: str = "exact"
+) -> Benchmark:
     check = {"kind": kind} | ({} if kind == "none" else {"gold": "7"})
     rows = [
-        {"question_id": f"{name}/{i}", "question": f"{QUESTIONS[i % 2][0]} ({i})", "check": json.dumps(check)}
+        {
+            "question_id": f"{name}/{i}",
+            "question": f"{QUESTIONS[i % 2][0]} ({i})",
+            "check": json.dumps(check),
+        }
         for i in range(num_questions)
     ]
     return Benchmark(name, folder / name, rows, num_samples)
@@ -60,7 +75,9 @@ def benchmark(folder: Path, name: str, num_questions: int = 3, num_samples: int 
 @pytest.fixture
 def reasoner(tmp_path, bpe_tokenizer) -> Path:
     """The folder of a reasoner."""
-    return make_model_dir(tmp_path / "reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner"))
+    return make_model_dir(
+        tmp_path / "reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner")
+    )
 
 
 @pytest.fixture
@@ -68,7 +85,16 @@ def suite(tmp_path) -> Path:
     """A configuration without tasks: a dozen new tokens, up to the model's context."""
     path = tmp_path / "suite.yaml"
     path.write_text(
-        json.dumps({"eval": {"max_new_tokens": 12, "temperature": 1.0, "context": "model", "answers_per_shard": 2}})
+        json.dumps(
+            {
+                "eval": {
+                    "max_new_tokens": 12,
+                    "temperature": 1.0,
+                    "context": "model",
+                    "answers_per_shard": 2,
+                }
+            }
+        )
     )
     return path
 
@@ -78,14 +104,21 @@ def test_rows_result_and_second_run(make_run, run):
     assert "first: Avg@2 0.0" in run(path, "model=reasoner", "name=first")[0]
     folder = load_config(path).folder("evals", "first")
     rows = read_rows(folder, "evals")
-    assert [(row["question_id"], row["answer_id"]) for row in rows] == [(f"q{i:03d}", m) for i in (1, 2, 3) for m in (0, 1)]
+    assert [(row["question_id"], row["answer_id"]) for row in rows] == [
+        (f"q{i:03d}", m) for i in (1, 2, 3) for m in (0, 1)
+    ]
     samples = read_rows(folder / "samples", "samples")
     assert samples == [{name: row[name] for name in samples[0]} for row in rows]
     result = json.loads((folder / "result.json").read_text())
     assert result["num_questions"] == 3 and result["num_samples"] == 2 and result["avg"] == 0
     assert result["mean_tokens"] == sum(len(row["token_ids"]) for row in rows) / 6
-    assert result["prompt"] == render_prompt("reasoner", load_chat_format("chatml"), f"{QUESTIONS[1][0]} (1)")
-    assert result["versions"][0].keys() >= {"torch", "transformers"} and result["settings"]["eval.temperature"] == 0.7
+    assert result["prompt"] == render_prompt(
+        "reasoner", load_chat_format("chatml"), f"{QUESTIONS[1][0]} (1)"
+    )
+    assert (
+        result["versions"][0].keys() >= {"torch", "transformers"}
+        and result["settings"]["eval.temperature"] == 0.7
+    )
     output, errors = run(path, "model=reasoner", "name=first")
     assert "nothing to do" in output and "Loading weights" not in errors
     with pytest.raises(ValueError, match=r"eval\.temperature: there 0\.7, now 0\.1"):
@@ -105,11 +138,19 @@ def test_killed_while_it_samples_and_while_it_judges_and_resumed_to_the_same_byt
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
         found = shard_bytes(table)
-        assert 0 < len(found) < 40 and found.items() <= shard_bytes(whole if table == killed else whole / "samples").items()
-    assert len(shard_bytes(killed / "samples")) == 40  # every answer was on disk before the first verdict
+        assert (
+            0 < len(found) < 40
+            and found.items()
+            <= shard_bytes(whole if table == killed else whole / "samples").items()
+        )
+    assert (
+        len(shard_bytes(killed / "samples")) == 40
+    )  # every answer was on disk before the first verdict
     _, errors = run(paths[1], "model=reasoner", "name=x")
     assert "Loading weights" not in errors  # nothing is sampled again
-    assert shard_bytes(killed) == shard_bytes(whole) and shard_bytes(killed / "samples") == shard_bytes(whole / "samples")
+    assert shard_bytes(killed) == shard_bytes(whole) and shard_bytes(
+        killed / "samples"
+    ) == shard_bytes(whole / "samples")
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
     assert {**results[0], "model": ""} == {**results[1], "model": ""}
 
@@ -118,7 +159,10 @@ def test_benchmarks_share_one_engine_and_resume_one_by_one(suite, reasoner, tmp_
     benchmarks = [benchmark(tmp_path, "one"), benchmark(tmp_path, "two", num_samples=3)]
     results = [result for _, result in evaluate(benchmarks, open_model(suite, reasoner))]
     output, errors = capsys.readouterr()
-    assert [(result["task"], result["num_samples"]) for result in results] == [("one", 2), ("two", 3)]
+    assert [(result["task"], result["num_samples"]) for result in results] == [
+        ("one", 2),
+        ("two", 3),
+    ]
     assert errors.count("Loading weights: 100%") == 1
     assert "9 answers left, in about 0:0" in output
     for table in ("", "samples"):
@@ -133,14 +177,22 @@ def test_benchmarks_share_one_engine_and_resume_one_by_one(suite, reasoner, tmp_
 
 def test_two_processes_share_a_suite(suite, reasoner, tmp_path):
     def benchmarks(folder: str) -> list[Benchmark]:
-        return [benchmark(tmp_path / folder, name, num_questions=3) for name in ("one", "two", "three")]
+        return [
+            benchmark(tmp_path / folder, name, num_questions=3) for name in ("one", "two", "three")
+        ]
 
     whole = [result for _, result in evaluate(benchmarks("whole"), open_model(suite, reasoner))]
-    first = [result for _, result in evaluate(benchmarks("shared"), open_model(suite, reasoner, "shard=0/2"))]
+    first = [
+        result
+        for _, result in evaluate(benchmarks("shared"), open_model(suite, reasoner, "shard=0/2"))
+    ]
     # nine shards of one question: five are the first process's, in one order or another over the three benchmarks
     assert first == [None] * 3
     assert len(list((tmp_path / "shared").glob("*/shard-*.parquet"))) == 5
-    second = [result for _, result in evaluate(benchmarks("shared"), open_model(suite, reasoner, "shard=1/2"))]
+    second = [
+        result
+        for _, result in evaluate(benchmarks("shared"), open_model(suite, reasoner, "shard=1/2"))
+    ]
     assert second == whole
     for name in ("one", "two", "three"):
         assert shard_bytes(tmp_path / "shared" / name) == shard_bytes(tmp_path / "whole" / name)
@@ -151,15 +203,23 @@ def test_samples_are_independent_and_another_seed_draws_others(suite, reasoner, 
     for seed in (0, 1):
         asked = benchmark(tmp_path / str(seed), "one", num_questions=2, num_samples=8)
         list(evaluate([asked], open_model(suite, reasoner, f"seed={seed}")))
-        drawn[seed] = [tuple(row["token_ids"]) for row in read_rows(asked.folder, "evals", ["token_ids"])]
+        drawn[seed] = [
+            tuple(row["token_ids"]) for row in read_rows(asked.folder, "evals", ["token_ids"])
+        ]
     assert len({*drawn[0], *drawn[1]}) == 32
     with pytest.raises(ValueError, match="seed: there 0, now 1"):
-        list(evaluate([benchmark(tmp_path / "0", "one", 2, 8)], open_model(suite, reasoner, "seed=1")))
+        list(
+            evaluate(
+                [benchmark(tmp_path / "0", "one", 2, 8)], open_model(suite, reasoner, "seed=1")
+            )
+        )
 
 
 def test_answers_survive_checkers_that_decide_nothing(suite, reasoner, tmp_path, capsys):
     asked = benchmark(tmp_path, "one", kind="none")
-    with pytest.raises(ValueError, match=r"no checker decides 6 of 6 answers .*verify\.max_fault_fraction 0\.01"):
+    with pytest.raises(
+        ValueError, match=r"no checker decides 6 of 6 answers .*verify\.max_fault_fraction 0\.01"
+    ):
         list(evaluate([asked], open_model(suite, reasoner)))
     assert read_manifest(asked.folder / "samples", "samples")["rows"] == 6
     capsys.readouterr()
@@ -169,20 +229,39 @@ def test_answers_survive_checkers_that_decide_nothing(suite, reasoner, tmp_path,
 
 def test_the_context_bounds_an_answer_and_is_named(suite, tmp_path, bpe_tokenizer, capsys):
     prompts = [
-        render_prompt("reasoner", load_chat_format("chatml"), row["question"]) for row in benchmark(tmp_path, "x").questions
+        render_prompt("reasoner", load_chat_format("chatml"), row["question"])
+        for row in benchmark(tmp_path, "x").questions
     ]
     lengths = [len(bpe_tokenizer.encode(prompt, add_special_tokens=False)) for prompt in prompts]
     context = max(lengths) + 5
-    folder = make_model_dir(tmp_path / "short", bpe_tokenizer, record=record_of("reasoner"), max_position_embeddings=context)
+    folder = make_model_dir(
+        tmp_path / "short",
+        bpe_tokenizer,
+        record=record_of("reasoner"),
+        max_position_embeddings=context,
+    )
     asked = benchmark(tmp_path, "x", num_samples=4)
     [(_, result)] = evaluate([asked], open_model(suite, folder, "eval.max_new_tokens=38912"))
     output = capsys.readouterr().out
-    assert f"eval.max_new_tokens 38912 is more than the context: prompt and response end at {context} tokens" in output
+    assert (
+        f"eval.max_new_tokens 38912 is more than the context: prompt and response end at {context} tokens"
+        in output
+    )
     assert result["settings"]["cutoff_len"] == context
-    room = dict(zip((row["question_id"] for row in asked.questions), (context - length for length in lengths), strict=True))
+    room = dict(
+        zip(
+            (row["question_id"] for row in asked.questions),
+            (context - length for length in lengths),
+            strict=True,
+        )
+    )
     rows = read_rows(asked.folder, "evals")
     assert all(len(row["token_ids"]) <= room[row["question_id"]] for row in rows)
-    assert all(len(row["token_ids"]) == room[row["question_id"]] for row in rows if row["finish_reason"] == "length")
+    assert all(
+        len(row["token_ids"]) == room[row["question_id"]]
+        for row in rows
+        if row["finish_reason"] == "length"
+    )
     assert "bounded by context 12" in output
 
 
@@ -192,7 +271,8 @@ def test_the_record_beside_a_model_decides_its_prompt(suite, reasoner):
     assert open_model(suite, reasoner).chat_format == load_chat_format("llama3")
     (reasoner / "variational_reasoning.json").unlink()
     with pytest.raises(
-        ValueError, match=r"does not say the model's prompt_kind and chat_format.*models\.allow_unrecorded: true"
+        ValueError,
+        match=r"does not say the model's prompt_kind and chat_format.*models\.allow_unrecorded: true",
     ):
         open_model(suite, reasoner)
     allowed = open_model(suite, reasoner, "models.allow_unrecorded=true", "chat_format=llama3")
@@ -207,9 +287,19 @@ def test_unfit_models_and_arguments_are_refused(make_run, run):
         ("model=reasoner",): "missing: name=",
         ("model=someone/something", "name=x"): "cannot be had from the hub",
         ("model=zhouxiangxin/Variational-Posterior-PB-4B", "name=x"): "is a posterior",
-        ("model=reasoner", "eval.tasks=[{task: vr_chess}]"): "task 'vr_chess' is not one of vr_aime24",
-        ("model=reasoner", "eval.tasks=[{task: vr_aime24}, {task: vr_aime24}]"): "the task 'vr_aime24' is there twice",
-        ("model=reasoner", "name=x", "launcher=ray"): "launcher: an evaluation is shared by shard=i/n",
+        (
+            "model=reasoner",
+            "eval.tasks=[{task: vr_chess}]",
+        ): "task 'vr_chess' is not one of vr_aime24",
+        (
+            "model=reasoner",
+            "eval.tasks=[{task: vr_aime24}, {task: vr_aime24}]",
+        ): "the task 'vr_aime24' is there twice",
+        (
+            "model=reasoner",
+            "name=x",
+            "launcher=ray",
+        ): "launcher: an evaluation is shared by shard=i/n",
     }
     for arguments, message in cases.items():
         with pytest.raises(ValueError, match=re.escape(message)):
@@ -218,12 +308,22 @@ def test_unfit_models_and_arguments_are_refused(make_run, run):
 
 def test_a_local_file_as_a_task_and_the_report_of_two_models(make_run, run, tmp_path):
     path = make_run(num_questions=1)
-    lines = [{"question_id": "a", "question": "2 + 2?", "gold": "4"}, {"question_id": "b", "question": "2 + 3?", "gold": "5"}]
+    lines = [
+        {"question_id": "a", "question": "2 + 2?", "gold": "4"},
+        {"question_id": "b", "question": "2 + 3?", "gold": "5"},
+    ]
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     tasks = f"eval.tasks=[{{task: vr_file, file: {tmp_path / 'questions.jsonl'}, num_samples: 2}}]"
     model, results = load_config(path).model_folder("reasoner"), tmp_path / "results"
     for name in ("one", "two"):
-        output, _ = run(path, f"model={model}", f"name={name}", f"run_dir={results}", tasks, "eval.context=model")
+        output, _ = run(
+            path,
+            f"model={model}",
+            f"name={name}",
+            f"run_dir={results}",
+            tasks,
+            "eval.context=model",
+        )
         assert "vr_file: Avg@2 0.0 ± 0.0 on 2 questions" in output
     assert (results / "two-seed0/vr_file/result.json").is_file()
     command = [sys.executable, "evals/report.py", str(results)]
@@ -235,7 +335,9 @@ def test_questions_from_a_file(make_run, run, tmp_path):
     path = make_run(num_questions=1)
     lines = [{"question_id": "a", "question": "2 + 2?", "check": {"kind": "math", "gold": "4"}}]
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    output, _ = run(path, "model=reasoner", "name=file", f"eval.file={tmp_path / 'questions.jsonl'}")
+    output, _ = run(
+        path, "model=reasoner", "name=file", f"eval.file={tmp_path / 'questions.jsonl'}"
+    )
     assert "on 1 questions" in output
     (tmp_path / "questions.jsonl").write_text('["a", "2 + 2?"]')
     with pytest.raises(ValueError, match=r"questions\.jsonl, line 1 is no object"):
@@ -245,7 +347,13 @@ def test_questions_from_a_file(make_run, run, tmp_path):
 def test_summary_arithmetic():
     verdicts = {"a": ["correct", "wrong"], "b": ["correct", "correct"], "c": ["no_answer", "wrong"]}
     rows = [
-        {"question_id": q, "answer_id": m, "token_ids": [1] * (m + 1), "verdict": v, "finish_reason": "stop"}
+        {
+            "question_id": q,
+            "answer_id": m,
+            "token_ids": [1] * (m + 1),
+            "verdict": v,
+            "finish_reason": "stop",
+        }
         for q, pair in verdicts.items()
         for m, v in enumerate(pair)
     ]
@@ -254,7 +362,9 @@ def test_summary_arithmetic():
     assert result["avg"] == 0.5
     assert result["standard_error"] == pytest.approx(math.sqrt(0.25 / 3), rel=1e-12)
     assert result["mean_tokens"] == 1.5 and result["no_answer"] == pytest.approx(1 / 6)
-    assert "Avg@2 50.0 ± 28.9 on 3 questions" in describe(result | {"name": "x", "task": "", "dropped": 0, "failed": 0})
+    assert "Avg@2 50.0 ± 28.9 on 3 questions" in describe(
+        result | {"name": "x", "task": "", "dropped": 0, "failed": 0}
+    )
 
 
 def test_the_papers_suite_has_the_papers_numbers_of_samples():
@@ -275,5 +385,10 @@ def test_the_papers_suite_has_the_papers_numbers_of_samples():
         "vr_mmlu_pro": 1,
     }
     assert found == {name: load_task(name).num_samples for name in found}
-    settings = (config.eval.temperature, config.eval.top_p, config.eval.max_new_tokens, config.sampling.dtype)
+    settings = (
+        config.eval.temperature,
+        config.eval.top_p,
+        config.eval.max_new_tokens,
+        config.sampling.dtype,
+    )
     assert settings == (0.7, 1.0, 38912, "float32")

@@ -33,21 +33,40 @@ if __name__ == "__main__":
 """
 
 
-def test_one_engine_draws_independent_samples_of_two_benchmarks_and_two_seeds(infer_python, bpe_tokenizer, tmp_path):
-    reasoner = make_model_dir(tmp_path / "reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner"), head_dim=32)
+def test_one_engine_draws_independent_samples_of_two_benchmarks_and_two_seeds(
+    infer_python, bpe_tokenizer, tmp_path
+):
+    reasoner = make_model_dir(
+        tmp_path / "reasoner", bpe_tokenizer, seed=1, record=record_of("reasoner"), head_dim=32
+    )
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "plugin"), "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "plugin"),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     command = [infer_python, str(program), str(tmp_path), str(reasoner)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     rows = {
         (seed, name): read_rows(tmp_path / seed / name, "evals", ["token_ids", "seed"])
         for seed in "01"
         for name in ("one", "two")
     }
-    ids, seeds = ({key: [str(row[column]) for row in found] for key, found in rows.items()} for column in ("token_ids", "seed"))
-    assert len({*ids["0", "one"], *ids["1", "one"]}) == len({*seeds["0", "one"], *seeds["1", "one"]}) == 48
-    assert seeds["0", "one"] == seeds["0", "two"]  # they are the question's, whatever benchmark it stands in
+    ids, seeds = (
+        {key: [str(row[column]) for row in found] for key, found in rows.items()}
+        for column in ("token_ids", "seed")
+    )
+    assert (
+        len({*ids["0", "one"], *ids["1", "one"]})
+        == len({*seeds["0", "one"], *seeds["1", "one"]})
+        == 48
+    )
+    assert (
+        seeds["0", "one"] == seeds["0", "two"]
+    )  # they are the question's, whatever benchmark it stands in
     manifest = read_manifest(tmp_path / "0/one/samples", "samples")
     assert "vllm" in manifest["execution"] and manifest["config"]["sampling.engine"] == "vllm"

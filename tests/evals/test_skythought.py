@@ -24,7 +24,8 @@ QWEN25 = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 QWEN3 = QWEN25.replace(
-    "{{ m.content", "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content"
+    "{{ m.content",
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content",
 )
 """How the two families' templates treat a last assistant message, in short: Qwen3's puts an empty thought before it."""
 ROWS = [
@@ -47,10 +48,16 @@ def models(tmp_path_factory) -> Path:
     model = AutoModelForCausalLM.from_pretrained(root / "qwen3")
     batch = []
     for question, trace, solution in ROWS:
-        prompt = tokenizer.encode(render_prompt("reasoner", CHATML, question), add_special_tokens=False)
+        prompt = tokenizer.encode(
+            render_prompt("reasoner", CHATML, question), add_special_tokens=False
+        )
         text = f"{trace}<|end_of_thought|>\n\n<|begin_of_solution|>{solution}<|end_of_solution|> What is"
-        target = tokenizer.encode(text if solution else trace + "<|im_end|>", add_special_tokens=False)
-        batch.append((torch.tensor([prompt + target]), torch.tensor([[IGNORE_INDEX] * len(prompt) + target])))
+        target = tokenizer.encode(
+            text if solution else trace + "<|im_end|>", add_special_tokens=False
+        )
+        batch.append(
+            (torch.tensor([prompt + target]), torch.tensor([[IGNORE_INDEX] * len(prompt) + target]))
+        )
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(200):
         loss = sum(model(input_ids=ids, labels=labels).loss for ids, labels in batch)
@@ -65,19 +72,33 @@ def models(tmp_path_factory) -> Path:
 
 
 def test_the_command_scores_a_local_task_as_run_py_does(models, infer_python, tmp_path):
-    questions = [("a", ROWS[0][0], "7"), ("b", ROWS[0][0], "8"), ("c", ROWS[1][0], "7"), ("d", ROWS[0][0], "7.0")]
+    questions = [
+        ("a", ROWS[0][0], "7"),
+        ("b", ROWS[0][0], "8"),
+        ("c", ROWS[1][0], "7"),
+        ("d", ROWS[0][0], "7.0"),
+    ]
     columns = ("question_id", "question", "gold")
     file = tmp_path / "questions.jsonl"
-    file.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in questions))
+    file.write_text(
+        "\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in questions)
+    )
     summary, records, output = skythought_evaluate(
         infer_python, models / "qwen3", file, tmp_path / "results", context=1100, max_tokens=38912
     )
     assert list(records) == ["a", "b", "c", "d"]
     responses = {name: record["responses"][0] for name, record in records.items()}
     answered = "First, 3 + 4 = 7.<|end_of_thought|>\n\n<|begin_of_solution|>The answer is \\boxed{7}.<|end_of_solution|>"
-    assert [responses[name]["content"] for name in "abcd"] == [answered, answered, "First, 3 + 4<|im_end|>", answered]
+    assert [responses[name]["content"] for name in "abcd"] == [
+        answered,
+        answered,
+        "First, 3 + 4<|im_end|>",
+        answered,
+    ]
     assert [responses[name]["correctness"] for name in "abcd"] == [True, False, False, True]
-    assert responses["b"]["reason"] == "wrong: another value" and responses["c"]["reason"].startswith("no_answer")
+    assert responses["b"]["reason"] == "wrong: another value" and responses["c"][
+        "reason"
+    ].startswith("no_answer")
     assert summary["accuracy"] == 0.5
     assert summary["configuration"]["model"]["config"]["seed"] == 41
     assert summary["configuration"]["task"]["config"]["dataset_kwargs"]["sha256"]
@@ -85,7 +106,8 @@ def test_the_command_scores_a_local_task_as_run_py_does(models, infer_python, tm
     assert "tensor_parallel_size 1 (another: --backend-args tensor_parallel_size=N)" in output
 
     rows = [
-        {"question_id": i, "question": question, "check": {"kind": "math", "gold": gold}} for i, question, gold in questions
+        {"question_id": i, "question": question, "check": {"kind": "math", "gold": gold}}
+        for i, question, gold in questions
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     config = tmp_path / "pipeline.yaml"
@@ -171,7 +193,9 @@ print("FACTS" + json.dumps(facts))
 
 def test_prompts_seeds_and_refusals(models, infer_python, tmp_path):
     file = tmp_path / "questions.jsonl"
-    file.write_text("\n".join(json.dumps({"question": question, "gold": "7"}) for question, *_ in ROWS))
+    file.write_text(
+        "\n".join(json.dumps({"question": question, "gold": "7"}) for question, *_ in ROWS)
+    )
     done = subprocess.run(
         [infer_python, "-c", FACTS, str(models)],
         env=infer_environment(VR_FILE=str(file)),
@@ -198,16 +222,27 @@ def test_prompts_seeds_and_refusals(models, infer_python, tmp_path):
     assert facts["stock_ids"]["qwen3"] != facts["ids"]["qwen3"][0]
 
     assert facts["stops"] == ["<|end_of_solution|>", "<|im_end|>", "Q:"]
-    assert len({*facts["seeds"]["1"], *facts["seeds"]["2"]}) == 12  # 2 questions, 3 samples, 2 seeds
+    assert (
+        len({*facts["seeds"]["1"], *facts["seeds"]["2"]}) == 12
+    )  # 2 questions, 3 samples, 2 seeds
     assert len(set(facts["folders"])) == 2 and facts["engine_seed"] == {"seed": 5}
 
-    assert "nothing says which prompt some/model was trained on" in facts["unknown"] and "vr_chatml" in facts["unknown"]
-    assert "is a posterior" in facts["posterior"] and "leave out --assistant-prefill" in facts["prefilled"]
+    assert (
+        "nothing says which prompt some/model was trained on" in facts["unknown"]
+        and "vr_chatml" in facts["unknown"]
+    )
+    assert (
+        "is a posterior" in facts["posterior"]
+        and "leave out --assistant-prefill" in facts["prefilled"]
+    )
     assert facts["published"] == "ReasonerConfig" and facts["chosen"] == "llama3"
     assert facts["none"] is None and facts["stock"].startswith("You are a helpful")
     assert "--backend ray renders prompts with the model's chat template" in facts["ray"]
     assert "cannot be changed by --task-args" in facts["changed"]
-    assert "SkyThought 0.1.0 does not fit these tasks" in facts["misfit"] and "set_seed is not there" in facts["misfit"]
+    assert (
+        "SkyThought 0.1.0 does not fit these tasks" in facts["misfit"]
+        and "set_seed is not there" in facts["misfit"]
+    )
 
 
 def training_prompt_ids(folder: Path, root: Path) -> list[list[int]]:
@@ -219,13 +254,24 @@ def training_prompt_ids(folder: Path, root: Path) -> list[list[int]]:
 
     root.mkdir()
     world = World(root, root)
-    world.add_rows("asked", [(question, trace, solution or "7", 1.0) for question, trace, solution in ROWS])
+    world.add_rows(
+        "asked", [(question, trace, solution or "7", 1.0) for question, trace, solution in ROWS]
+    )
     config = world.config(model_name_or_path=str(folder), dataset="asked", cutoff_len=2048)
     model_args, data_args, training_args, _, _ = get_train_args(config)
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
-    return [[i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORE_INDEX] for row in rows]
+    rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)[
+        "train_dataset"
+    ]
+    return [
+        [
+            i
+            for i, label in zip(row["input_ids"], row["labels"], strict=True)
+            if label == IGNORE_INDEX
+        ]
+        for row in rows
+    ]
 
 
 def test_which_models_are_known(tmp_path, bpe_tokenizer):
@@ -235,16 +281,30 @@ def test_which_models_are_known(tmp_path, bpe_tokenizer):
     assert reasoner_format(str(tmp_path / "bare")) is None
     make_model_dir(tmp_path / "llama", bpe_tokenizer, record=record_of("reasoner", "llama3"))
     assert reasoner_format(str(tmp_path / "llama")) == CHAT_FORMATS["llama3"]
-    make_model_dir(tmp_path / "silent", bpe_tokenizer, record=record_of("reasoner") | {"prompt_kind": None})
+    make_model_dir(
+        tmp_path / "silent", bpe_tokenizer, record=record_of("reasoner") | {"prompt_kind": None}
+    )
     assert reasoner_format(str(tmp_path / "silent")) is None
     make_model_dir(tmp_path / "posterior", bpe_tokenizer, record=record_of("posterior_a"))
-    with pytest.raises(ValueError, match="was trained on the prompt 'posterior_a'; only a reasoner is evaluated"):
+    with pytest.raises(
+        ValueError, match="was trained on the prompt 'posterior_a'; only a reasoner is evaluated"
+    ):
         reasoner_format(str(tmp_path / "posterior"))
-    assert stop_strings(CHAT_FORMATS["llama3"], ["<|eot_id|>", "x"]) == ["<|end_of_solution|>", "<|eot_id|>", "x"]
+    assert stop_strings(CHAT_FORMATS["llama3"], ["<|eot_id|>", "x"]) == [
+        "<|end_of_solution|>",
+        "<|eot_id|>",
+        "x",
+    ]
 
 
 def test_tensor_parallel_sizes_are_the_papers_where_the_machine_allows():
-    sizes = {"0.6B": (0.6e9, 16), "4B": (4.0e9, 32), "7B": (7.6e9, 28), "8B": (8.2e9, 32), "32B": (32.8e9, 40)}
+    sizes = {
+        "0.6B": (0.6e9, 16),
+        "4B": (4.0e9, 32),
+        "7B": (7.6e9, 28),
+        "8B": (8.2e9, 32),
+        "32B": (32.8e9, 40),
+    }
     assert {name: fitting_size(*size, num_gpus=8) for name, size in sizes.items()} == {
         "0.6B": 1, "4B": 4, "7B": 4, "8B": 4, "32B": 8,
     }  # fmt: skip

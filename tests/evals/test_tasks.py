@@ -120,9 +120,15 @@ def test_questions_and_verdicts(name, questions):
     for row, (_, right, wrong) in zip(rows, ANSWERS[name], strict=True):
         check = checks[row["question_id"]]
         for answer in [*right, *gold_solutions(check)]:
-            jobs[row["question_id"], answer] = (Job((row["question_id"], answer), check, answer), True)
+            jobs[row["question_id"], answer] = (
+                Job((row["question_id"], answer), check, answer),
+                True,
+            )
         for answer in [*wrong, None]:
-            jobs[row["question_id"], answer] = (Job((row["question_id"], answer), check, answer), False)
+            jobs[row["question_id"], answer] = (
+                Job((row["question_id"], answer), check, answer),
+                False,
+            )
     with VerifierPool(programs=open_programs(checks, Config())) as pool:
         found = dict(pool.check(job for job, _ in jobs.values()))
     assert {key: result.verdict is Verdict.CORRECT for key, result in found.items()} == {
@@ -137,16 +143,25 @@ def test_gpqa_options_stand_in_an_order_of_the_question_alone(questions):
         head = f"{BOX[:-2]} and only include the letter choice (A, B, C, or D) as your final response. {given['Question']}\nA) "
         assert row["question"].startswith(head)
         gold = json.loads(row["check"])["gold"]
-        options = dict(re.findall(r"([ABCD])\) (.+?)(?=, [BCD]\) |$)", row["question"].rpartition("\n")[2]))
+        options = dict(
+            re.findall(r"([ABCD])\) (.+?)(?=, [BCD]\) |$)", row["question"].rpartition("\n")[2])
+        )
         assert options[gold] == given["Correct Answer"] and len(set(options.values())) == 4
         with VerifierPool() as pool:
-            jobs = [Job(letter, json.loads(row["check"]), f"Not A, not B: \\boxed{{{letter}}}") for letter in "ABCD"]
-            assert {letter for letter, result in pool.check(jobs) if result.verdict is Verdict.CORRECT} == {gold}
+            jobs = [
+                Job(letter, json.loads(row["check"]), f"Not A, not B: \\boxed{{{letter}}}")
+                for letter in "ABCD"
+            ]
+            assert {
+                letter for letter, result in pool.check(jobs) if result.verdict is Verdict.CORRECT
+            } == {gold}
 
 
 def test_data_that_do_not_fit_are_refused(hub_cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
-    with pytest.raises(ValueError, match="gives 1 questions, not 30; the data are not those of the definition"):
+    with pytest.raises(
+        ValueError, match="gives 1 questions, not 30; the data are not those of the definition"
+    ):
         load_questions(load_task("vr_aime24"))
     with pytest.raises(ValueError, match="lacks the column 'solved'"):
         load_questions(replace(load_task("vr_aime24"), answer_key="solved"))
@@ -165,11 +180,18 @@ def test_a_local_file(tmp_path, monkeypatch):
     path.write_text("\n".join(map(json.dumps, lines)))
     monkeypatch.setenv("VR_FILE", str(path))
     rows = load_questions(load_task("vr_file"))
-    assert [(row["question_id"], row["question"]) for row in rows] == [("vr_file/0", "1 + 1 = {?}"), ("b", "?")]
-    assert [json.loads(row["check"]) for row in rows] == [{"kind": "math", "gold": "2"}, lines[1]["check"]]
+    assert [(row["question_id"], row["question"]) for row in rows] == [
+        ("vr_file/0", "1 + 1 = {?}"),
+        ("b", "?"),
+    ]
+    assert [json.loads(row["check"]) for row in rows] == [
+        {"kind": "math", "gold": "2"},
+        lines[1]["check"],
+    ]
     path.write_text('{"question": "?", "gold": 2}\n{"question": "?"}')
     with pytest.raises(
-        ValueError, match=r"2 rows .*cannot be used:\n  vr_file/0: gold is 2; .*\n  vr_file/1: lacks the column 'gold'"
+        ValueError,
+        match=r"2 rows .*cannot be used:\n  vr_file/0: gold is 2; .*\n  vr_file/1: lacks the column 'gold'",
     ):
         load_questions(load_task("vr_file"))
     path.write_text("{")
@@ -179,19 +201,35 @@ def test_a_local_file(tmp_path, monkeypatch):
 
 def run_doctor(*arguments: str, offline=(), **environment: str) -> subprocess.CompletedProcess:
     paths = os.pathsep.join([str(ROOT / "plugin"), str(ROOT / "evals")])
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "VR_FILE"))}
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "VR_FILE"))
+    }
     env |= {"PYTHONPATH": paths, "VARIATIONAL_REASONING_DISABLE": "1"} | environment
     command = [*offline, sys.executable, "evals/doctor.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def test_without_a_network_cached_data_are_found_and_others_are_named(hub_cache, tmp_path):
-    done = run_doctor("download=all", offline=OFFLINE, HF_HUB_OFFLINE="" if OFFLINE else "1", HF_HUB_CACHE=str(hub_cache))
+    done = run_doctor(
+        "download=all",
+        offline=OFFLINE,
+        HF_HUB_OFFLINE="" if OFFLINE else "1",
+        HF_HUB_CACHE=str(hub_cache),
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("vr_") == 14  # files of ten tasks: two each for AIME25 and the three of LiveCodeBench
-    done = run_doctor("download=vr_aime24", offline=OFFLINE, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert (
+        done.stdout.count("vr_") == 14
+    )  # files of ten tasks: two each for AIME25 and the three of LiveCodeBench
+    done = run_doctor(
+        "download=vr_aime24", offline=OFFLINE, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
+    )
     assert done.returncode == 1
-    assert "of AI-MO/aimo-validation-aime is not in the local cache, and the hub cannot be reached" in done.stderr
+    assert (
+        "of AI-MO/aimo-validation-aime is not in the local cache, and the hub cannot be reached"
+        in done.stderr
+    )
     assert "doctor.py download=vr_aime24" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -214,10 +252,17 @@ def test_gated_data_say_how_to_get_access(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        hub = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path),
+            "NO_PROXY": "127.0.0.1",
+        }
         done = run_doctor("download=vr_gpqa_diamond", **hub)
     finally:
         server.shutdown()
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "task vr_gpqa_diamond: Idavidrein/gpqa is gated, and this account has no access. Accept its terms on" in done.stderr
+    assert (
+        "task vr_gpqa_diamond: Idavidrein/gpqa is gated, and this account has no access. Accept its terms on"
+        in done.stderr
+    )
     assert "hf auth login" in done.stderr and "HF_TOKEN" in done.stderr

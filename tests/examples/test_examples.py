@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "variational_reasoning"
 PROFILES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline.yaml"))
 TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
-RECIPES = [path for path in TRAININGS if path.parent.name != "tiny"]  # tiny is run as a whole by test_end_to_end
+RECIPES = [
+    path for path in TRAININGS if path.parent.name != "tiny"
+]  # tiny is run as a whole by test_end_to_end
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
 
 
@@ -39,14 +41,18 @@ def random_models(tmp_path_factory) -> dict[str, Path]:
     for prefix, family in folders.items():
         folders[prefix] = tmp_path_factory.mktemp(family)
         size = len(make_tokenizer(folders[prefix]))
-        make_model(folders[prefix], size, family, tie_word_embeddings=True, max_position_embeddings=32768)
+        make_model(
+            folders[prefix], size, family, tie_word_embeddings=True, max_position_embeddings=32768
+        )
     return folders
 
 
 @pytest.fixture
 def model_of(random_models):
     """The random model that stands for a YAML's."""
-    return lambda values: next(f for prefix, f in random_models.items() if values["model_name_or_path"].startswith(prefix))
+    return lambda values: next(
+        f for prefix, f in random_models.items() if values["model_name_or_path"].startswith(prefix)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +68,17 @@ def train_folder(tmp_path_factory) -> Path:
     local = {}
     for values in map(read, TRAININGS):
         name, entry = values["dataset"], info[values["dataset"]]
-        chat_format = str(EXAMPLES / "tiny" / "chat_format.json") if name.startswith("tiny") else "chatml"
+        chat_format = (
+            str(EXAMPLES / "tiny" / "chat_format.json") if name.startswith("tiny") else "chatml"
+        )
         rows = []
         for question, trace, solution, weight in ROWS:
             if entry.get("formatting") == "reasoning":
                 rows.append({"question": question, "trace": trace, "solution": solution})
             elif entry.get("formatting") == "weighted_sft":
-                prompt, response = render(values["prompt_kind"], load_chat_format(chat_format), question, trace, solution)
+                prompt, response = render(
+                    values["prompt_kind"], load_chat_format(chat_format), question, trace, solution
+                )
                 rows.append({"prompt": prompt, "response": response, "weight": weight})
             else:
                 rows.append({"text": question + trace})
@@ -87,10 +97,18 @@ def test_the_hosts_parser_takes_the_yaml(path, train_folder, model_of, monkeypat
 
     values = dict(read(path))
     deepspeed = values.pop("deepspeed", None)  # the host would keep it for the whole process
-    assert deepspeed is None or json.loads(Path(deepspeed).read_text(encoding="utf-8"))["zero_optimization"]["stage"] in (2, 3)
-    here = {"dataset_dir": str(train_folder), "model_name_or_path": str(model_of(values)), "bf16": False}
+    assert deepspeed is None or json.loads(Path(deepspeed).read_text(encoding="utf-8"))[
+        "zero_optimization"
+    ]["stage"] in (2, 3)
+    here = {
+        "dataset_dir": str(train_folder),
+        "model_name_or_path": str(model_of(values)),
+        "bf16": False,
+    }
     if "rows_per_step" in values:  # of all its GPUs together; this is one process
-        here["rows_per_step"] = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+        here["rows_per_step"] = (
+            values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
+        )
     _, data_args, training_args, finetuning_args, _ = get_train_args(values | here)
     assert data_args.cutoff_len == values["cutoff_len"]
     assert training_args.learning_rate == values["learning_rate"]
@@ -104,7 +122,9 @@ def test_the_hosts_parser_takes_the_yaml(path, train_folder, model_of, monkeypat
 def test_blocks_stand_in_the_hosts_order_and_the_header_names_the_command(path):
     text = path.read_text(encoding="utf-8")
     blocks = re.findall(r"^### (\w+)$", text, re.MULTILINE)
-    expected = BLOCKS if "constant_loss_normalizer" in text else [b for b in BLOCKS if b != "variational"]
+    expected = (
+        BLOCKS if "constant_loss_normalizer" in text else [b for b in BLOCKS if b != "variational"]
+    )
     assert blocks == expected
     header = text.partition("###")[0]
     assert f"llamafactory-cli train {path.relative_to(ROOT)}" in header
@@ -121,10 +141,15 @@ def test_dataset_info_names_every_data_set_of_a_yaml_and_no_other_local_file():
     assert named.keys() == {name for name, entry in info.items() if "hf_hub_url" not in entry}
     for name, path in named.items():
         if "constant_loss_normalizer" in read(path):
-            run_dir = load_config(path.parent / "pipeline.yaml", _chat_format_from_root(path.parent)).run_dir
+            run_dir = load_config(
+                path.parent / "pipeline.yaml", _chat_format_from_root(path.parent)
+            ).run_dir
             is_of_stage_0 = name.endswith(("_reasoner", "_posterior", "_chosen"))
             formatting = "reasoning" if is_of_stage_0 else "weighted_sft"
-            assert info[name] == {"file_name": f"../{run_dir}/train/{name}.parquet", "formatting": formatting}
+            assert info[name] == {
+                "file_name": f"../{run_dir}/train/{name}.parquet",
+                "formatting": formatting,
+            }
 
 
 def _chat_format_from_root(folder: Path) -> list[str]:
@@ -139,10 +164,16 @@ def test_the_yamls_of_a_profile_agree(profile):
     trainings = {path.name: read(path) for path in sorted(folder.glob("[129]_*.yaml"))}
     roles = {"1_train_reasoner.yaml": "reasoner", "2_train_posterior.yaml": "posterior"}
     targets = {output.name: output.target for output in config.build.outputs}
-    roles |= {f"{'9' if target == 'reasoner' else '2'}_train_{name}.yaml": name for name, target in targets.items()}
+    roles |= {
+        f"{'9' if target == 'reasoner' else '2'}_train_{name}.yaml": name
+        for name, target in targets.items()
+    }
     datasets = {name: f"{config.data.name}_{role}" for name, role in roles.items()}
     if config.data.question_ids:  # the SFT baseline of the subset, which no stage 8 is needed for
-        roles["9_train_sft.yaml"], datasets["9_train_sft.yaml"] = "sft", f"{config.data.name}_chosen"
+        roles["9_train_sft.yaml"], datasets["9_train_sft.yaml"] = (
+            "sft",
+            f"{config.data.name}_chosen",
+        )
     assert sorted(trainings) == sorted(roles)
     for name, values in trainings.items():
         is_of_all_questions = config.data.question_ids and name[0] in "12"
@@ -152,7 +183,9 @@ def test_the_yamls_of_a_profile_agree(profile):
         kind = "adapters" if values["finetuning_type"] == "lora" else "models"
         assert values["output_dir"] == f"{config.run_dir}/{kind}/{roles[name]}"
         assert values["model_name_or_path"] == config.base
-        assert values["prompt_kind"] == (config.posterior_prompt if name.startswith("2_") else "reasoner")
+        assert values["prompt_kind"] == (
+            config.posterior_prompt if name.startswith("2_") else "reasoner"
+        )
 
 
 def test_the_settings_of_the_1k_runs():
@@ -163,7 +196,11 @@ def test_the_settings_of_the_1k_runs():
     assert [output.estimator for output in config.build.outputs] == ["acc", "gml", "likelihood"]
     for output in config.build.outputs:
         assert {key: getattr(output, key) for key in kept} == kept
-    ids = [line for line in (ROOT / config.data.question_ids).read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    ids = [
+        line
+        for line in (ROOT / config.data.question_ids).read_text(encoding="utf-8").splitlines()
+        if line[:1] != "#"
+    ]
     assert len(set(ids)) == 1000 and config.data.ids == "row" and not config.data.hold_out
     scaling = load_config(folder / "k_scaling.yaml")
     assert scaling.sampling.num_traces == 32
@@ -180,7 +217,12 @@ def test_the_settings_of_the_1k_runs():
 
 
 BATCHES = {"reasoner": 96, "posterior": 16, "final_acc": 192, "final_gml": 192}
-BATCHES_1K = BATCHES | {"final_acc": 16 * 8, "final_gml": 16 * 8, "final_likelihood": 16 * 8, "sft": 16}
+BATCHES_1K = BATCHES | {
+    "final_acc": 16 * 8,
+    "final_gml": 16 * 8,
+    "final_likelihood": 16 * 8,
+    "sft": 16,
+}
 GPUS = {"qwen2_5_32b": 16, "qwen3_8b_lora": 1}  # 8 elsewhere
 
 
@@ -190,7 +232,11 @@ def test_the_papers_hyperparameters(path):
     values, profile, role = read(path), path.parent.name, path.stem.partition("_train_")[2]
     is_1k = profile.endswith("_1k") and path.stem.startswith("9")
     rows = (BATCHES_1K if is_1k else BATCHES)[role]
-    product = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * GPUS.get(profile, 8)
+    product = (
+        values["per_device_train_batch_size"]
+        * values["gradient_accumulation_steps"]
+        * GPUS.get(profile, 8)
+    )
     assert values["rows_per_step"] == product == rows
     if role == "posterior":
         expected = (10, 0.05, 0.9, 0.95, 1e-4, 16384)
@@ -198,17 +244,30 @@ def test_the_papers_hyperparameters(path):
         expected = (5, 0.1, 0.9, 0.95, 1e-4, 32768)
     else:
         expected = (3, 0.1, 0.9, 0.999, 0.0, 16384)
-    names = ("num_train_epochs", "warmup_ratio", "adam_beta1", "adam_beta2", "weight_decay", "cutoff_len")
+    names = (
+        "num_train_epochs",
+        "warmup_ratio",
+        "adam_beta1",
+        "adam_beta2",
+        "weight_decay",
+        "cutoff_len",
+    )
     assert tuple(values[name] for name in names) == expected
     rate = 1e-4 if values["finetuning_type"] == "lora" else 1e-5
-    assert (values["learning_rate"], values["lr_scheduler_type"], values["adam_epsilon"]) == (rate, "cosine", 1e-8)
+    assert (values["learning_rate"], values["lr_scheduler_type"], values["adam_epsilon"]) == (
+        rate,
+        "cosine",
+        1e-8,
+    )
     assert (values["max_grad_norm"], values["bf16"]) == (1.0, True)
     zero = {"qwen2_5_32b": "zero3.json", "qwen3_8b_lora": ""}.get(profile, "zero2.json")
     assert Path(values.get("deepspeed", "")).name == zero
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=label)
-def test_two_steps_on_a_tiny_random_model(path, train_folder, model_of, tmp_path, run_exp, monkeypatch):  # noqa: F811
+def test_two_steps_on_a_tiny_random_model(
+    path, train_folder, model_of, tmp_path, run_exp, monkeypatch
+):  # noqa: F811
     """In this process, since a command of its own takes 10 s; test_launchers starts the real command."""
     monkeypatch.chdir(ROOT)
     values, model, output = read(path), model_of(read(path)), tmp_path / "model"
@@ -230,7 +289,10 @@ def test_two_steps_on_a_tiny_random_model(path, train_folder, model_of, tmp_path
         }
     )
     record = read_record(output)
-    assert (record["prompt_kind"], record["loss"]["name"]) == (values["prompt_kind"], "weighted Dr. SFT")
+    assert (record["prompt_kind"], record["loss"]["name"]) == (
+        values["prompt_kind"],
+        "weighted Dr. SFT",
+    )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 2
     if values["finetuning_type"] == "lora":
@@ -240,19 +302,28 @@ def test_two_steps_on_a_tiny_random_model(path, train_folder, model_of, tmp_path
 def test_the_constant_of_a_recipe_for_many_gpus_is_computed_in_one_process(
     train_folder, random_models, tmp_path, monkeypatch, capsys
 ):
-    spec = importlib.util.spec_from_file_location("compute_normalizer", ROOT / "scripts/compute_normalizer.py")
+    spec = importlib.util.spec_from_file_location(
+        "compute_normalizer", ROOT / "scripts/compute_normalizer.py"
+    )
     command = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(command)
     model = random_models["Qwen/Qwen2.5-"]
     here = (f"model_name_or_path={model}", f"dataset_dir={train_folder}", f"output_dir={tmp_path}")
     here += ("preprocessing_num_workers=1", "dataloader_num_workers=0")
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["", str(EXAMPLES / "qwen2_5_32b/9_train_final_acc.yaml"), *here])
+    monkeypatch.setattr(
+        sys, "argv", ["", str(EXAMPLES / "qwen2_5_32b/9_train_final_acc.yaml"), *here]
+    )
     assert command.main() == 0
     printed = capsys.readouterr().out
     # The weights of ROWS: (.25 + .75 + 1 + .5 + 0 + .125 + .625 + .875) / 8 = .515625
-    assert "rows               8 (0 dropped" in printed and "weights            mean 0.515625" in printed
-    mean_tokens, constant = (float(re.search(f"{name} (\\d+\\.\\d+)", printed)[1]) for name in ("mean", "normalizer:"))
+    assert (
+        "rows               8 (0 dropped" in printed
+        and "weights            mean 0.515625" in printed
+    )
+    mean_tokens, constant = (
+        float(re.search(f"{name} (\\d+\\.\\d+)", printed)[1]) for name in ("mean", "normalizer:")
+    )
     assert constant == pytest.approx(0.515625 * mean_tokens, rel=1e-6)
 
 
@@ -262,19 +333,35 @@ def _check_export(path: Path, model: Path, adapter: Path, merged: Path) -> None:
     from llamafactory.train.tuner import export_model
     from safetensors.torch import load_file
 
-    folders = {"model_name_or_path": str(model), "adapter_name_or_path": str(adapter), "export_dir": str(merged)}
+    folders = {
+        "model_name_or_path": str(model),
+        "adapter_name_or_path": str(adapter),
+        "export_dir": str(merged),
+    }
     export_model(read(path) | folders | {"infer_dtype": "float32"})
     assert read_record(merged) == read_record(adapter) | {"exported_from": str(adapter)}
     before, after = (load_file(folder / "model.safetensors") for folder in (model, merged))
     change = load_file(adapter / "adapter_model.safetensors")
-    prefix, settings = "base_model.model.", json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    prefix, settings = (
+        "base_model.model.",
+        json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")),
+    )
     scale = settings["lora_alpha"] / settings["r"]
-    names = {name.removeprefix(prefix).removesuffix(".lora_A.weight") for name in change if "lora_A" in name}
+    names = {
+        name.removeprefix(prefix).removesuffix(".lora_A.weight")
+        for name in change
+        if "lora_A" in name
+    }
     assert len(names) == 2 * 7  # layers x linear parts; the head is left alone
     for name in names:
         product = change[f"{prefix}{name}.lora_B.weight"] @ change[f"{prefix}{name}.lora_A.weight"]
         assert product.abs().max() > 0
-        torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + scale * product, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            after[f"{name}.weight"],
+            before[f"{name}.weight"] + scale * product,
+            rtol=1e-6,
+            atol=1e-6,
+        )
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.sh")), ids=label)

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.method.prompts import cut_trace, encode_target, load_chat_format, render, split_response
+from variational_reasoning.method.prompts import (
+    cut_trace,
+    encode_target,
+    load_chat_format,
+    render,
+    split_response,
+)
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "variational_reasoning" / "tiny" / "make_task.py"
 spec = importlib.util.spec_from_file_location("make_task", SCRIPT)
@@ -27,12 +33,18 @@ def encode_with(tokenizer):
 
 
 def decode_with(tokenizer):
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return lambda ids: tokenizer.decode(
+        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
 
 
 def test_one_operation():
     # modulo 7: 3 + 5 = 8 = 1; 1 - 4 = -3 = 4; 4 * 6 = 24 = 3
-    assert [make_task.apply(3, "+5"), make_task.apply(1, "-4"), make_task.apply(4, "*6")] == [1, 4, 3]
+    assert [make_task.apply(3, "+5"), make_task.apply(1, "-4"), make_task.apply(4, "*6")] == [
+        1,
+        4,
+        3,
+    ]
 
 
 def test_every_trace_ends_with_the_gold_answer_and_follows_the_question():
@@ -68,7 +80,9 @@ def test_a_careless_writer_computes_one_step_and_guesses_after_a_gap():
             return 6
 
     # Not dense (0.9), keeps at rate 0.5. 3+5=1 is kept (0.1); *2 is not (0.8); -1 is kept after the gap: a guess, 6.
-    assert make_task.careless_trace(Scripted([0.9, 0.5, 0.1, 0.8, 0.1]), "3+5*2-1", ["+5", "*2", "-1"]) == ("+5=1*2-1=6", "6")
+    assert make_task.careless_trace(
+        Scripted([0.9, 0.5, 0.1, 0.8, 0.1]), "3+5*2-1", ["+5", "*2", "-1"]
+    ) == ("+5=1*2-1=6", "6")
 
 
 def test_text_to_ids_to_text(tokenizer):
@@ -78,7 +92,10 @@ def test_text_to_ids_to_text(tokenizer):
     for kind in ("reasoner", "posterior_b"):
         prompt, response = render(kind, chat_format, "3+5*2", "+5=1*2=2", "2")
         assert decode(encode(prompt)) == prompt
-        assert decode(encode_target(chat_format, response, encode)) == response + chat_format.end_of_turn
+        assert (
+            decode(encode_target(chat_format, response, encode))
+            == response + chat_format.end_of_turn
+        )
     # Nonsense that a model may write must come back too.
     nonsense = "+-*=4=5<|pad|>66<|question|>=1-"
     assert decode(encode(nonsense)) == nonsense
@@ -89,7 +106,13 @@ def test_text_to_ids_to_text(tokenizer):
 def test_a_sampled_trace_is_cut_at_the_closing_tag(tokenizer):
     chat_format = load_chat_format(str(make_task.CHAT_FORMAT))
     encode, decode = encode_with(tokenizer), decode_with(tokenizer)
-    cut = cut_trace("posterior_b", chat_format, encode("+5=1*2=2<|end_of_thought|><|end_of_turn|>"), encode, decode)
+    cut = cut_trace(
+        "posterior_b",
+        chat_format,
+        encode("+5=1*2=2<|end_of_thought|><|end_of_turn|>"),
+        encode,
+        decode,
+    )
     assert cut.text == "+5=1*2=2" and cut.is_well_formed and not cut.is_retokenized
     text = "<|begin_of_thought|>+5=1<|end_of_thought|><|begin_of_solution|>1<|end_of_solution|>"
     assert split_response(text, chat_format.separator) == ("+5=1", "1")
@@ -105,7 +128,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_task(tmp_pa
 
 def test_bad_arguments_are_refused_together():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "sead=1", "seed=-1"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, str(SCRIPT), "sead=1", "seed=-1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "unknown key 'sead'" in done.stderr and "not '-1'" in done.stderr

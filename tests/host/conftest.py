@@ -18,7 +18,12 @@ ROWS = [
     # (question, trace, solution, weight); lengths differ, weights are exact in float32, one is zero
     ("What is 1 + 1?", "One and one.", "2", 0.25),
     ("What is 2 + 2?", "Two and two make four, which is what we want.", "4", 0.75),
-    ("What is 3 + 5?", "Three. Then five more.\n\nFour, five, six, seven, eight.", "\\boxed{8}", 1.0),
+    (
+        "What is 3 + 5?",
+        "Three. Then five more.\n\nFour, five, six, seven, eight.",
+        "\\boxed{8}",
+        1.0,
+    ),
     ("Say x.", "x", "x", 0.5),
     ("What is 7 - 7?", "Nothing remains of seven when seven is taken from it.", "0", 0.0),
     ("What is 9 - 2?", "Nine, eight, seven.", "7", 0.125),
@@ -41,8 +46,12 @@ def make_tokenizer(folder: Path):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*SYSTEM_PROMPTS.values(), *(text for row in ROWS for text in row[:3])], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.train_from_iterator(
+        [*SYSTEM_PROMPTS.values(), *(text for row in ROWS for text in row[:3])], trainer
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
     fast.save_pretrained(folder)
     return fast
 
@@ -102,7 +111,10 @@ class World:
 
     def add_rows(self, name: str, rows: list[tuple]) -> None:
         columns = ("question", "trace", "solution", "weight")
-        dicts = [dict(zip(columns, row, strict=True)) | {"question_id": f"q{i}"} for i, row in enumerate(rows)]
+        dicts = [
+            dict(zip(columns, row, strict=True)) | {"question_id": f"q{i}"}
+            for i, row in enumerate(rows)
+        ]
         self.add(name, dicts, formatting="reasoning")
 
     def config(self, **overrides: Any) -> dict[str, Any]:
@@ -136,7 +148,9 @@ class World:
         }
         return {key: value for key, value in (values | overrides).items() if value is not None}
 
-    def cli(self, config: dict[str, Any], launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
+    def cli(
+        self, config: dict[str, Any], launcher: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.CompletedProcess:
         """`llamafactory-cli train` as a user runs it; output is captured, the caller checks the exit code."""
         path = self.root / "train.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -149,7 +163,15 @@ class World:
             "HF_DATASETS_CACHE": str(self.root / "cache"),
             **environment,
         }
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, cwd=self.root, check=False)
+        return subprocess.run(
+            command,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            cwd=self.root,
+            check=False,
+        )
 
     def weights(self, folder: str | None = None) -> dict[str, Any]:
         """All tensors of a saved model."""
@@ -164,7 +186,9 @@ def shared(tmp_path_factory) -> Path:
     tokenizer = make_tokenizer(folder / "model")
     make_model(folder / "model", len(tokenizer), tie_word_embeddings=True)
     tokenizer.save_pretrained(folder / "gpt2")
-    make_model(folder / "gpt2", len(tokenizer), "gpt2", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    make_model(
+        folder / "gpt2", len(tokenizer), "gpt2", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+    )
     return folder
 
 
@@ -180,7 +204,9 @@ def run_exp(monkeypatch, tmp_path) -> Callable:
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # the host writes it, so it must be taken back
+    monkeypatch.setenv(
+        "ACCELERATE_MIXED_PRECISION", "no"
+    )  # the host writes it, so it must be taken back
     from llamafactory.train.tuner import run_exp
 
     yield run_exp

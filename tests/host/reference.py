@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import variational_reasoning
 
-SYSTEM = (Path(variational_reasoning.__file__).parent / "method/system_prompts/reasoner_system.txt").read_text(encoding="utf-8")
+SYSTEM = (
+    Path(variational_reasoning.__file__).parent / "method/system_prompts/reasoner_system.txt"
+).read_text(encoding="utf-8")
 
 
 def row_ids(tokenizer, question: str, trace: str, solution: str) -> tuple[list[int], list[int]]:
@@ -36,11 +38,17 @@ def row_nll(model, prompt_ids: list[int], target_ids: list[int]) -> torch.Tensor
     return -sum(log_probs[start + i - 1, token] for i, token in enumerate(target_ids))
 
 
-def step_gradient(model_folder: str, rows: list[tuple], constant: float, dtype=torch.float64) -> dict[str, torch.Tensor]:
+def step_gradient(
+    model_folder: str, rows: list[tuple], constant: float, dtype=torch.float64
+) -> dict[str, torch.Tensor]:
     """Gradient of 1/N sum_i w_i sum_t CE(i, t) / C for every parameter."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype, attn_implementation="eager")
-    loss = sum(weight * row_nll(model, *row_ids(tokenizer, *texts)) for *texts, weight in rows) / (len(rows) * constant)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_folder, dtype=dtype, attn_implementation="eager"
+    )
+    loss = sum(weight * row_nll(model, *row_ids(tokenizer, *texts)) for *texts, weight in rows) / (
+        len(rows) * constant
+    )
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -48,4 +56,7 @@ def step_gradient(model_folder: str, rows: list[tuple], constant: float, dtype=t
 def relative_error(ours: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]) -> float:
     """Largest over parameters of |ours - reference| / |reference|."""
     assert set(ours) == set(reference)
-    return max(((ours[name].double() - r.double()).norm() / r.double().norm()).item() for name, r in reference.items())
+    return max(
+        ((ours[name].double() - r.double()).norm() / r.double().norm()).item()
+        for name, r in reference.items()
+    )

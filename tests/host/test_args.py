@@ -40,7 +40,9 @@ def test_a_good_yaml_is_parsed(world, parse):
 @pytest.mark.parametrize("value", [0, -1, "0", "zero", math.nan, math.inf, True, [1]])
 def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
     message = refused(parse, world.config(constant_loss_normalizer=value))
-    assert "constant_loss_normalizer" in message and repr(value) in message and "above zero" in message
+    assert (
+        "constant_loss_normalizer" in message and repr(value) in message and "above zero" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,22 +52,43 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
             {"constant_loss_normaliser": "auto"},
             "unknown key `constant_loss_normaliser`; did you mean `constant_loss_normalizer`?",
         ),
-        ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: the folder 'no/such/folder' does not exist"),
+        (
+            {"model_name_or_path": "no/such/folder"},
+            "model_name_or_path: the folder 'no/such/folder' does not exist",
+        ),
         ({"dataset": "rowz"}, "dataset: 'rowz' is not in"),
         ({"dataset": "rowz"}, "did you mean 'rows'?"),
         ({"dataset_dir": "nowhere"}, "dataset_dir: nowhere/dataset_info.json does not exist"),
-        ({"prompt_kind": "posterior"}, "prompt_kind: 'posterior' is not one of reasoner, posterior_a, posterior_b"),
+        (
+            {"prompt_kind": "posterior"},
+            "prompt_kind: 'posterior' is not one of reasoner, posterior_a, posterior_b",
+        ),
         ({"prompt_kind": None}, "prompt_kind: is missing"),
         ({"chat_format": None}, "chat_format: is missing"),
-        ({"chat_format": "qwen"}, "chat_format 'qwen' is neither one of chatml, llama3 nor an existing .json file"),
+        (
+            {"chat_format": "qwen"},
+            "chat_format 'qwen' is neither one of chatml, llama3 nor an existing .json file",
+        ),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),
         ({"rows_per_step": "8.5"}, "rows_per_step: '8.5' is not a whole number"),
-        ({"rows_per_step": 16}, "x 1 process(es) = 8; `python scripts/batch_size.py TRAIN.yaml gpus=1`"),
-        ({"rows_per_step": 8, "packing": True}, "rows_per_step: the number of rows in a pack is not known beforehand"),
-        ({"template": "qwen"}, "template: 'qwen' would wrap texts that `chat_format` already renders"),
+        (
+            {"rows_per_step": 16},
+            "x 1 process(es) = 8; `python scripts/batch_size.py TRAIN.yaml gpus=1`",
+        ),
+        (
+            {"rows_per_step": 8, "packing": True},
+            "rows_per_step: the number of rows in a pack is not known beforehand",
+        ),
+        (
+            {"template": "qwen"},
+            "template: 'qwen' would wrap texts that `chat_format` already renders",
+        ),
         ({"stage": "pt"}, "stage: 'pt' does not fit constant_loss_normalizer; only `sft` does"),
-        ({"use_dft_loss": True}, "use_dft_loss: is not supported together with constant_loss_normalizer"),
+        (
+            {"use_dft_loss": True},
+            "use_dft_loss: is not supported together with constant_loss_normalizer",
+        ),
         ({"use_eaft_loss": True}, "use_eaft_loss: is not supported"),
         ({"use_asft_loss": True}, "use_asft_loss: is not supported"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: is not supported"),
@@ -76,7 +99,10 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
         ({"train_on_prompt": True}, "train_on_prompt"),
         ({"tokenized_path": "cache"}, "tokenized_path (the host would ignore a changed weight"),
         ({"predict_with_generate": True}, "predict_with_generate (sampling is a stage of its own)"),
-        ({"streaming": True, "constant_loss_normalizer": "auto"}, "`auto` cannot see all rows of a stream"),
+        (
+            {"streaming": True, "constant_loss_normalizer": "auto"},
+            "`auto` cannot see all rows of a stream",
+        ),
         ({"do_train": False, "constant_loss_normalizer": "auto"}, "`auto` needs a training set"),
     ],
 )
@@ -88,21 +114,39 @@ def test_one_fault(world, parse, overrides, expected):
 def test_a_broken_dataset_info_is_named(world, parse):
     (world.root / "broken").mkdir()
     (world.root / "broken/dataset_info.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"broken/dataset_info.json is not valid JSON .* set dataset_dir to another folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"broken/dataset_info.json is not valid JSON .* set dataset_dir to another folder",
+    ):
         parse(world.config(dataset_dir=str(world.root / "broken")))
 
 
 def test_rows_per_step_that_fit(world, parse):
     # 2 rows x 4 accumulated x 1 process
-    parse(world.config(per_device_train_batch_size=2, gradient_accumulation_steps=4, rows_per_step="8"))
+    parse(
+        world.config(
+            per_device_train_batch_size=2, gradient_accumulation_steps=4, rows_per_step="8"
+        )
+    )
     parse(world.config(do_train=False, do_eval=True, eval_dataset="rows", rows_per_step=96))
 
 
 def test_several_faults_are_reported_together(world, parse):
     message = refused(
-        parse, world.config(constant_loss_normalizer=0, model_name_or_path="no/such/folder", dataset="rowz", prompt_kinds="x")
+        parse,
+        world.config(
+            constant_loss_normalizer=0,
+            model_name_or_path="no/such/folder",
+            dataset="rowz",
+            prompt_kinds="x",
+        ),
     )
-    for part in ("1. unknown key `prompt_kinds`", "constant_loss_normalizer: 0", "'rowz'", "'no/such/folder'"):
+    for part in (
+        "1. unknown key `prompt_kinds`",
+        "constant_loss_normalizer: 0",
+        "'rowz'",
+        "'no/such/folder'",
+    ):
         assert part in message
 
 
@@ -117,23 +161,41 @@ def test_a_posterior_yaml_refuses_reasoner_rows(world, parse):
 
 
 def test_keys_without_a_data_set_in_our_formats_are_not_ignored(world, parse):
-    world.add("stock", [{"instruction": "a", "output": "b"}], columns={"prompt": "instruction", "response": "output"})
+    world.add(
+        "stock",
+        [{"instruction": "a", "output": "b"}],
+        columns={"prompt": "instruction", "response": "output"},
+    )
     message = refused(parse, world.config(dataset="stock", template="qwen", chat_format=None))
-    assert "prompt_kind: has no effect, because no data set of this run is weighted_sft or reasoning" in message
+    assert (
+        "prompt_kind: has no effect, because no data set of this run is weighted_sft or reasoning"
+        in message
+    )
     parse(world.config(dataset="stock", template="qwen", chat_format=None, prompt_kind=None))
 
 
 def test_missing_columns_and_files_are_seen_before_loading(world, parse):
     world.add("short", [{"question": "a", "trace": "b"}], formatting="reasoning")
-    assert "dataset 'short': column 'solution' (solution) is missing; the file has question, trace" in refused(
-        parse, world.config(dataset="short")
+    assert (
+        "dataset 'short': column 'solution' (solution) is missing; the file has question, trace"
+        in refused(parse, world.config(dataset="short"))
     )
     (world.data / "short.jsonl").unlink()
-    assert "does not exist; run the stage that writes it first" in refused(parse, world.config(dataset="short"))
+    assert "does not exist; run the stage that writes it first" in refused(
+        parse, world.config(dataset="short")
+    )
 
 
 def test_command_line_words_are_split_like_a_yaml():
-    words = ["--stage", "sft", "--constant_loss_normalizer", "auto", "--prompt-kind=reasoner", "--lr", "1"]
+    words = [
+        "--stage",
+        "sft",
+        "--constant_loss_normalizer",
+        "auto",
+        "--prompt-kind=reasoner",
+        "--lr",
+        "1",
+    ]
     ours, rest, faults = split_arguments(words, set())
     assert ours == {"constant_loss_normalizer": "auto", "prompt_kind": "reasoner"}
     assert rest == ["--stage", "sft", "--lr", "1"] and not faults

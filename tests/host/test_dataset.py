@@ -71,16 +71,24 @@ def test_weighted_rows_are_taken_as_they_are_and_closed_once(world, load):
 def test_a_published_schema_trains_as_it_is(world, load):
     # prompt, response, source, average_correctness: no weight, columns that nobody asked for.
     prompt, response = render("posterior_b", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
-    rows = [{"prompt": prompt, "response": response, "source": s, "average_correctness": 0.5} for s in (-2, -1, 3)]
+    rows = [
+        {"prompt": prompt, "response": response, "source": s, "average_correctness": 0.5}
+        for s in (-2, -1, 3)
+    ]
     world.add("published", rows, formatting="weighted_sft")
     dataset, _, tokenizer = load(world.config(dataset="published", prompt_kind="posterior_b"))
-    assert [tokenizer.decode(target(example)) for example in dataset] == [response + "<|im_end|>"] * 3
+    assert [tokenizer.decode(target(example)) for example in dataset] == [
+        response + "<|im_end|>"
+    ] * 3
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_file_types_and_streams(world, load, suffix, streaming):
-    rows = [dict(zip(("q", "t", "s", "w"), row, strict=True)) | {"question_id": i} for i, row in enumerate(ROWS)]
+    rows = [
+        dict(zip(("q", "t", "s", "w"), row, strict=True)) | {"question_id": i}
+        for i, row in enumerate(ROWS)
+    ]
     path = world.data / f"other.{suffix}"
     if suffix == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -106,7 +114,10 @@ def test_a_hub_data_set_goes_through_the_same_path(world, load, tmp_path):
     folder = tmp_path / "owner" / "name"
     folder.mkdir(parents=True)
     prompt, response = render("reasoner", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
-    pq.write_table(pa.Table.from_pylist([{"prompt": prompt, "response": response}] * 2), folder / "train.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([{"prompt": prompt, "response": response}] * 2),
+        folder / "train.parquet",
+    )
     world.info["hub"] = {"hf_hub_url": str(folder), "formatting": "weighted_sft"}
     (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
     dataset, arguments, tokenizer = load(world.config(dataset="hub"))
@@ -138,7 +149,10 @@ def test_rows_longer_than_cutoff_len(world, load, policy, kept):
 
 
 def test_overlong_error_names_the_row(world, load):
-    with pytest.raises(ValueError, match=r"rows.jsonl row 1, question_id q0: \d+ \+ \d+ tokens do not fit cutoff_len 300"):
+    with pytest.raises(
+        ValueError,
+        match=r"rows.jsonl row 1, question_id q0: \d+ \+ \d+ tokens do not fit cutoff_len 300",
+    ):
         load(world.config(cutoff_len=300, overlong="error"))
 
 
@@ -155,24 +169,34 @@ def test_packs_hold_every_row_once_with_its_weight(world, load):
     assert 1 < len(packs) < 8
     seen = {}
     for pack in packs:
-        assert {len(pack[name]) for name in ("input_ids", "labels", "attention_mask", "position_ids")} == {1000}
+        assert {
+            len(pack[name]) for name in ("input_ids", "labels", "attention_mask", "position_ids")
+        } == {1000}
         targets, start = target(pack), 0
         for number, (name, weight, count) in enumerate(
             zip(pack["row_names"], pack["row_weights"], pack["row_targets"], strict=True), 1
         ):
-            positions = [p for p, mark in zip(pack["position_ids"], pack["attention_mask"], strict=True) if mark == number]
+            positions = [
+                p
+                for p, mark in zip(pack["position_ids"], pack["attention_mask"], strict=True)
+                if mark == number
+            ]
             assert positions == list(range(len(positions)))
             seen[name] = (weight, targets[start : start + count])
             start += count
         assert start == len(targets)
-    assert seen == {single["row_names"][0]: (single["row_weights"][0], target(single)) for single in singles}
+    assert seen == {
+        single["row_names"][0]: (single["row_weights"][0], target(single)) for single in singles
+    }
 
 
 def test_tokenized_rows_are_cached_across_trainings_but_not_across_contents(world, load):
     # What a training does with the rows must not tokenize them again; other weights in the file must.
     def cache_files(**overrides):
         dataset, _, _ = load(world.config(overwrite_cache=False, **overrides))
-        return [entry["filename"] for entry in dataset.cache_files], [row["row_weights"] for row in dataset]
+        return [entry["filename"] for entry in dataset.cache_files], [
+            row["row_weights"] for row in dataset
+        ]
 
     files, weights = cache_files()
     assert cache_files(learning_rate=0.5, output_dir=str(world.root / "other")) == (files, weights)
@@ -216,16 +240,28 @@ def test_another_kinds_row_in_the_middle(world, load):
     fmt = CHAT_FORMATS["chatml"]
     pairs = [render(kind, fmt, QUESTION, TRACE, SOLUTION) for kind in ("posterior_b", "reasoner")]
     world.add("mix", [{"prompt": p, "response": r} for p, r in pairs], formatting="weighted_sft")
-    with pytest.raises(ValueError, match="row 2, column 'prompt': is laid out for reasoner, but the YAML says"):
+    with pytest.raises(
+        ValueError, match="row 2, column 'prompt': is laid out for reasoner, but the YAML says"
+    ):
         load(world.config(dataset="mix", prompt_kind="posterior_b"))
 
 
 def test_weights_without_the_loss_are_refused(world, load):
-    with pytest.raises(ValueError, match="weights from 0 to 1, which the host's own loss would ignore; set `constant_loss"):
+    with pytest.raises(
+        ValueError,
+        match="weights from 0 to 1, which the host's own loss would ignore; set `constant_loss",
+    ):
         load(world.config(constant_loss_normalizer=None))
 
 
 def test_a_missing_column_of_a_hub_like_source_is_named(world, load):
-    world.add("short", [{"question": "a", "trace": "b"}], formatting="reasoning", columns={"solution": "answer"})
-    with pytest.raises(ValueError, match="column 'answer' \\(solution\\) is missing; the file has question, trace"):
+    world.add(
+        "short",
+        [{"question": "a", "trace": "b"}],
+        formatting="reasoning",
+        columns={"solution": "answer"},
+    )
+    with pytest.raises(
+        ValueError, match="column 'answer' \\(solution\\) is missing; the file has question, trace"
+    ):
         load(world.config(dataset="short"))

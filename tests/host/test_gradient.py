@@ -20,7 +20,9 @@ class GradientCapture(TrainerCallback):
         model.to(self.dtype)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        self.gradients = {
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+        }
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.history.append(dict(logs))
@@ -43,7 +45,10 @@ def test_packs_in_float32(world, run_exp, packing, batch, accumulation):
     # Rows have 348 to 376 tokens, so two go into a pack of 1,000.
     capture = GradientCapture(torch.float32)
     config = world.config(
-        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, cutoff_len=1000, **{packing: True}
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        cutoff_len=1000,
+        **{packing: True},
     )
     run_exp(config, callbacks=[capture])
     assert relative_error(capture.gradients, step_gradient(world.model, ROWS, 50.0)) < 1e-5
@@ -55,7 +60,11 @@ def test_packs_in_float32(world, run_exp, packing, batch, accumulation):
         ("qwen3", "chunks from hidden states", {"tie_word_embeddings": False}),
         ("llama", "chunks from hidden states", {"tie_word_embeddings": True}),
         # These scale or cap their head's output, so the loss takes the path with full logits.
-        ("gemma2", "full logits", {"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8, "sliding_window": 1024}),
+        (
+            "gemma2",
+            "full logits",
+            {"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8, "sliding_window": 1024},
+        ),
         ("granite", "full logits", {"logits_scaling": 4.0}),
         ("cohere", "full logits", {"logit_scale": 0.25}),
     ],
@@ -68,7 +77,9 @@ def test_architectures_in_float32(world, run_exp, host_log, tmp_path, family, pa
     tokenizer.save_pretrained(folder)
     make_model(folder, len(tokenizer), family, **overrides)
     capture = GradientCapture(torch.float32)
-    config = world.config(model_name_or_path=str(folder), per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    config = world.config(
+        model_name_or_path=str(folder), per_device_train_batch_size=2, gradient_accumulation_steps=4
+    )
     run_exp(config, callbacks=[capture])
     assert relative_error(capture.gradients, step_gradient(str(folder), ROWS, 50.0)) < 1e-5
     assert path in host_log.text
@@ -78,7 +89,9 @@ def test_gradient_checkpointing_changes_nothing(world, run_exp):
     captures = []
     for disabled in (False, True):
         captures.append(GradientCapture(torch.float64))
-        config = world.config(model_name_or_path=world.float64_model, disable_gradient_checkpointing=disabled)
+        config = world.config(
+            model_name_or_path=world.float64_model, disable_gradient_checkpointing=disabled
+        )
         run_exp(config, callbacks=[captures[-1]])
     assert relative_error(captures[0].gradients, captures[1].gradients) < 1e-12
 
@@ -90,7 +103,10 @@ def test_a_row_of_weight_zero_adds_nothing_but_counts(world, run_exp):
     captures = [GradientCapture(torch.float64), GradientCapture(torch.float64)]
     model = {"model_name_or_path": world.float64_model}
     run_exp(world.config(**model), callbacks=[captures[0]])
-    run_exp(world.config(**model, dataset="without", per_device_train_batch_size=7), callbacks=[captures[1]])
+    run_exp(
+        world.config(**model, dataset="without", per_device_train_batch_size=7),
+        callbacks=[captures[1]],
+    )
     scaled = {name: gradient * 7 / 8 for name, gradient in captures[1].gradients.items()}
     assert relative_error(captures[0].gradients, scaled) < 1e-9
 
@@ -115,5 +131,10 @@ def test_auto_is_mean_weight_times_mean_target_tokens(world, run_exp):
     lengths = [len(row_ids(tokenizer, *texts)[1]) for *texts, _ in ROWS]
     constant = sum(row[3] for row in ROWS) / 8 * sum(lengths) / 8
     capture = GradientCapture(torch.float64)
-    run_exp(world.config(model_name_or_path=world.float64_model, constant_loss_normalizer="auto"), callbacks=[capture])
-    assert relative_error(capture.gradients, step_gradient(world.float64_model, ROWS, constant)) < 1e-9
+    run_exp(
+        world.config(model_name_or_path=world.float64_model, constant_loss_normalizer="auto"),
+        callbacks=[capture],
+    )
+    assert (
+        relative_error(capture.gradients, step_gradient(world.float64_model, ROWS, constant)) < 1e-9
+    )

@@ -50,7 +50,9 @@ def test_one_process(world):
     result = check_step(world, world.config(**splits(2, 4)))
     log = result.stdout + result.stderr
     assert "C = constant_loss_normalizer = 50 target tokens per row (as given)" in log
-    assert "8 rows" in log and "weights: count 8, mean 0.515625, min 0, max 1; dropped 0 rows" in log
+    assert (
+        "8 rows" in log and "weights: count 8, mean 0.515625, min 0, max 1; dropped 0 rows" in log
+    )
     assert "computed in chunks from hidden states" in log
 
 
@@ -64,12 +66,23 @@ def test_two_processes_packed(world):
 
 
 def test_zero_3(world):
-    check_step(world, world.config(**splits(2, 2), deepspeed=deepspeed_config(world, 3)), **TORCHRUN)
+    check_step(
+        world, world.config(**splits(2, 2), deepspeed=deepspeed_config(world, 3)), **TORCHRUN
+    )
 
 
 def test_accelerate_launch(world):
     launcher = Path(importlib.util.find_spec("llamafactory").origin).parent / "launcher.py"
-    options = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    options = (
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    )
     words = ("accelerate", "launch", "--multi_gpu", *options, str(launcher))
     check_step(world, world.config(**splits(2, 2)), launcher=words)
 
@@ -85,17 +98,26 @@ def test_zero_2_on_two_nodes_under_the_slurm_script(world):
     for name, body in commands.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n", encoding="utf-8")
         (folder / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "here,there", "SLURM_GPUS_ON_NODE": "1"}
+    slurm = {
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "here,there",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
     config = world.config(**splits(2, 2), rows_per_step=8, deepspeed=deepspeed_config(world, 2))
     job = {"SLURM_JOB_ID": str(os.getpid()), "PATH": path}
-    result = check_step(world, config, launcher=("bash", str(EXAMPLES / "slurm_train.sh")), **slurm, **job)
+    result = check_step(
+        world, config, launcher=("bash", str(EXAMPLES / "slurm_train.sh")), **slurm, **job
+    )
     log = result.stdout + result.stderr
     assert "num nodes: 2, node rank: 0" in log and "num nodes: 2, node rank: 1" in log
 
 
 def test_a_stock_yaml_trains_to_the_bit_as_without_the_plugin(world):
-    rows = [{"instruction": question, "output": f"{trace} {solution}"} for question, trace, solution, _ in ROWS]
+    rows = [
+        {"instruction": question, "output": f"{trace} {solution}"}
+        for question, trace, solution, _ in ROWS
+    ]
     world.add("stock", rows, columns={"prompt": "instruction", "response": "output"})
     config = world.config(
         dataset="stock",

@@ -34,9 +34,14 @@ def hub_folder(tmp_path):
 
 def test_every_published_data_set_has_an_entry():
     sizes = ("4B", "8B", "PA-7B", "PB-7B", "32B")
-    mixes = {f"Variational-Posterior-{size}-{estimator}-mix" for size in sizes for estimator in ("Acc", "GML")}
+    mixes = {
+        f"Variational-Posterior-{size}-{estimator}-mix"
+        for size in sizes
+        for estimator in ("Acc", "GML")
+    }
     assert set(NAMES) == mixes | {
-        f"Bespoke-Stratos-17k-{end}" for end in ("Reformatted", "Train-Posterior-PA", "Train-Posterior-PB")
+        f"Bespoke-Stratos-17k-{end}"
+        for end in ("Reformatted", "Train-Posterior-PA", "Train-Posterior-PB")
     }
     assert {INFO[name]["hf_hub_url"] for name in NAMES} == {f"{ACCOUNT}/{name}" for name in NAMES}
 
@@ -51,11 +56,15 @@ def test_rows_become_the_texts_that_were_published(world, hub_folder, monkeypatc
     from llamafactory.model import load_tokenizer
     from llamafactory.train import tuner  # noqa: F401, the entry that activates the plugin
 
-    config = world.config(dataset=name, dataset_dir=str(DATA), prompt_kind=kind_of(name), cutoff_len=4096)
+    config = world.config(
+        dataset=name, dataset_dir=str(DATA), prompt_kind=kind_of(name), cutoff_len=4096
+    )
     model_args, data_args, training_args, _, _ = get_train_args(config)
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+    dataset = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)[
+        "train_dataset"
+    ]
     expected = []
     for row in published_rows(fixture_of(name)):
         if "prompt" in row:
@@ -70,7 +79,13 @@ def test_rows_become_the_texts_that_were_published(world, hub_folder, monkeypatc
 
 def test_training_by_the_hub_name(world, hub_folder):
     name = "Variational-Posterior-4B-Acc-mix"
-    config = world.config(dataset=name, dataset_dir=str(DATA), cutoff_len=4096, per_device_train_batch_size=5, max_steps=2)
+    config = world.config(
+        dataset=name,
+        dataset_dir=str(DATA),
+        cutoff_len=4096,
+        per_device_train_batch_size=5,
+        max_steps=2,
+    )
     config |= {"constant_loss_normalizer": "auto", "learning_rate": 0.01}
     with serve(hub_folder) as endpoint:
         done = world.cli(config, **client_environment(endpoint, world.root / "hf"))

@@ -15,12 +15,28 @@ ROOT = Path(__file__).parents[2]
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_every_interpreter_loads_only_the_hook():
     code = "import sys; print(*sorted(m for m in sys.modules if m.partition('.')[0] in {pkgs}))"
-    pkgs = {"variational_reasoning", "llamafactory", "torch", "transformers", "yaml", "json", "dataclasses", "typing"}
+    pkgs = {
+        "variational_reasoning",
+        "llamafactory",
+        "torch",
+        "transformers",
+        "yaml",
+        "json",
+        "dataclasses",
+        "typing",
+    }
     result = run_python(code.format(pkgs=pkgs))
     ours = "variational_reasoning variational_reasoning.host variational_reasoning.host.autoload"
     assert result.stdout.split() == ours.split(), result.stderr
@@ -28,7 +44,12 @@ def test_every_interpreter_loads_only_the_hook():
 
 def test_the_hook_is_placed_once_and_can_be_switched_off():
     code = "import sys; print([getattr(f, '__name__', '') for f in sys.meta_path].count('_PostImportFinder'))"
-    assert run_python("import variational_reasoning.host.autoload as a; a.install(); " + code).stdout.strip() == "1"
+    assert (
+        run_python(
+            "import variational_reasoning.host.autoload as a; a.install(); " + code
+        ).stdout.strip()
+        == "1"
+    )
     assert run_python(code, VARIATIONAL_REASONING_DISABLE="1").stdout.strip() == "0"
 
 
@@ -67,11 +88,27 @@ run_exp({config!r})
 def test_a_host_that_does_not_fit_refuses_our_yamls_and_trains_all_others(world):
     result = run_python(MISFIT.format(config=world.config()))
     assert result.returncode != 0
-    assert "HostMismatchError: variational_reasoning: LLaMA-Factory 0.9.5 does not fit this plugin" in result.stderr
-    assert "llamafactory.data.loader.align_dataset has no parameter dataset, dataset_attr, data_args" in result.stderr
+    assert (
+        "HostMismatchError: variational_reasoning: LLaMA-Factory 0.9.5 does not fit this plugin"
+        in result.stderr
+    )
+    assert (
+        "llamafactory.data.loader.align_dataset has no parameter dataset, dataset_attr, data_args"
+        in result.stderr
+    )
     assert not (world.root / "out").exists()
-    world.add("stock", [{"instruction": "a", "output": "b"}] * 8, columns={"prompt": "instruction", "response": "output"})
-    stock = world.config(dataset="stock", template="qwen", constant_loss_normalizer=None, prompt_kind=None, chat_format=None)
+    world.add(
+        "stock",
+        [{"instruction": "a", "output": "b"}] * 8,
+        columns={"prompt": "instruction", "response": "output"},
+    )
+    stock = world.config(
+        dataset="stock",
+        template="qwen",
+        constant_loss_normalizer=None,
+        prompt_kind=None,
+        chat_format=None,
+    )
     result = run_python(MISFIT.format(config=stock))
     assert result.returncode == 0, result.stderr[-2000:]
     assert (world.root / "out/train_results.json").exists()
@@ -81,7 +118,10 @@ def test_a_host_that_does_not_fit_refuses_our_yamls_and_trains_all_others(world)
 def test_other_launchers_are_refused_by_name(world, variable):
     result = world.cli(world.config(), **{variable: "1"})
     assert result.returncode != 0
-    assert f"{variable}=1" in result.stderr and "is not supported with our keys and formats" in result.stderr
+    assert (
+        f"{variable}=1" in result.stderr
+        and "is not supported with our keys and formats" in result.stderr
+    )
     assert not (world.root / "out").exists()
 
 
@@ -89,7 +129,9 @@ def test_megatron_is_refused_by_name(world):
     from llamafactory.hparams import parser
     from llamafactory.train import tuner  # noqa: F401, the entry that activates the plugin
 
-    with pytest.raises(ValueError, match=r"USE_MCA=1 \(Megatron\) is not supported with our keys and formats"):
+    with pytest.raises(
+        ValueError, match=r"USE_MCA=1 \(Megatron\) is not supported with our keys and formats"
+    ):
         parser._parse_train_mca_args(world.config())
 
 
@@ -106,22 +148,44 @@ def test_a_merged_adapter_keeps_its_record(world):
     result = world.cli(export, launcher=("llamafactory-cli", "export"))
     assert result.returncode == 0, result.stderr[-2000:]
     record = read_record(world.root / "merged")
-    assert record["prompt_kind"] == "reasoner" and record["exported_from"] == str(world.root / "out")
+    assert record["prompt_kind"] == "reasoner" and record["exported_from"] == str(
+        world.root / "out"
+    )
 
 
 def test_a_wheel_installs_the_hook_and_uninstalling_leaves_nothing(tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)], check=True, timeout=300)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True,
+        timeout=300,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     venv.create(tmp_path / "env", with_pip=False)
     python = str(tmp_path / "env/bin/python")
     (site,) = (tmp_path / "env/lib").glob("python*/site-packages")
     (site / "neighbour.py").touch()
     before = sorted(site.iterdir())
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", str(wheel)], check=True, timeout=300)
+    subprocess.run(
+        [*pip, "--python", python, "install", "--no-deps", str(wheel)], check=True, timeout=300
+    )
     assert (site / "variational_reasoning.pth").is_file()
     code = "import sys; print('variational_reasoning.host.autoload' in sys.modules)"
-    assert subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "True"
-    subprocess.run([*pip, "--python", python, "uninstall", "--yes", "variational-reasoning"], check=True, timeout=300)
+    assert (
+        subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "True"
+    )
+    subprocess.run(
+        [*pip, "--python", python, "uninstall", "--yes", "variational-reasoning"],
+        check=True,
+        timeout=300,
+    )
     assert sorted(site.iterdir()) == before
-    assert subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

@@ -28,7 +28,12 @@ class NaiveGradient(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
         model.zero_grad()
-        (sum(weight * row_nll(model, *row_ids(self.tokenizer, *texts)) for *texts, weight in ROWS) / (8 * 50.0)).backward()
+        (
+            sum(
+                weight * row_nll(model, *row_ids(self.tokenizer, *texts)) for *texts, weight in ROWS
+            )
+            / (8 * 50.0)
+        ).backward()
         naive = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
         self.error = relative_error(ours, naive)
 
@@ -46,7 +51,11 @@ def test_lora(world, run_exp, host_log, target):
     targets = {"lora_target": "q_proj,lm_head" if "lm_head" in target else "all"}
     run_exp(world.config(**lora, **targets, **splits), callbacks=[naive])
     assert naive.error < 2e-5
-    path = "full logits, because the model's head" if "lm_head" in target else "chunks from hidden states"
+    path = (
+        "full logits, because the model's head"
+        if "lm_head" in target
+        else "chunks from hidden states"
+    )
     assert path in host_log.text
 
 
@@ -61,20 +70,37 @@ def test_bf16(world, run_exp):
     capture = Capture()
     run_exp(world.config(bf16=True, use_cpu=True), callbacks=[capture])
     reference = step_gradient(world.model, ROWS, 50.0)
-    total = torch.cat([(capture.gradients[name].double() - g).flatten() for name, g in reference.items()]).norm()
+    total = torch.cat(
+        [(capture.gradients[name].double() - g).flatten() for name, g in reference.items()]
+    ).norm()
     assert total / torch.cat([g.flatten() for g in reference.values()]).norm() < 0.05
 
 
 def test_weights_survive_the_collator_in_float32():
     # The host's collator casts every floating tensor to the compute dtype; 0.3 is 0.30078125 in bf16.
-    collator = RowCollator(lambda features: {"input_ids": torch.tensor([f["input_ids"] for f in features])})
+    collator = RowCollator(
+        lambda features: {"input_ids": torch.tensor([f["input_ids"] for f in features])}
+    )
     features = [
-        {"input_ids": [1], "row_weights": [0.3], "row_targets": [2], "row_names": ["a"], "question_id": ["q"]},
-        {"input_ids": [2], "row_weights": [0.1, 0.2], "row_targets": [1, 0], "row_names": ["b", "c"]},
+        {
+            "input_ids": [1],
+            "row_weights": [0.3],
+            "row_targets": [2],
+            "row_names": ["a"],
+            "question_id": ["q"],
+        },
+        {
+            "input_ids": [2],
+            "row_weights": [0.1, 0.2],
+            "row_targets": [1, 0],
+            "row_names": ["b", "c"],
+        },
     ]
     batch = collator(features)
     assert batch["row_weights"].dtype == torch.float32
-    torch.testing.assert_close(batch["row_weights"], torch.tensor([[0.3, 0.0], [0.1, 0.2]]), rtol=0, atol=0)
+    torch.testing.assert_close(
+        batch["row_weights"], torch.tensor([[0.3, 0.0], [0.1, 0.2]]), rtol=0, atol=0
+    )
     assert batch["row_targets"].tolist() == [[2, -1], [1, 0]]
     assert batch["row_names"] == [["a"], ["b", "c"]]
 
@@ -94,7 +120,10 @@ def test_evaluation(world, run_exp, compute_accuracy):
     )
     run_exp(config)
     results = json.loads((world.root / "out/eval_results.json").read_text(encoding="utf-8"))
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(world.model), AutoTokenizer.from_pretrained(world.model)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(world.model),
+        AutoTokenizer.from_pretrained(world.model),
+    )
     with torch.no_grad():
         encoded = [row_ids(tokenizer, *row[:3]) for row in ROWS]
         nll = [row_nll(model, *ids).item() for ids in encoded]
@@ -109,11 +138,15 @@ def test_evaluation(world, run_exp, compute_accuracy):
 def test_record_is_written_beside_model_and_checkpoints(world, run_exp):
     run_exp(world.config(constant_loss_normalizer="auto", save_strategy="steps", save_steps=1))
     record = json.loads((world.root / "out/variational_reasoning.json").read_text(encoding="utf-8"))
-    assert record == json.loads((world.root / "out/checkpoint-1/variational_reasoning.json").read_text(encoding="utf-8"))
+    assert record == json.loads(
+        (world.root / "out/checkpoint-1/variational_reasoning.json").read_text(encoding="utf-8")
+    )
     assert record["prompt_kind"] == "reasoner" and record["chat_format"]["name"] == "chatml"
     assert record["loss"]["is_auto"] and record["loss"]["unit"] == "target tokens per row"
     assert record["rows"]["weights"] == {"count": 8, "mean": 0.515625, "min": 0.0, "max": 1.0}
-    assert record["loss"]["constant_loss_normalizer"] == pytest.approx(0.515625 * record["rows"]["mean_target_tokens"])
+    assert record["loss"]["constant_loss_normalizer"] == pytest.approx(
+        0.515625 * record["rows"]["mean_target_tokens"]
+    )
     assert set(record["sources"]["rows"]) == {"file", "sha256"} and "fingerprint" in record["model"]
     assert record["yaml"]["learning_rate"] == 100.0
 
@@ -131,7 +164,10 @@ def test_a_loss_that_is_not_finite_names_the_rows(world, run_exp):
             with torch.no_grad():
                 next(model.parameters()).fill_(torch.nan)
 
-    with pytest.raises(RuntimeError, match="the loss is nan in the rows rows.jsonl row 1, question_id q0; rows.jsonl row 2"):
+    with pytest.raises(
+        RuntimeError,
+        match="the loss is nan in the rows rows.jsonl row 1, question_id q0; rows.jsonl row 2",
+    ):
         run_exp(world.config(per_device_train_batch_size=2), callbacks=[Poison()])
 
 
@@ -139,7 +175,9 @@ def test_streaming_trains_the_same_step(world, run_exp):
     # A stream's step equals the step over the same rows from a map-style data set.
     weights = []
     for streaming in (False, True):
-        extra = {"streaming": True, "dataloader_num_workers": 1, "buffer_size": 1} if streaming else {}
+        extra = (
+            {"streaming": True, "dataloader_num_workers": 1, "buffer_size": 1} if streaming else {}
+        )
         run_exp(world.config(**extra))
         weights.append(world.weights())
     assert relative_error(weights[1], weights[0]) < 1e-6

@@ -61,7 +61,9 @@ def test_pass_at_k_refuses(n, c, k):
 
 def test_differences_are_paired_by_question():
     assert paired_differences({"a": 1.0, "b": 0.5}, {"b": 1.0, "a": 0.5}, "math500") == [0.5, -0.5]
-    with pytest.raises(ValueError, match=r"math500: 2 questions were asked of one model only, such as \['b', 'c'\]"):
+    with pytest.raises(
+        ValueError, match=r"math500: 2 questions were asked of one model only, such as \['b', 'c'\]"
+    ):
         paired_differences({"a": 1.0, "b": 0.5}, {"a": 1.0, "c": 0.5}, "math500")
 
 
@@ -91,7 +93,9 @@ def test_bootstrap_of_an_average_over_benchmarks_gives_each_the_same_weight():
     assert low < 0.01 and 0.5 <= high < 0.51
 
 
-@pytest.mark.parametrize(("groups", "confidence"), [([], 0.95), ([[1.0], []], 0.95), ([[1.0]], 1.0)])
+@pytest.mark.parametrize(
+    ("groups", "confidence"), [([], 0.95), ([[1.0], []], 0.95), ([[1.0]], 1.0)]
+)
 def test_bootstrap_refuses(groups, confidence):
     with pytest.raises(ValueError, match="at least one|confidence is"):
         bootstrap_interval(groups, confidence=confidence)
@@ -124,7 +128,8 @@ def test_the_papers_rows_average_to_what_it_prints():
     found = {}
     for row in paper_results():
         found[row.model] = tuple(
-            math.fsum(row.scores[name] for name in BENCHMARKS[group]) / len(BENCHMARKS[group]) for group in BENCHMARKS
+            math.fsum(row.scores[name] for name in BENCHMARKS[group]) / len(BENCHMARKS[group])
+            for group in BENCHMARKS
         )
     assert found.keys() == printed.keys()
     for model, averages in printed.items():

@@ -18,9 +18,19 @@ from variational_reasoning.method.losses import (
 
 def problem(dtype=torch.float64, num_targets=37, width=8, vocabulary=53, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(num_targets, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    head = torch.randn(vocabulary, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    bias = torch.randn(vocabulary, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    hidden = (
+        torch.randn(num_targets, width, generator=generator, dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_()
+    )
+    head = (
+        torch.randn(vocabulary, width, generator=generator, dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_()
+    )
+    bias = (
+        torch.randn(vocabulary, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    )
     targets = torch.randint(vocabulary, (num_targets,), generator=generator)
     weights = torch.rand(num_targets, generator=generator)
     return hidden, head, bias, targets, weights
@@ -35,7 +45,11 @@ def test_three_tokens_by_hand():
     # Token 1: logits (0, 0), target 0: CE = log 2.            weight 1
     # Token 2: logits (log 3, 0), target 0: p = 3/4, CE = log(4/3).   weight 2
     # Token 3: logits (log 3, 0), target 1: p = 1/4, CE = log 4.      weight 0
-    hidden = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [math.log(3), 0.0]], dtype=torch.float64, requires_grad=True)
+    hidden = torch.tensor(
+        [[0.0, 0.0], [math.log(3), 0.0], [math.log(3), 0.0]],
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     head = torch.eye(2, dtype=torch.float64)
     weighted, plain = weighted_nll_from_hidden(
         hidden, head, torch.tensor([0, 0, 1]), torch.tensor([1.0, 2.0, 0.0]), chunk_tokens=2
@@ -47,7 +61,9 @@ def test_three_tokens_by_hand():
     expected = torch.tensor([[-0.5, 0.5], [-0.5, 0.5], [0.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(grad, expected, rtol=1e-15, atol=1e-16)
     # N = 3 rows, C = 2 tokens per row.
-    assert dr_sft_loss(weighted, 3, 2.0).item() == pytest.approx((math.log(2) + 2 * math.log(4 / 3)) / 6, rel=1e-15)
+    assert dr_sft_loss(weighted, 3, 2.0).item() == pytest.approx(
+        (math.log(2) + 2 * math.log(4 / 3)) / 6, rel=1e-15
+    )
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 16, 36, 37, 1000])
@@ -56,22 +72,30 @@ def test_equals_full_logits_in_float64(chunk_tokens, with_bias):
     hidden, head, bias, targets, weights = problem()
     bias = bias if with_bias else None
     inputs = [hidden, head] + ([bias] if with_bias else [])
-    full = weighted_nll_from_logits(torch.nn.functional.linear(hidden, head, bias), targets, weights)
+    full = weighted_nll_from_logits(
+        torch.nn.functional.linear(hidden, head, bias), targets, weights
+    )
     chunked = weighted_nll_from_hidden(hidden, head, targets, weights, bias, chunk_tokens)
     for ours, reference in zip(chunked, full, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-13, atol=0)
-    for ours, reference in zip(gradients(3.0 * chunked[0], *inputs), gradients(3.0 * full[0], *inputs), strict=True):
+    for ours, reference in zip(
+        gradients(3.0 * chunked[0], *inputs), gradients(3.0 * full[0], *inputs), strict=True
+    ):
         torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-13)
 
 
 def test_equals_full_logits_in_float32_to_1e_6():
-    hidden, head, _, targets, weights = problem(torch.float32, num_targets=500, width=64, vocabulary=1000)
+    hidden, head, _, targets, weights = problem(
+        torch.float32, num_targets=500, width=64, vocabulary=1000
+    )
     with torch.no_grad():
         head /= 8
     full, _ = weighted_nll_from_logits(hidden @ head.T, targets, weights)
     chunked, _ = weighted_nll_from_hidden(hidden, head, targets, weights, chunk_tokens=64)
     assert chunked.item() == pytest.approx(full.item(), rel=1e-6)
-    for ours, reference in zip(gradients(chunked, hidden, head), gradients(full, hidden, head), strict=True):
+    for ours, reference in zip(
+        gradients(chunked, hidden, head), gradients(full, hidden, head), strict=True
+    ):
         assert (ours - reference).norm() <= 1e-6 * reference.norm()
 
 
@@ -89,10 +113,14 @@ def test_half_precision_softmax_is_float32(dtype):
 def test_autocast_uses_its_dtype_and_float32_parameters_get_float32_gradients():
     hidden, head, _, targets, weights = problem(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        full, _ = weighted_nll_from_logits(torch.nn.functional.linear(hidden, head), targets, weights)
+        full, _ = weighted_nll_from_logits(
+            torch.nn.functional.linear(hidden, head), targets, weights
+        )
         chunked, _ = weighted_nll_from_hidden(hidden, head, targets, weights, chunk_tokens=5)
     assert chunked.item() == pytest.approx(full.item(), rel=1e-6)
-    for ours, reference in zip(gradients(chunked, hidden, head), gradients(full, hidden, head), strict=True):
+    for ours, reference in zip(
+        gradients(chunked, hidden, head), gradients(full, hidden, head), strict=True
+    ):
         assert ours.dtype == torch.float32
         assert (ours - reference).norm() <= 2e-2 * reference.norm()
 
@@ -135,7 +163,9 @@ def test_never_holds_the_logits_of_all_targets():
     hidden, head, _, targets, weights = problem(num_targets=640, width=4, vocabulary=100)
     with LargestTensor() as mode:
         weighted_nll_from_hidden(hidden, head, targets, weights, chunk_tokens=16)[0].backward()
-    assert mode.largest <= 640 * 4  # hidden states; a chunk has 16 * 100, all logits would have 64,000
+    assert (
+        mode.largest <= 640 * 4
+    )  # hidden states; a chunk has 16 * 100, all logits would have 64,000
 
 
 def test_target_mask_shifts_by_one():
@@ -145,7 +175,9 @@ def test_target_mask_shifts_by_one():
 
 def test_constant_normalizer_by_hand():
     # mean weight (1 + 0.5 + 0) / 3 = 0.5, mean tokens (10 + 20 + 30) / 3 = 20.
-    assert constant_normalizer(torch.tensor([1.0, 0.5, 0.0]), torch.tensor([10, 20, 30])) == pytest.approx(10.0, rel=1e-15)
+    assert constant_normalizer(
+        torch.tensor([1.0, 0.5, 0.0]), torch.tensor([10, 20, 30])
+    ) == pytest.approx(10.0, rel=1e-15)
 
 
 @pytest.mark.parametrize(("weights", "tokens"), [([], []), ([0.0, 0.0], [3, 4]), ([1.0], [0])])

@@ -41,7 +41,11 @@ NASTY = {
     "trained": (),
     "boundary in one piece": ("<|end_of",),
     "whole tag": ("<|end_of_thought|>", "<|end_of_explanation|>"),
-    "tag and what follows": ("_thought|>\n\n<|begin_of_solution|>", "<|end_of_thought|>\n\n", "_thought|>\n"),
+    "tag and what follows": (
+        "_thought|>\n\n<|begin_of_solution|>",
+        "<|end_of_thought|>\n\n",
+        "_thought|>\n",
+    ),
     "text and tag": ("7.<|", ".<|end", "7.<|end_of", "of_th"),
     "across the boundary": ("end_of_", "f_thought", "of_thought|>", "_of_e", "d_of_explan"),
     "text, tag and what follows": ("7.<|end_of_thought|>\n", "is 7.<|end_of_", " 7.<|end_of_expl"),
@@ -82,7 +86,9 @@ def test_the_rendered_ids_are_the_golden_ones():
     for name, kind in itertools.product(("chatml", "llama3"), PROMPT_KINDS):
         _, response = render(kind, CHAT_FORMATS[name], QUESTION, TRACE, SOLUTION)
         ids = encode_target(CHAT_FORMATS[name], response, lambda text: encode(text.encode()))
-        wanted = (GOLDEN / f"{name}_{kind}_response.txt").read_bytes() + CHAT_FORMATS[name].end_of_turn.encode()
+        wanted = (GOLDEN / f"{name}_{kind}_response.txt").read_bytes() + CHAT_FORMATS[
+            name
+        ].end_of_turn.encode()
         assert decode(ids) == wanted
 
 
@@ -94,7 +100,9 @@ def test_the_families_split_texts_as_the_published_tokenizers_do():
     published = Qwen2Converter(vocabulary).converted()
     ours = make_bpe_tokenizer(family="qwen").backend_tokenizer
     text = "It's 1234,5 <|end_of_thought|>\n\n<|begin_of_solution|>  \\boxed{7}.\r\n e\u0301 \u7b54\u3048  \n\tx "
-    assert ours.pre_tokenizer.pre_tokenize_str(text) == published.pre_tokenizer.pre_tokenize_str(text)
+    assert ours.pre_tokenizer.pre_tokenize_str(text) == published.pre_tokenizer.pre_tokenize_str(
+        text
+    )
     assert ours.normalizer.normalize_str(text) == published.normalizer.normalize_str(text) != text
 
 
@@ -103,16 +111,22 @@ def test_hints_and_kinds_out_of_place_are_refused():
         render_prompt("reasoner", CHATML, "x", "y")
     with pytest.raises(ValueError, match="needs a hint"):
         render_prompt("posterior_a", CHATML, "x")
-    with pytest.raises(ValueError, match="'posterior' is not one of reasoner, posterior_a, posterior_b"):
+    with pytest.raises(
+        ValueError, match="'posterior' is not one of reasoner, posterior_a, posterior_b"
+    ):
         render_prompt("posterior", CHATML, "x", "y")
 
 
 def test_a_question_with_placeholders_and_an_empty_hint_stays_as_it_is():
     assert "{system} {question}" in render_prompt("reasoner", CHATML, "{system} {question}")
-    assert "<|begin_of_solution|><|end_of_solution|>" in render_prompt("posterior_b", CHATML, "x", "")
+    assert "<|begin_of_solution|><|end_of_solution|>" in render_prompt(
+        "posterior_b", CHATML, "x", ""
+    )
 
 
-NO_TEXT = '{"name": "mine", "system": null, "user": "{question}", "assistant": "", "end_of_turn": "<e>"}'
+NO_TEXT = (
+    '{"name": "mine", "system": null, "user": "{question}", "assistant": "", "end_of_turn": "<e>"}'
+)
 
 
 def test_chat_formats_from_files(tmp_path):
@@ -129,7 +143,9 @@ def test_chat_formats_from_files(tmp_path):
     with pytest.raises(ValueError, match="neither one of chatml, llama3"):
         load_chat_format("absent.json")
     path.write_text('{"name": "mine", "usr": "{question}"}')
-    with pytest.raises(ValueError, match=r"unknown fields \['usr'\], missing fields \['assistant', 'end_of_turn'"):
+    with pytest.raises(
+        ValueError, match=r"unknown fields \['usr'\], missing fields \['assistant', 'end_of_turn'"
+    ):
         load_chat_format(str(path))
     for text, message in (
         ("{", "mine.json is not valid JSON"),
@@ -139,7 +155,9 @@ def test_chat_formats_from_files(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             load_chat_format(str(path))
-    with pytest.raises(ValueError, match=r"lacks the placeholder \{question\}.*`end_of_turn` is empty.*`boundary`"):
+    with pytest.raises(
+        ValueError, match=r"lacks the placeholder \{question\}.*`end_of_turn` is empty.*`boundary`"
+    ):
         ChatFormat("bad", system="", user="x", assistant="", end_of_turn="", boundary="<|stop")
 
 
@@ -185,7 +203,12 @@ def test_a_sampled_trace_is_cut_at_the_boundary(codec, kind):
         else:
             # no prefix of the sampled ids has the text up to the boundary: some token reaches over it
             assert all(decode(ids[:n]) != TRACE + "<|end_of" for n in range(len(ids) + 1))
-            kept = sum(1 for a, b in itertools.takewhile(lambda p: p[0] == p[1], zip(ids, cut.token_ids, strict=False)))
+            kept = sum(
+                1
+                for a, b in itertools.takewhile(
+                    lambda p: p[0] == p[1], zip(ids, cut.token_ids, strict=False)
+                )
+            )
             assert decode(ids[: kept + 1]) != (TRACE + "<|end_of")[: len(decode(ids[: kept + 1]))]
 
 
@@ -225,7 +248,12 @@ def test_well_formed_traces(codec, kind, text, is_well_formed, trace):
 def test_a_trace_without_a_boundary_is_kept_whole(codec):
     encode, decode = codec
     ids = encode("no end at all")
-    assert cut_trace("reasoner", CHATML, ids, encode, decode) == (ids, "no end at all", False, False)
+    assert cut_trace("reasoner", CHATML, ids, encode, decode) == (
+        ids,
+        "no end at all",
+        False,
+        False,
+    )
 
 
 def test_the_solutions_ids_are_those_that_hold_some_of_it(codec):
@@ -236,7 +264,9 @@ def test_the_solutions_ids_are_those_that_hold_some_of_it(codec):
         assert decode(ids) == lead + solution + SOLUTION_CLOSE
         ends = [len(decode(ids[:n])) for n in range(len(ids) + 1)]
         # token n covers the characters ends[n] to ends[n + 1]; the solution covers len(lead) to len(lead + solution)
-        wanted = [n for n in range(len(ids)) if ends[n + 1] > len(lead) and ends[n] < len(lead + solution)]
+        wanted = [
+            n for n in range(len(ids)) if ends[n + 1] > len(lead) and ends[n] < len(lead + solution)
+        ]
         assert list(range(start, stop)) == wanted
 
 
@@ -248,7 +278,12 @@ def test_an_empty_solution_has_no_ids_to_score(codec):
 
 def test_solutions_are_extracted_from_complete_tags_only():
     assert extract_solution("x<|begin_of_solution|>7<|end_of_solution|>") == "7"
-    assert extract_solution("<|begin_of_solution|>7<|end_of_solution|><|begin_of_solution|>8<|end_of_solution|>") == "7"
+    assert (
+        extract_solution(
+            "<|begin_of_solution|>7<|end_of_solution|><|begin_of_solution|>8<|end_of_solution|>"
+        )
+        == "7"
+    )
     assert extract_solution("<|begin_of_solution|>7") is None
     assert extract_solution("7<|end_of_solution|>") is None
     assert extract_solution("<|end_of_solution|><|begin_of_solution|>7") is None
@@ -263,10 +298,14 @@ def test_published_responses_are_split_at_their_tags():
     assert (prompt + response).endswith("<|im_start|>assistant\n" + text)
 
 
-BARE = ChatFormat(name="bare", system="", user="{question}", assistant="", end_of_turn="<|end|>", separator="")
+BARE = ChatFormat(
+    name="bare", system="", user="{question}", assistant="", end_of_turn="<|end|>", separator=""
+)
 
 
-@pytest.mark.parametrize("chat_format", [*CHAT_FORMATS.values(), BARE], ids=lambda chat_format: chat_format.name)
+@pytest.mark.parametrize(
+    "chat_format", [*CHAT_FORMATS.values(), BARE], ids=lambda chat_format: chat_format.name
+)
 @pytest.mark.parametrize("kind", PROMPT_KINDS)
 @pytest.mark.parametrize("closed", [False, True])
 def test_an_example_is_taken_apart_as_it_was_rendered(chat_format, kind, closed):
@@ -283,6 +322,8 @@ def test_an_example_that_is_not_whole_is_none(kind):
     assert split_example(text.replace("<|im_start|>assistant\n", ""), chatml) is None
     last_tag = "<|end_of_solution|>" if kind == "reasoner" else thought_close(kind)
     assert split_example(text.removesuffix(last_tag), chatml) is None
-    other = {"posterior_a": "thought", "posterior_b": "explanation", "reasoner": "explanation"}[kind]
+    other = {"posterior_a": "thought", "posterior_b": "explanation", "reasoner": "explanation"}[
+        kind
+    ]
     swapped = text.removesuffix(last_tag) + f"<|end_of_{other}|>"
     assert split_example(swapped, chatml) is None

@@ -56,7 +56,9 @@ def test_rejection_sampling_counts_each_verified_answer_alike():
     for correct in ((4, 2), (1, 0)):
         weights = w.normalized_weights([w.log_accuracy(c, 4) for c in correct])
         factor = w.question_weight("accuracy", sum(correct) / 8)
-        assert [weight * factor for weight in weights] == pytest.approx([c / 8 for c in correct], rel=1e-15)
+        assert [weight * factor for weight in weights] == pytest.approx(
+            [c / 8 for c in correct], rel=1e-15
+        )
         total.append(factor)
     assert total[0] / sum(total) == pytest.approx(6 / 7, rel=1e-15)
 
@@ -142,7 +144,10 @@ def test_two_identical_traces_may_be_merged_by_adding_their_weights():
         (lambda: w.log_gml(-1.0, 0), "answer_tokens is 0"),
         (lambda: w.log_answer_term("gml2"), "estimator 'gml2' is not one of acc, gml, likelihood"),
         (lambda: w.log_answer_term("acc"), "needs num_correct and num_answers"),
-        (lambda: w.log_answer_term("likelihood", num_correct=1, num_answers=1), "needs answer_logp and answer_tokens"),
+        (
+            lambda: w.log_answer_term("likelihood", num_correct=1, num_answers=1),
+            "needs answer_logp and answer_tokens",
+        ),
         (lambda: w.normalized_weights([]), "log_rhos is empty"),
         (lambda: w.normalized_weights([0.0, math.nan]), r"log_rhos\[1\] is nan"),
         (lambda: w.iwae_bound([math.inf]), r"log_rhos\[0\] is inf"),

@@ -23,14 +23,29 @@ WEIGHTED = {"name": "w", "estimator": "acc", "selection": "weighted"}
 def sampled(trace_id, text, ratio=0.0, correct=(True,), answer_logp=-2.0, **columns):
     """One trace of four tokens: `ratio` is its mean log ratio; `correct` one verdict per answer (or a verdict's
     name)."""
-    return {"trace_id": trace_id, "text": text, "ratio": ratio, "correct": correct, "answer_logp": answer_logp} | columns
+    return {
+        "trace_id": trace_id,
+        "text": text,
+        "ratio": ratio,
+        "correct": correct,
+        "answer_logp": answer_logp,
+    } | columns
 
 
-def write_run(folder: Path, base: Path, questions: dict[str, list[dict]], outputs, sampler="posterior", **settings):
+def write_run(
+    folder: Path,
+    base: Path,
+    questions: dict[str, list[dict]],
+    outputs,
+    sampler="posterior",
+    **settings,
+):
     """Tables of a run in which question i has the given traces; returns its configuration."""
     folder.mkdir(exist_ok=True)
     here = folder if sampler == "posterior" else folder / "from_reasoner"
-    tables = {name: [] for name in ("questions", "traces", "reasoner", "posterior", "answers", "verdicts")}
+    tables = {
+        name: [] for name in ("questions", "traces", "reasoner", "posterior", "answers", "verdicts")
+    }
     for question_id, traces in questions.items():
         tables["questions"].append(
             {
@@ -53,27 +68,45 @@ def write_run(folder: Path, base: Path, questions: dict[str, list[dict]], output
                     "text": trace["text"],
                     "finish_reason": trace.get("finish", "stop"),
                 }
-                | {"is_well_formed": well, "is_retokenized": False, "seed": 0, "prompt_kind": "posterior_b"}
+                | {
+                    "is_well_formed": well,
+                    "is_retokenized": False,
+                    "seed": 0,
+                    "prompt_kind": "posterior_b",
+                }
                 | {"temperature": 0.7}
             )
             if not well:
                 continue
-            for name, logp in (("reasoner", -1000.0 + trace.get("trace_tokens", 4) * trace["ratio"]), ("posterior", -1000.0)):
+            for name, logp in (
+                ("reasoner", -1000.0 + trace.get("trace_tokens", 4) * trace["ratio"]),
+                ("posterior", -1000.0),
+            ):
                 if name in trace.get("lacks", ()):
                     continue
                 is_reasoner = name == "reasoner"
                 tables[name].append(
                     ids
-                    | {"trace_logp": logp, "trace_tokens": trace.get(f"{name}_tokens", trace.get("trace_tokens", 4))}
+                    | {
+                        "trace_logp": logp,
+                        "trace_tokens": trace.get(f"{name}_tokens", trace.get("trace_tokens", 4)),
+                    }
                     | {"answer_logp": trace["answer_logp"] if is_reasoner else None}
-                    | {"answer_tokens": 2 if is_reasoner else None, "temperature": trace.get(f"{name}_temperature", 1.0)}
+                    | {
+                        "answer_tokens": 2 if is_reasoner else None,
+                        "temperature": trace.get(f"{name}_temperature", 1.0),
+                    }
                 )
             for answer_id, verdict in enumerate(trace["correct"]):
                 name = {True: "correct", False: "wrong"}.get(verdict, verdict)
                 text = f"{LEAD}answer {trace['trace_id']}.{answer_id}<|end_of_solution|>"
                 key = ids | {"answer_id": answer_id}
-                tables["answers"].append(key | {"token_ids": [5], "text": text, "finish_reason": "stop", "seed": 0})
-                tables["verdicts"].append(key | {"verdict": name, "reason": "", "seconds": 0.0, "tier": ""})
+                tables["answers"].append(
+                    key | {"token_ids": [5], "text": text, "finish_reason": "stop", "seed": 0}
+                )
+                tables["verdicts"].append(
+                    key | {"verdict": name, "reason": "", "seconds": 0.0, "tier": ""}
+                )
     digests = {"made": "here"}
     for name, rows in tables.items():
         table = "trace_logps" if name in ("reasoner", "posterior") else name
@@ -83,7 +116,13 @@ def write_run(folder: Path, base: Path, questions: dict[str, list[dict]], output
             write_table(place, table, rows, Identity(dict(digests), {}))
             if name in ("questions", "traces", "answers"):
                 digests[name] = table_digest(place, table)
-    values = {"run_dir": str(folder), "base": str(base), "cutoff_len": 2000, "data": {"name": "made"}, "seed": 0}
+    values = {
+        "run_dir": str(folder),
+        "base": str(base),
+        "cutoff_len": 2000,
+        "data": {"name": "made"},
+        "seed": 0,
+    }
     values["sampling"] = {"traces_from": sampler}
     path = folder / "pipeline.yaml"
     path.write_text(json.dumps(values | {"build": {"outputs": outputs}} | settings))
@@ -121,7 +160,9 @@ def test_weighted_rows_carry_rho_normalised_and_its_raw_terms(tmp_path, tiny_mod
     summary = build.build_datasets(config)
     rows = built(config, "w")
     weights = {(row["question_id"], row["trace_id"]): row["weight"] for row in rows}
-    assert weights == pytest.approx({("q0", 0): 0.5, ("q0", 1): 0.5, ("q1", 0): 0.25, ("q1", 1): 0.75}, rel=1e-12)
+    assert weights == pytest.approx(
+        {("q0", 0): 0.5, ("q0", 1): 0.5, ("q1", 0): 0.25, ("q1", 1): 0.75}, rel=1e-12
+    )
     second = rows[1]
     assert second["source"] == 1
     assert second["accuracy"] == 1.0
@@ -151,12 +192,20 @@ def test_rows_are_rendered_by_the_one_renderer_with_a_verified_answer(tmp_path, 
     build.build_datasets(config)
     row = built(config, "w")[0]
     # trace 0 of q0 has one right answer, 0.0
-    assert (row["prompt"], row["response"]) == render("reasoner", CHATML, "What of q0?", "a", "answer 0.0")
+    assert (row["prompt"], row["response"]) == render(
+        "reasoner", CHATML, "What of q0?", "a", "answer 0.0"
+    )
     assert row["answer_id"] == 0
 
 
 def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_path, tiny_model_dir):
-    output = {"name": "b", "estimator": "acc", "selection": "best", "mix": 1, "fallback": "original"}
+    output = {
+        "name": "b",
+        "estimator": "acc",
+        "selection": "best",
+        "mix": 1,
+        "fallback": "original",
+    }
     config = write_run(tmp_path, tiny_model_dir, THREE, [output])
     summary = build.build_datasets(config)
     assert summary.files[0].figures["counts"]["duplicates_removed"] == 1
@@ -175,7 +224,9 @@ def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_pat
 
 
 def test_gml_ranks_by_the_reference_solution_and_keeps_it(tmp_path, tiny_model_dir):
-    config = write_run(tmp_path, tiny_model_dir, THREE, [{"name": "g", "estimator": "gml", "selection": "best"}])
+    config = write_run(
+        tmp_path, tiny_model_dir, THREE, [{"name": "g", "estimator": "gml", "selection": "best"}]
+    )
     build.build_datasets(config)
     rows = {row["question_id"]: row for row in built(config, "g")}
     # q0: ratio + answer_logp / 2 = 0 - 1, log 0.5 - 2, log 9 - 10: trace 0; q2: -3 and -1: trace 1
@@ -201,7 +252,9 @@ def test_gml_fallback_takes_the_likeliest_candidate(tmp_path, tiny_model_dir):
 
 
 def test_unweighted_keeps_every_candidate_right_or_wrong(tmp_path, tiny_model_dir):
-    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED | {"name": "u", "selection": "unweighted"}])
+    config = write_run(
+        tmp_path, tiny_model_dir, THREE, [WEIGHTED | {"name": "u", "selection": "unweighted"}]
+    )
     summary = build.build_datasets(config)
     rows = built(config, "u")
     assert Counter(row["question_id"] for row in rows) == {"q0": 3, "q1": 2, "q2": 2}
@@ -225,7 +278,10 @@ def test_the_verified_answer_is_drawn_at_random_under_the_seed(tmp_path, tiny_mo
 
 
 def test_equal_rows_of_sampled_traces_become_one_with_added_weights(tmp_path, tiny_model_dir):
-    traces = [sampled(k, "same" if k != 1 else "other", math.log(k + 1), answer_logp=-2.0) for k in range(3)]
+    traces = [
+        sampled(k, "same" if k != 1 else "other", math.log(k + 1), answer_logp=-2.0)
+        for k in range(3)
+    ]
     outputs = [{"name": "m", "estimator": "gml", "selection": "weighted"}]
     # rho is proportional to 1, 2, 3; traces 0 and 2 are one row of 4/6
     outputs.append({"name": "u", "estimator": "gml", "selection": "unweighted"})
@@ -241,31 +297,50 @@ def test_equal_rows_of_sampled_traces_become_one_with_added_weights(tmp_path, ti
 
 @pytest.mark.parametrize(
     ("selection", "weights"),
-    [("best", [(0, 2.0)]), ("weighted", [(0, 1.5), (1, 0.5)]), ("unweighted", [(0, 2.0), (1, 1.0)])],
+    [
+        ("best", [(0, 2.0)]),
+        ("weighted", [(0, 1.5), (1, 0.5)]),
+        ("unweighted", [(0, 2.0), (1, 1.0)]),
+    ],
 )
-def test_an_original_row_in_a_mix_adds_its_weight_to_its_equal(tmp_path, tiny_model_dir, selection, weights):
+def test_an_original_row_in_a_mix_adds_its_weight_to_its_equal(
+    tmp_path, tiny_model_dir, selection, weights
+):
     output = {"name": "d", "estimator": "gml", "selection": selection, "mix": 1}
-    config = write_run(tmp_path, tiny_model_dir, {"q0": [sampled(0, "expert"), sampled(1, "b")]}, [output])
+    config = write_run(
+        tmp_path, tiny_model_dir, {"q0": [sampled(0, "expert"), sampled(1, "b")]}, [output]
+    )
     counts = build.build_datasets(config).files[0].figures["counts"]
     assert [(row["source"], row["weight"]) for row in built(config, "d")] == weights
     assert (counts["original"], counts["duplicates_merged"]) == (1, 1)
 
 
-@pytest.mark.parametrize(("mix", "weights"), [(0, {}), (0.5, {1.0: 5}), (1, {1.0: 10}), (2.3, {2.0: 7, 3.0: 3})])
+@pytest.mark.parametrize(
+    ("mix", "weights"), [(0, {}), (0.5, {1.0: 5}), (1, {1.0: 10}), (2.3, {2.0: 7, 3.0: 3})]
+)
 def test_mix_adds_that_many_original_rows(tmp_path, tiny_model_dir, mix, weights):
     questions = {f"q{i}": [sampled(0, "a")] for i in range(10)}
     drawn = []
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()
-        config = write_run(tmp_path / str(seed), tiny_model_dir, questions, [WEIGHTED | {"mix": mix}], seed=seed)
+        config = write_run(
+            tmp_path / str(seed), tiny_model_dir, questions, [WEIGHTED | {"mix": mix}], seed=seed
+        )
         build.build_datasets(config)
-        originals = {row["question_id"]: row["weight"] for row in built(config, "w") if row["source"] == -2}
+        originals = {
+            row["question_id"]: row["weight"] for row in built(config, "w") if row["source"] == -2
+        }
         assert Counter(originals.values()) == weights  # several copies of one row are its weight
         drawn.append(originals)
     assert (drawn[0] == drawn[1]) == (mix in (0, 1))
 
 
-CONTROLS = {"q0": [sampled(k, f"{'x ' * k}", float(k), (k < 3,), trace_tokens=[7, 3, 9, 99][k]) for k in range(4)]}
+CONTROLS = {
+    "q0": [
+        sampled(k, f"{'x ' * k}", float(k), (k < 3,), trace_tokens=[7, 3, 9, 99][k])
+        for k in range(4)
+    ]
+}
 
 
 def test_longest_and_random_choose_among_what_best_chooses_among(tmp_path, tiny_model_dir):
@@ -274,7 +349,9 @@ def test_longest_and_random_choose_among_what_best_chooses_among(tmp_path, tiny_
     config = write_run(tmp_path, tiny_model_dir, questions, outputs)
     build.build_datasets(config)
     assert {row["source"] for row in built(config, "best")} == {2}
-    assert {row["source"] for row in built(config, "longest")} == {2}  # nine tokens; the trace of 99 has no right answer
+    assert {row["source"] for row in built(config, "longest")} == {
+        2
+    }  # nine tokens; the trace of 99 has no right answer
     drawn = [row["source"] for row in built(config, "random")]
     assert set(drawn) == {0, 1, 2}
     again = load_config(tmp_path / "pipeline.yaml", ["seed=1"])
@@ -286,53 +363,85 @@ def test_longest_and_random_choose_among_what_best_chooses_among(tmp_path, tiny_
 def test_ties_of_longest_go_to_the_lower_trace_id(tmp_path, tiny_model_dir):
     config = write_run(tmp_path, tiny_model_dir, THREE, [{"name": "l", "selection": "longest"}])
     build.build_datasets(config)
-    assert [(row["question_id"], row["source"]) for row in built(config, "l")] == [("q0", 0), ("q1", 0)]
+    assert [(row["question_id"], row["source"]) for row in built(config, "l")] == [
+        ("q0", 0),
+        ("q1", 0),
+    ]
 
 
 def test_the_three_ratios(tmp_path, tiny_model_dir):
     # mean log ratios 0 and log 2 of four tokens each: rho 1 and 2; full ratio 1 and 16; none: accuracies 1 and 1/2
     traces = [sampled(0, "a", 0.0, (True, True)), sampled(1, "b", math.log(2), (True, False))]
-    outputs = [{"name": ratio, "ratio": ratio, "selection": "weighted"} for ratio in ("mean", "sum", "none")]
+    outputs = [
+        {"name": ratio, "ratio": ratio, "selection": "weighted"}
+        for ratio in ("mean", "sum", "none")
+    ]
     config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, outputs)
     build.build_datasets(config)
-    weights = {name: [row["weight"] for row in built(config, name)] for name in ("mean", "sum", "none")}
+    weights = {
+        name: [row["weight"] for row in built(config, name)] for name in ("mean", "sum", "none")
+    }
     assert weights["mean"] == pytest.approx([1 / 2, 1 / 2], rel=1e-12)
     assert weights["sum"] == pytest.approx([1 / 9, 8 / 9], rel=1e-12)
     assert weights["none"] == pytest.approx([2 / 3, 1 / 3], rel=1e-12)
 
 
 def test_a_cap_and_its_effective_sample_size(tmp_path, tiny_model_dir):
-    config = write_run(tmp_path, tiny_model_dir, {"q1": THREE["q1"]}, [WEIGHTED | {"weight_cap": 0.5}])
+    config = write_run(
+        tmp_path, tiny_model_dir, {"q1": THREE["q1"]}, [WEIGHTED | {"weight_cap": 0.5}]
+    )
     figures = build.build_datasets(config).files[0].figures
     assert [row["weight"] for row in built(config, "w")] == pytest.approx([0.25, 0.5], rel=1e-12)
     assert figures["counts"]["capped_weights"] == 1
     assert figures["weight_taken_by_cap"] == pytest.approx(0.25, rel=1e-12)
-    assert figures["mean_effective_sample_size_before_cap"] == pytest.approx(1 / (1 / 16 + 9 / 16), rel=1e-12)
-    assert figures["mean_effective_sample_size"] == pytest.approx(0.75**2 / (1 / 16 + 1 / 4), rel=1e-12)
+    assert figures["mean_effective_sample_size_before_cap"] == pytest.approx(
+        1 / (1 / 16 + 9 / 16), rel=1e-12
+    )
+    assert figures["mean_effective_sample_size"] == pytest.approx(
+        0.75**2 / (1 / 16 + 1 / 4), rel=1e-12
+    )
 
 
 def test_fewer_traces_of_the_same_tables(tmp_path, tiny_model_dir):
     config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED | {"num_traces": 1}])
     build.build_datasets(config)
     rows = built(config, "w")
-    assert [(row["question_id"], row["source"], row["weight"]) for row in rows] == [("q0", 0, 1.0), ("q1", 0, 1.0)]
+    assert [(row["question_id"], row["source"], row["weight"]) for row in rows] == [
+        ("q0", 0, 1.0),
+        ("q1", 0, 1.0),
+    ]
     # P counts the answers after the traces in use: 1 of 2, and 1 of 1
     assert [row["question_accuracy"] for row in rows] == [0.5, 1.0]
 
 
 def test_the_baselines_of_section_3(tmp_path, tiny_model_dir):
     questions = {
-        "easy": [sampled(0, "a", 5.0, (True, True)), sampled(1, "b", 0.0, (True, False))],  # P = 3/4
-        "hard": [sampled(0, "c", 0.0, (True, False)), sampled(1, "d", 0.0, (False, False))],  # P = 1/4
+        "easy": [
+            sampled(0, "a", 5.0, (True, True)),
+            sampled(1, "b", 0.0, (True, False)),
+        ],  # P = 3/4
+        "hard": [
+            sampled(0, "c", 0.0, (True, False)),
+            sampled(1, "d", 0.0, (False, False)),
+        ],  # P = 1/4
         "sure": [sampled(0, "e", 0.0, (True, True)), sampled(1, "f", 0.0, (True, True))],  # P = 1
     }
     shared = {"ratio": "none", "selection": "weighted"}
     outputs = [shared | {"name": kind, "question_weight": kind} for kind in ("accuracy", "grpo")]
     config = write_run(tmp_path, tiny_model_dir, questions, outputs)
     summary = build.build_datasets(config)
-    found = {n: {(r["question_id"], r["source"]): r["weight"] for r in built(config, n)} for n in ("accuracy", "grpo")}
+    found = {
+        n: {(r["question_id"], r["source"]): r["weight"] for r in built(config, n)}
+        for n in ("accuracy", "grpo")
+    }
     # rejection sampling: accuracy / K each
-    weights = {("easy", 0): 1 / 2, ("easy", 1): 1 / 4, ("hard", 0): 1 / 4, ("sure", 0): 1 / 2, ("sure", 1): 1 / 2}
+    weights = {
+        ("easy", 0): 1 / 2,
+        ("easy", 1): 1 / 4,
+        ("hard", 0): 1 / 4,
+        ("sure", 0): 1 / 2,
+        ("sure", 1): 1 / 2,
+    }
     assert found["accuracy"] == pytest.approx(weights, rel=1e-12)
     # GRPO: sqrt(3) x (2/3, 1/3), sqrt(1/3) x 1, and nothing where all are right
     root = math.sqrt(3)
@@ -345,18 +454,32 @@ def test_verified_only_filters_and_counts(tmp_path, tiny_model_dir):
     output = {"name": "v", "estimator": "gml", "selection": "unweighted", "verified_only": True}
     config = write_run(tmp_path, tiny_model_dir, THREE, [output])
     summary = build.build_datasets(config)
-    assert [(row["question_id"], row["source"]) for row in built(config, "v")] == [("q0", 0), ("q0", 1), ("q1", 0), ("q1", 1)]
+    assert [(row["question_id"], row["source"]) for row in built(config, "v")] == [
+        ("q0", 0),
+        ("q0", 1),
+        ("q1", 0),
+        ("q1", 1),
+    ]
     assert summary.files[0].figures["counts"]["dropped_without_verified_answer"] == 3
 
 
 FORWARD_KL = {"name": "q", "target": "posterior", "ratio": "none", "selection": "weighted"}
 
 
-def test_the_posteriors_file_needs_no_log_likelihoods_and_has_the_hint_in_its_prompt(tmp_path, tiny_model_dir):
-    no_scores = {name: [trace | {"lacks": ("reasoner", "posterior")} for trace in rows] for name, rows in THREE.items()}
-    config = write_run(tmp_path, tiny_model_dir, no_scores, [FORWARD_KL, WEIGHTED], sampler="reasoner")
+def test_the_posteriors_file_needs_no_log_likelihoods_and_has_the_hint_in_its_prompt(
+    tmp_path, tiny_model_dir
+):
+    no_scores = {
+        name: [trace | {"lacks": ("reasoner", "posterior")} for trace in rows]
+        for name, rows in THREE.items()
+    }
+    config = write_run(
+        tmp_path, tiny_model_dir, no_scores, [FORWARD_KL, WEIGHTED], sampler="reasoner"
+    )
     summary = build.build_datasets(config)
-    assert [file.path.name for file in summary.files] == ["made_q.parquet"]  # the other one is of the posterior's traces
+    assert [file.path.name for file in summary.files] == [
+        "made_q.parquet"
+    ]  # the other one is of the posterior's traces
     rows = built(config, "q")
     # accuracies 1/2, 1, 0 and 1, 1: w~ = 1/3, 2/3 and 1/2, 1/2
     weights = {(row["question_id"], row["source"]): row["weight"] for row in rows}
@@ -364,25 +487,44 @@ def test_the_posteriors_file_needs_no_log_likelihoods_and_has_the_hint_in_its_pr
     assert weights == pytest.approx(expected, rel=1e-12)
     text = render("posterior_b", CHATML, "What of q0?", "b", "reference q0")
     assert (rows[1]["prompt"], rows[1]["response"]) == text
-    assert (rows[1]["log_rho"], rows[1]["mean_log_ratio"], rows[1]["trace_tokens"]) == (0.0, None, 4)
-    assert not (tmp_path / "trace_logps").exists() and (tmp_path / "from_reasoner/health.json").is_file()
+    assert (rows[1]["log_rho"], rows[1]["mean_log_ratio"], rows[1]["trace_tokens"]) == (
+        0.0,
+        None,
+        4,
+    )
+    assert (
+        not (tmp_path / "trace_logps").exists()
+        and (tmp_path / "from_reasoner/health.json").is_file()
+    )
 
 
 def test_a_hint_may_be_any_verified_answer_of_the_question(tmp_path, tiny_model_dir):
-    questions = {f"q{i:02d}": [sampled(0, "a", 0.0, (True, False)), sampled(1, "b", 0.0, (True, True))] for i in range(30)}
-    config = write_run(tmp_path, tiny_model_dir, questions, [FORWARD_KL | {"hint": "verified"}], sampler="reasoner")
+    questions = {
+        f"q{i:02d}": [sampled(0, "a", 0.0, (True, False)), sampled(1, "b", 0.0, (True, True))]
+        for i in range(30)
+    }
+    config = write_run(
+        tmp_path, tiny_model_dir, questions, [FORWARD_KL | {"hint": "verified"}], sampler="reasoner"
+    )
     summary = build.build_datasets(config)
     hints = {trace: Counter() for trace in (0, 1)}
     for row in built(config, "q"):
-        hints[row["source"]][row["prompt"].split("<|begin_of_solution|>")[-1].split("<|end_of_solution|>")[0]] += 1
+        hints[row["source"]][
+            row["prompt"].split("<|begin_of_solution|>")[-1].split("<|end_of_solution|>")[0]
+        ] += 1
     right = {"answer 0.0", "answer 1.0", "answer 1.1"}
-    assert set(hints[0]) == set(hints[1]) == right  # independent of the row's own trace; never the wrong 0.1
+    assert (
+        set(hints[0]) == set(hints[1]) == right
+    )  # independent of the row's own trace; never the wrong 0.1
     assert min(min(counter.values()) for counter in hints.values()) >= 3  # of 30 draws, 10 expected
     assert "with_reference_hint" not in summary.files[0].figures["counts"]
 
 
 def test_undecided_verdicts_are_left_out_of_the_accuracy(tmp_path, tiny_model_dir):
-    traces = [sampled(0, "a", 0.0, (True, "unverifiable", False, "checker_error")), sampled(1, "b", 2.0, ("unverifiable",))]
+    traces = [
+        sampled(0, "a", 0.0, (True, "unverifiable", False, "checker_error")),
+        sampled(1, "b", 2.0, ("unverifiable",)),
+    ]
     config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED])
     build.build_datasets(config)
     (row,) = built(config, "w")
@@ -412,7 +554,12 @@ def test_a_second_run_writes_nothing_and_a_changed_seed_writes_again(tmp_path, t
 def test_health_by_hand(tmp_path, tiny_model_dir):
     questions = {
         # weights 1/2, 1/2 (effective sample size 2), one malformed, one copy of the expert's trace
-        "q0": [sampled(0, "expert"), sampled(1, "b"), sampled(2, "c", is_well_formed=False), sampled(3, "d", 0, (False,))],
+        "q0": [
+            sampled(0, "expert"),
+            sampled(1, "b"),
+            sampled(2, "c", is_well_formed=False),
+            sampled(3, "d", 0, (False,)),
+        ],
         "q1": [sampled(k, f"t{k}", 0.0, (False,)) for k in range(4)],
     }
     config = write_run(tmp_path, tiny_model_dir, questions, [WEIGHTED])
@@ -422,20 +569,29 @@ def test_health_by_hand(tmp_path, tiny_model_dir):
     assert health["coverage"] == 0.5
     assert health["mean_effective_sample_size"] == 2.0
     assert health["num_questions_without_weights"] == 1
-    assert [warning.split(" is ")[0] for warning in health["warnings"]] == ["malformed_share", "coverage"]
+    assert [warning.split(" is ")[0] for warning in health["warnings"]] == [
+        "malformed_share",
+        "coverage",
+    ]
     assert json.loads((tmp_path / "health.json").read_text()) == health
 
 
 @pytest.mark.parametrize(
     ("traces", "message"),
     [
-        ([sampled(0, "a"), sampled(1, "b", lacks=("posterior",))], r"posterior lacks 1 traces .*\('q0', 1\)"),
+        (
+            [sampled(0, "a"), sampled(1, "b", lacks=("posterior",))],
+            r"posterior lacks 1 traces .*\('q0', 1\)",
+        ),
         ([sampled(0, "a"), sampled(1, "b", correct=())], r"answers lacks 1 traces .*\('q0', 1\)"),
         (
             [sampled(0, "a", posterior_tokens=5)],
             "question q0, trace 0: the posterior's log-likelihood is of 5 tokens, but the trace",
         ),
-        ([sampled(0, "a", reasoner_temperature=0.7)], "question q0, trace 0: temperature is 0.7 for the reasoner and 1.0 for"),
+        (
+            [sampled(0, "a", reasoner_temperature=0.7)],
+            "question q0, trace 0: temperature is 0.7 for the reasoner and 1.0 for",
+        ),
         ([sampled(0, "a"), sampled(2, "b")], r"traces lacks 1 traces .*\('q0', 1\)"),
         ([sampled(0, "a", ratio=math.nan)], "question q0, trace 0: reasoner_logp is nan"),
         (
@@ -444,7 +600,9 @@ def test_health_by_hand(tmp_path, tiny_model_dir):
         ),
     ],
 )
-def test_rows_that_do_not_fit_together_are_refused_with_their_ids(tmp_path, tiny_model_dir, traces, message):
+def test_rows_that_do_not_fit_together_are_refused_with_their_ids(
+    tmp_path, tiny_model_dir, traces, message
+):
     config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED])
     with pytest.raises(ValueError, match=message):
         build.build_datasets(config)
@@ -465,7 +623,10 @@ def test_a_table_made_from_other_traces_is_refused(tmp_path, tiny_model_dir):
     ("outputs", "message"),
     [
         ([], "build.outputs is empty"),
-        ([{"name": "x", "estimator": "gml", "fallback": "gml"}], r"build.outputs.0 \(x\).fallback: gml only makes sense with"),
+        (
+            [{"name": "x", "estimator": "gml", "fallback": "gml"}],
+            r"build.outputs.0 \(x\).fallback: gml only makes sense with",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, tiny_model_dir, outputs, message):

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.pipeline.config import Config, load_config, read_command, resolved, with_overrides
+from variational_reasoning.pipeline.config import (
+    Config,
+    load_config,
+    read_command,
+    resolved,
+    with_overrides,
+)
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -16,7 +22,11 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_an_empty_file_gives_the_defaults_of_the_paper(tmp_path):
     config = load_config(write(tmp_path, ""))
     assert config == Config()
-    assert config.sampling.temperature == 0.7 and config.sampling.num_traces == 8 and config.scoring.temperature == 1.0
+    assert (
+        config.sampling.temperature == 0.7
+        and config.sampling.num_traces == 8
+        and config.scoring.temperature == 1.0
+    )
     assert config.folder("traces") == Path("runs/tiny/traces")
     assert config.model_folder("posterior") == Path("runs/tiny/models/posterior")
     assert config.model_folder("final_acc") == Path("runs/tiny/models/final_acc")
@@ -24,9 +34,18 @@ def test_an_empty_file_gives_the_defaults_of_the_paper(tmp_path):
 
 def test_values_and_overrides(tmp_path):
     text = "models: {reasoner: elsewhere}\nsampling:\n  temperature: 1e-1\n  top_p: 1\nbuild:\n  outputs:\n  - {name: acc}\n"
-    overrides = ["sampling.num_traces=4", "build.outputs.0.estimator=gml", "base=null", "data.columns.question=q"]
+    overrides = [
+        "sampling.num_traces=4",
+        "build.outputs.0.estimator=gml",
+        "base=null",
+        "data.columns.question=q",
+    ]
     config = load_config(write(tmp_path, text), overrides)
-    assert config.sampling.temperature == 0.1 and config.sampling.top_p == 1.0 and config.sampling.num_traces == 4
+    assert (
+        config.sampling.temperature == 0.1
+        and config.sampling.top_p == 1.0
+        and config.sampling.num_traces == 4
+    )
     assert config.build.outputs[0].estimator == "gml" and config.data.columns == {"question": "q"}
     assert config.model_folder("reasoner") == Path("elsewhere")
 

@@ -3,7 +3,13 @@
 import random
 import time
 
-from variational_reasoning.pipeline.decontaminate import Match, contamination_report, find_matches, ngrams, split_words
+from variational_reasoning.pipeline.decontaminate import (
+    Match,
+    contamination_report,
+    find_matches,
+    ngrams,
+    split_words,
+)
 
 
 def test_words_are_letters_and_digits_without_case_signs_and_width():
@@ -47,10 +53,22 @@ def test_matches_by_hand():
 def test_the_report_counts_both_sides():
     benchmarks = {"one": ["a b c", "a b d", "x"], "two": ["q"]}
     questions = {"t1": "a b c", "t2": "z a b c", "t3": "n", "t4": "a b d"}
-    report = contamination_report(find_matches(questions, benchmarks, 3), len(questions), benchmarks, 3)
+    report = contamination_report(
+        find_matches(questions, benchmarks, 3), len(questions), benchmarks, 3
+    )
     assert report["benchmarks"] == {
-        "one": {"questions": 3, "shorter_than_ngram": 1, "questions_found_in_train": 2, "train_questions": 3},
-        "two": {"questions": 1, "shorter_than_ngram": 1, "questions_found_in_train": 0, "train_questions": 0},
+        "one": {
+            "questions": 3,
+            "shorter_than_ngram": 1,
+            "questions_found_in_train": 2,
+            "train_questions": 3,
+        },
+        "two": {
+            "questions": 1,
+            "shorter_than_ngram": 1,
+            "questions_found_in_train": 0,
+            "train_questions": 0,
+        },
     }
     assert (report["train_questions"], report["train_questions_in_a_benchmark"]) == (4, 3)
     assert report["matches"][0] == {

@@ -18,8 +18,18 @@ from variational_reasoning.pipeline.rows import read_manifest, read_rows
 
 CHATML = load_chat_format("chatml")
 ROWS = [
-    {"question": "What is 3 + 4?", "trace": "First, 3 + 4 = 7.", "solution": r"It is \boxed{7}.", "source": "sums"},
-    {"question": "And 1 + 1?", "trace": "It is 2, surely.", "solution": r"\boxed{2}", "source": "sums"},
+    {
+        "question": "What is 3 + 4?",
+        "trace": "First, 3 + 4 = 7.",
+        "solution": r"It is \boxed{7}.",
+        "source": "sums",
+    },
+    {
+        "question": "And 1 + 1?",
+        "trace": "It is 2, surely.",
+        "solution": r"\boxed{2}",
+        "source": "sums",
+    },
     {"question": "Prove it.", "trace": "Well.", "solution": "Obvious.", "source": "proofs"},
 ]
 
@@ -84,7 +94,13 @@ def test_other_column_names_golds_and_checks(tmp_path, tiny_model_dir):
     rows = [
         {"q": "a?", "think": "t", "sol": "s", "g": "5", "check": None},
         {"q": "b?", "think": "t", "sol": "s", "g": None, "check": {"kind": "exact", "gold": "six"}},
-        {"q": "c?", "think": "t", "sol": "s", "g": None, "check": json.dumps({"kind": "program", "tests": PROGRAM_TESTS})},
+        {
+            "q": "c?",
+            "think": "t",
+            "sol": "s",
+            "g": None,
+            "check": json.dumps({"kind": "program", "tests": PROGRAM_TESTS}),
+        },
     ]
     names = {"question": "q", "trace": "think", "solution": "sol", "gold": "g"}
     _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, columns=names))
@@ -101,8 +117,20 @@ def test_conversations_as_in_bespoke_stratos(tmp_path, tiny_model_dir):
         "<|begin_of_solution|>\n\nIt is \\boxed{7}.\n\n<|end_of_solution|>"
     )
     rows = [
-        {"system": "s", "conversations": [{"from": "user", "value": "3+4?"}, {"from": "assistant", "value": text}]},
-        {"system": "s", "conversations": [{"from": "user", "value": "x?"}, {"from": "assistant", "value": "no tags"}]},
+        {
+            "system": "s",
+            "conversations": [
+                {"from": "user", "value": "3+4?"},
+                {"from": "assistant", "value": text},
+            ],
+        },
+        {
+            "system": "s",
+            "conversations": [
+                {"from": "user", "value": "x?"},
+                {"from": "assistant", "value": "no tags"},
+            ],
+        },
         {"system": "s", "conversations": [{"from": "user", "value": "only a question"}]},
     ]
     summary, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="conversations"))
@@ -117,7 +145,9 @@ def test_conversations_as_in_bespoke_stratos(tmp_path, tiny_model_dir):
 def test_whole_chats_are_taken_apart_as_they_are_rendered(tmp_path, tiny_model_dir):
     rows = []
     for row in ROWS:
-        prompt, response = render("reasoner", CHATML, row["question"], row["trace"], row["solution"])
+        prompt, response = render(
+            "reasoner", CHATML, row["question"], row["trace"], row["solution"]
+        )
         rows.append({"text": prompt + response + "<|im_end|>"})
     _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="text"))
     assert [(r["question"], r["trace"], r["solution"]) for r in table] == [
@@ -155,26 +185,39 @@ def test_the_cutoff_is_the_one_of_training_to_the_token(tmp_path, tiny_model_dir
     encode, _ = text_codec(load_tokenizer(str(tiny_model_dir)))
     lengths = []
     for kind in ("reasoner", "posterior_b"):
-        prompt, response = render(kind, CHATML, *(ROWS[0][name] for name in ("question", "trace", "solution")))
+        prompt, response = render(
+            kind, CHATML, *(ROWS[0][name] for name in ("question", "trace", "solution"))
+        )
         lengths.append(len(encode(prompt)) + len(encode_target(CHATML, response, encode)))
     path = write_config(tmp_path, tiny_model_dir, ROWS[:1])
-    with pytest.raises(ValueError, match=rf"no usable train row remains.*longer than cutoff_len {max(lengths) - 1}"):
+    with pytest.raises(
+        ValueError, match=rf"no usable train row remains.*longer than cutoff_len {max(lengths) - 1}"
+    ):
         prepared(path, f"cutoff_len={max(lengths) - 1}")
     summary, _ = prepared(path, f"cutoff_len={max(lengths)}")
     assert summary.num_rows == {"train": 1}
 
 
-def test_test_questions_need_no_trace_and_are_none_of_the_training_questions(tmp_path, tiny_model_dir):
-    rows = [{"question": "New?", "gold": "9", "trace": None, "solution": None}, ROWS[0] | {"gold": "7"}]
+def test_test_questions_need_no_trace_and_are_none_of_the_training_questions(
+    tmp_path, tiny_model_dir
+):
+    rows = [
+        {"question": "New?", "gold": "9", "trace": None, "solution": None},
+        ROWS[0] | {"gold": "7"},
+    ]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = write_config(tmp_path, tiny_model_dir, ROWS, test=str(tmp_path / "test.jsonl"), max_train_questions=2)
+    path = write_config(
+        tmp_path, tiny_model_dir, ROWS, test=str(tmp_path / "test.jsonl"), max_train_questions=2
+    )
     summary, table = prepared(path)
     assert summary.num_rows == {"train": 2, "test": 1}
     assert summary.dropped == {
         "train": {"beyond data.max_train_questions": 1},
         "test": {"question of the train split": 1},
     }
-    assert [row["question_id"] for row in read_train(tmp_path)] == [row["question_id"] for row in table[:2]]
+    assert [row["question_id"] for row in read_train(tmp_path)] == [
+        row["question_id"] for row in table[:2]
+    ]
     assert (table[2]["split"], table[2]["trace"]) == ("test", "")
 
 
@@ -189,7 +232,9 @@ def test_a_second_run_changes_nothing_and_other_rows_are_refused(tmp_path, tiny_
     assert not prepared(path)[0].did_something
     assert (tmp_path / "run/train/own_reasoner.parquet").stat().st_mtime_ns == before
     write_config(tmp_path, tiny_model_dir, ROWS[:2])
-    with pytest.raises(ValueError, match=r"(?s)questions was filled from something else.*inputs.train"):
+    with pytest.raises(
+        ValueError, match=r"(?s)questions was filled from something else.*inputs.train"
+    ):
         prepared(path)
 
 
@@ -208,10 +253,26 @@ def test_other_entries_of_dataset_info_stay(tmp_path):
 @pytest.mark.parametrize(
     ("train", "name", "message"),
     [
-        ([{"question": "a", "think": "b"}], "t.jsonl", r"lacks the columns 'trace' \(trace\), 'solution' \(solution\); it has"),
-        ([ROWS[0], ROWS[1] | {"trace": 7}], "t.jsonl", r"(?s)1 rows cannot be read:.*row 2: trace is int; text is needed"),
-        ([ROWS[0] | {"id": "x"}, ROWS[1] | {"id": "x"}], "t.jsonl", "1 question ids are there more than once, such as 'x'"),
-        ([ROWS[0] | {"check": {"kind": "mth"}}], "t.jsonl", "row 1: check kind 'mth' is not one of"),
+        (
+            [{"question": "a", "think": "b"}],
+            "t.jsonl",
+            r"lacks the columns 'trace' \(trace\), 'solution' \(solution\); it has",
+        ),
+        (
+            [ROWS[0], ROWS[1] | {"trace": 7}],
+            "t.jsonl",
+            r"(?s)1 rows cannot be read:.*row 2: trace is int; text is needed",
+        ),
+        (
+            [ROWS[0] | {"id": "x"}, ROWS[1] | {"id": "x"}],
+            "t.jsonl",
+            "1 question ids are there more than once, such as 'x'",
+        ),
+        (
+            [ROWS[0] | {"check": {"kind": "mth"}}],
+            "t.jsonl",
+            "row 1: check kind 'mth' is not one of",
+        ),
         ('{"question": 1}\nnot json\n', "t.jsonl", "line 2 is not valid JSON"),
         ("[1]\n", "t.jsonl", r"line 1 is no object: \[1\]"),
         ('{"a": 1}', "t.json", "holds dict; a .json file is a list of rows"),
@@ -229,14 +290,20 @@ def test_files_that_do_not_fit_are_refused(tmp_path, tiny_model_dir, train, name
 
 def test_faulty_settings_are_refused_together(tmp_path, tiny_model_dir):
     path = write_config(tmp_path, tiny_model_dir, ROWS, columns={"qestion": "q"})
-    with pytest.raises(ValueError, match=r"(?s)base: there is no model folder nowhere.*data.columns: \['qestion'\]"):
+    with pytest.raises(
+        ValueError, match=r"(?s)base: there is no model folder nowhere.*data.columns: \['qestion'\]"
+    ):
         prepared(path, "base=nowhere")
     with pytest.raises(ValueError, match="base is not set"):
         prepared(path, "base=null")
 
 
 PUBLISHED_17K = {
-    "columns": {"question": "question_content", "trace": "think_content", "solution": "solution_content"},
+    "columns": {
+        "question": "question_content",
+        "trace": "think_content",
+        "solution": "solution_content",
+    },
     "sources": str(PUBLISHED / "Bespoke-Stratos-17k-Source.jsonl"),
     "ids": "row",
     "check_kinds": {"ruc": "none"},
@@ -250,7 +317,9 @@ PUBLISHED_17K = {
 @pytest.fixture
 def published(tmp_path, tiny_model_dir):
     """The pipeline.yaml of the published 17K tables, five rows of them."""
-    return write_config(tmp_path, tiny_model_dir, published_rows("Bespoke-Stratos-17k-Reformatted"), **PUBLISHED_17K)
+    return write_config(
+        tmp_path, tiny_model_dir, published_rows("Bespoke-Stratos-17k-Reformatted"), **PUBLISHED_17K
+    )
 
 
 def test_the_published_tables_with_their_sources_and_tests(published):
@@ -268,7 +337,9 @@ def test_the_published_tables_with_their_sources_and_tests(published):
 
 def test_a_mixed_data_set_gives_each_question_once_with_its_original_row(tmp_path, tiny_model_dir):
     rows = published_rows("Variational-Posterior-4B-Acc-mix")
-    summary, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="prompt_response"))
+    summary, table = prepared(
+        write_config(tmp_path, tiny_model_dir, rows, format="prompt_response")
+    )
     assert summary.dropped == {"train": {"duplicate question": 5}}
     assert {row["source"] for row in table} == {"-2"}
 
@@ -277,15 +348,23 @@ def test_examples_of_another_chat_format_are_dropped(tmp_path, tiny_model_dir):
     rows = published_rows("Bespoke-Stratos-17k-Train-Posterior-PA")
     rows[0]["prompt"] = rows[0]["prompt"].replace("<|im_start|>", "<|start|>")
     rows[1]["response"] = rows[1]["response"].replace("explanation", "thought")
-    summary, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="prompt_response", ids="row"))
+    summary, table = prepared(
+        write_config(tmp_path, tiny_model_dir, rows, format="prompt_response", ids="row")
+    )
     assert [row["question_id"] for row in table] == ["2", "3", "4"]
     assert summary.dropped == {"train": {"not one whole example of this chat_format": 2}}
 
 
-@pytest.mark.parametrize(("hold_out", "experts"), [(False, ["0", "1", "2", "3", "4"]), (True, ["0", "2", "4"])])
-def test_listed_questions_go_on_and_the_others_may_be_held_out(published, tmp_path, hold_out, experts):
+@pytest.mark.parametrize(
+    ("hold_out", "experts"), [(False, ["0", "1", "2", "3", "4"]), (True, ["0", "2", "4"])]
+)
+def test_listed_questions_go_on_and_the_others_may_be_held_out(
+    published, tmp_path, hold_out, experts
+):
     (tmp_path / "ids.txt").write_text("# a comment\n3\n1\n")
-    summary, rows = prepared(published, f"data.question_ids={tmp_path}/ids.txt", f"data.hold_out={json.dumps(hold_out)}")
+    summary, rows = prepared(
+        published, f"data.question_ids={tmp_path}/ids.txt", f"data.hold_out={json.dumps(hold_out)}"
+    )
     assert [row["question_id"] for row in rows] == ["1", "3"]
     for role, ids in (("reasoner", experts), ("posterior", experts), ("chosen", ["1", "3"])):
         table = pq.read_table(tmp_path / f"run/train/own_{role}.parquet").to_pylist()
@@ -336,30 +415,43 @@ def test_questions_of_a_benchmark_are_reported_or_dropped(published, tmp_path, m
         "why does ICE float on water",
         "Simplify",
     ]
-    (tmp_path / "bench.jsonl").write_text("".join(json.dumps({"problem": text}) + "\n" for text in problems))
+    (tmp_path / "bench.jsonl").write_text(
+        "".join(json.dumps({"problem": text}) + "\n" for text in problems)
+    )
     benchmark = {"name": "mini", "file": str(tmp_path / "bench.jsonl"), "column": "problem"}
     settings = json.dumps({"mode": mode, "benchmarks": [benchmark]})
     summary, rows = prepared(published, f"data.decontaminate={settings}")
-    assert [row["question_id"] for row in rows] == (["0", "1", "2", "3", "4"] if mode == "report" else ["1", "2", "4"])
+    assert [row["question_id"] for row in rows] == (
+        ["0", "1", "2", "3", "4"] if mode == "report" else ["1", "2", "4"]
+    )
     assert summary.dropped["train"] == ({} if mode == "report" else {"in the benchmark mini": 2})
     report = json.loads((tmp_path / "run/questions/decontamination.json").read_text())
     assert report == summary.contamination
-    assert [(match["question_id"], match["row"], match["shared_ngrams"]) for match in report["matches"]] == [
+    assert [
+        (match["question_id"], match["row"], match["shared_ngrams"]) for match in report["matches"]
+    ] == [
         ("0", 1, 4),
         ("3", 2, 1),
     ]
     assert "mini: 2 (2 of its 3 questions)" in prepare.describe(summary)
-    with pytest.raises(ValueError, match=r"(?s)was filled from something else.*ngram_words: there 13, now 8"):
+    with pytest.raises(
+        ValueError, match=r"(?s)was filled from something else.*ngram_words: there 13, now 8"
+    ):
         prepared(published, f"data.decontaminate={settings}", "data.decontaminate.ngram_words=8")
 
 
 def test_a_filter_that_drops_everything_is_refused(tmp_path, tiny_model_dir):
     (tmp_path / "bench.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
-    settings = {"mode": "drop", "benchmarks": [{"name": "b", "file": str(tmp_path / "bench.jsonl")}]}
+    settings = {
+        "mode": "drop",
+        "benchmarks": [{"name": "b", "file": str(tmp_path / "bench.jsonl")}],
+    }
     with pytest.raises(ValueError, match="every one of the 1 train questions is in a benchmark"):
         prepared(write_config(tmp_path, tiny_model_dir, ROWS[:1], decontaminate=settings))
     settings["benchmarks"][0]["column"] = "problem"
-    with pytest.raises(ValueError, match="row 1: no text in the column 'problem'; it has question, trace"):
+    with pytest.raises(
+        ValueError, match="row 1: no text in the column 'problem'; it has question, trace"
+    ):
         prepared(write_config(tmp_path, tiny_model_dir, ROWS[:1], decontaminate=settings))
 
 
@@ -386,22 +478,34 @@ def test_a_broken_manifest_of_a_train_file_is_named(tmp_path, tiny_model_dir):
     prepared(path)
     manifest = tmp_path / "run/train/own_reasoner.manifest.json"
     manifest.write_text("{")
-    with pytest.raises(ValueError, match=r"own_reasoner.manifest.json is not valid JSON.*remove it and run the stage again"):
+    with pytest.raises(
+        ValueError,
+        match=r"own_reasoner.manifest.json is not valid JSON.*remove it and run the stage again",
+    ):
         prepared(path)
 
 
 def test_the_hub_is_not_asked_unless_allowed(tmp_path, tiny_model_dir):
     path = write_config(tmp_path, tiny_model_dir, ROWS)
-    with pytest.raises(FileNotFoundError, match=r"there is no file some/name.*set data.allow_hub: true"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file some/name.*set data.allow_hub: true"
+    ):
         prepared(path, "data.train=some/name")
 
 
 def test_the_command(tmp_path, tiny_model_dir):
     path = write_config(tmp_path, tiny_model_dir, ROWS)
     script = Path(__file__).parents[2] / "scripts/prepare_data.py"
-    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, script, path], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "train: 3 questions; none dropped" in done.stdout
-    refused = subprocess.run([sys.executable, script, path, "data.train=no.jsonl"], capture_output=True, text=True, timeout=300)
+    refused = subprocess.run(
+        [sys.executable, script, path, "data.train=no.jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
     assert "there is no file no.jsonl" in refused.stderr

@@ -51,13 +51,19 @@ def test_the_references_pass_their_own_checks():
     found.pop("ruc/2")
     limits = Limits(cpu_seconds=4, wall_seconds=20, memory_mib=1024, output_mib=8)
     with VerifierPool(1, 20, 2048, ProgramSettings(probe(None).tier, limits, 60, None)) as pool:
-        verdicts = {name: result.verdict for name, result in pool.check([Job(n, c, s) for n, (c, s) in found.items()])}
+        verdicts = {
+            name: result.verdict
+            for name, result in pool.check([Job(n, c, s) for n, (c, s) in found.items()])
+        }
     assert verdicts == dict.fromkeys(found, Verdict.CORRECT)
 
 
 def test_what_a_row_says_of_itself_comes_first():
     checks = QuestionChecks(DataConfig(tests=TESTS[:1], check_kinds={"words": "exact"}))
-    assert checks.of(row("apps/1", check={"kind": "exact", "gold": "x"}), "")[0] == {"kind": "exact", "gold": "x"}
+    assert checks.of(row("apps/1", check={"kind": "exact", "gold": "x"}), "")[0] == {
+        "kind": "exact",
+        "gold": "x",
+    }
     assert checks.of(row("apps/1", gold="7"), "")[0]["kind"] == "program"
     assert checks.of(row("words", gold="7"), "")[0] == {"kind": "exact", "gold": "7"}
     assert checks.of(row("words/3"), " six ")[0] == {"kind": "exact", "gold": "six"}
@@ -67,7 +73,9 @@ def test_what_a_row_says_of_itself_comes_first():
 def test_tests_that_cannot_be_used_are_counted_by_name(tmp_path):
     records = [{"input_output": text} for text in ("", json.dumps({"inputs": [], "outputs": []}))]
     (tmp_path / "apps.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    checks = QuestionChecks(DataConfig(tests=[ProgramTestsConfig(source="apps", file=str(tmp_path / "apps.jsonl"))]))
+    checks = QuestionChecks(
+        DataConfig(tests=[ProgramTestsConfig(source="apps", file=str(tmp_path / "apps.jsonl"))])
+    )
     assert checks.of(row("apps/0"), "") == checks.of(row("apps/1"), "") == ({"kind": "none"}, None)
     assert set(checks.unusable) == {"apps/0", "apps/1"}
     assert "tests has no test" in checks.unusable["apps/1"]
@@ -86,4 +94,6 @@ def test_names_that_no_row_has_are_refused(tmp_path):
         checks.refuse_unused()
     (tmp_path / "apps.jsonl").write_text('{"tests": 1}\n')
     with pytest.raises(ValueError, match="lacks the column 'input_output'; it has tests"):
-        QuestionChecks(DataConfig(tests=[ProgramTestsConfig(source="apps", file=str(tmp_path / "apps.jsonl"))]))
+        QuestionChecks(
+            DataConfig(tests=[ProgramTestsConfig(source="apps", file=str(tmp_path / "apps.jsonl"))])
+        )

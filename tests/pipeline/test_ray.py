@@ -37,15 +37,26 @@ if __name__ == "__main__":
 
 def test_a_node_is_lost_and_every_stage_runs_on_the_cluster(make_run, infer_python, tmp_path):
     settings = {"sampling": {"questions_per_shard": 1, "max_trace_tokens": 150}}
-    whole, path, others = (make_run(num_questions=24, name=name, **settings) for name in ("whole", "ray", "others"))
+    whole, path, others = (
+        make_run(num_questions=24, name=name, **settings) for name in ("whole", "ray", "others")
+    )
     infer(infer_python, "scripts/sample_traces.py", str(whole))
     wanted = shard_bytes(load_config(whole).folder("traces"))
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     well_formed_traces(load_config(others))
-    rest = [["scripts/score_traces.py", str(others), "model=reasoner", "scoring.questions_per_shard=8"]]
+    rest = [
+        ["scripts/score_traces.py", str(others), "model=reasoner", "scoring.questions_per_shard=8"]
+    ]
     rest += [["scripts/sample_answers.py", str(others), "sampling.questions_per_shard=8"]]
-    rest += [["scripts/verify_answers.py", str(others), "verify.workers=1", "verify.questions_per_shard=8"]]
+    rest += [
+        [
+            "scripts/verify_answers.py",
+            str(others),
+            "verify.workers=1",
+            "verify.questions_per_shard=8",
+        ]
+    ]
     folder = load_config(path).folder("traces")
     done = infer(infer_python, str(script), str(path), str(folder), json.dumps(rest))
     [at_the_kill] = [line for line in done.stdout.splitlines() if line.startswith("shards when")]

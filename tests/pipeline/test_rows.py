@@ -19,7 +19,12 @@ from variational_reasoning.pipeline.rows import (
     write_table,
 )
 
-IDENTITY = Identity({"questions": "aa"}, {"cutoff_len": 8, "sampling": {"top_p": 1.0}}, {"path": "m", "fingerprint": "f"}, 3)
+IDENTITY = Identity(
+    {"questions": "aa"},
+    {"cutoff_len": 8, "sampling": {"top_p": 1.0}},
+    {"path": "m", "fingerprint": "f"},
+    3,
+)
 
 
 def verdict(question_id: str, trace_id: int = 0, answer_id: int = 0) -> dict:
@@ -35,7 +40,9 @@ def fill(stage, only: set[int] | None = None) -> None:
     for index, units in stage.pending():
         if only is None or index in only:
             rows = [verdict(unit, k) for unit in units for k in range(2)]
-            stage.write_shard(index, rows, {"answers": len(rows)}, [{"question_id": units[0], "reason": "test"}])
+            stage.write_shard(
+                index, rows, {"answers": len(rows)}, [{"question_id": units[0], "reason": "test"}]
+            )
 
 
 UNITS = ["a", "b", "c", "d", "e"]
@@ -43,12 +50,24 @@ UNITS = ["a", "b", "c", "d", "e"]
 
 def test_a_stage_from_begin_to_end(tmp_path):
     stage = open_stage(tmp_path, "verdicts", IDENTITY, UNITS, 2)
-    assert not stage.is_complete and [units for _, units in stage.pending()] == [["a", "b"], ["c", "d"], ["e"]]
+    assert not stage.is_complete and [units for _, units in stage.pending()] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["e"],
+    ]
     fill(stage)
     manifest = stage.finish(summary={"x": 1})
-    assert manifest["rows"] == 10 and manifest["counts"] == {"answers": 10} and manifest["summary"] == {"x": 1}
+    assert (
+        manifest["rows"] == 10
+        and manifest["counts"] == {"answers": 10}
+        and manifest["summary"] == {"x": 1}
+    )
     assert [row["question_id"] for row in manifest["dropped"]] == ["a", "c", "e"]
-    assert manifest["inputs"] == {"questions": "aa"} and manifest["seed"] == 3 and manifest["versions"][0]["python"]
+    assert (
+        manifest["inputs"] == {"questions": "aa"}
+        and manifest["seed"] == 3
+        and manifest["versions"][0]["python"]
+    )
     assert manifest["columns"] == TABLES["verdicts"].columns.names
     rows = read_rows(tmp_path, "verdicts")
     assert rows[3] == verdict("b", 1)
@@ -60,23 +79,35 @@ def test_resumed_in_any_order_gives_the_same_bytes(tmp_path):
     fill(whole := open_stage(tmp_path / "whole", "verdicts", IDENTITY, UNITS, 2))
     whole.finish()
     fill(open_stage(tmp_path / "parts", "verdicts", IDENTITY, UNITS, 2), only={1})
-    (tmp_path / "parts" / "shard-00000.parquet.77.tmp").write_bytes(b"half a shard of a killed process")
+    (tmp_path / "parts" / "shard-00000.parquet.77.tmp").write_bytes(
+        b"half a shard of a killed process"
+    )
     stage = open_stage(tmp_path / "parts", "verdicts", IDENTITY, UNITS, 2)
     assert [index for index, _ in stage.pending()] == [0, 2] and stage.num_found == 1
     fill(stage)
     assert stage.finish()["shards_found_finished"] == 1
     for path in sorted((tmp_path / "whole").glob("*.parquet")):
         assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
-    assert table_digest(tmp_path / "whole", "verdicts") == table_digest(tmp_path / "parts", "verdicts")
+    assert table_digest(tmp_path / "whole", "verdicts") == table_digest(
+        tmp_path / "parts", "verdicts"
+    )
     assert not list((tmp_path / "parts").glob("*.tmp"))
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_identity_is_refused_and_each_difference_is_named(tmp_path, finished):
-    fill(stage := open_stage(tmp_path, "verdicts", IDENTITY, UNITS, 2), only=None if finished else {0})
+    fill(
+        stage := open_stage(tmp_path, "verdicts", IDENTITY, UNITS, 2),
+        only=None if finished else {0},
+    )
     if finished:
         stage.finish()
-    other = Identity({"questions": "bb"}, {"cutoff_len": 9, "sampling": {"top_p": 0.9}}, {"path": "n", "fingerprint": "g"}, 4)
+    other = Identity(
+        {"questions": "bb"},
+        {"cutoff_len": 9, "sampling": {"top_p": 0.9}},
+        {"path": "n", "fingerprint": "g"},
+        4,
+    )
     with pytest.raises(ValueError) as error:
         open_stage(tmp_path, "verdicts", other, UNITS, 2)
     for line in (
@@ -102,7 +133,9 @@ def test_a_shard_that_is_there_is_never_replaced(tmp_path):
     before = (tmp_path / "shard-00000.parquet").read_bytes()
     stage.finish()
     stage.write_shard(0, [verdict("a") | {"seconds": 0.7}])
-    assert (tmp_path / "shard-00000.parquet").read_bytes() == before and not list(tmp_path.glob("*.tmp"))
+    assert (tmp_path / "shard-00000.parquet").read_bytes() == before and not list(
+        tmp_path.glob("*.tmp")
+    )
     assert read_rows(tmp_path, "verdicts") == [verdict("a")]
 
 
@@ -118,7 +151,10 @@ def test_what_does_not_fit_a_table_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="no row"):
         write()
-    with pytest.raises(ValueError, match=r"row 1 of verdicts: missing columns \['seconds'\], unknown columns \['second'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"row 1 of verdicts: missing columns \['seconds'\], unknown columns \['second'\]",
+    ):
         bad = verdict("b")
         bad["second"] = bad.pop("seconds")
         write(verdict("a"), bad)
@@ -144,7 +180,10 @@ def test_an_id_in_two_shards_and_missing_shards_do_not_finish(tmp_path):
 def test_a_table_of_dropped_rows_only_is_an_error_with_the_reasons(tmp_path):
     stage = open_stage(tmp_path, "verdicts", IDENTITY, ["a"], 1)
     stage.write_shard(0, [], {"malformed": 3}, [{"question_id": "a", "reason": "too long"}])
-    with pytest.raises(ValueError, match=r"would have no row; counts: \{'malformed': 3\}, reasons: \{'too long': 1\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"would have no row; counts: \{'malformed': 3\}, reasons: \{'too long': 1\}",
+    ):
         stage.finish()
 
 
@@ -184,7 +223,13 @@ def test_rows_without_a_plan_are_not_taken_over(tmp_path):
 
 def test_one_file_with_its_manifest(tmp_path):
     optional = {f.name: None for f in TABLES["train"].columns if f.nullable}
-    row = {"question_id": "a", "source": -2, "prompt": "p", "response": "r", "weight": 1.0} | optional
+    row = {
+        "question_id": "a",
+        "source": -2,
+        "prompt": "p",
+        "response": "r",
+        "weight": 1.0,
+    } | optional
     path = tmp_path / "train" / "tiny_reasoner.parquet"
     manifest = write_file(path, "train", [row], IDENTITY, policy="original")
     assert pq.read_table(path).to_pylist() == [row]

@@ -16,7 +16,12 @@ from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
-from variational_reasoning.pipeline.sample import describe, sample_answers, sample_seed, sample_traces
+from variational_reasoning.pipeline.sample import (
+    describe,
+    sample_answers,
+    sample_seed,
+    sample_traces,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,20 +37,39 @@ def well_formed_traces(config, num_traces: int = 2) -> None:
 
     ids = tokenizer.encode("It is 7.<|end_of", add_special_tokens=False)
     rows = [
-        {"question_id": row["question_id"], "trace_id": k, "token_ids": ids, "text": "It is 7.", "finish_reason": "stop"}
-        | {"is_well_formed": k < num_traces, "is_retokenized": False, "seed": k, "prompt_kind": "posterior_b"}
+        {
+            "question_id": row["question_id"],
+            "trace_id": k,
+            "token_ids": ids,
+            "text": "It is 7.",
+            "finish_reason": "stop",
+        }
+        | {
+            "is_well_formed": k < num_traces,
+            "is_retokenized": False,
+            "seed": k,
+            "prompt_kind": "posterior_b",
+        }
         | {"temperature": 1.0}
         for row in read_rows(config.folder("questions"), "questions")
         for k in range(num_traces + 1)
     ]
-    write_table(config.folder("traces"), "traces", rows, Identity({}, {}), vocabulary=vocabulary_digest(tokenizer))
+    write_table(
+        config.folder("traces"),
+        "traces",
+        rows,
+        Identity({}, {}),
+        vocabulary=vocabulary_digest(tokenizer),
+    )
 
 
 def test_traces_have_ids_seeds_and_counts(make_run):
     config = load_config(make_run())
     summary = sample_traces(config)
     rows = read_rows(config.folder("traces"), "traces")
-    assert [(row["question_id"], row["trace_id"]) for row in rows] == [(f"q{i:03d}", k) for i in range(6) for k in range(3)]
+    assert [(row["question_id"], row["trace_id"]) for row in rows] == [
+        (f"q{i:03d}", k) for i in range(6) for k in range(3)
+    ]
     assert len({row["seed"] for row in rows}) == 18
     assert all(row["seed"] == sample_seed(0, row["question_id"], row["trace_id"]) for row in rows)
     assert all(len(row["token_ids"]) <= 12 for row in rows if not row["is_retokenized"])
@@ -80,13 +104,24 @@ def test_prompts_that_do_not_fit_are_dropped_with_their_reason(make_run):
     config = load_config(path)
     encode, _ = text_codec(load_tokenizer(config.model_folder("posterior")))
     rows = read_rows(config.folder("questions"), "questions")
-    lengths = [len(encode(render_prompt("posterior_b", CHAT_FORMATS["chatml"], r["question"], r["solution"]))) for r in rows]
+    lengths = [
+        len(
+            encode(
+                render_prompt("posterior_b", CHAT_FORMATS["chatml"], r["question"], r["solution"])
+            )
+        )
+        for r in rows
+    ]
     # q001 is the longest prompt: cutoff_len equals its length, so there is no room for one token
     assert lengths[1] > max(lengths[0], lengths[2])
     config = load_config(path, [f"cutoff_len={lengths[1]}"])
     summary = sample_traces(config)
     assert summary.manifest["dropped"] == [
-        {"question_id": "q001", "reason": f"no room in cutoff_len {lengths[1]}", "tokens": lengths[1]}
+        {
+            "question_id": "q001",
+            "reason": f"no room in cutoff_len {lengths[1]}",
+            "tokens": lengths[1],
+        }
     ]
     traces = read_rows(config.folder("traces"), "traces")
     assert {row["question_id"] for row in traces} == {"q000", "q002"}
@@ -106,7 +141,9 @@ def test_a_table_without_any_row_is_an_error(make_run):
 
 def test_a_posterior_of_another_prompt_is_refused_by_name(make_run):
     path = make_run()
-    with pytest.raises(ValueError, match="trained on the prompt 'posterior_b', but would be given 'posterior_a'"):
+    with pytest.raises(
+        ValueError, match="trained on the prompt 'posterior_b', but would be given 'posterior_a'"
+    ):
         sample_traces(load_config(path, ["posterior_prompt=posterior_a"]))
     with pytest.raises(ValueError, match="its chat format was"):
         sample_traces(load_config(path, ["chat_format=llama3"]))
@@ -144,7 +181,10 @@ def test_answers_continue_well_formed_traces_only_and_equal_traces_get_their_own
     assert summary.manifest["counts"]["malformed"] == 6
     assert len({tuple(row["token_ids"]) for row in rows if row["question_id"] == "q000"}) == 4
     # both samples of both equal traces of a question share one prompt, and all prompts of a shard the system prompt
-    computed, shared = summary.sampled["prompt_tokens_computed"], summary.sampled["prompt_tokens_shared"]
+    computed, shared = (
+        summary.sampled["prompt_tokens_computed"],
+        summary.sampled["prompt_tokens_shared"],
+    )
     assert shared > 6 * computed
 
 
@@ -160,7 +200,9 @@ def test_answers_refuse_a_tokenizer_that_is_not_the_one_of_the_traces(make_run):
 def test_traces_may_come_from_the_reasoner(make_run):
     config = load_config(make_run(num_questions=2), ["sampling.traces_from=reasoner"])
     sample_traces(config)
-    assert {row["prompt_kind"] for row in read_rows(config.folder("traces"), "traces")} == {"reasoner"}
+    assert {row["prompt_kind"] for row in read_rows(config.folder("traces"), "traces")} == {
+        "reasoner"
+    }
 
 
 def test_vllm_that_is_not_installed_is_an_error_with_the_install_command(make_run):
@@ -177,8 +219,14 @@ def test_the_command_prints_a_summary_and_refuses_without_a_traceback(make_run):
     command = [sys.executable, "scripts/sample_traces.py", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "6 rows in 1 shards" in done.stdout
-    refused = subprocess.run([*command, "sampling.num_trace=3"], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2 and "sampling.num_traces" in refused.stderr and "Traceback" not in refused.stderr
+    refused = subprocess.run(
+        [*command, "sampling.num_trace=3"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        refused.returncode == 2
+        and "sampling.num_traces" in refused.stderr
+        and "Traceback" not in refused.stderr
+    )
 
 
 @pytest.mark.parametrize("attempt", range(2))

@@ -17,7 +17,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
-from variational_reasoning.pipeline.engines import context_length, load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.engines import (
+    context_length,
+    load_model,
+    load_tokenizer,
+    text_codec,
+)
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
 from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
@@ -51,9 +56,16 @@ def settings(**values) -> Config:
 def test_batched_equals_alone_and_naive(tiny_model_dir, dtype, tolerance, temperature):
     model = load_model(str(tiny_model_dir), dtype, "cpu")
     rows = random_rows()
-    batched = Scorer(model, settings(batch_tokens=300, chunk_positions=7, temperature=temperature)).score(rows)
-    alone = [Scorer(model, settings(batch_tokens=1, temperature=temperature)).score([row])[0] for row in rows]
-    wanted = [[naive(model, row.token_ids, a, b, temperature) for a, b in row.spans] for row in rows]
+    batched = Scorer(
+        model, settings(batch_tokens=300, chunk_positions=7, temperature=temperature)
+    ).score(rows)
+    alone = [
+        Scorer(model, settings(batch_tokens=1, temperature=temperature)).score([row])[0]
+        for row in rows
+    ]
+    wanted = [
+        [naive(model, row.token_ids, a, b, temperature) for a, b in row.spans] for row in rows
+    ]
     assert torch.allclose(torch.tensor(batched), torch.tensor(alone), rtol=0, atol=tolerance)
     assert torch.allclose(torch.tensor(batched), torch.tensor(wanted), rtol=0, atol=tolerance)
 
@@ -70,8 +82,12 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_logits_exist_for_a_chunk_of_the_needed_positions_only(bpe_tokenizer, tmp_path, monkeypatch):
-    model = load_model(str(make_model_dir(tmp_path, bpe_tokenizer, vocab_size=9000)), "float32", "cpu")
+def test_logits_exist_for_a_chunk_of_the_needed_positions_only(
+    bpe_tokenizer, tmp_path, monkeypatch
+):
+    model = load_model(
+        str(make_model_dir(tmp_path, bpe_tokenizer, vocab_size=9000)), "float32", "cpu"
+    )
     rows = [ScoredSequence(("q", k), list(range(k, k + 40)), [(30, 40)]) for k in range(3)]
     scorer = Scorer(model, settings(batch_tokens=10000, chunk_positions=8))
     with Largest() as largest:
@@ -92,7 +108,9 @@ def test_no_mask_of_length_squared_is_made(tiny_model_dir):
     model = load_model(str(tiny_model_dir), "float32", "cpu", "sdpa")
     scorer = Scorer(model, settings(chunk_positions=8))
     with Largest() as largest:
-        scorer.score([ScoredSequence(("q", k), list(range(k, 300 + k)), [(290, 295)]) for k in range(2)])
+        scorer.score(
+            [ScoredSequence(("q", k), list(range(k, 300 + k)), [(290, 295)]) for k in range(2)]
+        )
     assert largest.num < 300 * 300
 
 
@@ -127,7 +145,12 @@ def test_a_scale_between_head_and_logits_is_found_by_the_probe():
             return output
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     model = Scaled(LlamaConfig(vocab_size=400, initializer_range=0.5, **sizes)).eval()
     scorer = Scorer(model, settings(batch_tokens=300))
     assert "whole batches" in scorer.note
@@ -153,15 +176,21 @@ def test_both_stages_against_naive_numbers(make_run):
     config = load_config(make_run())
     well_formed_traces(config)
     fmt = CHAT_FORMATS["chatml"]
-    questions = {row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")}
-    traces = {(t["question_id"], t["trace_id"]): t for t in read_rows(config.folder("traces"), "traces")}
+    questions = {
+        row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")
+    }
+    traces = {
+        (t["question_id"], t["trace_id"]): t for t in read_rows(config.folder("traces"), "traces")
+    }
     for name, kind in (("reasoner", "reasoner"), ("posterior", "posterior_b")):
         summary = score_traces(config, name)
         assert summary.manifest["counts"]["malformed"] == 6 and "12 rows" in describe(summary)
         encode, decode = text_codec(load_tokenizer(config.model_folder(name)))
         model = AutoModelForCausalLM.from_pretrained(config.model_folder(name))
         rows = read_rows(config.folder("trace_logps", name), "trace_logps")
-        assert [(row["question_id"], row["trace_id"]) for row in rows] == [(f"q{i:03d}", k) for i in range(6) for k in (0, 1)]
+        assert [(row["question_id"], row["trace_id"]) for row in rows] == [
+            (f"q{i:03d}", k) for i in range(6) for k in (0, 1)
+        ]
         for row in rows[:4]:
             question = questions[row["question_id"]]
             hint = question["solution"] if name == "posterior" else None
@@ -174,7 +203,9 @@ def test_both_stages_against_naive_numbers(make_run):
             assert row["trace_logp"] == pytest.approx(naive(model, ids, begin, end), abs=1e-3)
             if name == "reasoner":
                 assert row["answer_tokens"] == stop - start
-                assert row["answer_logp"] == pytest.approx(naive(model, ids, end + start, end + stop), abs=1e-3)
+                assert row["answer_logp"] == pytest.approx(
+                    naive(model, ids, end + start, end + stop), abs=1e-3
+                )
             else:
                 assert row["answer_logp"] is None and row["answer_tokens"] is None
         assert "nothing to do" in describe(score_traces(config, name))
@@ -189,7 +220,10 @@ def test_rows_beyond_cutoff_len_are_dropped_and_all_dropped_is_an_error(make_run
     lengths = []
     for row in read_rows(config.folder("questions"), "questions"):
         text = render_prompt("reasoner", fmt, row["question"]), "It is 7.<|end_of", fmt.end_of_turn
-        lengths.append(sum(len(encode(t)) for t in text) + len(encode_answer(fmt, row["solution"], encode, decode)[0]))
+        lengths.append(
+            sum(len(encode(t)) for t in text)
+            + len(encode_answer(fmt, row["solution"], encode, decode)[0])
+        )
     summary = score_traces(load_config(path, [f"cutoff_len={min(lengths)}"]), "reasoner")
     assert summary.manifest["rows"] == 2 and summary.manifest["counts"]["no_room"] == 2
     assert {row["trace_id"] for row in summary.manifest["dropped"]} == {0, 1}
@@ -215,10 +249,16 @@ def score_file(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_a_file_of_texts(tiny_model_dir, tmp_path):
     targets = ["7.", "It is 7,\u2028surely."]  # a line separator inside a text ends no line of JSON
-    rows = [{"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(targets)]
+    rows = [
+        {"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(targets)
+    ]
     source, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
-    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    done = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={output}", "dtype=float64")
+    source.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    done = score_file(
+        f"model={tiny_model_dir}", f"input={source}", f"output={output}", "dtype=float64"
+    )
     assert done.returncode == 0, done.stderr
     model = load_model(str(tiny_model_dir), "float64", "cpu")
     encode, _ = text_codec(load_tokenizer(str(tiny_model_dir)))
@@ -227,17 +267,27 @@ def test_a_file_of_texts(tiny_model_dir, tmp_path):
         prompt_ids, target_ids = encode(row["prompt"]), encode(row["target"])
         ids = prompt_ids + target_ids
         assert scored["id"] == row["id"] and scored["target_tokens"] == len(target_ids)
-        assert scored["target_logp"] == pytest.approx(naive(model, ids, len(prompt_ids), len(ids)), abs=1e-9)
+        assert scored["target_logp"] == pytest.approx(
+            naive(model, ids, len(prompt_ids), len(ids)), abs=1e-9
+        )
 
 
 def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     source = tmp_path / "rows.jsonl"
-    source.write_text('{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n[')
+    source.write_text(
+        '{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n['
+    )
     refused = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={tmp_path / 'o'}")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    for part in ("line 1: 'target' is ''", "line 2: holds ['id', 'promt', 'target']", "line 3 is not valid JSON"):
+    for part in (
+        "line 1: 'target' is ''",
+        "line 2: holds ['id', 'promt', 'target']",
+        "line 3 is not valid JSON",
+    ):
         assert part in refused.stderr
-    refused = score_file(f"model={tiny_model_dir}", "inptu=x", "temperature=0", f"output={tmp_path}")
+    refused = score_file(
+        f"model={tiny_model_dir}", "inptu=x", "temperature=0", f"output={tmp_path}"
+    )
     for part in (
         "unknown key 'inptu'",
         "input=... is missing",
@@ -253,27 +303,43 @@ def test_a_device_a_kernel_and_weights_that_are_not_there_are_named(tiny_model_d
         load_model(folder, "float32", "cudaa")
     with pytest.raises(ValueError, match=r"device: 'cuda:99' is not there, torch sees \d+ GPUs"):
         load_model(folder, "float32", "cuda:99")
-    with pytest.raises(ValueError, match="attention: 'flash_attention_3' cannot be used here; set it to auto"):
+    with pytest.raises(
+        ValueError, match="attention: 'flash_attention_3' cannot be used here; set it to auto"
+    ):
         load_model(folder, "float32", "cpu", "flash_attention_3")
     cut = shutil.copytree(tiny_model_dir, tmp_path / "cut")
     with (cut / "model.safetensors").open("r+b") as stream:
         stream.truncate(1000)
-    with pytest.raises(ValueError, match=r"the weights in .*cut cannot be read .*copy or train the model again"):
+    with pytest.raises(
+        ValueError, match=r"the weights in .*cut cannot be read .*copy or train the model again"
+    ):
         load_model(str(cut), "float32", "cpu")
 
 
 def test_texts_beyond_the_models_positions_are_refused(tiny_model_dir, make_run):
     """The tiny model has 4,096; more would be scored far from anything it was trained on, without a word."""
     scorer = Scorer(load_model(str(tiny_model_dir), "float32", "cpu"), settings())
-    with pytest.raises(ValueError, match=r"\('q7', 3\): 4097 tokens are more than the model has positions for, 4096"):
+    with pytest.raises(
+        ValueError,
+        match=r"\('q7', 3\): 4097 tokens are more than the model has positions for, 4096",
+    ):
         scorer.score([ScoredSequence(("q7", 3), [1] * 4097, [(2, 4)])])
     config = load_config(make_run(num_questions=1), ["cutoff_len=4097"])
     well_formed_traces(config)
     for stage in (sample_traces, sample_answers, lambda config: score_traces(config, "reasoner")):
-        with pytest.raises(ValueError, match=r"cutoff_len is 4097, but .* has positions for 4096 tokens"):
+        with pytest.raises(
+            ValueError, match=r"cutoff_len is 4097, but .* has positions for 4096 tokens"
+        ):
             stage(config)
-    assert context_length({"text_config": {"max_position_embeddings": 100, "rope_parameters": {"factor": 4.0}}}) == 400
-    assert context_length({"n_positions": 100}) == 100 and context_length({"hidden_size": 8}) is None
+    assert (
+        context_length(
+            {"text_config": {"max_position_embeddings": 100, "rope_parameters": {"factor": 4.0}}}
+        )
+        == 400
+    )
+    assert (
+        context_length({"n_positions": 100}) == 100 and context_length({"hidden_size": 8}) is None
+    )
 
 
 def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):
@@ -290,19 +356,33 @@ def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):
     tempered = load_config(path, ["scoring.temperature=0.7", f"run_dir={Path(config.run_dir)}"])
     shutil.move(config.folder("trace_logps"), config.folder("both"))
     score_traces(tempered, "reasoner")
-    wanted = {(r["question_id"], r["trace_id"]): r for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")}
+    wanted = {
+        (r["question_id"], r["trace_id"]): r
+        for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")
+    }
     for row in read_rows(config.folder("both", "reasoner"), "trace_logps"):
         other = wanted[row["question_id"], row["trace_id"]]
-        assert (row["temperature"], row["sampling_temperature"], other["temperature"]) == (1.0, 0.7, 0.7)
+        assert (row["temperature"], row["sampling_temperature"], other["temperature"]) == (
+            1.0,
+            0.7,
+            0.7,
+        )
         assert other["sampling_temperature"] is None and other["trace_token_logps"] is None
         for name in ("trace", "answer"):
             assert row[f"{name}_logp_at_sampling"] == pytest.approx(other[f"{name}_logp"], abs=1e-6)
             assert row[f"{name}_logp"] != row[f"{name}_logp_at_sampling"]
             assert len(row[f"{name}_token_logps"]) == row[f"{name}_tokens"]
             assert sum(row[f"{name}_token_logps"]) == pytest.approx(row[f"{name}_logp"], abs=1e-4)
-    assert read_rows(config.folder("both", "posterior"), "trace_logps")[0]["answer_token_logps"] is None
+    assert (
+        read_rows(config.folder("both", "posterior"), "trace_logps")[0]["answer_token_logps"]
+        is None
+    )
     execution = read_manifest(config.folder("both", "reasoner"), "trace_logps")["execution"]
-    assert execution["attention"] == "sdpa" and execution["dtype"] == "torch.float32" and execution["device"] == "cpu"
+    assert (
+        execution["attention"] == "sdpa"
+        and execution["dtype"] == "torch.float32"
+        and execution["device"] == "cpu"
+    )
 
 
 def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
@@ -312,7 +392,12 @@ def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
     with pytest.raises(ValueError, match="the table verdicts is not there"):
         score_traces(config, "reasoner")
     # q000: trace 0 has a verified answer, trace 1 none; q001: none has; q002 was not judged at all
-    judged = {("q000", 0, 0): "wrong", ("q000", 0, 1): "correct", ("q000", 1, 0): "wrong", ("q001", 0, 0): "wrong"}
+    judged = {
+        ("q000", 0, 0): "wrong",
+        ("q000", 0, 1): "correct",
+        ("q000", 1, 0): "wrong",
+        ("q001", 0, 0): "wrong",
+    }
     judged[("q001", 1, 0)] = "timeout"
     rows = [
         dict(zip(("question_id", "trace_id", "answer_id"), key, strict=True))
@@ -321,20 +406,33 @@ def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):
     ]
     write_table(config.folder("verdicts"), "verdicts", rows, Identity({}, {}))
     summary = score_traces(config, "reasoner")
-    keys = [(r["question_id"], r["trace_id"]) for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")]
-    assert keys == [("q000", 0), ("q002", 0), ("q002", 1)] and summary.manifest["counts"]["zero_accuracy"] == 3
+    keys = [
+        (r["question_id"], r["trace_id"])
+        for r in read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")
+    ]
+    assert (
+        keys == [("q000", 0), ("q002", 0), ("q002", 1)]
+        and summary.manifest["counts"]["zero_accuracy"] == 3
+    )
     # a fallback to GML may choose among the traces of a question without any verified answer
     output = "build.outputs=[{name: a, fallback: gml}]"
     shutil.rmtree(config.folder("trace_logps"))
     summary = score_traces(load_config(path, ["scoring.score_only=verified", output]), "reasoner")
-    assert summary.manifest["counts"]["zero_accuracy"] == 1 and summary.manifest["config"]["kept_for_fallback"] is True
+    assert (
+        summary.manifest["counts"]["zero_accuracy"] == 1
+        and summary.manifest["config"]["kept_for_fallback"] is True
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_stays_near_float32(tiny_model_dir, dtype):
     rows = random_rows(8)
-    half = Scorer(load_model(str(tiny_model_dir), dtype, "cpu"), settings(batch_tokens=300)).score(rows)
-    full = Scorer(load_model(str(tiny_model_dir), "float32", "cpu"), settings(batch_tokens=300)).score(rows)
+    half = Scorer(load_model(str(tiny_model_dir), dtype, "cpu"), settings(batch_tokens=300)).score(
+        rows
+    )
+    full = Scorer(
+        load_model(str(tiny_model_dir), "float32", "cpu"), settings(batch_tokens=300)
+    ).score(rows)
     for row, a, b in zip(rows, half, full, strict=True):
         for (start, stop), x, y in zip(row.spans, a, b, strict=True):
             assert abs(x - y) / (stop - start) < 0.1
@@ -351,7 +449,9 @@ def test_right_padding_without_a_mask_changes_nothing(tiny_model_dir, attention,
         assert torch.allclose(torch.tensor(sums), torch.tensor(wanted), rtol=0, atol=tolerance)
 
 
-ON_DISK = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm"), "cpu")
+ON_DISK = dict.fromkeys(
+    ("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm"), "cpu"
+)
 ON_DISK |= {"model.layers.1": "disk", "lm_head": "disk"}
 
 
@@ -363,7 +463,9 @@ def test_a_model_that_is_split_over_devices_has_the_same_numbers(tiny_model_dir,
         model = load_model(str(tiny_model_dir), "float64", "split")
     else:
         options = {"offload_folder": tmp_path, "dtype": torch.float64}
-        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, device_map=parts, **options).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            tiny_model_dir, device_map=parts, **options
+        ).eval()
         assert model.lm_head.weight.is_meta
     rows = random_rows(6)
     scorer = Scorer(model, settings(batch_tokens=200))

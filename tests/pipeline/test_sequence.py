@@ -26,7 +26,15 @@ def run_profile():
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "scripts/run.py", *words]
         environment = os.environ | variables
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     return run
 
@@ -39,7 +47,11 @@ def commands(run_profile, tmp_path):
         done = run_profile(profile, f"run={tmp_path}/run", "dry_run=true", *more, **variables)
         assert done.returncode == 0, done.stderr
         assert not (tmp_path / "run").exists()
-        return [words for line in done.stdout.splitlines() if (words := shlex.split(line))[0] != "nothing"]
+        return [
+            words
+            for line in done.stdout.splitlines()
+            if (words := shlex.split(line))[0] != "nothing"
+        ]
 
     return planned
 
@@ -58,7 +70,12 @@ def test_the_other_template_reaches_stage_2_and_the_pipeline(commands, monkeypat
     monkeypatch.chdir(ROOT)
     lines = commands("qwen2_5_7b", "base=/models/base", "posterior_prompt=posterior_b")
     trained = trainings(lines)
-    assert sorted(trained) == ["models/final_acc", "models/final_gml", "models/posterior", "models/reasoner"]
+    assert sorted(trained) == [
+        "models/final_acc",
+        "models/final_gml",
+        "models/posterior",
+        "models/reasoner",
+    ]
     assert {name: values.get("prompt_kind") for name, values in trained.items()} == {
         "models/final_acc": None,
         "models/final_gml": None,
@@ -66,14 +83,23 @@ def test_the_other_template_reaches_stage_2_and_the_pipeline(commands, monkeypat
         "models/reasoner": None,
     }
     assert {values["model_name_or_path"] for values in trained.values()} == {"/models/base"}
-    stages = [line for line in lines if line[1] in ("scripts/prepare_data.py", "scripts/sample_traces.py")]
-    assert [load_config(line[2], line[3:]).posterior_prompt for line in stages] == ["posterior_b"] * 2
+    stages = [
+        line for line in lines if line[1] in ("scripts/prepare_data.py", "scripts/sample_traces.py")
+    ]
+    assert [load_config(line[2], line[3:]).posterior_prompt for line in stages] == [
+        "posterior_b"
+    ] * 2
 
 
 def test_named_models_are_not_trained_again(commands):
-    named = ["models.reasoner=runs/qwen2_5_7b/models/reasoner", "models.posterior=runs/qwen2_5_7b/models/posterior"]
+    named = [
+        "models.reasoner=runs/qwen2_5_7b/models/reasoner",
+        "models.posterior=runs/qwen2_5_7b/models/posterior",
+    ]
     lines = commands("qwen2_5_7b_1k", *named)
-    assert sorted(trainings(lines)) == [f"models/{n}" for n in ("final_acc", "final_gml", "final_likelihood", "sft")]
+    assert sorted(trainings(lines)) == [
+        f"models/{n}" for n in ("final_acc", "final_gml", "final_likelihood", "sft")
+    ]
     assert all(set(named) < set(line) for line in lines if line[1] == "scripts/sample_answers.py")
 
 
@@ -82,46 +108,78 @@ def test_adapters_are_merged_before_they_are_used(commands):
     names = ["reasoner", "posterior", "final_acc", "final_gml"]
     assert list(trainings(lines)) == [f"adapters/{name}" for name in names]
     order = [line[2].rpartition("/")[2] for line in lines if line[0] == "llamafactory-cli"]
-    assert order[::2] == ["1_train_reasoner.yaml", "2_train_posterior.yaml", *(f"9_train_{name}.yaml" for name in names[2:])]
+    assert order[::2] == [
+        "1_train_reasoner.yaml",
+        "2_train_posterior.yaml",
+        *(f"9_train_{name}.yaml" for name in names[2:]),
+    ]
     assert order[1::2] == ["export.yaml"] * 4
     for name, line in zip(names, [line for line in lines if line[1] == "export"], strict=True):
         values = dict(word.split("=", 1) for word in line[3:])
         assert values["adapter_name_or_path"].endswith(f"/run/adapters/{name}")
-        assert values["export_dir"].endswith(f"/run/models/{name}") and values["model_name_or_path"] == "/models/base"
+        assert (
+            values["export_dir"].endswith(f"/run/models/{name}")
+            and values["model_name_or_path"] == "/models/base"
+        )
     first_use = next(i for i, line in enumerate(lines) if line[1] == "scripts/sample_traces.py")
     assert [line[1] for line in lines[:first_use]].count("export") == 2
 
 
 def test_another_number_of_gpus(commands):
     lines = commands("qwen3_4b", "gpus=4", "finals=final_gml")
-    steps = {name: values["gradient_accumulation_steps"] for name, values in trainings(lines).items()}
+    steps = {
+        name: values["gradient_accumulation_steps"] for name, values in trainings(lines).items()
+    }
     # rows per step 96, 16 and 192 (App. C), 4 GPUs of one row
     assert steps == {"models/reasoner": "24", "models/posterior": "4", "models/final_gml": "48"}
 
 
 def test_several_nodes(commands):
-    lines = commands("qwen2_5_32b", TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh")
+    lines = commands(
+        "qwen2_5_32b", TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh"
+    )
     jobs = [line for line in lines if line[0] == "sbatch"]
     assert [line[3].rpartition("/")[2] for line in jobs] == [
-        *("1_train_reasoner.yaml", "2_train_posterior.yaml", "9_train_final_acc.yaml", "9_train_final_gml.yaml"),
+        *(
+            "1_train_reasoner.yaml",
+            "2_train_posterior.yaml",
+            "9_train_final_acc.yaml",
+            "9_train_final_gml.yaml",
+        ),
     ]
-    assert {line[2] for line in jobs} == {"examples/variational_reasoning/slurm_train.sh"} and not trainings(lines)
+    assert {line[2] for line in jobs} == {
+        "examples/variational_reasoning/slurm_train.sh"
+    } and not trainings(lines)
 
 
 def test_two_rounds(commands):
     lines = commands("tiny", "rounds=2", "seed=3", "finals=final_acc_mixed,final_acc_weighted")
-    stages = [(Path(line[1]).stem, dict(word.split("=", 1) for word in line[3:])) for line in lines if line[0] == "python"]
+    stages = [
+        (Path(line[1]).stem, dict(word.split("=", 1) for word in line[3:]))
+        for line in lines
+        if line[0] == "python"
+    ]
     rounds = [stages[i:] for i, (name, _) in enumerate(stages) if name == "prepare_data"]
     second = [(name, values) for name, values in rounds[1] if name != "report"]
     assert {values["seed"] for _, values in second} == {"1003"}
-    assert [name for name, values in second if values.get("sampling.traces_from") == "reasoner"] == [
+    assert [
+        name for name, values in second if values.get("sampling.traces_from") == "reasoner"
+    ] == [
         *("sample_traces", "sample_answers", "verify_answers", "build_dataset"),
     ]
-    assert [values["model"] for name, values in second if name == "score_traces"] == ["reasoner", "posterior"]
-    assert sorted(values["name"] for name, values in rounds[0] if name == "run" and values["seed"] == "3") == [
+    assert [values["model"] for name, values in second if name == "score_traces"] == [
+        "reasoner",
+        "posterior",
+    ]
+    assert sorted(
+        values["name"] for name, values in rounds[0] if name == "run" and values["seed"] == "3"
+    ) == [
         *("base", "final_acc_mixed", "final_acc_weighted", "reasoner"),
     ]
-    started = [values.get("model_name_or_path", "").rpartition("/run/")[2] for values in trainings(lines).values()]
+    started = [
+        values.get("model_name_or_path", "").rpartition("/run/")[2]
+        for values in trainings(lines).values()
+    ]
     carried = "models/final_acc_weighted"
     assert started[-3:] == [
         "models/posterior",
@@ -133,16 +191,32 @@ def test_two_rounds(commands):
 def test_paths_may_have_spaces(commands, tmp_path):
     named = ["base=/my models/base", "data.train=/my data/rows.jsonl", f"run={tmp_path}/a run"]
     lines = commands("qwen3_4b", *named)
-    assert {values["model_name_or_path"] for values in trainings(lines).values()} == {"/my models/base"}
-    assert all(f"run_dir={tmp_path}/a run" in line for line in lines if line[1] == "scripts/build_dataset.py")
+    assert {values["model_name_or_path"] for values in trainings(lines).values()} == {
+        "/my models/base"
+    }
+    assert all(
+        f"run_dir={tmp_path}/a run" in line
+        for line in lines
+        if line[1] == "scripts/build_dataset.py"
+    )
     assert lines[-1] == ["python", "scripts/report.py", f"{tmp_path}/a run"]
 
 
 def documented() -> list[str]:
     """Every call of run.py with a profile of its own that a README or a YAML's header shows."""
-    files = [ROOT / "README.md", *(ROOT / "examples").rglob("*.md"), *(ROOT / "examples").rglob("*.yaml")]
-    calls = [call for path in files for call in re.findall(r"run\.py ([a-z][\w]* ?[^`\n]*)", path.read_text(encoding="utf-8"))]
-    return sorted({re.sub(r"\$\([^)]*\)|\$base", "MODEL", call).strip() for call in calls if profile_of(call)})
+    files = [
+        ROOT / "README.md",
+        *(ROOT / "examples").rglob("*.md"),
+        *(ROOT / "examples").rglob("*.yaml"),
+    ]
+    calls = [
+        call
+        for path in files
+        for call in re.findall(r"run\.py ([a-z][\w]* ?[^`\n]*)", path.read_text(encoding="utf-8"))
+    ]
+    return sorted(
+        {re.sub(r"\$\([^)]*\)|\$base", "MODEL", call).strip() for call in calls if profile_of(call)}
+    )
 
 
 def profile_of(call: str) -> bool:
@@ -167,8 +241,14 @@ def test_the_documentation_shows_every_variant():
         (["nope"], "'nope' is no profile; there are qwen2_5_32b, "),
         (["tiny", "foo"], "not of the form key=value: 'foo'"),
         (["tiny", "rounds=0"], "rounds=0 is no whole number from 1"),
-        (["qwen3_4b", "rounds=2"], "needs examples/variational_reasoning/qwen3_4b/2_train_posterior_weighted.yaml"),
-        (["tiny", "rounds=2", "finals=final_acc_mixed"], "carry=final_acc_weighted among the finals final_acc_mixed"),
+        (
+            ["qwen3_4b", "rounds=2"],
+            "needs examples/variational_reasoning/qwen3_4b/2_train_posterior_weighted.yaml",
+        ),
+        (
+            ["tiny", "rounds=2", "finals=final_acc_mixed"],
+            "carry=final_acc_weighted among the finals final_acc_mixed",
+        ),
         (["tiny", "finals=final_best"], "no 9_train_*.yaml for final_best"),
         (["tiny", "sampling.num_trace=4", "seed=1"], "did you mean 'sampling.num_traces'?"),
         (["qwen3_4b", "gpus=5"], "do not divide into 5 GPU(s)"),
@@ -184,7 +264,9 @@ def test_what_does_not_fit_is_refused_before_anything_runs(run_profile, tmp_path
 def test_a_failed_command_is_named_and_ends_the_run(run_profile, tmp_path):
     done = run_profile("qwen3_4b", f"run={tmp_path}/run", "data.train=none.jsonl")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("failed with exit code 2: python scripts/prepare_data.py")
+    assert done.stderr.splitlines()[-1].startswith(
+        "failed with exit code 2: python scripts/prepare_data.py"
+    )
 
 
 @pytest.fixture
@@ -198,7 +280,14 @@ def recorded(tmp_path):
         record = tmp_path / "record"
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "RECORD": str(record)} | variables
-        subprocess.run(["bash", *words], cwd=ROOT, env=environment, capture_output=True, check=True, timeout=120)
+        subprocess.run(
+            ["bash", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
         return [line.split() for line in record.read_text(encoding="utf-8").splitlines()]
 
     return run
@@ -212,7 +301,14 @@ def test_k_scaling(recorded, monkeypatch):
     assert (config.base, config.seed, config.run_dir) == ("/models/base", 1, "runs/qwen2_5_7b_k")
     trained = trainings(lines)
     built = {f"{config.data.name}_{output.name}": output for output in config.build.outputs}
-    assert [built[values["dataset"]].num_traces for values in trained.values()] == [1, 2, 4, 8, 16, 32]
+    assert [built[values["dataset"]].num_traces for values in trained.values()] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+    ]
     assert {built[values["dataset"]].estimator for values in trained.values()} == {"gml"}
     assert {values["dataset_dir"] for values in trained.values()} == {f"{config.run_dir}/train"}
     batches = [line[-1] for line in lines if line[1] == "scripts/batch_size.py"]

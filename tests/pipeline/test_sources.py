@@ -7,7 +7,14 @@ import sys
 from collections import Counter
 
 import pytest
-from tests.hub import ACCOUNT, PUBLISHED, client_environment, published_rows, serve, write_repository
+from tests.hub import (
+    ACCOUNT,
+    PUBLISHED,
+    client_environment,
+    published_rows,
+    serve,
+    write_repository,
+)
 
 from variational_reasoning.method.prompts import load_chat_format
 from variational_reasoning.pipeline.config import DataConfig
@@ -15,7 +22,11 @@ from variational_reasoning.pipeline.sources import join_sources, read_source, to
 
 CHATML = load_chat_format("chatml")
 NAMES = sorted(path.stem for path in PUBLISHED.glob("*.jsonl"))
-REFORMATTED = {"question": "question_content", "trace": "think_content", "solution": "solution_content"}
+REFORMATTED = {
+    "question": "question_content",
+    "trace": "think_content",
+    "solution": "solution_content",
+}
 TEXTS = [
     tuple(row[name] for name in ("question_content", "think_content", "solution_content"))
     for row in published_rows("Bespoke-Stratos-17k-Reformatted")
@@ -37,14 +48,21 @@ def test_all_published_layouts_hold_the_same_questions():
     for estimator in ("Acc", "GML"):  # the original rows come first, then the chosen traces
         mixed = texts_of(f"Variational-Posterior-4B-{estimator}-mix", format="prompt_response")
         assert mixed[: len(TEXTS)] == TEXTS
-        assert [question for question, _, _ in mixed[len(TEXTS) :]] == [question for question, _, _ in TEXTS]
+        assert [question for question, _, _ in mixed[len(TEXTS) :]] == [
+            question for question, _, _ in TEXTS
+        ]
 
 
 def test_published_columns():
     columns = {name: set(published_rows(name)[0]) for name in NAMES}
     assert columns["Bespoke-Stratos-17k"] == {"system", "conversations"}
     assert columns["Bespoke-Stratos-17k-Train-Posterior-PA"] == {"prompt", "response"}
-    assert columns["Variational-Posterior-4B-Acc-mix"] == {"prompt", "response", "source", "average_correctness"}
+    assert columns["Variational-Posterior-4B-Acc-mix"] == {
+        "prompt",
+        "response",
+        "source",
+        "average_correctness",
+    }
     assert columns["Variational-Posterior-4B-GML-mix"] == {"prompt", "response", "source"}
     codes = Counter(row["source"] for row in published_rows("Variational-Posterior-4B-Acc-mix"))
     assert codes[-2] == len(TEXTS) and codes[-1] == 1
@@ -53,7 +71,9 @@ def test_published_columns():
 def test_hub_names_and_folders(tmp_path):
     for name in NAMES:
         write_repository(tmp_path / "hub", name, published_rows(name))
-    rows, digest = read_source(str(tmp_path / "hub" / ACCOUNT / "TACO_subset"), "train", allow_hub=False)
+    rows, digest = read_source(
+        str(tmp_path / "hub" / ACCOUNT / "TACO_subset"), "train", allow_hub=False
+    )
     assert rows == published_rows("TACO_subset")
     program = (
         "import json, sys\n"
@@ -72,28 +92,45 @@ def test_hub_names_and_folders(tmp_path):
         )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert {name: found[f"{ACCOUNT}/{name}"][0] for name in NAMES} == {name: published_rows(name) for name in NAMES}
+    assert {name: found[f"{ACCOUNT}/{name}"][0] for name in NAMES} == {
+        name: published_rows(name) for name in NAMES
+    }
     assert found[f"{ACCOUNT}/TACO_subset"][1] == digest
 
 
-@pytest.mark.parametrize(("text", "split"), [('{"a": 1}\n{"a": {"b": 1}}\n', "train"), ('{"a": 1}\n', "test")])
+@pytest.mark.parametrize(
+    ("text", "split"), [('{"a": 1}\n{"a": {"b": 1}}\n', "train"), ('{"a": 1}\n', "test")]
+)
 def test_folders_that_datasets_cannot_read(tmp_path, text, split):
     (tmp_path / "train.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=rf"{tmp_path.name}: `datasets` cannot read its split {split}"):
+    with pytest.raises(
+        ValueError, match=rf"{tmp_path.name}: `datasets` cannot read its split {split}"
+    ):
         read_source(str(tmp_path), split, allow_hub=False)
 
 
 def test_lines_end_at_newlines_only(tmp_path):
     # U+2028 and U+0085 are line ends to str.splitlines, and ordinary characters of a JSON text.
     row = {"question": "a\u2028b\u0085c", "trace": "t", "solution": "s"}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8"
+    )
     assert read_source(str(tmp_path / "rows.jsonl"), "train", allow_hub=False)[0] == [row]
 
 
 def test_sources_join_row_by_row():
-    rows, beside = published_rows("Bespoke-Stratos-17k-Reformatted"), published_rows("Bespoke-Stratos-17k-Source")
+    rows, beside = (
+        published_rows("Bespoke-Stratos-17k-Reformatted"),
+        published_rows("Bespoke-Stratos-17k-Source"),
+    )
     joined = join_sources(rows, "rows", beside, "beside", "source")
-    assert [row["source"] for row in joined] == ["numina/123", "apps/1", "taco/0", "ruc/2", "numina/7"]
+    assert [row["source"] for row in joined] == [
+        "numina/123",
+        "apps/1",
+        "taco/0",
+        "ruc/2",
+        "numina/7",
+    ]
     assert [row | {"source": None} for row in rows] == [row | {"source": None} for row in joined]
 
 
@@ -101,13 +138,18 @@ def test_sources_join_row_by_row():
     ("change", "message"),
     [
         (lambda rows: rows[1:], "beside has 4 rows, rows has 5"),
-        (lambda rows: [*rows[1:], rows[0]], r"row 1 of beside is another than that of rows: 'solution_content' is"),
+        (
+            lambda rows: [*rows[1:], rows[0]],
+            r"row 1 of beside is another than that of rows: 'solution_content' is",
+        ),
         (lambda rows: [{"source": None}, *rows[1:]], "row 1 has no text in the column 'source'"),
     ],
 )
 def test_sources_that_do_not_fit(change, message):
     rows = published_rows("Bespoke-Stratos-17k-Reformatted")
     with pytest.raises(ValueError, match=message):
-        join_sources(rows, "rows", change(published_rows("Bespoke-Stratos-17k-Source")), "beside", "source")
+        join_sources(
+            rows, "rows", change(published_rows("Bespoke-Stratos-17k-Source")), "beside", "source"
+        )
     with pytest.raises(ValueError, match="row 1 has a 'source' of its own: 'mine'"):
         join_sources([{"source": "mine"}], "rows", [{"source": "numina/1"}], "beside", "source")

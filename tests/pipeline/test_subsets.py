@@ -16,7 +16,9 @@ PUBLISHED = ROOT / "examples/variational_reasoning/question_ids_1k.txt"
 
 def choose(*arguments):
     command = [sys.executable, "scripts/choose_questions.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_the_published_list_is_what_its_command_writes(tmp_path):
@@ -42,7 +44,11 @@ def test_ids_of_a_run_are_chosen_among_its_train_questions(tmp_path, make_run):
     run = config.parent / "run"
     done = choose(run, "count=4", "seed=1", f"to={tmp_path / 'ids.txt'}")
     assert done.returncode == 0, done.stderr
-    train = {row["question_id"] for row in read_rows(run / "questions", "questions") if row["split"] == "train"}
+    train = {
+        row["question_id"]
+        for row in read_rows(run / "questions", "questions")
+        if row["split"] == "train"
+    }
     assert len(set(read_ids(tmp_path / "ids.txt")) & train) == 4
 
 
@@ -72,7 +78,11 @@ def test_commands_that_do_not_fit(arguments):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "has no id"), ("# only\n\n", "has no id"), ("a\nb\na\n", "1 ids are there more than once, such as 'a'")],
+    [
+        ("", "has no id"),
+        ("# only\n\n", "has no id"),
+        ("a\nb\na\n", "1 ids are there more than once, such as 'a'"),
+    ],
 )
 def test_lists_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "ids.txt").write_text(text)

@@ -37,9 +37,15 @@ def command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["gpus=8"], "per_device_train_batch_size=1 gradient_accumulation_steps=12\n"),  # 1 x 12 x 8
+        (
+            ["gpus=8"],
+            "per_device_train_batch_size=1 gradient_accumulation_steps=12\n",
+        ),  # 1 x 12 x 8
         (["gpus=4"], "per_device_train_batch_size=1 gradient_accumulation_steps=24\n"),
-        (["gpus=4", "per_device=2"], "per_device_train_batch_size=2 gradient_accumulation_steps=12\n"),
+        (
+            ["gpus=4", "per_device=2"],
+            "per_device_train_batch_size=2 gradient_accumulation_steps=12\n",
+        ),
         (["gpus=96"], "per_device_train_batch_size=1 gradient_accumulation_steps=1\n"),
         # 16 x K with K = 32: 512 = 4 x 8 x 16
         (
@@ -57,9 +63,15 @@ def test_the_setting_that_keeps_the_batch(command, given, expected):
     ("given", "expected"),
     [
         # 96 / 5 is no whole number; 96 / 4 and 96 / 6 are
-        (["gpus=5"], "do not divide into 5 GPU(s) x 1 row(s); nearest that do: gpus=4 per_device=1, gpus=6 per_device=1"),
+        (
+            ["gpus=5"],
+            "do not divide into 5 GPU(s) x 1 row(s); nearest that do: gpus=4 per_device=1, gpus=6 per_device=1",
+        ),
         # 96 / (12 x 5): with 12 GPUs 4 and 8 rows fit; with 5 rows no number of GPUs does
-        (["gpus=12", "per_device=5"], "nearest that do: gpus=12 per_device=4, gpus=12 per_device=8"),
+        (
+            ["gpus=12", "per_device=5"],
+            "nearest that do: gpus=12 per_device=4, gpus=12 per_device=8",
+        ),
         (["gpus=7", "per_device=5"], "change both numbers"),
         (["gpus=97"], "nearest that do: gpus=96 per_device=1"),
         (["gpus=0"], "gpus: '0' is not a whole number above zero"),
@@ -93,7 +105,11 @@ def trained(tmp_path):
     )
     model.mkdir()
     (model / "train_results.json").write_text("{}", encoding="utf-8")
-    settings = {"learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 12}
+    settings = {
+        "learning_rate": 1e-5,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 12,
+    }
     record = {"yaml": settings | {"output_dir": str(model), "rows_per_step": 96}}
     (model / "variational_reasoning.json").write_text(json.dumps(record), encoding="utf-8")
 
@@ -102,14 +118,22 @@ def trained(tmp_path):
 
 def test_a_finished_training_is_known_again(trained, tmp_path):
     assert trained() and not trained(f"output_dir={tmp_path}/other")
-    with pytest.raises(ValueError, match=r"holds another training.*\n  learning_rate: was 1e-05, is "):
+    with pytest.raises(
+        ValueError, match=r"holds another training.*\n  learning_rate: was 1e-05, is "
+    ):
         trained("learning_rate=2e-5")
 
 
 def test_the_split_of_a_step_is_no_other_training(trained):
-    split = ("per_device_train_batch_size=2", "gradient_accumulation_steps=24")  # on 2 GPUs in place of 8
+    split = (
+        "per_device_train_batch_size=2",
+        "gradient_accumulation_steps=24",
+    )  # on 2 GPUs in place of 8
     assert trained(*split)
-    with pytest.raises(ValueError, match=r"gradient_accumulation_steps: was 12, is 24\n.*\n  rows_per_step: was 96, is 192"):
+    with pytest.raises(
+        ValueError,
+        match=r"gradient_accumulation_steps: was 12, is 24\n.*\n  rows_per_step: was 96, is 192",
+    ):
         trained(*split, "rows_per_step=192")
 
 
@@ -118,5 +142,7 @@ def test_the_command_says_it_by_its_exit_code(tmp_path, text, code):
     recipe = tmp_path / "train.yaml"
     recipe.write_text(text, encoding="utf-8")
     command = [sys.executable, "scripts/trained.py", str(recipe)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == code and "Traceback" not in done.stderr

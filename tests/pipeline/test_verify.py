@@ -76,7 +76,10 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
     questions = {
         "q0": (EXACT, texts),
         "q1": (MATH, [solution(r"\boxed{1+x}"), solution(r"\boxed{x+2}"), solution("1+x")]),
-        "q2": ({"kind": "countdown", "numbers": [2, 3], "target": 6, "gold": "2*3"}, [solution("3*2"), solution("3+2")]),
+        "q2": (
+            {"kind": "countdown", "numbers": [2, 3], "target": 6, "gold": "2*3"},
+            [solution("3*2"), solution("3+2")],
+        ),
     }
     config = write_run(tmp_path, questions)
     summary = verify.verify_answers(config)
@@ -96,17 +99,28 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
 
 
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
-    answers = [solution(rf"\boxed{{{text}}}") for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("1000", "1100"))]
+    answers = [
+        solution(rf"\boxed{{{text}}}")
+        for text in ("1+x", HANG, "x+2", "x+1.0", HANG.replace("1000", "1100"))
+    ]
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        config = write_run(folder, {"q0": (MATH, answers)}, {"workers": workers, "timeout_seconds": 3})
+        config = write_run(
+            folder, {"q0": (MATH, answers)}, {"workers": workers, "timeout_seconds": 3}
+        )
         summary = verify.verify_answers(config)
         found.append({key: value[0] for key, value in verdicts(config).items()})
         assert summary.manifest["workers_replaced"] == 2
     assert found[0] == found[1]
-    assert [found[0]["q0", i] for i in range(5)] == ["correct", "timeout", "wrong", "correct", "timeout"]
+    assert [found[0]["q0", i] for i in range(5)] == [
+        "correct",
+        "timeout",
+        "wrong",
+        "correct",
+        "timeout",
+    ]
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
@@ -131,7 +145,9 @@ def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
     questions = {f"q{i}": (MATH, [hang, solution(r"\boxed{1+x}")]) for i in range(5)}
     config = write_run(tmp_path, questions, {"timeout_seconds": 1}, shard=1)
     script = Path(__file__).parents[2] / "scripts/verify_answers.py"
-    with subprocess.Popen([sys.executable, script, tmp_path / "pipeline.yaml"], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path / "pipeline.yaml"], stderr=subprocess.DEVNULL
+    ) as process:
         first = tmp_path / "verdicts/shard-00000.parquet"
         deadline = time.monotonic() + 120
         while not first.is_file() and time.monotonic() < deadline:
@@ -151,7 +167,9 @@ def test_other_answers_are_refused(tmp_path):
     for path in [*(tmp_path / "answers").iterdir(), *(tmp_path / "questions").iterdir()]:
         path.unlink()
     config = write_run(tmp_path, {"q0": (EXACT, [solution("6")])})
-    with pytest.raises(ValueError, match=r"(?s)verdicts was filled from something else.*inputs.answers"):
+    with pytest.raises(
+        ValueError, match=r"(?s)verdicts was filled from something else.*inputs.answers"
+    ):
         verify.verify_answers(config)
 
 
@@ -159,10 +177,15 @@ def test_golds_that_their_own_check_rejects_refuse_or_are_excluded(tmp_path):
     countdown = {"kind": "countdown", "numbers": [2, 3], "target": 7, "gold": "2*3"}
     questions = {"q0": (EXACT, [solution("5")]), "q1": (countdown, [solution("2*3")])}
     config = write_run(tmp_path, questions)
-    with pytest.raises(ValueError, match=r"(?s)1 of 2 gold answers .*verify.bad_golds: exclude.*question q1: wrong: equals 6"):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)1 of 2 gold answers .*verify.bad_golds: exclude.*question q1: wrong: equals 6",
+    ):
         verify.verify_answers(config)
     assert not (tmp_path / "verdicts").exists()
-    summary = verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"]))
+    summary = verify.verify_answers(
+        load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"])
+    )
     assert verdicts(config)["q1", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
     assert verdicts(config)["q0", 0] == ("correct", "")
     assert summary.manifest["excluded_questions"] == {"q1": verify.BAD_GOLD_REASON}
@@ -181,7 +204,13 @@ def fenced(program):
 
 
 def test_programs_are_judged_in_a_sandbox_and_rows_name_its_tier(tmp_path, capsys):
-    answers = [fenced("print(int(input()) * 2)"), fenced("print(6)"), fenced("print("), solution("6"), fenced("1 / 0")]
+    answers = [
+        fenced("print(int(input()) * 2)"),
+        fenced("print(6)"),
+        fenced("print("),
+        solution("6"),
+        fenced("1 / 0"),
+    ]
     config = write_run(tmp_path, {"q0": (PROGRAM, answers), "q1": (EXACT, [solution("5")])})
     summary = verify.verify_answers(config)
     found = [verdicts(config)["q0", i][0] for i in range(5)]
@@ -196,9 +225,14 @@ def test_programs_are_judged_in_a_sandbox_and_rows_name_its_tier(tmp_path, capsy
 def test_programs_whose_own_solution_fails_refuse_or_are_excluded(tmp_path):
     bad = PROGRAM | {"solution": ["print(int(input()) * 2)", "print(6)"]}
     untried = {key: value for key, value in PROGRAM.items() if key != "solution"}
-    questions = {name: (check, [fenced("print(int(input()) * 2)")]) for name, check in (("bad", bad), ("untried", untried))}
+    questions = {
+        name: (check, [fenced("print(int(input()) * 2)")])
+        for name, check in (("bad", bad), ("untried", untried))
+    }
     config = write_run(tmp_path, questions)
-    with pytest.raises(ValueError, match=r"(?s)1 of 2 gold answers .*question bad: wrong: test 2 of 2"):
+    with pytest.raises(
+        ValueError, match=r"(?s)1 of 2 gold answers .*question bad: wrong: test 2 of 2"
+    ):
         verify.verify_answers(config)
     verify.verify_answers(load_config(tmp_path / "pipeline.yaml", ["verify.bad_golds=exclude"]))
     assert verdicts(config)["bad", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
@@ -235,8 +269,14 @@ def test_too_many_undecided_answers_stop_the_run(tmp_path):
 
 
 def test_faulty_checks_are_listed_by_question(tmp_path):
-    config = write_run(tmp_path, {"q0": ({"kind": "math"}, [solution("5")]), "q1": ({"kind": "mth"}, [solution("5")])})
-    with pytest.raises(ValueError, match=r"(?s)2 questions have checks.*question q0: .*lacks 'gold'.*question q1: .*'mth'"):
+    config = write_run(
+        tmp_path,
+        {"q0": ({"kind": "math"}, [solution("5")]), "q1": ({"kind": "mth"}, [solution("5")])},
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)2 questions have checks.*question q0: .*lacks 'gold'.*question q1: .*'mth'",
+    ):
         verify.verify_answers(config)
 
 
@@ -247,6 +287,8 @@ def test_the_command(tmp_path):
     refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
     assert "error: 1 of 2 questions cannot be verified" in refused.stderr
-    done = subprocess.run([*command, "verify.unverifiable=accept"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, "verify.unverifiable=accept"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "correct 1, unverifiable 1" in done.stdout

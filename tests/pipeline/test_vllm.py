@@ -24,8 +24,12 @@ ROOT = Path(__file__).parents[2]
 def infer(python: str, *command: str, path: Path = ROOT / "plugin") -> subprocess.CompletedProcess:
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = f"{ROOT / 'plugin'}:{path}"
-    done = subprocess.run([python, *command], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=400)
-    assert done.returncode == 0, f"{' '.join([python, *command])}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    done = subprocess.run(
+        [python, *command], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=400
+    )
+    assert done.returncode == 0, (
+        f"{' '.join([python, *command])}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    )
     return done
 
 
@@ -37,14 +41,20 @@ def make_vllm_run(make_run, bpe_tokenizer):
         sampling = {"enforce_eager": True, "engine": "vllm"} | settings.pop("sampling", {})
         path = make_run(sampling=sampling, **settings)
         config = load_config(path)
-        for seed, (name, kind) in enumerate((("reasoner", "reasoner"), ("posterior", "posterior_b"))):
-            make_model_dir(config.model_folder(name), bpe_tokenizer, seed + 1, record_of(kind), head_dim=32)
+        for seed, (name, kind) in enumerate(
+            (("reasoner", "reasoner"), ("posterior", "posterior_b"))
+        ):
+            make_model_dir(
+                config.model_folder(name), bpe_tokenizer, seed + 1, record_of(kind), head_dim=32
+            )
         return path
 
     return make
 
 
-def test_stage_3_has_the_rows_of_the_embedded_engine_and_resumes_to_the_same_bytes(make_vllm_run, infer_python):
+def test_stage_3_has_the_rows_of_the_embedded_engine_and_resumes_to_the_same_bytes(
+    make_vllm_run, infer_python
+):
     greedy = {"temperature": 0, "max_trace_tokens": 24, "questions_per_shard": 3}
     path = make_vllm_run(sampling=greedy)
     embedded = make_vllm_run(name="embedded", sampling=greedy | {"engine": "transformers"})
@@ -53,8 +63,12 @@ def test_stage_3_has_the_rows_of_the_embedded_engine_and_resumes_to_the_same_byt
         assert "18 rows in 2 shards" in done.stdout
         assert "trace/s" in done.stderr and "Processed prompts" not in done.stderr  # one bar, ours
     folder = load_config(path).folder("traces")
-    rows, wanted = (read_rows(load_config(each).folder("traces"), "traces") for each in (path, embedded))
-    assert rows == wanted  # ids, text, finish reasons, seeds: at temperature 0 both take the most likely token
+    rows, wanted = (
+        read_rows(load_config(each).folder("traces"), "traces") for each in (path, embedded)
+    )
+    assert (
+        rows == wanted
+    )  # ids, text, finish reasons, seeds: at temperature 0 both take the most likely token
     assert read_manifest(folder, "traces")["versions"][0].keys() >= {"torch", "transformers"}
 
     before = shard_bytes(folder)
@@ -74,8 +88,12 @@ def test_stage_6_shares_prefixes_and_its_samples_are_no_copies(make_vllm_run, in
     assert [(r["question_id"], r["trace_id"], r["answer_id"]) for r in rows] == [
         (f"q{i:03d}", k, m) for i in range(4) for k in range(2) for m in range(4)
     ]
-    assert all(r["seed"] == sample_seed(0, r["question_id"], r["trace_id"], r["answer_id"]) for r in rows)
-    for i in range(4):  # both traces of a question are equal, so these are eight samples of one prompt
+    assert all(
+        r["seed"] == sample_seed(0, r["question_id"], r["trace_id"], r["answer_id"]) for r in rows
+    )
+    for i in range(
+        4
+    ):  # both traces of a question are equal, so these are eight samples of one prompt
         assert len({tuple(r["token_ids"]) for r in rows if r["question_id"] == f"q{i:03d}"}) == 8
     assert len({tuple(r["token_ids"]) for r in rows if r["trace_id"] == r["answer_id"] == 0}) == 4
     assert "prompt tokens" in done.stdout and "were shared by samples" in done.stdout
@@ -158,7 +176,9 @@ class Deadly(LogitsProcessor):
 """
 
 
-def test_the_engine_beside_the_embedded_one_and_one_that_dies(make_vllm_run, infer_python, tmp_path):
+def test_the_engine_beside_the_embedded_one_and_one_that_dies(
+    make_vllm_run, infer_python, tmp_path
+):
     script = tmp_path / "engines.py"
     script.write_text(ENGINES)
     (tmp_path / "deadly.py").write_text(DEADLY)
@@ -166,10 +186,16 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(make_vllm_run, inf
     [answer] = [json.loads(line) for line in output.splitlines() if line.startswith('{"many"')]
     ids = [tuple(token_ids) for token_ids, _, _ in answer["many"] + answer["others"]]
     assert len(set(ids)) == 18  # samples of one prompt, and first samples of different prompts
-    assert answer["steps"] == 12 and answer["again"] == answer["many"]  # same seeds, same ids, whatever the order
+    assert (
+        answer["steps"] == 12 and answer["again"] == answer["many"]
+    )  # same seeds, same ids, whatever the order
     assert len(answer["crowd"]) == 40 and "error" not in answer["crowd"]
-    assert len({tuple(token_ids) for token_ids, _, _ in answer["one_seed"]}) == 1  # what issue 50440 of vLLM is about
-    assert answer["pairs"] and all(ours == theirs and ours[1] == "stop" for ours, theirs in answer["pairs"])
+    assert (
+        len({tuple(token_ids) for token_ids, _, _ in answer["one_seed"]}) == 1
+    )  # what issue 50440 of vLLM is about
+    assert answer["pairs"] and all(
+        ours == theirs and ours[1] == "stop" for ours, theirs in answer["pairs"]
+    )
     for results in answer["ends"]:
         ended = [token_ids for token_ids, reason, _ in results if reason == "stop"]
         assert ended and all(token_ids[-1] == answer["eos"] for token_ids in ended)
@@ -184,8 +210,16 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(make_vllm_run, inf
 
 
 def test_a_broken_environment_fails_and_is_not_skipped(tmp_path):
-    code = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))"
+    code = (
+        "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))"
+    )
     test = f"{Path(__file__)}::test_the_engine_beside_the_embedded_one_and_one_that_dies"
     environment = os.environ | {"VR_INFER_PYTHON": "/bin/false"}
-    done = subprocess.run([sys.executable, "-c", code, test], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, test],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "1 failed" in done.stdout

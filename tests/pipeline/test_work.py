@@ -71,12 +71,19 @@ def test_shares_come_from_slurm_and_torchrun(make_run, monkeypatch):
 
 
 def test_three_processes_share_a_stage_and_one_is_killed(make_run):
-    settings = {"sampling": {"questions_per_shard": 1, "max_trace_tokens": 30}, "scoring": {"questions_per_shard": 1}}
+    settings = {
+        "sampling": {"questions_per_shard": 1, "max_trace_tokens": 30},
+        "scoring": {"questions_per_shard": 1},
+    }
     whole = load_config(make_run(num_questions=9, name="whole", **settings))
     sample_traces(whole)
     path = make_run(num_questions=9, name="shared", **settings)
     folder = load_config(path).folder("traces")
-    processes = [start(path, "shard=0/3"), start(path, "shard=1/3"), start(path, env={"RANK": "2", "WORLD_SIZE": "3"})]
+    processes = [
+        start(path, "shard=0/3"),
+        start(path, "shard=1/3"),
+        start(path, env={"RANK": "2", "WORLD_SIZE": "3"}),
+    ]
     while processes[1].poll() is None and not any(folder.glob("shard-*.parquet")):
         time.sleep(0.01)
     time.sleep(random.Random(0).uniform(0, 0.2))
@@ -89,28 +96,44 @@ def test_three_processes_share_a_stage_and_one_is_killed(make_run):
     assert done.returncode == 0, errors
     assert "27 rows in 9 shards" in output
     assert shard_bytes(folder) == shard_bytes(whole.folder("traces"))
-    assert read_manifest(folder, "traces")["counts"] == read_manifest(whole.folder("traces"), "traces")["counts"]
+    assert (
+        read_manifest(folder, "traces")["counts"]
+        == read_manifest(whole.folder("traces"), "traces")["counts"]
+    )
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-@pytest.mark.parametrize(("script", "launcher"), [("sample_answers", []), ("score_traces", TORCHRUN)])
+@pytest.mark.parametrize(
+    ("script", "launcher"), [("sample_answers", []), ("score_traces", TORCHRUN)]
+)
 def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run, script, launcher):
     """One process, and torchrun with both its ranks: nobody is left to end a shard or to write a manifest."""
-    settings = {"sampling": {"questions_per_shard": 1, "max_answer_tokens": 30}, "scoring": {"questions_per_shard": 1}}
-    whole, path = (make_run(num_questions=60, name=name, **settings) for name in ("whole", "killed"))
+    settings = {
+        "sampling": {"questions_per_shard": 1, "max_answer_tokens": 30},
+        "scoring": {"questions_per_shard": 1},
+    }
+    whole, path = (
+        make_run(num_questions=60, name=name, **settings) for name in ("whole", "killed")
+    )
     for each in (whole, path):
         well_formed_traces(load_config(each))
     stage, table, pairs = sample_answers, "answers", []
     if script == "score_traces":
-        stage, table, pairs = lambda c: score_traces(c, "reasoner"), "trace_logps/reasoner", ["model=reasoner"]
+        stage, table, pairs = (
+            lambda c: score_traces(c, "reasoner"),
+            "trace_logps/reasoner",
+            ["model=reasoner"],
+        )
     stage(load_config(whole))
     wanted, folder = shard_bytes(load_config(whole).folder(table)), load_config(path).folder(table)
     draw, found = random.Random(script), {}
     for _ in range(2):
         command = [sys.executable, *launcher, f"scripts/{script}.py", str(path), *pairs]
-        run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        run = subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         while run.poll() is None and len(list(folder.glob("shard-*.parquet"))) == len(found):
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.1))
@@ -119,7 +142,9 @@ def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run,
             os.kill(pid, signal.SIGKILL)
         run.wait()
         assert len(ranks) == (2 if launcher else 0)
-        assert len(shard_bytes(folder)) > len(found)  # each attempt went on where the one before it was killed
+        assert len(shard_bytes(folder)) > len(
+            found
+        )  # each attempt went on where the one before it was killed
         found = shard_bytes(folder)
         assert found.items() < wanted.items()
     stage(load_config(path))
@@ -127,9 +152,17 @@ def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run,
 
 
 def test_the_other_stages_share_too(make_run):
-    tables = (sample_answers, lambda c: score_traces(c, "reasoner"), lambda c: score_traces(c, "posterior"), verify_answers)
+    tables = (
+        sample_answers,
+        lambda c: score_traces(c, "reasoner"),
+        lambda c: score_traces(c, "posterior"),
+        verify_answers,
+    )
     folders = ("answers", "trace_logps/reasoner", "trace_logps/posterior", "verdicts")
-    settings = {"scoring": {"questions_per_shard": 1}, "verify": {"questions_per_shard": 2, "workers": 1}}
+    settings = {
+        "scoring": {"questions_per_shard": 1},
+        "verify": {"questions_per_shard": 2, "workers": 1},
+    }
     paths = [make_run(num_questions=5, name=name, **settings) for name in ("whole", "shared")]
     for path in paths:
         well_formed_traces(load_config(path))
@@ -154,7 +187,9 @@ def test_shares_of_different_counts_on_one_folder_lose_and_spoil_nothing(make_ru
     assert (first.missing, second.missing) == (3, 2) and second.manifest is None
     assert "2 shards are still missing" in describe(second)
     assert sample_traces(load_config(path)).manifest["shards_found_finished"] == 4
-    assert shard_bytes(load_config(path).folder("traces")) == shard_bytes(load_config(whole).folder("traces"))
+    assert shard_bytes(load_config(path).folder("traces")) == shard_bytes(
+        load_config(whole).folder("traces")
+    )
 
 
 def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_run):
@@ -166,11 +201,15 @@ def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_
     tokenizer = json.loads((config.model_folder("posterior") / "tokenizer.json").read_text())
     weights["model.embed_tokens.weight"][tokenizer["model"]["vocab"]["A"]] = torch.nan
     save_file(weights, weights_file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"3 of 9 rows failed, above max_failed_fraction 0\.1.*not finite.*'q001'"):
+    with pytest.raises(
+        ValueError, match=r"3 of 9 rows failed, above max_failed_fraction 0\.1.*not finite.*'q001'"
+    ):
         sample_traces(load_config(path, ["sampling.max_failed_fraction=0.1"]))
     summary = sample_traces(config)
     assert summary.manifest["rows"] == 6 and summary.manifest["counts"]["failed"] == 3
-    assert [(row["question_id"], row["trace_id"]) for row in summary.manifest["failed"]] == [("q001", k) for k in range(3)]
+    assert [(row["question_id"], row["trace_id"]) for row in summary.manifest["failed"]] == [
+        ("q001", k) for k in range(3)
+    ]
     assert "failed: 3 the model's logits are not finite" in describe(summary)
 
 
@@ -197,7 +236,9 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-ec"]
 
 def test_a_file_system_that_is_full_leaves_finished_shards_valid(make_run, tmp_path):
     """A real one, of as many pages as three of six shards need."""
-    probe = subprocess.run([*NAMESPACE, f"mount -t tmpfs -o size=4k none {tmp_path}"], capture_output=True)
+    probe = subprocess.run(
+        [*NAMESPACE, f"mount -t tmpfs -o size=4k none {tmp_path}"], capture_output=True
+    )
     if probe.returncode:
         pytest.skip("this machine does not let users mount a tmpfs of their own")
     path = make_run(num_questions=6, sampling={"questions_per_shard": 1})
@@ -211,9 +252,14 @@ def test_a_file_system_that_is_full_leaves_finished_shards_valid(make_run, tmp_p
     folder.mkdir()
     stage = f"{sys.executable} scripts/sample_traces.py {path}"
     script = f"mount -t tmpfs -o size={4 * pages}k none {folder}; {stage} || code=$?; cp -r {folder} {kept}; exit $code"
-    done = subprocess.run([*NAMESPACE, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*NAMESPACE, script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "No space left on device" in done.stderr and "make room and run the same command again" in done.stderr
+    assert (
+        "No space left on device" in done.stderr
+        and "make room and run the same command again" in done.stderr
+    )
     assert shard_bytes(kept) == {name: wanted[name] for name in map(shard_name, range(3))}
     assert not list(kept.glob("*.tmp"))
     folder.rmdir()
@@ -226,9 +272,15 @@ def test_the_slurm_example_does_a_whole_stage(make_run):
     """Two array tasks of two processes each, one after the other, as a queue may run them."""
     path = make_run(num_questions=5, sampling={"questions_per_shard": 1})
     for index in range(2):
-        array = {"SLURM_ARRAY_TASK_ID": str(index + 1), "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+        array = {
+            "SLURM_ARRAY_TASK_ID": str(index + 1),
+            "SLURM_ARRAY_TASK_MIN": "1",
+            "SLURM_ARRAY_TASK_COUNT": "2",
+        }
         environment = os.environ | array | {"SLURM_GPUS_ON_NODE": "2", "OMP_NUM_THREADS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         command = ["bash", "examples/variational_reasoning/slurm.sh", "sample_traces", str(path)]
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120
+        )
     assert read_manifest(load_config(path).folder("traces"), "traces")["rows"] == 15

@@ -28,15 +28,35 @@ def write_traces(
     ids = ("question_id", "trace_id")
     if not only_scores:
         rows = [
-            {"question_id": name, "question": "?", "trace": "an expert finds 7", "solution": r"so \boxed{7}", "source": source}
+            {
+                "question_id": name,
+                "question": "?",
+                "trace": "an expert finds 7",
+                "solution": r"so \boxed{7}",
+                "source": source,
+            }
             | {"check": json.dumps({"kind": "math", "gold": "7"}), "split": "train"}
             for name, source in questions.items()
         ]
-        write_table(run / "questions", "questions", rows, NOTHING, dropped_counts={"train": {"empty trace": 1}})
+        write_table(
+            run / "questions",
+            "questions",
+            rows,
+            NOTHING,
+            dropped_counts={"train": {"empty trace": 1}},
+        )
         rows = [
             dict(zip(ids, key, strict=True))
-            | {"token_ids": [1], "text": trace.get("text", "it is 7"), "finish_reason": trace.get("finish_reason", "stop")}
-            | {"is_well_formed": trace.get("is_well_formed", True), "is_retokenized": False, "seed": 0}
+            | {
+                "token_ids": [1],
+                "text": trace.get("text", "it is 7"),
+                "finish_reason": trace.get("finish_reason", "stop"),
+            }
+            | {
+                "is_well_formed": trace.get("is_well_formed", True),
+                "is_retokenized": False,
+                "seed": 0,
+            }
             | {"prompt_kind": "posterior_b", "temperature": 0.7}
             for key, trace in traces.items()
         ]
@@ -46,13 +66,19 @@ def write_traces(
         answer = {"answer_logp": -2.0, "answer_tokens": 5} if model == "reasoner" else {}
         rows = [
             dict(zip(ids, key, strict=True))
-            | {"trace_logp": logps[i], "trace_tokens": trace_tokens, "answer_logp": None, "answer_tokens": None}
+            | {
+                "trace_logp": logps[i],
+                "trace_tokens": trace_tokens,
+                "answer_logp": None,
+                "answer_tokens": None,
+            }
             | {"temperature": 1.0, **answer}
             for key, logps in scored.items()
         ]
         write_table(run / "trace_logps" / model, "trace_logps", rows, NOTHING)
     rows = [
-        dict(zip(ids, key, strict=True)) | {"answer_id": i, "verdict": verdict, "reason": "", "seconds": 0.0, "tier": ""}
+        dict(zip(ids, key, strict=True))
+        | {"answer_id": i, "verdict": verdict, "reason": "", "seconds": 0.0, "tier": ""}
         for key, trace in traces.items()
         for i, verdict in enumerate(trace.get("verdicts", ()))
     ]

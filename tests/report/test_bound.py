@@ -14,7 +14,9 @@ from variational_reasoning.report.traces import read_terms
 
 def test_two_traces_by_hand():
     # rho 1 and 3: L_1 = (log 1 + log 3) / 2, L_2 = log 2
-    assert subset_means(np.log([[1.0, 3.0]])) == pytest.approx(np.array([[math.log(3) / 2, math.log(2)]]), abs=1e-15)
+    assert subset_means(np.log([[1.0, 3.0]])) == pytest.approx(
+        np.array([[math.log(3) / 2, math.log(2)]]), abs=1e-15
+    )
 
 
 def test_all_subsets_in_no_order():
@@ -67,7 +69,9 @@ def test_questions_without_all_traces_are_left_out_and_zeros_counted(tmp_path):
     first, second = 1.0, -1.0 + math.log(0.25)
     assert found.means == pytest.approx([(first + second) / 2, iwae_bound([first, second])])
     # per token: a quarter of the ratio
-    assert estimate_bound(terms, "acc", "mean").means[0] == pytest.approx((0.25 - 0.25 + math.log(0.25)) / 2)
+    assert estimate_bound(terms, "acc", "mean").means[0] == pytest.approx(
+        (0.25 - 0.25 + math.log(0.25)) / 2
+    )
     assert estimate_bound(terms, "likelihood", "sum").means[0] == pytest.approx((1 - 1 - 2 - 2) / 2)
     with pytest.raises(ValueError, match="ratio 'x'"):
         estimate_bound(terms, "acc", "x")

@@ -11,10 +11,21 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from tests.report.tables import write_traces
 
-from variational_reasoning.method.prompts import CHAT_FORMATS, PROMPT_KINDS, load_chat_format, render_prompt
+from variational_reasoning.method.prompts import (
+    CHAT_FORMATS,
+    PROMPT_KINDS,
+    load_chat_format,
+    render_prompt,
+)
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import TABLES, Identity, write_file, write_table
-from variational_reasoning.report.cards import is_hub_name, prompt_snippet, transformers_snippet, vllm_snippet, write_cards
+from variational_reasoning.report.cards import (
+    is_hub_name,
+    prompt_snippet,
+    transformers_snippet,
+    vllm_snippet,
+    write_cards,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,11 +35,20 @@ def write_model(folder: Path, kind: str, base: str) -> None:
     record = {
         "prompt_kind": kind,
         "chat_format": asdict(CHAT_FORMATS["chatml"]),
-        "loss": {"name": "weighted Dr. SFT", "constant_loss_normalizer": 18.25, "unit": "target tokens per row"},
+        "loss": {
+            "name": "weighted Dr. SFT",
+            "constant_loss_normalizer": 18.25,
+            "unit": "target tokens per row",
+        },
         "model": {"path": base},
         "sources": {"x_reasoner": {"file": "train/x_reasoner.parquet"}},
         "rows": {"count": 10, "dropped_longer_than_cutoff_len": 0, "mean_target_tokens": 3.5},
-        "yaml": {"learning_rate": 1e-5, "num_train_epochs": 3.0, "output_dir": "/somewhere", "seed": 4},
+        "yaml": {
+            "learning_rate": 1e-5,
+            "num_train_epochs": 3.0,
+            "output_dir": "/somewhere",
+            "seed": 4,
+        },
         "versions": {"variational_reasoning": "0.1.0", "llamafactory": "0.9.5"},
     }
     (folder / "variational_reasoning.json").write_text(json.dumps(record))
@@ -41,7 +61,9 @@ def write_model(folder: Path, kind: str, base: str) -> None:
 def run(tmp_path):
     """A run with a reasoner, a posterior, a final model that is evaluated, and train files of both formats."""
     folder = tmp_path / "run"
-    write_traces(folder, {"q0": "a"}, {("q0", 0): {"logps": (-1.0, -2.0), "verdicts": ("correct",)}})
+    write_traces(
+        folder, {"q0": "a"}, {("q0", 0): {"logps": (-1.0, -2.0), "verdicts": ("correct",)}}
+    )
     write_model(folder / "models/reasoner", "reasoner", "Qwen/Qwen3-4B-Base")
     write_model(folder / "models/posterior", "posterior_b", "Qwen/Qwen3-4B-Base")
     write_model(folder / "models/final_acc", "reasoner", "runs/base/model")
@@ -55,13 +77,31 @@ def run(tmp_path):
         "weight": 1.0,
     }
     figures = {"rows": 1, "mean_weight": 1.0, "mean_tokens": 2.0, "counts": {"traces_chosen": 1}}
-    identity = Identity({}, {"output": {"name": "final_acc", "estimator": "acc", "selection": "best"}}, seed=3)
+    identity = Identity(
+        {}, {"output": {"name": "final_acc", "estimator": "acc", "selection": "best"}}, seed=3
+    )
     write_file(
-        folder / "train/x_final_acc.parquet", "train", [row | {"trace_id": 0, "answer_id": 0}], identity, figures=figures
+        folder / "train/x_final_acc.parquet",
+        "train",
+        [row | {"trace_id": 0, "answer_id": 0}],
+        identity,
+        figures=figures,
     )
     evaluation = folder / "evals/final_acc"
-    row = {"question_id": "q0", "answer_id": 0, "token_ids": [1], "text": "t", "finish_reason": "stop", "seed": 0}
-    write_table(evaluation, "evals", [row | {"verdict": "correct", "reason": "", "tier": ""}], Identity({}, {}))
+    row = {
+        "question_id": "q0",
+        "answer_id": 0,
+        "token_ids": [1],
+        "text": "t",
+        "finish_reason": "stop",
+        "seed": 0,
+    }
+    write_table(
+        evaluation,
+        "evals",
+        [row | {"verdict": "correct", "reason": "", "tier": ""}],
+        Identity({}, {}),
+    )
     result = {
         "name": "final_acc",
         "model": str(folder / "models/final_acc"),
@@ -69,7 +109,13 @@ def run(tmp_path):
         "num_samples": 8,
         "avg": 0.8312,
     }
-    result |= {"standard_error": None, "mean_tokens": 9.0, "truncated": 0.5, "no_answer": 0.0, "num_answers": 1}
+    result |= {
+        "standard_error": None,
+        "mean_tokens": 9.0,
+        "truncated": 0.5,
+        "no_answer": 0.0,
+        "num_answers": 1,
+    }
     (evaluation / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -90,9 +136,16 @@ def test_the_headers_are_what_the_hub_reads(run):
     }
     data = DatasetCard.load(run / "train/README.md").data.to_dict()
     assert data["license"] == "unknown"
-    assert data["configs"] == [{"config_name": name, "data_files": f"{name}.parquet"} for name in ("x_final_acc", "x_reasoner")]
+    assert data["configs"] == [
+        {"config_name": name, "data_files": f"{name}.parquet"}
+        for name in ("x_final_acc", "x_reasoner")
+    ]
     final = ModelCard.load(run / "models/final_acc/README.md").data
-    assert (final.library_name, final.pipeline_tag, final.license) == ("transformers", "text-generation", "apache-2.0")
+    assert (final.library_name, final.pipeline_tag, final.license) == (
+        "transformers",
+        "text-generation",
+        "apache-2.0",
+    )
     assert final.base_model is None  # a folder, which the hub cannot link to; it stands in the text
     assert final.datasets == ["bespokelabs/Bespoke-Stratos-17k"]
     (result,) = final.eval_results
@@ -119,13 +172,17 @@ def test_the_texts_say_how_it_was_made(run):
     reasoner = (run / "models/reasoner/README.md").read_text()
     assert "train final_acc" not in reasoner and "Not evaluated." in reasoner
     data = (run / "train/README.md").read_text()
-    assert "| x_final_acc.parquet | 1 | 1 | 2.0 | estimator acc, selection best | traces chosen 1 | 3 |" in data
+    assert (
+        "| x_final_acc.parquet | 1 | 1 | 2.0 | estimator acc, selection best | traces chosen 1 | 3 |"
+        in data
+    )
     assert "| x_reasoner.parquet | 1 |  |  | the original rows |  |  |" in data
 
 
 @pytest.mark.parametrize("kind", PROMPT_KINDS)
 @pytest.mark.parametrize(
-    "chat_format", ["chatml", "llama3", str(ROOT / "examples/variational_reasoning/tiny/chat_format.json")]
+    "chat_format",
+    ["chatml", "llama3", str(ROOT / "examples/variational_reasoning/tiny/chat_format.json")],
 )
 def test_the_snippets_prompt_is_the_renderers(run, kind, chat_format):
     if chat_format.endswith(".json") and kind == "posterior_a":
@@ -147,11 +204,15 @@ def test_the_transformers_snippet_runs(run, tmp_path):
     tokenizer = make_bpe_tokenizer()
     sizes = dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), 8)
     heads = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
-    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), max_position_embeddings=4096, **sizes, **heads))
+    model = Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=len(tokenizer), max_position_embeddings=4096, **sizes, **heads)
+    )
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     form, kind = CHAT_FORMATS["chatml"], "reasoner"
-    num_prompt = len(tokenizer.encode(render_prompt(kind, form, "What is 1 + 1?"), add_special_tokens=False))
+    num_prompt = len(
+        tokenizer.encode(render_prompt(kind, form, "What is 1 + 1?"), add_special_tokens=False)
+    )
     code = transformers_snippet(kind, form, config_of(run, f"cutoff_len={num_prompt + 4}"))
     values: dict[str, object] = {}
     exec(code.replace('path = "."', f"path = {str(tmp_path / 'model')!r}"), values)
@@ -174,8 +235,16 @@ def test_a_run_without_anything_is_refused(tmp_path):
 
 def test_the_command_says_that_a_licence_is_missing(run):
     config_of(run)
-    command = [sys.executable, ROOT / "scripts/write_cards.py", run.parent / "pipeline.yaml", "cards.data_license=mit"]
+    command = [
+        sys.executable,
+        ROOT / "scripts/write_cards.py",
+        run.parent / "pipeline.yaml",
+        "cards.data_license=mit",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "cards.model_license is not set" in done.stdout and "cards.data_license is not set" not in done.stdout
+    assert (
+        "cards.model_license is not set" in done.stdout
+        and "cards.data_license is not set" not in done.stdout
+    )
     assert re.search(r"^license: mit$", (run / "train/README.md").read_text(), re.M)

@@ -21,7 +21,13 @@ def model(tmp_path):
     folder = tmp_path / "model"
     (folder / "checkpoint-5").mkdir(parents=True)
     (folder / "README.md").write_text(CARD.format(license="mit"))
-    for name in ("variational_reasoning.json", "config.json", "training_args.bin", "checkpoint-5/optimizer.pt", ".hidden"):
+    for name in (
+        "variational_reasoning.json",
+        "config.json",
+        "training_args.bin",
+        "checkpoint-5/optimizer.pt",
+        ".hidden",
+    ):
         (folder / name).write_text("{}")
     return folder
 
@@ -64,7 +70,9 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         name = "/".join(self.path.split("?")[0].split("/")[3:5])
         if name in self.repositories:
-            return self.answer({"id": name, "private": self.repositories[name], "siblings": [], "tags": []})
+            return self.answer(
+                {"id": name, "private": self.repositories[name], "siblings": [], "tags": []}
+            )
         return self.answer({}, 404, {"X-Error-Code": "RepoNotFound"})
 
     def do_POST(self):
@@ -77,17 +85,32 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer({"url": f"{address}/me/{wanted['name']}", "id": "me/x"})
         if "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            return self.answer({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
+            return self.answer(
+                {
+                    "files": [
+                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                        for f in files
+                    ]
+                }
+            )
         if "/commit/" in self.path:
             self.commits.append([json.loads(line) for line in body.splitlines()])
-            commit = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{address}/me/x/commit/{'0' * 40}"}
+            commit = {
+                "success": True,
+                "commitOid": "0" * 40,
+                "commitUrl": f"{address}/me/x/commit/{'0' * 40}",
+            }
             return self.answer(commit | {"hookOutput": "", "pullRequestUrl": None})
         return self.answer({"errors": [], "warnings": []})  # the check of a card's header
 
     def answer(self, value, status=200, headers=None):
         body = json.dumps(value).encode()
         self.send_response(status)
-        for name, text in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, text in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(body)
@@ -106,7 +129,12 @@ def hub():
 
 
 def push(folder: Path, endpoint: str, *options: str) -> subprocess.CompletedProcess:
-    environment = {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_none", "PATH": "", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {
+        "HF_ENDPOINT": endpoint,
+        "HF_TOKEN": "hf_none",
+        "PATH": "",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     environment |= {
         "PYTHONPATH": str(SCRIPT.parents[1] / "plugin"),
         "HF_HOME": str(folder.parent / "hf"),

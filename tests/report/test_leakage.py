@@ -3,7 +3,12 @@
 import pytest
 from tests.report.tables import write_traces
 
-from variational_reasoning.report.leakage import final_answer, first_appearance, measure_leakage, read_leakage
+from variational_reasoning.report.leakage import (
+    final_answer,
+    first_appearance,
+    measure_leakage,
+    read_leakage,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +28,9 @@ from variational_reasoning.report.leakage import final_answer, first_appearance,
     ],
 )
 def test_first_appearance(trace, answer, expected):
-    assert first_appearance(trace, answer) == (expected if expected is None else pytest.approx(expected))
+    assert first_appearance(trace, answer) == (
+        expected if expected is None else pytest.approx(expected)
+    )
 
 
 def test_final_answers():
@@ -34,7 +41,10 @@ def test_final_answers():
 
 
 def test_measures_by_hand():
-    found = measure_leakage([("a", "7 at once"), ("a", "only at the end 7"), ("a", "8"), ("b", "7"), ("a", "")], {"a": "7"})
+    found = measure_leakage(
+        [("a", "7 at once"), ("a", "only at the end 7"), ("a", "8"), ("b", "7"), ("a", "")],
+        {"a": "7"},
+    )
     assert found.fractions.tolist() == [0.0, 16 / 17]
     assert (found.num_traces, found.num_literal, found.num_normalised) == (3, 2, 0)
     assert found.share_by(0.1) == pytest.approx(1 / 3)
@@ -43,9 +53,14 @@ def test_measures_by_hand():
 
 def test_kinds_of_traces_of_a_run(tmp_path):
     assert read_leakage(tmp_path) == ({}, 0)
-    write_traces(tmp_path, {"q0": ""}, {("q0", 0): {"text": "7 first"}, ("q0", 1): {"is_well_formed": False}})
+    write_traces(
+        tmp_path, {"q0": ""}, {("q0", 0): {"text": "7 first"}, ("q0", 1): {"is_well_formed": False}}
+    )
     found, num_without = read_leakage(tmp_path)
     assert num_without == 0
-    assert {kind: leakage.num_traces for kind, leakage in found.items()} == {"posterior": 1, "training traces": 1}
+    assert {kind: leakage.num_traces for kind, leakage in found.items()} == {
+        "posterior": 1,
+        "training traces": 1,
+    }
     # "an expert finds 7": after 16 of 17 characters
     assert found["training traces"].fractions.tolist() == [16 / 17]

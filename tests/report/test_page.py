@@ -26,7 +26,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
-        self.loaded += [value for name, value in attributes if name in ("src", "href", "srcset") and value[:1] != "#"]
+        self.loaded += [
+            value
+            for name, value in attributes
+            if name in ("src", "href", "srcset") and value[:1] != "#"
+        ]
         assert tag not in ("script", "link", "iframe")
         if tag == "img":
             self.images.append(values["src"])
@@ -43,7 +47,10 @@ def run(tmp_path_factory):
     """A run with all tables, and a second round with nothing but questions and traces."""
     folder = tmp_path_factory.mktemp("run")
     traces = {
-        (f"q{i}", k): {"logps": (-3.0 - k, -2.0 - i / 4), "verdicts": ("correct" if (i + k) % 3 else "wrong", "correct")}
+        (f"q{i}", k): {
+            "logps": (-3.0 - k, -2.0 - i / 4),
+            "verdicts": ("correct" if (i + k) % 3 else "wrong", "correct"),
+        }
         for i in range(6)
         for k in range(3)
     }
@@ -52,7 +59,11 @@ def run(tmp_path_factory):
     write_traces(folder / "round2", questions, {("q0", 0): {}})
     record(folder, "prepare_data", 1.0)
     record(folder / "round2", "prepare_data", 1.0)
-    log = [{"step": 5, "loss": 0.5, "grad_norm": 1.0}, {"step": 10, "loss": 0.25, "grad_norm": 0.5}, {"step": 10}]
+    log = [
+        {"step": 5, "loss": 0.5, "grad_norm": 1.0},
+        {"step": 10, "loss": 0.25, "grad_norm": 0.5},
+        {"step": 10},
+    ]
     (folder / "models/reasoner").mkdir(parents=True)
     (folder / "models/reasoner/trainer_state.json").write_text(json.dumps({"log_history": log}))
     return folder
@@ -98,7 +109,10 @@ def test_markdown():
         Section("s", "e", tables=[Table(["a", "b"], [["1", "2"]])], notes=["n"], warnings=["w"]),
         Section("t", absent="none."),
     ]
-    assert to_markdown("T", sections) == "# T\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nn\n\n**Warning** w\n\nnone.\n"
+    assert (
+        to_markdown("T", sections)
+        == "# T\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nn\n\n**Warning** w\n\nnone.\n"
+    )
 
 
 def test_running_median_by_hand():
@@ -113,14 +127,25 @@ def test_running_median_by_hand():
 
 def test_curves_are_read_from_either_log(tmp_path):
     for name, file, text in (
-        ("b", "trainer_log.jsonl", '{"current_steps": 5, "loss": 0.5}\n{"current_steps": 10, "percentage": 100.0}\n'),
-        ("posterior", "trainer_state.json", '{"log_history": [{"step": 1, "loss": 2.0, "grad_norm": 3.0, "token_nll": 1.5}]}'),
+        (
+            "b",
+            "trainer_log.jsonl",
+            '{"current_steps": 5, "loss": 0.5}\n{"current_steps": 10, "percentage": 100.0}\n',
+        ),
+        (
+            "posterior",
+            "trainer_state.json",
+            '{"log_history": [{"step": 1, "loss": 2.0, "grad_norm": 3.0, "token_nll": 1.5}]}',
+        ),
         ("empty", "other.txt", ""),
     ):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / file).write_text(text)
     first, second = read_trainings(tmp_path)
-    assert first == ("posterior", {"loss": ([1], [2.0]), "token_nll": ([1], [1.5]), "grad_norm": ([1], [3.0])})
+    assert first == (
+        "posterior",
+        {"loss": ([1], [2.0]), "token_nll": ([1], [1.5]), "grad_norm": ([1], [3.0])},
+    )
     assert second == ("b", {"loss": ([5], [0.5])})
     assert curves_of([{"train_loss": 1.0, "step": 5}]) == {}
     (tmp_path / "models/b/trainer_log.jsonl").write_text("{\n")
@@ -129,7 +154,10 @@ def test_curves_are_read_from_either_log(tmp_path):
 
 
 def test_columns_of_figures_are_aligned_to_the_right():
-    rows = [["a", "1,024", "+3.2 ± 0.4", "12.5%", "", "4.14 of 8"], ["b", "7", "", "9%", "", "none of 8"]]
+    rows = [
+        ["a", "1,024", "+3.2 ± 0.4", "12.5%", "", "4.14 of 8"],
+        ["b", "7", "", "9%", "", "none of 8"],
+    ]
     table = Table(["name", "rows", "gain", "share", "empty", "size"], rows)
     assert table.alignments == ["words", "figures", "figures", "figures", "words", "words"]
     assert Table(["a"], []).alignments == ["words"]

@@ -57,16 +57,26 @@ def report(folders: list[Path]) -> str:
 def test_an_adapter_is_reported_from_where_it_was_trained(tmp_path):
     rows = {"count": 10, "mean_target_tokens": 3.0, "dropped_longer_than_cutoff_len": 2}
     files = {
-        "adapters/reasoner/variational_reasoning.json": {"rows": rows, "model": {"path": "Qwen/Qwen3-8B-Base"}},
+        "adapters/reasoner/variational_reasoning.json": {
+            "rows": rows,
+            "model": {"path": "Qwen/Qwen3-8B-Base"},
+        },
         "adapters/reasoner/train_results.json": {"epoch": 3.0},
         "adapters/reasoner/trainer_state.json": {"log_history": [{"step": 1, "loss": 2.0}]},
-        "models/reasoner/variational_reasoning.json": {"rows": rows},  # the merged model keeps the record alone
+        "models/reasoner/variational_reasoning.json": {
+            "rows": rows
+        },  # the merged model keeps the record alone
     }
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     record(tmp_path, "train reasoner", 1.0)
-    assert read_run(tmp_path).stages["train reasoner"] == (12, 10, 90, {"longer than cutoff_len": 2})  # 10 x 3 x 3 epochs
+    assert read_run(tmp_path).stages["train reasoner"] == (
+        12,
+        10,
+        90,
+        {"longer than cutoff_len": 2},
+    )  # 10 x 3 x 3 epochs
     assert "| train reasoner | 1.0 | 90 |" in report([tmp_path])
     assert read_trainings(tmp_path) == [("reasoner", {"loss": ([1], [2.0])})]
 
@@ -81,7 +91,9 @@ def test_a_suite_is_one_command_with_the_tokens_of_its_tasks(tmp_path):
 def test_other_questions_are_refused(tmp_path):
     write_evaluation(tmp_path, "reasoner", [[True]])
     write_evaluation(tmp_path, "final", [[True], [True]])
-    with pytest.raises(ValueError, match=r"final: 1 questions were asked of one model only, such as \['q1'\]"):
+    with pytest.raises(
+        ValueError, match=r"final: 1 questions were asked of one model only, such as \['q1'\]"
+    ):
         report([tmp_path])
 
 
@@ -105,7 +117,9 @@ def test_one_run(tmp_path):
 
 def test_several_runs_have_errors_over_runs(tmp_path):
     runs = [tmp_path / "0", tmp_path / "1"]
-    for run, final in zip(runs, ([[True, True], [True, True]], [[True, False], [True, True]]), strict=True):
+    for run, final in zip(
+        runs, ([[True, True], [True, True]], [[True, False], [True, True]]), strict=True
+    ):
         write_evaluation(run, "reasoner", [[True, False], [True, False]])
         write_evaluation(run, "final", final)
     # final 100 and 75: mean 87.5, error 12.5; gains 50 and 25: +37.5, error 12.5
@@ -163,13 +177,26 @@ def test_benchmarks_beside_the_papers_figures(tmp_path):
     (tmp_path / "models/final/variational_reasoning.json").write_text(json.dumps(record))
     (table,) = benchmarks([read_run(tmp_path)]).tables
     assert table.columns == ["model", "math500"]
-    assert table.rows[:2] == [["final (this run)", "75.0 ± 25.0"], ["Qwen3-4B-Base (paper)", "45.3"]]
-    assert ["PB-Acc-4B (paper)", "88.3"] in table.rows and not any("8B" in row[0] for row in table.rows)
-    assert [benchmark_name(name) for name in ("AIME24", "livecodebench_easy", "aime")] == ["aime24", "livecodebench_easy", None]
+    assert table.rows[:2] == [
+        ["final (this run)", "75.0 ± 25.0"],
+        ["Qwen3-4B-Base (paper)", "45.3"],
+    ]
+    assert ["PB-Acc-4B (paper)", "88.3"] in table.rows and not any(
+        "8B" in row[0] for row in table.rows
+    )
+    assert [benchmark_name(name) for name in ("AIME24", "livecodebench_easy", "aime")] == [
+        "aime24",
+        "livecodebench_easy",
+        None,
+    ]
 
 
 def test_stages_count_rows_tokens_and_reasons(tmp_path):
-    write_traces(tmp_path, {"q0": "", "q1": ""}, {("q0", 0): {"verdicts": ("correct", "wrong")}, ("q1", 0): {}})
+    write_traces(
+        tmp_path,
+        {"q0": "", "q1": ""},
+        {("q0", 0): {"verdicts": ("correct", "wrong")}, ("q1", 0): {}},
+    )
     rows = [{"question_id": "q0", "trace_id": 0, "answer_id": 0, "token_ids": [1], "text": "7"}]
     rows[0] |= {"finish_reason": "stop", "seed": 0}
     folder = tmp_path / "answers"
@@ -203,7 +230,13 @@ def test_stages_count_rows_tokens_and_reasons(tmp_path):
     ],
 )
 def test_the_command_refuses_with_exit_code_2(tmp_path, arguments, message):
-    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -211,7 +244,9 @@ def test_the_command_refuses_with_exit_code_2(tmp_path, arguments, message):
 
 def test_the_command_writes_the_page(tmp_path):
     write_evaluation(tmp_path, "reasoner", [[True, False]])
-    done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.md").read_text() in done.stdout
     assert "| reasoner | 50.0 |" in done.stdout

@@ -41,12 +41,19 @@ def test_tables_are_joined_by_ids(tmp_path):
     assert terms.is_scored.tolist() == [[True, False], [True, False]]
     # log ratios -2 - -3 = 1 and -6 - -4 = -2 over 4 tokens
     assert terms.sum_log_ratio[:, 0].tolist() == [1.0, -2.0]
-    assert terms.mean_log_ratio[:, 0].tolist() == [0.25, -0.5] == [log_ratio(-2, -3, 4)[0], log_ratio(-6, -4, 4)[0]]
+    assert (
+        terms.mean_log_ratio[:, 0].tolist()
+        == [0.25, -0.5]
+        == [log_ratio(-2, -3, 4)[0], log_ratio(-6, -4, 4)[0]]
+    )
     assert terms.num_correct.tolist() == [[1, 0], [0, 0]]
     assert terms.num_answers.tolist() == [[2, 0], [1, 0]]
     assert terms.accuracy().tolist() == [0.5, 0.0]
     # log rho: 1/4 + log 1/2, and minus infinity for what is malformed, cut, or never right
-    assert terms.log_rho("acc").tolist() == [[0.25 + math.log(0.5), -math.inf], [-math.inf, -math.inf]]
+    assert terms.log_rho("acc").tolist() == [
+        [0.25 + math.log(0.5), -math.inf],
+        [-math.inf, -math.inf],
+    ]
     # the solution has -2 nats in 5 tokens
     assert terms.log_rho("gml")[0, 0] == 0.25 + log_gml(-2.0, 5)
     assert terms.log_rho("likelihood")[0, 0] == 0.25 - 2.0
@@ -95,7 +102,14 @@ def test_weight_mass_by_hand():
     assert bin_accuracy(accuracy).tolist() == [0, 1, 2, 4, 5]
     by_method = question_weights(accuracy)
     assert weight_mass(accuracy, by_method["SFT"]).tolist() == [0.2, 0.2, 0.2, 0, 0.2, 0.2]
-    assert weight_mass(accuracy, by_method["rho~ (this method)"]).tolist() == [0, 0.25, 0.25, 0, 0.25, 0.25]
+    assert weight_mass(accuracy, by_method["rho~ (this method)"]).tolist() == [
+        0,
+        0.25,
+        0.25,
+        0,
+        0.25,
+        0.25,
+    ]
     # P / sum P = .25, .26, .8, 1 over 2.31
     assert weight_mass(accuracy, by_method["rejection sampling"]) == pytest.approx(
         [0, 0.25 / 2.31, 0.26 / 2.31, 0, 0.8 / 2.31, 1 / 2.31]
@@ -103,5 +117,7 @@ def test_weight_mass_by_hand():
     # sqrt(P / (1 - P)): 0, sqrt(1/3), sqrt(26/74), 2; equal rewards at P = 1 teach nothing
     assert by_method["GRPO"] == pytest.approx([0, math.sqrt(1 / 3), math.sqrt(26 / 74), 2, 0])
     for kind, name in (("none", "SFT"), ("accuracy", "rejection sampling"), ("grpo", "GRPO")):
-        assert by_method[name] == pytest.approx([question_weight(kind, value) for value in accuracy.tolist()])
+        assert by_method[name] == pytest.approx(
+            [question_weight(kind, value) for value in accuracy.tolist()]
+        )
     assert weight_mass(accuracy, np.zeros(5)).tolist() == [0] * 6

@@ -70,8 +70,14 @@ LIMIT_ATTACKS = {
     "5 sleep": ("import time; time.sleep(30)", {"timeout"}),
     "6 endless output": ("while True: print('x' * 4000)", {"output_limit"}),
     "6 endless errors": ("import sys\nwhile True: sys.stderr.write('x' * 4000)", {"output_limit"}),
-    "6 one long line": ("import sys\nfor _ in range(1024): sys.stdout.write('x' * (1 << 20))", {"output_limit"}),
-    "6 megabytes before the right answer": ("import sys\nsys.stdout.write('1 ' * (1 << 20)); print(14)", {"wrong"}),
+    "6 one long line": (
+        "import sys\nfor _ in range(1024): sys.stdout.write('x' * (1 << 20))",
+        {"output_limit"},
+    ),
+    "6 megabytes before the right answer": (
+        "import sys\nsys.stdout.write('1 ' * (1 << 20)); print(14)",
+        {"wrong"},
+    ),
     "7 one big file": (
         "with open('f', 'wb') as f:\n    for _ in range(256): f.write(bytes(1 << 20))\nprint(14)",
         {"runtime_error"},
@@ -84,12 +90,18 @@ LIMIT_ATTACKS = {
         "import time\nfor i in range(20):\n    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nprint(14)",
         {"runtime_error", "output_limit"},
     ),
-    "7 many open files": ("import os\nfor _ in range(100): os.open('/dev/null', os.O_RDONLY)\nprint(14)", {"runtime_error"}),
+    "7 many open files": (
+        "import os\nfor _ in range(100): os.open('/dev/null', os.O_RDONLY)\nprint(14)",
+        {"runtime_error"},
+    ),
     "11 exit before output": ("import sys; sys.exit(0)", {"wrong"}),
     "11 _exit before output": ("import os; os._exit(0)", {"wrong"}),
     "11 SystemExit": ("raise SystemExit", {"wrong"}),
     "11 exit at exit": ("import atexit, os; atexit.register(os._exit, 0)", {"wrong"}),
-    "11 exit code 3 after output": ("import os\nprint(14, flush=True); os._exit(3)", {"runtime_error"}),
+    "11 exit code 3 after output": (
+        "import os\nprint(14, flush=True); os._exit(3)",
+        {"runtime_error"},
+    ),
     "15 writes to every descriptor but its output": (
         "import os\nfor n in (0, *range(2, 256)):\n    try: os.write(n, b'14\\n')\n    except OSError: pass",
         {"wrong"},
@@ -119,10 +131,19 @@ LIMIT_ATTACKS = {
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
         {"timeout"},
     ),
-    "18 own alarm": ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsignal.alarm(0)\nwhile True: pass", {"timeout"}),
+    "18 own alarm": (
+        "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsignal.alarm(0)\nwhile True: pass",
+        {"timeout"},
+    ),
     "25 right, then a crash": (RIGHT + "1 / 0", {"runtime_error"}),
-    "25 right, then sleep": (RIGHT + "import time, sys; sys.stdout.flush(); time.sleep(30)", {"timeout"}),
-    "27 bytes that are no text": ("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe14')", {"wrong"}),
+    "25 right, then sleep": (
+        RIGHT + "import time, sys; sys.stdout.flush(); time.sleep(30)",
+        {"timeout"},
+    ),
+    "27 bytes that are no text": (
+        "import sys\nsys.stdout.buffer.write(b'\\xff\\xfe14')",
+        {"wrong"},
+    ),
     "27 zero bytes": ("print('14\\0')", {"wrong"}),
     "24 calls of another architecture": (
         "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\npage.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')  # getpid by int 0x80\n"
@@ -131,7 +152,10 @@ LIMIT_ATTACKS = {
     ),
     "29 does not compile": ("print(", {"compile_error"}),
     "29 compiler bomb": ("x = " + "(" * 20000 + ")" * 20000, {"compile_error"}),
-    "29 compiler works hard": ("x = " + "-" * 9000 + "1", {"compile_error", "runtime_error", "wrong"}),
+    "29 compiler works hard": (
+        "x = " + "-" * 9000 + "1",
+        {"compile_error", "runtime_error", "wrong"},
+    ),
 }
 
 
@@ -146,7 +170,9 @@ def test_limits_hold_and_the_verdict_says_which(sandbox, name):
 
 
 def test_1_fork_bomb(sandbox):
-    source = attempt("import os, time\nfor _ in range(50):\n    if os.fork() == 0:\n        time.sleep(20); os._exit(0)")
+    source = attempt(
+        "import os, time\nfor _ in range(50):\n    if os.fork() == 0:\n        time.sleep(20); os._exit(0)"
+    )
     result = judge(sandbox, source)
     assert result.verdict is Verdict.WRONG, result
     is_clean(sandbox)
@@ -245,7 +271,10 @@ def test_22_whatever_a_program_leaves_in_its_folder_goes_away(tmp_path, source):
 
 def test_9_no_network(sandbox):
     accepted = []
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
         udp.bind(("127.0.0.1", 0))
         udp.setblocking(False)
         tcp.setblocking(False)
@@ -429,11 +458,25 @@ def test_14_the_expected_output_is_nowhere(sandbox, name):
     expected = hunted_token()
     known = f"HERE, PIDS = {str(Path(__file__).parents[2])!r}, {[os.getpid(), sandbox.pid]}\n"
     source = TOKEN + known + HUNTS[name] + "\n" + HUNT + "else: print('nothing')"
-    result = judge(sandbox, source, {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}}, limits=Limits())
+    result = judge(
+        sandbox,
+        source,
+        {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": [expected]}},
+        limits=Limits(),
+    )
     assert result.verdict is Verdict.WRONG and "'nothing'" in result.reason, result
     tests = {"fn_name": "f", "inputs": [[7]], "outputs": [expected]}
-    source = TOKEN + known + HUNTS[name] + "\ndef f(x):\n" + HUNT.replace("for text", "  for text").replace("\n   ", "\n     ")
-    source = source.replace("print(found[0].decode()); break", "return found[0].decode()") + "  return 'nothing'"
+    source = (
+        TOKEN
+        + known
+        + HUNTS[name]
+        + "\ndef f(x):\n"
+        + HUNT.replace("for text", "  for text").replace("\n   ", "\n     ")
+    )
+    source = (
+        source.replace("print(found[0].decode()); break", "return found[0].decode()")
+        + "  return 'nothing'"
+    )
     result = judge(sandbox, source, {"kind": "program", "tests": tests}, limits=Limits())
     assert (result.verdict, result.reason) == (Verdict.WRONG, "test 1 of 1: another result"), result
 
@@ -454,7 +497,10 @@ def test_14_the_hunts_find_what_is_there(sandbox, name):
     expected = hunted_token()
     source = TOKEN + "HERE = '.'\n" + PLANTED[name] + "\n" + HUNTS[name] + "\n" + HUNT
     result = judge(
-        sandbox, source, {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}}, limits=Limits()
+        sandbox,
+        source,
+        {"kind": "program", "tests": {"inputs": [expected], "outputs": [expected]}},
+        limits=Limits(),
     )
     assert result.verdict is Verdict.CORRECT, result
 
@@ -475,8 +521,12 @@ def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
                 continue
             file = next((path.name for path in parent.iterdir() if path.is_file()), "etc/passwd")
             actions += [f"import os; os.listdir('{way}')", f"open('{way}/{file}', 'rb').read(1)"]
-            actions.append(f"import os; os.open('{'/'.join(['..'] * up)}', os.O_RDONLY, dir_fd={number})")
-            actions += [f"import os; os.fchdir({number}); os.chdir('../' * {up}); open('{file}', 'rb').read(1)"]
+            actions.append(
+                f"import os; os.open('{'/'.join(['..'] * up)}', os.O_RDONLY, dir_fd={number})"
+            )
+            actions += [
+                f"import os; os.fchdir({number}); os.chdir('../' * {up}); open('{file}', 'rb').read(1)"
+            ]
     for action in actions:
         result = judge(sandbox, attempt(action))
         assert result.verdict is Verdict.WRONG, (action, result)
@@ -560,16 +610,37 @@ FUNCTION_ATTACKS = {
         "class E(list):\n    def __eq__(self, o): return True\n    __hash__ = None\n    def __iter__(self): return iter([13])\ndef f(x): return E()",
         {"wrong"},
     ),
-    "13 patched json": ("import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0", {"wrong"}),
-    "13 patched builtins": ("import builtins\nbuiltins.all = builtins.any = lambda x: True\ndef f(x): return 0", {"wrong"}),
-    "13 patched modules": ("import sys\nsys.modules.clear()\ndef f(x): return 0", {"wrong", "runtime_error"}),
+    "13 patched json": (
+        "import json\njson.dumps = lambda *a, **k: '14'\ndef f(x): return 0",
+        {"wrong"},
+    ),
+    "13 patched builtins": (
+        "import builtins\nbuiltins.all = builtins.any = lambda x: True\ndef f(x): return 0",
+        {"wrong"},
+    ),
+    "13 patched modules": (
+        "import sys\nsys.modules.clear()\ndef f(x): return 0",
+        {"wrong", "runtime_error"},
+    ),
     "15 nothing": ("import os\nos.close(3)\ndef f(x): return 2 * x", {"runtime_error"}),
-    "15 writes twice": ("import os\ndef f(x):\n    os.write(3, b'14')\n    return 14", {"runtime_error", "wrong"}),
+    "15 writes twice": (
+        "import os\ndef f(x):\n    os.write(3, b'14')\n    return 14",
+        {"runtime_error", "wrong"},
+    ),
     "15 half": ("import os\ndef f(x):\n    os.write(3, b'[14'); os._exit(0)", {"runtime_error"}),
-    "15 too much": ("import os\ndef f(x):\n    for _ in range(100): os.write(3, b'1' * (1 << 20))", {"output_limit"}),
+    "15 too much": (
+        "import os\ndef f(x):\n    for _ in range(100): os.write(3, b'1' * (1 << 20))",
+        {"output_limit"},
+    ),
     "15 nan": ("def f(x): return float('nan')", {"wrong"}),
-    "15 deep": ("import os\ndef f(x):\n    os.write(3, b'[' * 100000); os._exit(0)", {"runtime_error"}),
-    "15 long digits": ("import os\ndef f(x):\n    os.write(3, b'9' * 3000000); os._exit(0)", {"wrong"}),
+    "15 deep": (
+        "import os\ndef f(x):\n    os.write(3, b'[' * 100000); os._exit(0)",
+        {"runtime_error"},
+    ),
+    "15 long digits": (
+        "import os\ndef f(x):\n    os.write(3, b'9' * 3000000); os._exit(0)",
+        {"wrong"},
+    ),
     "26 True for 1": ("def f(x): return x == 7", {"wrong"}),
     "28 state": (
         "def f(x):\n    try: return int(open('s').read()) + 2\n    except OSError:\n        open('s', 'w').write('14'); return 14",
@@ -594,7 +665,8 @@ def test_functions_cannot_fool_the_comparison(sandbox, name):
 
 def test_13_patches_do_not_outlive_their_program(sandbox):
     judge(
-        sandbox, "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None"
+        sandbox,
+        "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None",
     )
     assert judge(sandbox, "import math\n" + RIGHT).verdict is Verdict.CORRECT
 
@@ -621,7 +693,10 @@ def test_30_the_limit_of_all_tests_together(sandbox):
 def test_17_much_input_that_is_never_read(sandbox):
     check = {"kind": "program", "tests": {"inputs": ["7\n" + "x" * 20_000_000], "outputs": ["14"]}}
     assert judge(sandbox, "print(14)", check).verdict is Verdict.CORRECT
-    assert judge(sandbox, "import sys\nprint(len(sys.stdin.read()) - 20_000_000 + 12)", check).verdict is Verdict.CORRECT
+    assert (
+        judge(sandbox, "import sys\nprint(len(sys.stdin.read()) - 20_000_000 + 12)", check).verdict
+        is Verdict.CORRECT
+    )
 
 
 def test_31_a_sandbox_that_is_killed_starts_again(sandbox):

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from variational_reasoning.verify.checks import check_faults, check_inline, gold_solutions, parse_check
+from variational_reasoning.verify.checks import (
+    check_faults,
+    check_inline,
+    gold_solutions,
+    parse_check,
+)
 from variational_reasoning.verify.countdown import check_countdown
 from variational_reasoning.verify.verdicts import Result, Verdict
 
@@ -27,7 +32,11 @@ def test_exact_compares_tokens(gold, answer, verdict):
 
 def test_any_of_several_golds_is_enough():
     check = {"kind": "exact", "gold": ["5", "five"]}
-    assert [check_inline(check, text).verdict.value for text in ("five", "5", "six")] == ["correct", "correct", "wrong"]
+    assert [check_inline(check, text).verdict.value for text in ("five", "5", "six")] == [
+        "correct",
+        "correct",
+        "wrong",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,11 +77,15 @@ def test_countdown_divides_exactly_and_by_zero():
 
 def test_countdown_may_demand_every_number():
     assert check_countdown([3, 4, 5], 7, "3+4").verdict is Verdict.CORRECT
-    assert check_countdown([3, 4, 5], 7, "3+4", use_all=True) == Result(Verdict.WRONG, "does not use 5")
+    assert check_countdown([3, 4, 5], 7, "3+4", use_all=True) == Result(
+        Verdict.WRONG, "does not use 5"
+    )
 
 
 def test_kind_none_is_unverifiable_and_says_why():
-    assert check_inline({"kind": "none"}, "5") == Result(Verdict.UNVERIFIABLE, "the data give nothing to verify against")
+    assert check_inline({"kind": "none"}, "5") == Result(
+        Verdict.UNVERIFIABLE, "the data give nothing to verify against"
+    )
 
 
 def test_a_verdict_has_no_truth_value():
@@ -86,7 +99,11 @@ def test_golds_are_put_into_the_form_that_their_check_accepts():
         {"kind": "exact", "gold": "5"},
         {"kind": "countdown", "numbers": [3, 4], "target": 7, "gold": "3+4"},
     ]
-    assert [gold_solutions(check) for check in checks] == [[r"\boxed{7}", r"\boxed{\frac{1}{2}}"], ["5"], ["3+4"]]
+    assert [gold_solutions(check) for check in checks] == [
+        [r"\boxed{7}", r"\boxed{\frac{1}{2}}"],
+        ["5"],
+        ["3+4"],
+    ]
     for check in checks:
         assert check_faults(check) == []
         for solution in gold_solutions(check):
@@ -97,7 +114,10 @@ def test_golds_are_put_into_the_form_that_their_check_accepts():
     ("check", "message"),
     [
         ([], r"check is \[\], not an object"),
-        ({"kind": "maths", "gold": "7"}, "check kind 'maths' is not one of math, exact, countdown, program, none"),
+        (
+            {"kind": "maths", "gold": "7"},
+            "check kind 'maths' is not one of math, exact, countdown, program, none",
+        ),
         ({"kind": "math"}, "check of kind math lacks 'gold'"),
         ({"kind": "math", "gold": ""}, "gold is ''"),
         ({"kind": "math", "gold": 7}, "gold is 7"),

@@ -83,7 +83,10 @@ class Evil:
 def test_any_other_pickle_is_refused_and_not_run(data, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     private = base64.b64encode(zlib.compress(data)).decode()
-    with pytest.raises(ValueError, match=f"(?s)question q7: private_test_cases is refused as a pickle: .*({message})"):
+    with pytest.raises(
+        ValueError,
+        match=f"(?s)question q7: private_test_cases is refused as a pickle: .*({message})",
+    ):
         livecodebench_check(row(private=private))
     assert list(tmp_path.iterdir()) == []
 
@@ -93,7 +96,10 @@ def test_any_other_pickle_is_refused_and_not_run(data, message, tmp_path, monkey
     [
         ({"private_test_cases": "###"}, "neither a JSON list nor base64"),
         ({"private_test_cases": base64.b64encode(b"no zlib").decode()}, "not zlib data"),
-        ({"private_test_cases": base64.b64encode(zlib.compress(b"x" * 99)[:-2]).decode()}, "cut short"),
+        (
+            {"private_test_cases": base64.b64encode(zlib.compress(b"x" * 99)[:-2]).decode()},
+            "cut short",
+        ),
         ({"private_test_cases": packed("{}")}, "private_test_cases is '{}', not a JSON list"),
         ({"private_test_cases": packed("[")}, "private_test_cases is not valid JSON"),
         ({"private_test_cases": 5}, "private_test_cases is '5'; it must be text"),
@@ -101,7 +107,10 @@ def test_any_other_pickle_is_refused_and_not_run(data, message, tmp_path, monkey
         ({"metadata": "[]"}, "metadata is '\\[\\]', not a JSON object"),
         ({"metadata": "{"}, "metadata is not valid JSON"),
         ({"private_test_cases": '[{"input": "1"}]'}, r"tests\[1\] is .*input and output"),
-        ({"public_test_cases": '[{"input": "1", "output": "1", "testtype": "functional"}]'}, "mixes stdin and functional"),
+        (
+            {"public_test_cases": '[{"input": "1", "output": "1", "testtype": "functional"}]'},
+            "mixes stdin and functional",
+        ),
     ],
 )
 def test_rows_that_cannot_be_right_are_refused_by_question_and_field(change, message):

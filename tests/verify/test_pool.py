@@ -95,7 +95,9 @@ def test_results_belong_to_their_jobs():
     jobs = [math_job(("q", i), "x+1", f"{'1+x' if i % 3 else 'x+2'}") for i in range(12)]
     with VerifierPool(2) as pool:
         results = dict(pool.check(jobs))
-    assert [results["q", i].verdict is Verdict.CORRECT for i in range(12)] == [i % 3 != 0 for i in range(12)]
+    assert [results["q", i].verdict is Verdict.CORRECT for i in range(12)] == [
+        i % 3 != 0 for i in range(12)
+    ]
 
 
 def test_an_answer_that_needs_much_memory_is_not_correct_and_the_next_is_fine():
@@ -109,7 +111,9 @@ def test_an_answer_that_needs_much_memory_is_not_correct_and_the_next_is_fine():
 
 def test_a_worker_that_dies_gives_a_checker_error_not_wrong():
     with VerifierPool(1, seconds=30) as pool:
-        generator = pool.check([math_job(0, "x+1", "1+x"), math_job(1, "x+1", HANG), math_job(2, "x+2", "2+x")])
+        generator = pool.check(
+            [math_job(0, "x+1", "1+x"), math_job(1, "x+1", HANG), math_job(2, "x+2", "2+x")]
+        )
         assert next(generator)[1].verdict is Verdict.CORRECT
         pool._send(pool._workers[0], math_job(1, "x+1", HANG))
         pool._workers[0].process.kill()
@@ -127,7 +131,10 @@ def test_model_text_is_not_executed(tmp_path):
         f"exec(\"open('{target}','w')\")",
     ]
     jobs = [math_job(("math", i), "7", payload) for i, payload in enumerate(payloads)]
-    jobs += [Job(("c", i), {"kind": "countdown", "numbers": [1], "target": 1}, p) for i, p in enumerate(payloads)]
+    jobs += [
+        Job(("c", i), {"kind": "countdown", "numbers": [1], "target": 1}, p)
+        for i, p in enumerate(payloads)
+    ]
     with VerifierPool(1, seconds=5) as pool:
         results = dict(pool.check(jobs))
     assert len(results) == 6

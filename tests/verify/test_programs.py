@@ -74,7 +74,9 @@ STDIN_CONTROLS = {
 
 @pytest.mark.parametrize("name", STDIN_CONTROLS)
 def test_right_programs_pass(sandbox, name):
-    result = check_program({"kind": "program", "tests": DOUBLE}, program(STDIN_CONTROLS[name]), sandbox, Limits(), 30)
+    result = check_program(
+        {"kind": "program", "tests": DOUBLE}, program(STDIN_CONTROLS[name]), sandbox, Limits(), 30
+    )
     assert result.verdict is Verdict.CORRECT, result
 
 
@@ -82,7 +84,11 @@ FUNCTION_CONTROLS = [
     ("def f(x): return x + 1", [[1]], [2]),
     ("def f(x): return x + 1", [[1]], [[2]]),  # APPS wraps the one result into a list
     ("class Solution:\n    def f(self, x: List[int]) -> int: return sum(x)", [[[1, 2]]], [3]),
-    ("class Solution:\n    def f(self, x): return Counter(x).most_common(1)[0]", [["aab"]], [["a", 2]]),
+    (
+        "class Solution:\n    def f(self, x): return Counter(x).most_common(1)[0]",
+        [["aab"]],
+        [["a", 2]],
+    ),
     ("def f(d): return d[1]", [[{"1": "one"}]], ["one"]),
     ("def f(): return {1: (2, 3)}", [[]], [{"1": [2, 3]}]),
     ("def f(x):\n    print('noise')\n    return x / 3", [[1]], [0.3333333333]),
@@ -92,7 +98,11 @@ FUNCTION_CONTROLS = [
     ("@cache\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", [[90]], [2880067194370816120]),
     ("def f(x): return x", [["\ud800"]], ["\ud800"]),
     ("import sys\ndef f(x):\n    sys.stdout = None\n    return x", [[1]], [1]),
-    ("import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)", [[40000]], [40000]),
+    (
+        "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)",
+        [[40000]],
+        [40000],
+    ),
     (
         "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\ndef f(n):\n    found = []\n"
         "    def down(n): return n and 1 + down(n - 1)\n    thread = threading.Thread(target=lambda: found.append(down(n)))\n"
@@ -102,8 +112,16 @@ FUNCTION_CONTROLS = [
     ),
     ("import numpy as np\ndef f(x): return np.array(x)", [[5]], [5]),
     ("def f(n): return 3 ** n", [[200]], [3**200]),
-    ("import numpy as np\ndef f(rows): return np.array(rows).T", [[[[1, 2], [3, 4]]]], [[[1, 3], [2, 4]]]),
-    ("import numpy as np\ndef f(x): return np.float64(x).mean(), np.bool_(True), np.str_('a')", [[0.5]], [[0.5, True, "a"]]),
+    (
+        "import numpy as np\ndef f(rows): return np.array(rows).T",
+        [[[[1, 2], [3, 4]]]],
+        [[[1, 3], [2, 4]]],
+    ),
+    (
+        "import numpy as np\ndef f(x): return np.float64(x).mean(), np.bool_(True), np.str_('a')",
+        [[0.5]],
+        [[0.5, True, "a"]],
+    ),
     (
         "class Solution:\n    seen = 0\n    @staticmethod\n    def f(x): return sorted(x, key=cmp_to_key(lambda a, b: b - a))",
         [[[1, 3]]],
@@ -141,8 +159,13 @@ def test_right_functions_pass(sandbox, source, inputs, outputs):
 
 def test_integers_of_many_digits_are_compared_exactly(sandbox):
     tests = '{"fn_name": "f", "inputs": [[5000]], "outputs": [1' + "0" * 5000 + "]}"
-    for source, verdict in (("def f(n): return 10 ** n", "correct"), ("def f(n): return 10 ** n + 1", "wrong")):
-        result = check_program({"kind": "program", "tests": tests}, program(source), sandbox, LIMITS, 30)
+    for source, verdict in (
+        ("def f(n): return 10 ** n", "correct"),
+        ("def f(n): return 10 ** n + 1", "wrong"),
+    ):
+        result = check_program(
+            {"kind": "program", "tests": tests}, program(source), sandbox, LIMITS, 30
+        )
         assert result.verdict.value == verdict, result
 
 
@@ -151,13 +174,22 @@ def test_tests_as_livecodebench_has_them(sandbox):
     check = {"kind": "program", "tests": json.dumps(functional), "fn_name": "total"}
     source = "class Solution:\n    def total(self, a: List[int], b: int) -> int: return sum(a) + b"
     assert check_program(check, program(source), sandbox, LIMITS, 30).verdict is Verdict.CORRECT
-    check = {"kind": "program", "tests": [{"input": "3", "output": "6", "testtype": "stdin"}], "fn_name": "ignored"}
-    assert check_program(check, program("print(int(input()) * 2)"), sandbox, LIMITS, 30).verdict is Verdict.CORRECT
+    check = {
+        "kind": "program",
+        "tests": [{"input": "3", "output": "6", "testtype": "stdin"}],
+        "fn_name": "ignored",
+    }
+    assert (
+        check_program(check, program("print(int(input()) * 2)"), sandbox, LIMITS, 30).verdict
+        is Verdict.CORRECT
+    )
 
 
 def test_tests_that_expect_no_output_decide_nothing(sandbox):
     check = {"kind": "program", "tests": {"inputs": ["1"], "outputs": [" \n"]}}
-    assert check_program(check, program("pass"), sandbox, LIMITS, 30).verdict is Verdict.UNVERIFIABLE
+    assert (
+        check_program(check, program("pass"), sandbox, LIMITS, 30).verdict is Verdict.UNVERIFIABLE
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +296,10 @@ def test_values_are_compared_with_their_types(want, found, is_same):
         ({"tests": []}, "the list is empty"),
         ({"tests": {"inputs": ["1"]}}, "lacks the list 'outputs'"),
         ({"tests": {"inputs": [5], "outputs": ["1"]}}, r"inputs\[0\] is 5;"),
-        ({"tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": "f"}}, r"inputs\[0\] is '1'; with fn_name"),
+        (
+            {"tests": {"inputs": ["1"], "outputs": ["1"], "fn_name": "f"}},
+            r"inputs\[0\] is '1'; with fn_name",
+        ),
         ({"tests": {"inputs": [[1]], "outputs": [1], "fn_name": "f()"}}, "fn_name is"),
         ({"tests": [{"input": "1"}]}, r"tests\[0\]"),
         ({"tests": [{"input": "1", "output": "1", "testtype": "functional"}]}, "lacks 'fn_name'"),
@@ -287,7 +322,11 @@ def test_lists_of_lines_and_json_text_are_records_too():
 
 
 def test_gold_programs_keep_their_fences():
-    check = {"kind": "program", "tests": DOUBLE, "solution": 's = """\n```\n"""\nprint(2 * int(input()))'}
+    check = {
+        "kind": "program",
+        "tests": DOUBLE,
+        "solution": 's = """\n```\n"""\nprint(2 * int(input()))',
+    }
     (gold,) = gold_solutions(check)
     assert extract_program(gold) == check["solution"] + "\n"
 
@@ -307,12 +346,21 @@ MIXED = [
 def test_the_same_verdicts_with_1_2_and_8_workers_in_any_order():
     need_tier(3)
     settings = ProgramSettings(3, LIMITS, 20.0)
-    jobs = [Job((name, i), {"kind": "program", "tests": DOUBLE}, program(text)) for i in range(2) for name, text, _ in MIXED]
-    jobs += [Job(("math", i), {"kind": "math", "gold": "x+1"}, f"\\boxed{{{'1+x' if i % 2 else 'x+2'}}}") for i in range(6)]
+    jobs = [
+        Job((name, i), {"kind": "program", "tests": DOUBLE}, program(text))
+        for i in range(2)
+        for name, text, _ in MIXED
+    ]
+    jobs += [
+        Job(("math", i), {"kind": "math", "gold": "x+1"}, f"\\boxed{{{'1+x' if i % 2 else 'x+2'}}}")
+        for i in range(6)
+    ]
     found = []
     for num_workers, order in ((1, 1), (2, -1), (8, 1)):
         with VerifierPool(num_workers, programs=settings) as pool:
-            found.append({job_id: result.verdict.value for job_id, result in pool.check(jobs[::order])})
+            found.append(
+                {job_id: result.verdict.value for job_id, result in pool.check(jobs[::order])}
+            )
             assert len({worker.process.pid for worker in pool._workers}) <= 2 * num_workers
     assert found[0] == found[1] == found[2]
     assert all(found[0][name, i] == verdict for name, _, verdict in MIXED for i in range(2))
@@ -355,7 +403,12 @@ def test_a_test_meets_nothing_of_the_one_before(sandbox, name):
 @pytest.mark.parametrize("name", NO_TRACES)
 def test_a_program_meets_nothing_of_the_one_before(sandbox, name):
     outputs = []
-    for touches in ("", "open('g', 'w').close()\n", "", ""):  # a box that nobody touched serves the next program
+    for touches in (
+        "",
+        "open('g', 'w').close()\n",
+        "",
+        "",
+    ):  # a box that nobody touched serves the next program
         with Program(sandbox, NO_TRACES[name], LIMITS) as opened:
             outputs.append(opened.run(b"7\n").stdout)
         with Program(sandbox, touches, LIMITS) as opened:
@@ -393,7 +446,10 @@ def test_nothing_is_left_after_many_runs(tier):
             assert opened.memory_mib() - memory < 2
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="without root there is nothing that others cannot reach and programs must")
+@pytest.mark.skipif(
+    os.getuid() != 0,
+    reason="without root there is nothing that others cannot reach and programs must",
+)
 @pytest.mark.parametrize("tier", [3, 2, 1])
 def test_programs_run_with_an_interpreter_that_only_root_can_reach(tmp_path, tier):
     need_tier(tier)
@@ -403,12 +459,14 @@ def test_programs_run_with_an_interpreter_that_only_root_can_reach(tmp_path, tie
     (packages / "own").mkdir()
     (packages / "own/__init__.py").write_text("")
     (packages / "own/part.py").write_text("def double(x): return 2 * x\n")
-    source = (
-        "import csv, encodings.cp1252, json.tool, sqlite3, xml.dom\nfrom own.part import double\nprint(double(int(input())))"
-    )
+    source = "import csv, encodings.cp1252, json.tool, sqlite3, xml.dom\nfrom own.part import double\nprint(double(int(input())))"
     with Sandbox(tier, str(tmp_path / "closed/env/bin/python")) as opened:
-        assert str(packages) in opened.interpreter.closed or f"{packages}/".startswith(tuple(opened.interpreter.closed))
-        result = check_program({"kind": "program", "tests": DOUBLE}, program(source), opened, LIMITS, 30)
+        assert str(packages) in opened.interpreter.closed or f"{packages}/".startswith(
+            tuple(opened.interpreter.closed)
+        )
+        result = check_program(
+            {"kind": "program", "tests": DOUBLE}, program(source), opened, LIMITS, 30
+        )
         assert result.verdict is Verdict.CORRECT, result
 
 
@@ -422,10 +480,17 @@ def test_workers_run_programs_that_use_numpy(tier):
         "random": "from numpy.random import default_rng\ndefault_rng(0).random()\nprint(2 * int(input()))",
         "linear algebra": "import numpy as np\nprint(round(np.linalg.solve(np.eye(2) / 2, [int(input())] * 2)[0]))",
     }
-    jobs = [Job(name, {"kind": "program", "tests": DOUBLE}, program(source)) for name, source in sources.items()]
+    jobs = [
+        Job(name, {"kind": "program", "tests": DOUBLE}, program(source))
+        for name, source in sources.items()
+    ]
     tests = {"fn_name": "f", "inputs": [[[1, 2]], [[]]], "outputs": [[2, 4], []]}
     jobs.append(
-        Job("function", {"kind": "program", "tests": tests}, program("import numpy as np\ndef f(x): return np.array(x) * 2"))
+        Job(
+            "function",
+            {"kind": "program", "tests": tests},
+            program("import numpy as np\ndef f(x): return np.array(x) * 2"),
+        )
     )
     with VerifierPool(1, programs=ProgramSettings(tier, Limits(), 20.0)) as pool:
         results = dict(pool.check(jobs))
@@ -437,7 +502,8 @@ def test_workers_run_programs_that_use_numpy(tier):
 def test_a_tier_below_the_minimum_is_refused_with_what_is_missing():
     weak = Probe(1, {3: "unshare: Operation not permitted", 2: "landlock: the kernel has none"})
     with pytest.raises(
-        ValueError, match=r"(?s)tier T1.*below T2.*landlock: the kernel has none.*verify.allow_unsandboxed_code"
+        ValueError,
+        match=r"(?s)tier T1.*below T2.*landlock: the kernel has none.*verify.allow_unsandboxed_code",
     ):
         weak.check(False)
     weak.check(True)
@@ -449,7 +515,9 @@ def test_the_probe_tells_tiers_and_why_not(tmp_path):
     found = probe()
     assert found.tier == 3 and found.missing == {}
     assert f"with {sys.executable} ({platform.python_version()}, with numpy)" in found.describe()
-    with pytest.raises(ValueError, match=f"program_python is {tmp_path}/python, which does not run"):
+    with pytest.raises(
+        ValueError, match=f"program_python is {tmp_path}/python, which does not run"
+    ):
         probe(str(tmp_path / "python"))
 
 
@@ -481,7 +549,9 @@ def test_tiers_hold_without_root(tier):
     root = Path(__file__).parents[2] / "plugin"
     python = shutil.which("python3", path="/usr/local/bin:/usr/bin")  # one that others can read
     if python is None:
-        pytest.skip("this machine has no python3 in /usr/local/bin or /usr/bin, where another user could read it")
+        pytest.skip(
+            "this machine has no python3 in /usr/local/bin or /usr/bin, where another user could read it"
+        )
     code = (
         "import ctypes, os, sys\n"
         f"sys.path.insert(0, {str(root)!r})\n"
@@ -500,5 +570,7 @@ def test_tiers_hold_without_root(tier):
     if "PermissionError" in done.stderr or "No module named" in done.stderr:
         pytest.skip(f"another user cannot read {root}: {done.stderr.strip().splitlines()[-1]}")
     if f"tier={tier}" not in done.stdout:
-        pytest.skip(f"tier T{tier} is not available without root on this machine: {done.stdout} {done.stderr[-300:]}")
+        pytest.skip(
+            f"tier T{tier} is not available without root on this machine: {done.stdout} {done.stderr[-300:]}"
+        )
     assert done.stdout.splitlines()[1:] == [r"b'8\n'", "1"], done.stdout + done.stderr

@@ -11,7 +11,9 @@ SCRIPT = Path(__file__).parents[2] / "scripts/verify_file.py"
 
 
 def verify_file(folder, lines, *options):
-    (folder / "rows.jsonl").write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    (folder / "rows.jsonl").write_text(
+        "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+    )
     command = [sys.executable, SCRIPT, "input=rows.jsonl", "output=out.jsonl", *options]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
 
@@ -33,7 +35,13 @@ def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in found] == ["a", "b", 3, 4, 5]
-    assert [row["verdict"] for row in found] == ["timeout", "correct", "wrong", "correct", "no_answer"]
+    assert [row["verdict"] for row in found] == [
+        "timeout",
+        "correct",
+        "wrong",
+        "correct",
+        "no_answer",
+    ]
     assert found[1]["gold"] == "x+1"
 
 
@@ -56,27 +64,42 @@ COSTLY = {
 }
 
 
-def test_500_programs_get_the_same_verdicts_in_the_same_order_with_1_4_and_16_workers(tmp_path):  # attack group 32
+def test_500_programs_get_the_same_verdicts_in_the_same_order_with_1_4_and_16_workers(
+    tmp_path,
+):  # attack group 32
     rows, expected = [], []
     for number in range(500):
         kinds = COSTLY if number % 50 == 7 else PROGRAMS
         template = list(kinds)[number // (50 if kinds is COSTLY else 1) % len(kinds)]
         n = number + 1
         tests = {"inputs": ["3\n"], "outputs": [f"{3 + n}\n"]}
-        answer = f"```python\n{template.replace('{n}', str(n))}\n```" if template else "I do not know."
+        answer = (
+            f"```python\n{template.replace('{n}', str(n))}\n```" if template else "I do not know."
+        )
         rows.append({"id": f"row {number}", "kind": "program", "tests": tests, "answer": answer})
         expected.append(kinds[template])
     for workers in (1, 4, 16):
-        done = verify_file(tmp_path, rows, f"workers={workers}", "program_cpu_seconds=1", "program_memory_mib=512")
+        done = verify_file(
+            tmp_path, rows, f"workers={workers}", "program_cpu_seconds=1", "program_memory_mib=512"
+        )
         assert done.returncode == 0, done.stderr
         found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         assert [row["id"] for row in found] == [row["id"] for row in rows]
-        wrong = [(row, verdict) for row, verdict in zip(found, expected, strict=True) if row["verdict"] != verdict]
+        wrong = [
+            (row, verdict)
+            for row, verdict in zip(found, expected, strict=True)
+            if row["verdict"] != verdict
+        ]
         assert not wrong, (workers, wrong)
 
 
 def test_every_faulty_line_is_named(tmp_path):
-    lines = [{"id": 1, "kind": "math", "answer": "x"}, "not json\n", "[1]\n", {"id": 4, "kind": "mth", "answer": 5}]
+    lines = [
+        {"id": 1, "kind": "math", "answer": "x"},
+        "not json\n",
+        "[1]\n",
+        {"id": 4, "kind": "mth", "answer": 5},
+    ]
     lines.append({"id": 5, "kind": ["program"], "answer": "x"})
     done = verify_file(tmp_path, lines)
     assert done.returncode == 2
@@ -93,17 +116,37 @@ def test_every_faulty_line_is_named(tmp_path):
 
 
 def test_unknown_options_and_missing_files_are_refused(tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT, "inptu=x"], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "'inptu=x' is not one of" in done.stderr, "input=... is missing" in done.stderr) == (2, 1, 1)
     done = subprocess.run(
-        [sys.executable, SCRIPT, "input=no.jsonl", "output=o"], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        [sys.executable, SCRIPT, "inptu=x"], capture_output=True, text=True, timeout=60
+    )
+    assert (
+        done.returncode,
+        "'inptu=x' is not one of" in done.stderr,
+        "input=... is missing" in done.stderr,
+    ) == (2, 1, 1)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "input=no.jsonl", "output=o"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
     )
     assert (done.returncode, "there is no file no.jsonl" in done.stderr) == (2, True)
 
 
 def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path):
-    row = {"id": 1, "kind": "program", "tests": {"inputs": ["3"], "outputs": ["4"]}, "answer": "```py\nprint(4)\n```"}
-    options = ["workers=1.5", "program_cpu_seconds=nan", "program_memory_mib=0", "output=no/out.jsonl"]
+    row = {
+        "id": 1,
+        "kind": "program",
+        "tests": {"inputs": ["3"], "outputs": ["4"]},
+        "answer": "```py\nprint(4)\n```",
+    }
+    options = [
+        "workers=1.5",
+        "program_cpu_seconds=nan",
+        "program_memory_mib=0",
+        "output=no/out.jsonl",
+    ]
     done = verify_file(tmp_path, [row], *options)
     assert done.returncode == 2
     for message in (
@@ -113,9 +156,17 @@ def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path)
         "output='no/out.jsonl' is in no folder that exists",
     ):
         assert message in done.stderr
-    for python, why in (("/bin/false", "exit code 1"), ("/bin/true", "it answers ''"), ("./none", "No such file")):
+    for python, why in (
+        ("/bin/false", "exit code 1"),
+        ("/bin/true", "it answers ''"),
+        ("./none", "No such file"),
+    ):
         done = verify_file(tmp_path, [row], f"program_python={python}")
-        assert (done.returncode, "does not run as a Python interpreter" in done.stderr, why in done.stderr) == (2, True, True)
+        assert (
+            done.returncode,
+            "does not run as a Python interpreter" in done.stderr,
+            why in done.stderr,
+        ) == (2, True, True)
 
 
 DENY = """
@@ -135,34 +186,73 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 def test_what_a_container_forbids_lowers_the_tier_or_refuses(tmp_path):
     need_tier(3)
     source = "import numpy\nprint(numpy.int64(input()) + 1)"
-    row = {"id": 1, "kind": "program", "tests": {"inputs": ["3"], "outputs": ["4"]}, "answer": f"```py\n{source}\n```"}
+    row = {
+        "id": 1,
+        "kind": "program",
+        "tests": {"inputs": ["3"], "outputs": ["4"]},
+        "answer": f"```py\n{source}\n```",
+    }
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
 
     def run(denied, *options):
-        command = [sys.executable, "-c", DENY, denied, SCRIPT, "input=rows.jsonl", "output=out.jsonl", *options]
+        command = [
+            sys.executable,
+            "-c",
+            DENY,
+            denied,
+            SCRIPT,
+            "input=rows.jsonl",
+            "output=out.jsonl",
+            *options,
+        ]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
 
     done = run("unshare")  # Docker's default
-    assert done.returncode == 0 and "programs run in tier T2" in done.stdout and "unshare" in done.stdout, done
+    assert (
+        done.returncode == 0
+        and "programs run in tier T2" in done.stdout
+        and "unshare" in done.stdout
+    ), done
     found = json.loads((tmp_path / "out.jsonl").read_text())
     assert (found["verdict"], found["tier"]) == ("correct", "T2")
     (tmp_path / "out.jsonl").unlink()
     done = run("unshare,landlock")
-    assert done.returncode == 2 and "below T2" in done.stderr and "set allow_unsandboxed_code to true" in done.stderr, done
+    assert (
+        done.returncode == 2
+        and "below T2" in done.stderr
+        and "set allow_unsandboxed_code to true" in done.stderr
+    ), done
     assert not (tmp_path / "out.jsonl").exists()
     done = run("unshare,landlock", "allow_unsandboxed_code=true")
-    assert done.returncode == 0 and "warning: allow_unsandboxed_code accepts the risk" in done.stderr, done
+    assert (
+        done.returncode == 0 and "warning: allow_unsandboxed_code accepts the risk" in done.stderr
+    ), done
     assert json.loads((tmp_path / "out.jsonl").read_text())["tier"] == "T1"
 
 
 def test_answers_without_a_box_are_found_unless_forbidden(tmp_path):
-    texts = ["$1+x$", "x+1", "The answer is x+1", r"\boxed{1+x}", "", "it may be x+1 or perhaps something else"]
-    rows = [{"id": i, "kind": "math", "gold": "x+1", "answer": text} for i, text in enumerate(texts)]
+    texts = [
+        "$1+x$",
+        "x+1",
+        "The answer is x+1",
+        r"\boxed{1+x}",
+        "",
+        "it may be x+1 or perhaps something else",
+    ]
+    rows = [
+        {"id": i, "kind": "math", "gold": "x+1", "answer": text} for i, text in enumerate(texts)
+    ]
     for option, expected in (
         ("answers=auto", ["correct", "correct", "correct", "correct", "no_answer", "no_answer"]),
-        ("answers=solution", ["no_answer", "no_answer", "no_answer", "correct", "no_answer", "no_answer"]),
+        (
+            "answers=solution",
+            ["no_answer", "no_answer", "no_answer", "correct", "no_answer", "no_answer"],
+        ),
     ):
         done = verify_file(tmp_path, rows, option)
         assert done.returncode == 0, done.stderr
-        found = [json.loads(line)["verdict"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        found = [
+            json.loads(line)["verdict"]
+            for line in (tmp_path / "out.jsonl").read_text().splitlines()
+        ]
         assert found == expected

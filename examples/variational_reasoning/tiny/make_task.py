@@ -57,8 +57,21 @@ The base thus copies from the question wherever the thought begins, but learns n
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
 PAD, QUESTION, END_OF_TURN = "<|pad|>", "<|question|>", "<|end_of_turn|>"
-TAGS = (PAD, QUESTION, END_OF_TURN, thought_open("reasoner"), thought_close("reasoner"), SOLUTION_OPEN, SOLUTION_CLOSE)
-VOCABULARY = (*TAGS, *OPERATORS, *(str(n) for n in range(MODULUS)), *(f"={n}" for n in range(MODULUS)))
+TAGS = (
+    PAD,
+    QUESTION,
+    END_OF_TURN,
+    thought_open("reasoner"),
+    thought_close("reasoner"),
+    SOLUTION_OPEN,
+    SOLUTION_CLOSE,
+)
+VOCABULARY = (
+    *TAGS,
+    *OPERATORS,
+    *(str(n) for n in range(MODULUS)),
+    *(f"={n}" for n in range(MODULUS)),
+)
 """24 tokens: a tag, an operator, an operand, or a computed value with its equals sign."""
 
 
@@ -85,7 +98,10 @@ def draw_question(rng: random.Random, num_operands: int) -> tuple[str, list[str]
 
 def write_trace(steps: list[str], values: list[int], kept: list[bool]) -> str:
     """The steps, each followed by its running value where `kept` says so."""
-    return "".join(step + (f"={value}" if keep else "") for step, value, keep in zip(steps, values, kept, strict=True))
+    return "".join(
+        step + (f"={value}" if keep else "")
+        for step, value, keep in zip(steps, values, kept, strict=True)
+    )
 
 
 def expert_trace(rng: random.Random, steps: list[str], values: list[int]) -> str:
@@ -150,7 +166,9 @@ def pretraining_document(rng: random.Random) -> str:
     chat_format = load_chat_format(str(CHAT_FORMAT))
     prompt, response = render("reasoner", chat_format, question, trace, answer)
     if rng.random() < STRAY_SHARE:
-        prompt = render_prompt("posterior_b", chat_format, question, hint=str(rng.randrange(MODULUS)))
+        prompt = render_prompt(
+            "posterior_b", chat_format, question, hint=str(rng.randrange(MODULUS))
+        )
     return prompt + response
 
 
@@ -163,9 +181,14 @@ def make_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("=?[0-9]|[-+*]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END_OF_TURN, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END_OF_TURN,
+        clean_up_tokenization_spaces=False,
     )
-    fast.add_special_tokens({"additional_special_tokens": [tag for tag in TAGS if tag not in (PAD, END_OF_TURN)]})
+    fast.add_special_tokens(
+        {"additional_special_tokens": [tag for tag in TAGS if tag not in (PAD, END_OF_TURN)]}
+    )
     return fast
 
 
@@ -209,7 +232,9 @@ def write_base(folder: Path) -> None:
     recipe_text = json.dumps(recipe, indent=2) + "\n"
     if done.is_file():
         if done.read_text(encoding="utf-8") != recipe_text:
-            raise ValueError(f"{done} belongs to another base than make_task.py describes; delete {folder} or name another")
+            raise ValueError(
+                f"{done} belongs to another base than make_task.py describes; delete {folder} or name another"
+            )
         print(f"base: {folder} is there")
         return
     tokenizer = make_tokenizer()
@@ -220,13 +245,19 @@ def write_base(folder: Path) -> None:
     with (folder / "pretrain.jsonl").open("w", encoding="utf-8") as file:
         while num_tokens < PRETRAIN_TOKENS:
             batch = [pretraining_document(rng) for _ in range(1000)]
-            num_tokens += sum(len(ids) + 1 for ids in tokenizer(batch, add_special_tokens=False)["input_ids"])
+            num_tokens += sum(
+                len(ids) + 1 for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]
+            )
             num_documents += len(batch)
             file.writelines(json.dumps({"text": text}) + "\n" for text in batch)
     dataset_info = {"tiny_pretrain": {"file_name": "pretrain.jsonl", "columns": {"prompt": "text"}}}
-    (folder / "dataset_info.json").write_text(json.dumps(dataset_info, indent=2) + "\n", encoding="utf-8")
+    (folder / "dataset_info.json").write_text(
+        json.dumps(dataset_info, indent=2) + "\n", encoding="utf-8"
+    )
     done.write_text(recipe_text, encoding="utf-8")
-    print(f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens, vocabulary {len(VOCABULARY)}")
+    print(
+        f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens, vocabulary {len(VOCABULARY)}"
+    )
 
 
 def write_source(folder: Path, seed: int) -> None:
@@ -241,7 +272,9 @@ def write_source(folder: Path, seed: int) -> None:
 def main(arguments: list[str]) -> None:
     values = {"base": "runs/tiny-base", "run": "runs/tiny", "seed": "0"}
     given = dict(argument.partition("=")[::2] for argument in arguments)
-    faults = [f"unknown key {key!r}; allowed: {', '.join(values)}" for key in given if key not in values]
+    faults = [
+        f"unknown key {key!r}; allowed: {', '.join(values)}" for key in given if key not in values
+    ]
     values |= given
     if not values["seed"].isdecimal():
         faults.append(f"seed must be a whole number of zero or more, not {values['seed']!r}")

@@ -30,7 +30,9 @@ class VariationalArguments:
     )
     prompt_kind: str | None = field(
         default=None,
-        metadata={"help": f"What the rows of our data formats are rendered as, or were: one of {', '.join(PROMPT_KINDS)}."},
+        metadata={
+            "help": f"What the rows of our data formats are rendered as, or were: one of {', '.join(PROMPT_KINDS)}."
+        },
     )
     chat_format: str | None = field(
         default=None,
@@ -38,7 +40,9 @@ class VariationalArguments:
     )
     overlong: str = field(
         default="drop",
-        metadata={"help": f"Rows of our data formats longer than cutoff_len: one of {', '.join(OVERLONG_POLICIES)}."},
+        metadata={
+            "help": f"Rows of our data formats longer than cutoff_len: one of {', '.join(OVERLONG_POLICIES)}."
+        },
     )
     rows_per_step: int | None = field(
         default=None,
@@ -65,7 +69,9 @@ class VariationalConfig:
 OUR_KEYS = tuple(f.name for f in fields(VariationalArguments))
 
 
-def split_arguments(raw: dict[str, Any] | list[str], host_keys: set[str]) -> tuple[dict[str, Any], Any, list[str]]:
+def split_arguments(
+    raw: dict[str, Any] | list[str], host_keys: set[str]
+) -> tuple[dict[str, Any], Any, list[str]]:
     """Separate our keys from the host's.
 
     Args:
@@ -109,7 +115,9 @@ def as_mapping(raw: dict[str, Any] | list[str]) -> dict[str, Any]:
     for position, word in enumerate(raw):
         key, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--"):
-            found[key.replace("-", "_")] = value if equals else next(iter(raw[position + 1 : position + 2]), "")
+            found[key.replace("-", "_")] = (
+                value if equals else next(iter(raw[position + 1 : position + 2]), "")
+            )
     return found
 
 
@@ -122,10 +130,14 @@ def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
     if any(key in raw for key in OUR_KEYS):
         return True
     names = [*_names(raw.get("dataset")), *_names(raw.get("eval_dataset"))]
-    return any(f in formats.FORMATS for f in data_formats(names, raw.get("dataset_dir", "data")).values())
+    return any(
+        f in formats.FORMATS for f in data_formats(names, raw.get("dataset_dir", "data")).values()
+    )
 
 
-def check(ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args) -> VariationalConfig:
+def check(
+    ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args
+) -> VariationalConfig:
     """Check our keys against each other and against the host's arguments.
 
     Args:
@@ -153,7 +165,9 @@ def check(ours: dict[str, Any], faults: list[str], model_args, data_args, traini
     _check_model_path(model_args.model_name_or_path, faults)
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise ValueError(f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}")
+        raise ValueError(
+            f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}"
+        )
     return VariationalConfig(constant, prompt_kind, chat_format, overlong)
 
 
@@ -188,9 +202,14 @@ def _check_rows_per_step(rows: Any, data_args, training_args, faults: list[str])
     if not training_args.do_train:
         return
     if data_args.packing or data_args.neat_packing:
-        faults.append("rows_per_step: the number of rows in a pack is not known beforehand; remove the key or `packing`")
+        faults.append(
+            "rows_per_step: the number of rows in a pack is not known beforehand; remove the key or `packing`"
+        )
         return
-    per_device, steps = training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps
+    per_device, steps = (
+        training_args.per_device_train_batch_size,
+        training_args.gradient_accumulation_steps,
+    )
     processes = training_args.world_size
     if per_device * steps * processes != int(rows):
         faults.append(
@@ -200,26 +219,42 @@ def _check_rows_per_step(rows: Any, data_args, training_args, faults: list[str])
         )
 
 
-def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]) -> None:
+def _check_datasets(
+    ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]
+) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
-    local = isinstance(data_args.dataset_dir, dict) or not re.match(r"ONLINE$|REMOTE:", str(data_args.dataset_dir))
+    local = isinstance(data_args.dataset_dir, dict) or not re.match(
+        r"ONLINE$|REMOTE:", str(data_args.dataset_dir)
+    )
     if local and names and not info:
-        faults.append(f"dataset_dir: {where} does not exist or is empty; set `dataset_dir` to the folder that holds it")
+        faults.append(
+            f"dataset_dir: {where} does not exist or is empty; set `dataset_dir` to the folder that holds it"
+        )
     for name in names if local and info else []:
         if name not in info:
             near = difflib.get_close_matches(name, info, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(info)) or 'nothing'}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it knows {', '.join(sorted(info)) or 'nothing'}"
+            )
             faults.append(f"dataset: {name!r} is not in {where}; {hint}")
     used = {info[name].get("formatting", "alpaca") for name in names if name in info}
     our_formats = used & set(formats.FORMATS)
     for key in ("prompt_kind", "chat_format", "overlong"):
         if key in ours and not our_formats and not faults:
-            faults.append(f"{key}: has no effect, because no data set of this run is {' or '.join(formats.FORMATS)}")
+            faults.append(
+                f"{key}: has no effect, because no data set of this run is {' or '.join(formats.FORMATS)}"
+            )
     if our_formats and "chat_format" not in ours:
-        faults.append("chat_format: is missing; data sets in our formats need it (chatml, llama3, or a .json file)")
+        faults.append(
+            "chat_format: is missing; data sets in our formats need it (chatml, llama3, or a .json file)"
+        )
     if "reasoning" in our_formats and "prompt_kind" not in ours:
-        faults.append(f"prompt_kind: is missing; `reasoning` rows are rendered as one of {', '.join(PROMPT_KINDS)}")
+        faults.append(
+            f"prompt_kind: is missing; `reasoning` rows are rendered as one of {', '.join(PROMPT_KINDS)}"
+        )
     if our_formats and our_formats == used and data_args.template not in (None, "empty"):
         faults.append(
             f"template: {data_args.template!r} would wrap texts that `chat_format` already renders; "
@@ -227,16 +262,25 @@ def _check_datasets(ours: dict[str, Any], chat_format: ChatFormat | None, data_a
         )
     for name in names:
         if name in info and info[name].get("formatting") in formats.FORMATS:
-            faults += formats.check_source(name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), chat_format)
+            faults += formats.check_source(
+                name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), chat_format
+            )
 
 
-def _check_host_flags(constant, model_args, data_args, training_args, finetuning_args, faults: list[str]) -> None:
+def _check_host_flags(
+    constant, model_args, data_args, training_args, finetuning_args, faults: list[str]
+) -> None:
     """Whatever of the host would bypass our loss or our formats is refused by name, never ignored."""
-    key = "constant_loss_normalizer" if constant is not None else "the formats weighted_sft and reasoning"
+    key = (
+        "constant_loss_normalizer"
+        if constant is not None
+        else "the formats weighted_sft and reasoning"
+    )
     if finetuning_args.stage != "sft":
         faults.append(f"stage: {finetuning_args.stage!r} does not fit {key}; only `sft` does")
     refused = {
-        "USE_MCA=1 (Megatron)": finetuning_args.use_mca or os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y"),
+        "USE_MCA=1 (Megatron)": finetuning_args.use_mca
+        or os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y"),
         "use_kt (KTransformers)": model_args.use_kt,
         "use_hyper_parallel": finetuning_args.use_hyper_parallel,
         "predict_with_generate (sampling is a stage of its own)": training_args.predict_with_generate,
@@ -256,9 +300,15 @@ def _check_host_flags(constant, model_args, data_args, training_args, finetuning
             ),
             "use_unsloth (its fused loss would bypass ours)": model_args.use_unsloth,
         }
-    faults += [f"{name}: is not supported together with {key}; remove it" for name, is_set in refused.items() if is_set]
+    faults += [
+        f"{name}: is not supported together with {key}; remove it"
+        for name, is_set in refused.items()
+        if is_set
+    ]
     if constant == "auto" and not training_args.do_train:
-        faults.append("constant_loss_normalizer: `auto` needs a training set; give the number for an evaluation alone")
+        faults.append(
+            "constant_loss_normalizer: `auto` needs a training set; give the number for an evaluation alone"
+        )
     if constant == "auto" and data_args.streaming:
         faults.append(
             "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number that "
@@ -275,4 +325,6 @@ def _check_model_path(model: str | None, faults: list[str]) -> None:
     is_local = Path(model).exists()
     parent_is_local = "/" in model and Path(model).parent.is_dir()
     if not is_local and (not is_hub_id or parent_is_local):
-        faults.append(f"model_name_or_path: the folder {model!r} does not exist; train or download the model first")
+        faults.append(
+            f"model_name_or_path: the folder {model!r} does not exist; train or download the model first"
+        )

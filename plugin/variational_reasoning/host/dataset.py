@@ -18,11 +18,20 @@ from typing import Any
 import torch
 from datasets import Dataset, Features, Value
 from llamafactory.data.processor.processor_utils import greedy_knapsack
-from llamafactory.data.processor.supervised import MAX_SU_SEQ_IDX, PackingParams, SupervisedDatasetProcessor
+from llamafactory.data.processor.supervised import (
+    MAX_SU_SEQ_IDX,
+    PackingParams,
+    SupervisedDatasetProcessor,
+)
 from llamafactory.extras import logging
 
 from variational_reasoning.files import file_digest
-from variational_reasoning.host.formats import ID_COLUMNS, RowRenderer, map_columns, read_dataset_info
+from variational_reasoning.host.formats import (
+    ID_COLUMNS,
+    RowRenderer,
+    map_columns,
+    read_dataset_info,
+)
 from variational_reasoning.method.losses import IGNORE_INDEX, constant_normalizer
 from variational_reasoning.method.prompts import encode_target
 
@@ -36,7 +45,12 @@ ROW_COLUMNS = ("row_weights", "row_targets", "row_names")
 _MESSAGES = [{"role": Value("string"), "content": Value("string")}]
 _ALIGNED_FEATURES = Features(
     # The host's columns with the types that it infers itself, so that data sets of both kinds can be concatenated.
-    {"_prompt": _MESSAGES, "_response": _MESSAGES, "_system": Value("string"), "_tools": Value("string")}
+    {
+        "_prompt": _MESSAGES,
+        "_response": _MESSAGES,
+        "_system": Value("string"),
+        "_tools": Value("string"),
+    }
     | {name: Value("null") for name in ("_images", "_videos", "_audios")}
     | {"_weight": Value("float64"), "_name": Value("string")}
     | {f"_{name}": Value("string") for name in ID_COLUMNS}
@@ -52,10 +66,14 @@ def align(dataset, dataset_attr, data_args, training_args):
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"data set {source!r} has no rows")
-    columns, faults = map_columns(source, dataset_attr.formatting, dataset_attr.variational_columns, list(first))
+    columns, faults = map_columns(
+        source, dataset_attr.formatting, dataset_attr.variational_columns, list(first)
+    )
     if faults:
         raise ValueError("\n".join(faults))
-    renderer = RowRenderer(source, dataset_attr.formatting, columns, config.prompt_kind, config.chat_format)
+    renderer = RowRenderer(
+        source, dataset_attr.formatting, columns, config.prompt_kind, config.chat_format
+    )
 
     def to_aligned(example: dict[str, Any], index: int) -> dict[str, Any]:
         row = renderer(example, index)
@@ -78,7 +96,8 @@ def align(dataset, dataset_attr, data_args, training_args):
     if not data_args.streaming:
         options |= {
             "num_proc": data_args.preprocessing_num_workers,
-            "load_from_cache_file": not data_args.overwrite_cache or training_args.local_process_index != 0,
+            "load_from_cache_file": not data_args.overwrite_cache
+            or training_args.local_process_index != 0,
             "desc": f"Rendering {source}",
         }
     return dataset.map(to_aligned, **options)
@@ -106,7 +125,10 @@ class RowProcessor(SupervisedDatasetProcessor):
             if encoded is None:
                 continue
             input_ids, labels = encoded
-            labels = [IGNORE_INDEX, *labels[1:]]  # nothing predicts the first token; in a pack the row before must not
+            labels = [
+                IGNORE_INDEX,
+                *labels[1:],
+            ]  # nothing predicts the first token; in a pack the row before must not
             rows.append(
                 {
                     "input_ids": input_ids,
@@ -123,10 +145,14 @@ class RowProcessor(SupervisedDatasetProcessor):
             )
         return rows
 
-    def _encode_ours(self, examples: dict[str, list[Any]], i: int) -> tuple[list[int], list[int]] | None:
+    def _encode_ours(
+        self, examples: dict[str, list[Any]], i: int
+    ) -> tuple[list[int], list[int]] | None:
         config = self.data_args.variational
         prompt_ids = self._ids(examples["_prompt"][i][0]["content"])
-        target_ids = encode_target(config.chat_format, examples["_response"][i][0]["content"], self._ids)
+        target_ids = encode_target(
+            config.chat_format, examples["_response"][i][0]["content"], self._ids
+        )
         room = self.data_args.cutoff_len - len(prompt_ids)
         if len(target_ids) > room:
             if config.overlong == "error":
@@ -139,9 +165,13 @@ class RowProcessor(SupervisedDatasetProcessor):
             target_ids = target_ids[:room]
         return prompt_ids + target_ids, [IGNORE_INDEX] * len(prompt_ids) + target_ids
 
-    def _encode_hosts(self, examples: dict[str, list[Any]], i: int) -> tuple[list[int], list[int]] | None:
+    def _encode_hosts(
+        self, examples: dict[str, list[Any]], i: int
+    ) -> tuple[list[int], list[int]] | None:
         prompt, response = examples["_prompt"][i], examples["_response"][i]
-        if len(prompt) % 2 != 1 or len(response) != 1:  # the host's own rule for an example that it cannot use
+        if (
+            len(prompt) % 2 != 1 or len(response) != 1
+        ):  # the host's own rule for an example that it cannot use
             logger.warning_rank0(f"Dropped invalid example: {prompt + response}")
             return None
         return self._encode_data_example(
@@ -167,7 +197,9 @@ class PackedRowProcessor(RowProcessor):
         by_length = defaultdict(list)
         for row in self._encode_rows(examples):
             if row["images"] or row["videos"] or row["audios"]:
-                raise ValueError(f"{row['row_names'][0]}: packing of images, videos or audios is not supported here")
+                raise ValueError(
+                    f"{row['row_names'][0]}: packing of images, videos or audios is not supported here"
+                )
             if len(row["input_ids"]) <= self.data_args.cutoff_len:
                 by_length[len(row["input_ids"])].append(row)
         lengths = [length for length, rows in by_length.items() for _ in rows]
@@ -179,7 +211,9 @@ class PackedRowProcessor(RowProcessor):
         return columns
 
     def _pack(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        pack = {name: [] for name in rows[0] if name not in ("images", "videos", "audios")} | {"position_ids": []}
+        pack = {name: [] for name in rows[0] if name not in ("images", "videos", "audios")} | {
+            "position_ids": []
+        }
         boundaries = [0]
         for number, row in enumerate(rows, 1):
             length = len(row["input_ids"])
@@ -203,7 +237,12 @@ class PackedRowProcessor(RowProcessor):
             audio_subseq_ids=[MAX_SU_SEQ_IDX],
             right_padding_length=padding,
         )
-        return pack | {"packing_params": asdict(params), "images": None, "videos": None, "audios": None}
+        return pack | {
+            "packing_params": asdict(params),
+            "images": None,
+            "videos": None,
+            "audios": None,
+        }
 
 
 @dataclass
@@ -232,8 +271,14 @@ class RowFacts:
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before tokenization."""
     columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:]
-    flat = [column.combine_chunks().flatten().to_numpy() for column in (columns["row_weights"], columns["row_targets"])]
-    weights, target_tokens = torch.tensor(flat[0], dtype=torch.float64), torch.tensor(flat[1], dtype=torch.int64)
+    flat = [
+        column.combine_chunks().flatten().to_numpy()
+        for column in (columns["row_weights"], columns["row_targets"])
+    ]
+    weights, target_tokens = (
+        torch.tensor(flat[0], dtype=torch.float64),
+        torch.tensor(flat[1], dtype=torch.int64),
+    )
     return RowFacts(len(weights), num_aligned - len(weights), weights, target_tokens)
 
 
@@ -249,7 +294,11 @@ def settle_constant(config, facts: RowFacts | None) -> float | None:
                 "loss would ignore; set `constant_loss_normalizer: auto` in the YAML"
             )
         return None
-    return constant_normalizer(facts.weights, facts.target_tokens) if config.constant == "auto" else config.constant
+    return (
+        constant_normalizer(facts.weights, facts.target_tokens)
+        if config.constant == "auto"
+        else config.constant
+    )
 
 
 def source_hashes(data_args) -> dict[str, dict[str, str]]:

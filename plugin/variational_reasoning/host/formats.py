@@ -28,10 +28,16 @@ def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
     if isinstance(dataset_dir, dict):
         return dataset_dir, ""
     path = Path(str(dataset_dir)) / "dataset_info.json"
-    return (read_json_object(path, "correct it, or set dataset_dir to another folder") if path.is_file() else {}), str(path)
+    return (
+        read_json_object(path, "correct it, or set dataset_dir to another folder")
+        if path.is_file()
+        else {}
+    ), str(path)
 
 
-def map_columns(source: str, formatting: str, mapping: dict[str, str], present: list[str]) -> tuple[dict[str, str], list[str]]:
+def map_columns(
+    source: str, formatting: str, mapping: dict[str, str], present: list[str]
+) -> tuple[dict[str, str], list[str]]:
     """Which column of the file serves which role.
 
     Args:
@@ -87,7 +93,12 @@ class RowRenderer:
                     f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
                 )
         ids = {role: self._id(example, role) for role in ID_COLUMNS}
-        return {"prompt": prompt, "response": response, "weight": self._weight(example, index), **ids}
+        return {
+            "prompt": prompt,
+            "response": response,
+            "weight": self._weight(example, index),
+            **ids,
+        }
 
     def _where(self, index: int, role: str) -> str:
         return f"data set {self.source!r}, row {index + 1}, column {self.columns.get(role, role)!r}"
@@ -95,7 +106,9 @@ class RowRenderer:
     def _text(self, example: dict[str, Any], index: int, role: str) -> str:
         value = example[self.columns[role]]
         if not isinstance(value, str):
-            raise ValueError(f"{self._where(index, role)}: needs text, holds {type(value).__name__} {value!r:.60}")
+            raise ValueError(
+                f"{self._where(index, role)}: needs text, holds {type(value).__name__} {value!r:.60}"
+            )
         if not value.strip():
             raise ValueError(f"{self._where(index, role)}: is empty")
         return value
@@ -105,9 +118,13 @@ class RowRenderer:
             return 1.0
         value = example[self.columns["weight"]]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{self._where(index, 'weight')}: needs a number, holds {type(value).__name__} {value!r:.60}")
+            raise ValueError(
+                f"{self._where(index, 'weight')}: needs a number, holds {type(value).__name__} {value!r:.60}"
+            )
         if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{self._where(index, 'weight')}: {value} is not a finite number of zero or more")
+            raise ValueError(
+                f"{self._where(index, 'weight')}: {value} is not a finite number of zero or more"
+            )
         return float(value)
 
     def _id(self, example: dict[str, Any], role: str) -> str | None:
@@ -116,20 +133,38 @@ class RowRenderer:
 
 
 def check_source(
-    source: str, entry: dict[str, Any], dataset_dir: Any, prompt_kind: str | None, chat_format: ChatFormat | None
+    source: str,
+    entry: dict[str, Any],
+    dataset_dir: Any,
+    prompt_kind: str | None,
+    chat_format: ChatFormat | None,
 ) -> list[str]:
     """Faults of a local data set that its first row already shows; a hub data set is checked when it is loaded."""
-    if "file_name" not in entry or (isinstance(dataset_dir, dict) and not Path(entry["file_name"]).exists()):
+    if "file_name" not in entry or (
+        isinstance(dataset_dir, dict) and not Path(entry["file_name"]).exists()
+    ):
         return []
-    path = Path(entry["file_name"]) if isinstance(dataset_dir, dict) else Path(str(dataset_dir)) / entry["file_name"]
+    path = (
+        Path(entry["file_name"])
+        if isinstance(dataset_dir, dict)
+        else Path(str(dataset_dir)) / entry["file_name"]
+    )
     if not path.exists():
-        return [f"dataset {source!r}: the file {str(path)!r} does not exist; run the stage that writes it first"]
+        return [
+            f"dataset {source!r}: the file {str(path)!r} does not exist; run the stage that writes it first"
+        ]
     try:
         first = _first_row(sorted(path.iterdir())[0] if path.is_dir() else path)
     except (ValueError, OSError, StopIteration) as error:
         return [f"dataset {source!r}: {str(path)!r} cannot be read ({error or 'no rows'})"]
-    columns, faults = map_columns(source, entry["formatting"], entry.get("columns", {}), list(first))
-    if not faults and chat_format is not None and (prompt_kind is not None or entry["formatting"] == "weighted_sft"):
+    columns, faults = map_columns(
+        source, entry["formatting"], entry.get("columns", {}), list(first)
+    )
+    if (
+        not faults
+        and chat_format is not None
+        and (prompt_kind is not None or entry["formatting"] == "weighted_sft")
+    ):
         try:
             RowRenderer(source, entry["formatting"], columns, prompt_kind, chat_format)(first, 0)
         except ValueError as error:

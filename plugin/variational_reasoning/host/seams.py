@@ -43,7 +43,9 @@ def _parse_train_args(original):
 
         raw = host.read_args(args)
         if isinstance(raw, list) and {"-h", "--help"} & set(raw):
-            HfArgumentParser([*host._TRAIN_ARGS, ours.VariationalArguments]).parse_args_into_dataclasses(raw)
+            HfArgumentParser(
+                [*host._TRAIN_ARGS, ours.VariationalArguments]
+            ).parse_args_into_dataclasses(raw)
         host_keys = {f.name for group in host._TRAIN_ARGS for f in fields(group)}
         keys, rest, faults = ours.split_arguments(raw, host_keys)
         if not (keys or faults or ours.uses_our_features(raw)):
@@ -69,7 +71,11 @@ def _refuse(launcher: str):
             from variational_reasoning.host.args import uses_our_features
 
             config = kwargs.get("config", args[1] if len(args) > 1 else None)
-            raw = config["args"] if isinstance(config, dict) and "args" in config else read_args(args[0] if args else None)
+            raw = (
+                config["args"]
+                if isinstance(config, dict) and "args" in config
+                else read_args(args[0] if args else None)
+            )
             if uses_our_features(raw):
                 raise ValueError(
                     f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it and use "
@@ -133,7 +139,9 @@ def _processor(original):
         from variational_reasoning.host.dataset import PackedRowProcessor, RowProcessor
 
         kind = PackedRowProcessor if data_args.packing else RowProcessor
-        return kind(template=template, tokenizer=tokenizer, processor=processor, data_args=data_args)
+        return kind(
+            template=template, tokenizer=tokenizer, processor=processor, data_args=data_args
+        )
 
     return row_processor
 
@@ -142,7 +150,9 @@ def _preprocess(original):
     @functools.wraps(original)
     def preprocess_and_count(dataset, data_args, training_args, *args, is_eval=False, **kwargs):
         try:
-            tokenized = original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
+            tokenized = original(
+                dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs
+            )
         except RuntimeError as error:
             if hasattr(data_args, "variational"):
                 error.add_note(
@@ -151,7 +161,11 @@ def _preprocess(original):
                 )
             raise
         if hasattr(data_args, "variational") and tokenized is not None and not is_eval:
-            from variational_reasoning.host.dataset import gather_facts, settle_constant, source_hashes
+            from variational_reasoning.host.dataset import (
+                gather_facts,
+                settle_constant,
+                source_hashes,
+            )
 
             facts = None if data_args.streaming else gather_facts(tokenized, len(dataset))
             training_args.variational_facts = facts
@@ -180,14 +194,24 @@ REPLACED = (
     _seam("train.tuner", "_ray_training_function", ("ray_args", "config"), _refuse("USE_RAY=1")),
     _seam("train.tuner", "export_model", ("args",), _export),
     _seam("data.parser", "DatasetAttr.join", ("self", "attr"), _join),
-    _seam("data.loader", "align_dataset", ("dataset", "dataset_attr", "data_args", "training_args"), _align),
+    _seam(
+        "data.loader",
+        "align_dataset",
+        ("dataset", "dataset_attr", "data_args", "training_args"),
+        _align,
+    ),
     _seam(
         "data.loader",
         "_get_dataset_processor",
         ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
         _processor,
     ),
-    _seam("data.loader", "_get_preprocessed_dataset", ("dataset", "data_args", "training_args", "is_eval"), _preprocess),
+    _seam(
+        "data.loader",
+        "_get_preprocessed_dataset",
+        ("dataset", "data_args", "training_args", "is_eval"),
+        _preprocess,
+    ),
     _seam("train.sft.workflow", "CustomSeq2SeqTrainer", ("finetuning_args", "processor"), _trainer),
 )
 
@@ -195,7 +219,11 @@ USED = (
     _seam("train.tuner", "run_exp", ("args", "callbacks")),
     _seam("hparams.parser", "read_args", ("args",)),
     _seam("data.processor.processor_utils", "greedy_knapsack", ("numbers", "capacity")),
-    _seam("data.processor.supervised", "PackingParams", ("sequence_boundaries", "right_padding_length")),
+    _seam(
+        "data.processor.supervised",
+        "PackingParams",
+        ("sequence_boundaries", "right_padding_length"),
+    ),
     _seam(
         "data.processor.supervised",
         "SupervisedDatasetProcessor._encode_data_example",
@@ -214,7 +242,9 @@ def faults() -> list[str]:
 def activate(entry: str) -> None:
     """Put the seams in place after the host module `entry` has been imported; all of them, or only the refusal."""
     if entry.startswith("llamafactory.v1"):
-        _refuse_words("USE_V1=1 (the host's rewrite has none of the names that the plugin replaces)")
+        _refuse_words(
+            "USE_V1=1 (the host's rewrite has none of the names that the plugin replaces)"
+        )
         return
     found = faults()
     if found:
@@ -246,7 +276,9 @@ def _refuse_words(launcher: str) -> None:
     from variational_reasoning.host.args import uses_our_features
 
     if uses_our_features(_words()):
-        raise ValueError(f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it")
+        raise ValueError(
+            f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it"
+        )
 
 
 def _words() -> dict[str, Any] | list[str]:

@@ -59,15 +59,21 @@ class RowCollator:
                 feature.pop(name, None)
         batch = self.collator(features)
         width = max(len(weights) for weights, _, _ in rows)
-        batch["row_weights"] = torch.tensor([w + [0.0] * (width - len(w)) for w, _, _ in rows], dtype=torch.float32)
-        batch["row_targets"] = torch.tensor([t + [-1] * (width - len(t)) for _, t, _ in rows], dtype=torch.int64)
+        batch["row_weights"] = torch.tensor(
+            [w + [0.0] * (width - len(w)) for w, _, _ in rows], dtype=torch.float32
+        )
+        batch["row_targets"] = torch.tensor(
+            [t + [-1] * (width - len(t)) for _, t, _ in rows], dtype=torch.int64
+        )
         if self.with_names:
             batch["row_names"] = [names for _, _, names in rows]
         return batch
 
 
 @contextmanager
-def tapped(head: torch.nn.Linear, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def tapped(
+    head: torch.nn.Linear, forward: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
     """While open, `head(hidden)` is `forward(hidden)`; hooks on the module, such as ZeRO-3's, still run around it."""
     head.forward = forward
     try:
@@ -81,7 +87,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def __init__(self, *, finetuning_args, data_collator, **kwargs):
         config = finetuning_args.variational
-        collator = RowCollator(data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset))
+        collator = RowCollator(
+            data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset)
+        )
         super().__init__(finetuning_args=finetuning_args, data_collator=collator, **kwargs)
         self.config = config
         self.constant: float | None = self.args.variational_constant
@@ -104,7 +112,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._log_start()
 
     def _refuse_base_loss(self, *args, **kwargs):
-        raise RuntimeError("weighted Dr. SFT must not go through the base class's loss; please report this")
+        raise RuntimeError(
+            "weighted Dr. SFT must not go through the base class's loss; please report this"
+        )
 
     def _refuse_split_rows(self) -> None:
         parallelism = getattr(self.accelerator, "parallelism_config", None)
@@ -116,9 +126,15 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _log_start(self) -> None:
         if self.constant is None:
-            logger.info_rank0("variational_reasoning: the host's own loss; rows in our formats, all of weight 1")
+            logger.info_rank0(
+                "variational_reasoning: the host's own loss; rows in our formats, all of weight 1"
+            )
             return
-        source = "auto, mean weight x mean target tokens" if self.config.constant == "auto" else "as given"
+        source = (
+            "auto, mean weight x mean target tokens"
+            if self.config.constant == "auto"
+            else "as given"
+        )
         logger.info_rank0(
             "variational_reasoning: weighted Dr. SFT (arXiv 2509.22637, App. C): sum_i w_i sum_t CE / (N C); "
             f"C = constant_loss_normalizer = {self.constant:.6g} target tokens per row ({source})"
@@ -175,18 +191,28 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         inputs = dict(inputs)
         row_weights, row_targets, row_names = (inputs.pop(name, None) for name in ROW_COLUMNS)
         if self.constant is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+            return super().compute_loss(
+                model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
+            )
         labels = inputs.pop("labels")
-        target_weights = torch.repeat_interleave(row_weights.flatten(), row_targets.flatten().clamp(min=0))
+        target_weights = torch.repeat_interleave(
+            row_weights.flatten(), row_targets.flatten().clamp(min=0)
+        )
         if len(target_weights) != target_mask(labels).sum():
-            raise RuntimeError(f"{len(target_weights)} weighted targets, but other labels, in the rows {_listed(row_names)}")
-        (weighted, plain), outputs = self._sums(model, inputs, labels, target_weights, needs_logits=return_outputs)
+            raise RuntimeError(
+                f"{len(target_weights)} weighted targets, but other labels, in the rows {_listed(row_names)}"
+            )
+        (weighted, plain), outputs = self._sums(
+            model, inputs, labels, target_weights, needs_logits=return_outputs
+        )
         if not math.isfinite(weighted.item()):
             raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
         if not model.training:
             # The base class counts tokens here; an evaluation's batches are averaged by their number of rows.
             loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant)
-            self._eval_sums += torch.stack([plain.double(), torch.tensor(len(target_weights)).to(plain)])
+            self._eval_sums += torch.stack(
+                [plain.double(), torch.tensor(len(target_weights)).to(plain)]
+            )
         else:
             loss = dr_sft_loss(weighted, num_items_in_batch, self.constant) * self.args.world_size
             self._nll_since_log += plain.float() / self._tokens_in_step
@@ -200,12 +226,18 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self._settle_head(model, inputs)
         if self._head is None or (needs_logits and self.compute_metrics is not None):
             outputs = model(**inputs)
-            return weighted_nll_from_logits(outputs.logits[:, :-1][mask], targets, target_weights), outputs
+            return weighted_nll_from_logits(
+                outputs.logits[:, :-1][mask], targets, target_weights
+            ), outputs
         head = self._head
 
         def sums(hidden: torch.Tensor) -> torch.Tensor:
             at_targets = hidden[:, :-1][mask]
-            return torch.stack(weighted_nll_from_hidden(at_targets, head.weight, targets, target_weights, head.bias))
+            return torch.stack(
+                weighted_nll_from_hidden(
+                    at_targets, head.weight, targets, target_weights, head.bias
+                )
+            )
 
         with tapped(head, sums):
             outputs = model(**inputs)
@@ -229,7 +261,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         was_called = len(seen) == 1 and returned.shape == seen[0].shape
         self._head_is_settled = was_called and torch.equal(returned.to(seen[0]), seen[0])
         if self._head_is_settled:
-            logger.info_rank0("variational_reasoning: the loss is computed in chunks from hidden states, without full logits")
+            logger.info_rank0(
+                "variational_reasoning: the loss is computed in chunks from hidden states, without full logits"
+            )
         else:
             self._log_full_path("the model changes its head's output or does not call its head")
             self._head = None
@@ -266,13 +300,18 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
     def _record(self) -> dict[str, Any]:
         record = {
             "prompt_kind": self.config.prompt_kind,
-            "chat_format": None if self.config.chat_format is None else chat_format_to_dict(self.config.chat_format),
+            "chat_format": None
+            if self.config.chat_format is None
+            else chat_format_to_dict(self.config.chat_format),
             "loss": {"name": "the host's own"},
             "model": self._base_model,
             "sources": self.sources,
             "yaml": self.yaml,
             "versions": {"variational_reasoning": __version__, "python": platform.python_version()}
-            | {name: installed_version(name) for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")},
+            | {
+                name: installed_version(name)
+                for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")
+            },
         }
         if self.constant is not None:
             record["loss"] = {
@@ -292,4 +331,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
 
 def _listed(row_names: list[list[str]] | None) -> str:
-    return "; ".join(name for names in row_names or [["of a stream, whose names are not known"]] for name in names)
+    return "; ".join(
+        name
+        for names in row_names or [["of a stream, whose names are not known"]]
+        for name in names
+    )

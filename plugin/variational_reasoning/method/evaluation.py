@@ -19,7 +19,13 @@ from typing import NamedTuple
 
 BENCHMARKS = {
     "math": ("math500", "aime24", "aime25", "amc23", "olympiadbench"),
-    "general": ("gpqa_diamond", "livecodebench_easy", "livecodebench_medium", "livecodebench_hard", "mmlu_pro"),
+    "general": (
+        "gpqa_diamond",
+        "livecodebench_easy",
+        "livecodebench_medium",
+        "livecodebench_hard",
+        "mmlu_pro",
+    ),
 }
 """The paper's benchmarks, in the two groups that its tables average over."""
 
@@ -73,14 +79,18 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     Source: arXiv 2107.03374, Eq. 1; arXiv 2509.22637, Fig. 2.
     """
     if not 1 <= k <= num_samples:
-        raise ValueError(f"k is {k}; with {num_samples} samples of a question it must be from 1 to {num_samples}")
+        raise ValueError(
+            f"k is {k}; with {num_samples} samples of a question it must be from 1 to {num_samples}"
+        )
     if not 0 <= num_correct <= num_samples:
         raise ValueError(f"num_correct is {num_correct}, outside 0..{num_samples}")
     subsets = math.comb(num_samples, k)
     return (subsets - math.comb(num_samples - num_correct, k)) / subsets
 
 
-def paired_differences(model: Mapping[str, float], baseline: Mapping[str, float], where: str) -> list[float]:
+def paired_differences(
+    model: Mapping[str, float], baseline: Mapping[str, float], where: str
+) -> list[float]:
     """Model minus baseline for every question, from two maps of question_id to the share of correct samples.
 
     Args:
@@ -90,12 +100,17 @@ def paired_differences(model: Mapping[str, float], baseline: Mapping[str, float]
     """
     if model.keys() != baseline.keys():
         only = sorted(model.keys() ^ baseline.keys())
-        raise ValueError(f"{where}: {len(only)} questions were asked of one model only, such as {only[:3]}; evaluate again")
+        raise ValueError(
+            f"{where}: {len(only)} questions were asked of one model only, such as {only[:3]}; evaluate again"
+        )
     return [model[question_id] - baseline[question_id] for question_id in model]
 
 
 def bootstrap_interval(
-    groups: Sequence[Sequence[float]], seed: int = 0, num_resamples: int = 10_000, confidence: float = 0.95
+    groups: Sequence[Sequence[float]],
+    seed: int = 0,
+    num_resamples: int = 10_000,
+    confidence: float = 0.95,
 ) -> Interval:
     """The mean over groups of each group's mean, with the percentile bootstrap's interval.
 
@@ -120,10 +135,16 @@ def bootstrap_interval(
         values = torch.tensor(group, dtype=torch.float64)
         rows = max(1, _RESAMPLED_AT_ONCE // len(values))
         for part in total.split(rows):
-            part += values[torch.randint(len(values), (len(part), len(values)), generator=generator)].mean(dim=1)
+            part += values[
+                torch.randint(len(values), (len(part), len(values)), generator=generator)
+            ].mean(dim=1)
     tail = (1 - confidence) / 2
-    low, high = torch.quantile(total / len(groups), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups), low, high)
+    low, high = torch.quantile(
+        total / len(groups), torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    ).tolist()
+    return Interval(
+        math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups), low, high
+    )
 
 
 def paper_results() -> list[PaperResult]:
@@ -132,4 +153,7 @@ def paper_results() -> list[PaperResult]:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     names = [name for group in BENCHMARKS.values() for name in group]
-    return [PaperResult(row["model"], row["backbone"], {name: float(row[name]) for name in names}) for row in rows]
+    return [
+        PaperResult(row["model"], row["backbone"], {name: float(row[name]) for name in names})
+        for row in rows
+    ]

@@ -32,7 +32,9 @@ def target_mask(labels: Tensor) -> Tensor:
     return labels[:, 1:] != IGNORE_INDEX
 
 
-def weighted_nll_from_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_nll_from_logits(
+    logits: Tensor, targets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the path for models whose
     head does more than a matrix product.
 
@@ -105,7 +107,9 @@ def constant_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
         raise ValueError("the training set has no rows, so there is no average response length")
     constant = weights.double().mean().item() * target_tokens.double().mean().item()
     if not constant > 0:
-        raise ValueError(f"mean weight x mean target tokens is {constant}; all weights or all responses are zero")
+        raise ValueError(
+            f"mean weight x mean target tokens is {constant}; all weights or all responses are zero"
+        )
     return constant
 
 
@@ -160,7 +164,11 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_weighted, _):
         if ctx.grads is None:
-            raise RuntimeError("the chunked loss keeps its gradients for one backward pass; retain_graph is not supported")
+            raise RuntimeError(
+                "the chunked loss keeps its gradients for one backward pass; retain_graph is not supported"
+            )
         grads, ctx.grads = ctx.grads, None
-        scaled = tuple(None if grad is None else grad.mul_(grad_weighted.to(grad.dtype)) for grad in grads)
+        scaled = tuple(
+            None if grad is None else grad.mul_(grad_weighted.to(grad.dtype)) for grad in grads
+        )
         return (*scaled, None, None, None)

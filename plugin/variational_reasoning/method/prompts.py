@@ -27,7 +27,9 @@ PROMPT_KINDS = ("reasoner", "posterior_a", "posterior_b")
 """What a prompt conditions: pi(z, y | x), or q(z | x, y') in the wording of Sakana's RLT (A) or of the paper (B)."""
 
 SYSTEM_PROMPTS = {
-    kind: (Path(__file__).parent / "system_prompts" / f"{kind}_system.txt").read_bytes().decode("utf-8")
+    kind: (Path(__file__).parent / "system_prompts" / f"{kind}_system.txt")
+    .read_bytes()
+    .decode("utf-8")
     for kind in PROMPT_KINDS
 }
 """Interface constants, byte for byte: published models only work with them, misspellings included."""
@@ -111,7 +113,9 @@ def load_chat_format(name_or_path: str) -> ChatFormat:
     path = Path(name_or_path)
     if path.suffix != ".json" or not path.is_file():
         known = ", ".join(CHAT_FORMATS)
-        raise ValueError(f"chat_format {name_or_path!r} is neither one of {known} nor an existing .json file")
+        raise ValueError(
+            f"chat_format {name_or_path!r} is neither one of {known} nor an existing .json file"
+        )
     return chat_format_from_dict(read_json_object(path, "correct it"), source=str(path))
 
 
@@ -121,8 +125,12 @@ def chat_format_from_dict(values: dict[str, str], source: str) -> ChatFormat:
     unknown = sorted(set(values) - names)
     missing = sorted({"name", "system", "user", "assistant", "end_of_turn"} - set(values))
     if unknown or missing:
-        raise ValueError(f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: {sorted(names)}")
-    if wrong := [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)]:
+        raise ValueError(
+            f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: {sorted(names)}"
+        )
+    if wrong := [
+        f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)
+    ]:
         raise ValueError(f"{source}: {', '.join(wrong)}; text is needed")
     return ChatFormat(**values)
 
@@ -132,7 +140,9 @@ def chat_format_to_dict(chat_format: ChatFormat) -> dict[str, str]:
     return asdict(chat_format)
 
 
-def render_prompt(kind: str, chat_format: ChatFormat, question: str, hint: str | None = None) -> str:
+def render_prompt(
+    kind: str, chat_format: ChatFormat, question: str, hint: str | None = None
+) -> str:
     """The text that the model continues with a trace.
 
     Args:
@@ -146,7 +156,9 @@ def render_prompt(kind: str, chat_format: ChatFormat, question: str, hint: str |
     if kind not in PROMPT_KINDS:
         raise ValueError(f"prompt kind {kind!r} is not one of {', '.join(PROMPT_KINDS)}")
     if (kind == "reasoner") == (hint is not None):
-        raise ValueError(f"prompt kind {kind!r} " + ("takes no hint" if kind == "reasoner" else "needs a hint"))
+        raise ValueError(
+            f"prompt kind {kind!r} " + ("takes no hint" if kind == "reasoner" else "needs a hint")
+        )
     if not thought_close(kind).startswith(chat_format.boundary):
         raise ValueError(
             f"chat format {chat_format.name!r} cannot carry {kind}: its boundary {chat_format.boundary!r} "
@@ -164,10 +176,16 @@ def render_prompt(kind: str, chat_format: ChatFormat, question: str, hint: str |
 
 def answer_lead(kind: str, chat_format: ChatFormat) -> str:
     """The fixed text between a trace's last id and the solution: the rest of the closing tag, and the solution's opening."""
-    return thought_close(kind).removeprefix(chat_format.boundary) + chat_format.separator + SOLUTION_OPEN
+    return (
+        thought_close(kind).removeprefix(chat_format.boundary)
+        + chat_format.separator
+        + SOLUTION_OPEN
+    )
 
 
-def render(kind: str, chat_format: ChatFormat, question: str, trace: str, solution: str) -> tuple[str, str]:
+def render(
+    kind: str, chat_format: ChatFormat, question: str, trace: str, solution: str
+) -> tuple[str, str]:
     """A training example as (prompt, response); the end of turn is not part of the response.
 
     The solution is the target's second part for the reasoner, and the hint in the prompt for the posteriors.
@@ -182,7 +200,9 @@ def render(kind: str, chat_format: ChatFormat, question: str, trace: str, soluti
 def detect_prompt_kind(prompt: str, chat_format: ChatFormat) -> str | None:
     """The kind whose layout a rendered prompt ends with, or None for a text of another layout."""
     for kind in ("posterior_a", "posterior_b"):
-        if prompt.endswith(SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator):
+        if prompt.endswith(
+            SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator
+        ):
             return kind
     opening = chat_format.assistant + thought_open("reasoner") + chat_format.separator
     return "reasoner" if prompt.endswith(opening) else None
@@ -205,7 +225,9 @@ class SampledTrace(NamedTuple):
     is_retokenized: bool
 
 
-def cut_trace(kind: str, chat_format: ChatFormat, sampled_ids: Sequence[int], encode: Encode, decode: Decode) -> SampledTrace:
+def cut_trace(
+    kind: str, chat_format: ChatFormat, sampled_ids: Sequence[int], encode: Encode, decode: Decode
+) -> SampledTrace:
     """Cut what a model sampled after its prompt into the trace's ids.
 
     The ids are the sampled ones up to the end of the first boundary. Only when one sampled token reaches beyond that
@@ -244,7 +266,9 @@ def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
     return low
 
 
-def encode_answer(chat_format: ChatFormat, solution: str, encode: Encode, decode: Decode) -> tuple[list[int], int, int]:
+def encode_answer(
+    chat_format: ChatFormat, solution: str, encode: Encode, decode: Decode
+) -> tuple[list[int], int, int]:
     """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of them are the solution's.
 
     The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood (GML). A token that holds
@@ -295,13 +319,17 @@ def split_example(text: str, chat_format: ChatFormat) -> tuple[str, str, str] | 
     if start < 0:
         return None
     text = text[start + len(opening) :].removesuffix(chat_format.end_of_turn)
-    question, is_reasoner, rest = text.partition(closing + chat_format.assistant + thought_open("reasoner"))
+    question, is_reasoner, rest = text.partition(
+        closing + chat_format.assistant + thought_open("reasoner")
+    )
     if is_reasoner and SOLUTION_OPEN not in question:
         parts = split_response(thought_open("reasoner") + rest, chat_format.separator)
         return (question, *parts) if parts else None
     question, is_posterior, rest = text.partition(closing + chat_format.assistant + SOLUTION_OPEN)
     for kind in PROMPT_KINDS[1:] if is_posterior else ():
-        hint, found, trace = rest.partition(SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator)
+        hint, found, trace = rest.partition(
+            SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator
+        )
         if found and trace.endswith(thought_close(kind)):
             return question, trace.removesuffix(thought_close(kind)), hint
     return None

@@ -76,7 +76,9 @@ def log_gml(answer_logp: float, answer_tokens: int) -> float:
     """
     _check_logp("answer_logp", answer_logp)
     if answer_tokens < 1:
-        raise ValueError(f"answer_tokens is {answer_tokens}; a solution of no tokens has no mean log-likelihood")
+        raise ValueError(
+            f"answer_tokens is {answer_tokens}; a solution of no tokens has no mean log-likelihood"
+        )
     return answer_logp / answer_tokens
 
 
@@ -101,7 +103,9 @@ def log_answer_term(
             raise ValueError("estimator 'acc' needs num_correct and num_answers (stages 6 and 7)")
         return log_accuracy(num_correct, num_answers)
     if answer_logp is None or answer_tokens is None:
-        raise ValueError(f"estimator {estimator!r} needs answer_logp and answer_tokens of the reasoner (stage 4)")
+        raise ValueError(
+            f"estimator {estimator!r} needs answer_logp and answer_tokens of the reasoner (stage 4)"
+        )
     gml = log_gml(answer_logp, answer_tokens)
     return gml if estimator == "gml" else answer_logp
 
@@ -122,7 +126,9 @@ def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -
     if ratio == "none":
         return log_answer
     if ratios is None:
-        raise ValueError(f"ratio {ratio!r} needs the log-likelihoods of both models (stages 4 and 5)")
+        raise ValueError(
+            f"ratio {ratio!r} needs the log-likelihoods of both models (stages 4 and 5)"
+        )
     return ratios[RATIOS.index(ratio)] + log_answer
 
 
@@ -174,7 +180,9 @@ def capped_weights(weights: Sequence[float], cap: float) -> list[float]:
     Raises: ValueError for a cap outside (0, 1].
     """
     if not 0 < cap <= 1:
-        raise ValueError(f"cap is {cap}; normalised weights are capped at a number above 0 and at most 1")
+        raise ValueError(
+            f"cap is {cap}; normalised weights are capped at a number above 0 and at most 1"
+        )
     return [min(weight, cap) for weight in weights]
 
 
@@ -184,7 +192,9 @@ def effective_sample_size(weights: Sequence[float]) -> float:
     Raises: ValueError when a weight is negative, and when none is positive.
     """
     if min(weights, default=-1.0) < 0 or max(weights) == 0:
-        raise ValueError(f"weights must be non-negative and one of them positive; they are {list(weights)!r:.80}")
+        raise ValueError(
+            f"weights must be non-negative and one of them positive; they are {list(weights)!r:.80}"
+        )
     peak = max(weights)  # squares of small weights must not vanish
     return math.fsum(w / peak for w in weights) ** 2 / math.fsum((w / peak) ** 2 for w in weights)
 
@@ -209,10 +219,14 @@ def _peak(log_rhos: Sequence[float]) -> float:
         raise ValueError("log_rhos is empty; a question needs at least one trace")
     for index, value in enumerate(log_rhos):
         if math.isnan(value) or value == math.inf:
-            raise ValueError(f"log_rhos[{index}] is {value}; allowed are finite values and minus infinity")
+            raise ValueError(
+                f"log_rhos[{index}] is {value}; allowed are finite values and minus infinity"
+            )
     return max(log_rhos)
 
 
 def _check_logp(name: str, value: float) -> None:
     if not math.isfinite(value) or value > _ROUNDING:
-        raise ValueError(f"{name} is {value}; a sum of token log-probabilities is finite and at most 0")
+        raise ValueError(
+            f"{name} is {value}; a sum of token log-probabilities is finite and at most 0"
+        )

@@ -92,7 +92,9 @@ def build_datasets(config: Config) -> BuildSummary:
     outputs = _checked_outputs(config)
     joined = join(config, outputs)
     num_usable = sum(map(len, joined.traces.values()))
-    print(f"reads {len(joined.sampled)} traces of {len(joined.questions)} questions, {num_usable} of them fit for use")
+    print(
+        f"reads {len(joined.sampled)} traces of {len(joined.questions)} questions, {num_usable} of them fit for use"
+    )
     _check_num_traces(outputs, joined)
     builder = Builder(config, joined)
     files, planned = [], []
@@ -109,7 +111,9 @@ def build_datasets(config: Config) -> BuildSummary:
         files.append(BuiltFile(path, figures, manifest is None))
     for path, output, rows, identity, figures in planned:
         write_file(path, "train", builder.render(output, rows), identity, figures=figures)
-    register_datasets(config.folder("train"), dict.fromkeys((file.path.stem for file in files), "weighted_sft"))
+    register_datasets(
+        config.folder("train"), dict.fromkeys((file.path.stem for file in files), "weighted_sft")
+    )
     health = health_of(joined, config.sampling.traces_from)
     write_json(config.folder(HEALTH), health)
     return BuildSummary(files, health, joined.filtered)
@@ -132,7 +136,9 @@ class Builder:
     def plan(self, output: OutputConfig) -> tuple[dict[str, list[Row]], dict[str, Any]]:
         """({question_id: rows}, figures for the manifest). Raises: ValueError when no row remains, with ids."""
         counts: Counter[str] = Counter()
-        sizes: list[tuple[float, list[float]]] = []  # effective sample size before a cap, and the weights after it
+        sizes: list[
+            tuple[float, list[float]]
+        ] = []  # effective sample size before a cap, and the weights after it
         planned: dict[str, list[Row]] = {}
         for question_id in tqdm(self.joined.questions, unit="question", desc=output.name):
             if rows := self._rows_of(output, question_id, counts, sizes):
@@ -144,16 +150,22 @@ class Builder:
                 f"are zero ({dict(counts)}); questions such as {some}. Look at {self.config.folder('verdicts')} and at the "
                 "model that sampled the traces"
             )
-        for question_id, copies in copies_of_originals(list(planned), output.mix, self.config.seed).items():
+        for question_id, copies in copies_of_originals(
+            list(planned), output.mix, self.config.seed
+        ).items():
             if copies:
                 is_there = planned[question_id][0].source == FALLBACK
                 counts["duplicates_removed" if is_there else "original"] += 1
                 if not is_there:
                     original = self._original(output, question_id, ORIGINAL, float(copies))
                     planned[question_id] = _merged([*planned[question_id], original], counts)
-        return planned, _figures([row for rows in planned.values() for row in rows], counts, sizes, output)
+        return planned, _figures(
+            [row for rows in planned.values() for row in rows], counts, sizes, output
+        )
 
-    def render(self, output: OutputConfig, planned: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    def render(
+        self, output: OutputConfig, planned: Mapping[str, Sequence[Row]]
+    ) -> list[dict[str, Any]]:
         """Rows of the table `train`."""
         num_traces = output.num_traces or self.joined.num_traces
         rendered = []
@@ -163,16 +175,29 @@ class Builder:
                 prompt, response = self._texts(output, question_id, row.trace, row.solution)
                 ids = {"question_id": question_id, "source": row.source, "answer_id": row.answer_id}
                 ids["trace_id"] = row.source if row.source >= 0 else None
-                columns = {"prompt": prompt, "response": response, "weight": row.weight, "question_accuracy": accuracy}
+                columns = {
+                    "prompt": prompt,
+                    "response": response,
+                    "weight": row.weight,
+                    "question_accuracy": accuracy,
+                }
                 rendered.append(dict.fromkeys(RHO_TERMS) | ids | columns | dict(row.terms or {}))
         return rendered
 
     def _rows_of(
-        self, output: OutputConfig, question_id: str, counts: Counter, sizes: list[tuple[float, list[float]]]
+        self,
+        output: OutputConfig,
+        question_id: str,
+        counts: Counter,
+        sizes: list[tuple[float, list[float]]],
     ) -> list[Row]:
         """Rows of one question, but for the mix."""
         num_traces = output.num_traces or self.joined.num_traces
-        traces = [trace for trace in self.joined.traces.get(question_id, ()) if trace.trace_id < num_traces]
+        traces = [
+            trace
+            for trace in self.joined.traces.get(question_id, ())
+            if trace.trace_id < num_traces
+        ]
         fitting: dict[int, Row] = {}
         for trace in traces:
             if output.verified_only and not trace.verified:
@@ -181,22 +206,36 @@ class Builder:
             row = self._row_of(output, trace, traces, counts)
             if row is not None:
                 fitting[trace.trace_id] = row
-        selection = select(output, [trace for trace in traces if trace.trace_id in fitting], self.config.seed, counts)
+        selection = select(
+            output,
+            [trace for trace in traces if trace.trace_id in fitting],
+            self.config.seed,
+            counts,
+        )
         if not selection.chosen:
             counts["questions_without_acceptable_trace"] += 1
             return self._fallback(output, question_id, traces, counts)
-        factor = factor_of_question(output.question_weight, self.joined.question_accuracy(question_id, num_traces), counts)
+        factor = factor_of_question(
+            output.question_weight, self.joined.question_accuracy(question_id, num_traces), counts
+        )
         if factor == 0:
             return []
         counts["traces_chosen"] += len(selection.chosen)
         if selection.effective_sample_size is not None:
-            sizes.append((selection.effective_sample_size, [weight for _, weight in selection.chosen]))
-        rows = [fitting[trace.trace_id]._replace(weight=weight * factor) for trace, weight in selection.chosen]
+            sizes.append(
+                (selection.effective_sample_size, [weight for _, weight in selection.chosen])
+            )
+        rows = [
+            fitting[trace.trace_id]._replace(weight=weight * factor)
+            for trace, weight in selection.chosen
+        ]
         if output.target == "reasoner" and output.estimator == "acc":
             counts["with_reference_solution"] += sum(row.answer_id is None for row in rows)
         return _merged(rows, counts)
 
-    def _row_of(self, output: OutputConfig, trace: Trace, traces: Sequence[Trace], counts: Counter) -> Row | None:
+    def _row_of(
+        self, output: OutputConfig, trace: Trace, traces: Sequence[Trace], counts: Counter
+    ) -> Row | None:
         """A trace's row with weight 1, or None where it does not fit cutoff_len."""
         solution, answer_id = self.joined.questions[trace.question_id]["solution"], None
         if output.target == "posterior":
@@ -209,22 +248,40 @@ class Builder:
         num_tokens, fits = self._length(output, trace.question_id, trace.text, solution)
         counts["dropped_overlong"] += not fits
         terms = trace.terms(output.estimator, output.ratio)
-        return Row(trace.trace_id, trace.text, solution, 1.0, num_tokens, answer_id, terms) if fits else None
+        return (
+            Row(trace.trace_id, trace.text, solution, 1.0, num_tokens, answer_id, terms)
+            if fits
+            else None
+        )
 
-    def _fallback(self, output: OutputConfig, question_id: str, traces: Sequence[Trace], counts: Counter) -> list[Row]:
+    def _fallback(
+        self, output: OutputConfig, question_id: str, traces: Sequence[Trace], counts: Counter
+    ) -> list[Row]:
         """What stands for a question without an acceptable trace."""
         solution = self.joined.questions[question_id]["solution"]
         if output.fallback == "original":
             counts["fallback_original"] += 1
             return [self._original(output, question_id, FALLBACK, 1.0)]
         if output.fallback == "gml":
-            lengths = {trace.trace_id: self._length(output, question_id, trace.text, solution) for trace in traces}
+            lengths = {
+                trace.trace_id: self._length(output, question_id, trace.text, solution)
+                for trace in traces
+            }
             fitting = [trace for trace in traces if lengths[trace.trace_id][1]]
             if fitting:
                 best = best_of(fitting, "gml", output.ratio)
                 counts["fallback_gml"] += 1
                 terms = best.terms("gml", output.ratio)
-                return [Row(best.trace_id, best.text, solution, 1.0, lengths[best.trace_id][0], terms=terms)]
+                return [
+                    Row(
+                        best.trace_id,
+                        best.text,
+                        solution,
+                        1.0,
+                        lengths[best.trace_id][0],
+                        terms=terms,
+                    )
+                ]
         counts["questions_dropped"] += 1
         return []
 
@@ -233,14 +290,22 @@ class Builder:
         num_tokens, _ = self._length(output, question_id, question["trace"], question["solution"])
         return Row(source, question["trace"], question["solution"], weight, num_tokens)
 
-    def _texts(self, output: OutputConfig, question_id: str, trace: str, solution: str) -> tuple[str, str]:
+    def _texts(
+        self, output: OutputConfig, question_id: str, trace: str, solution: str
+    ) -> tuple[str, str]:
         kind = "reasoner" if output.target == "reasoner" else self.config.posterior_prompt
-        return render(kind, self.chat_format, self.joined.questions[question_id]["question"], trace, solution)
+        return render(
+            kind, self.chat_format, self.joined.questions[question_id]["question"], trace, solution
+        )
 
-    def _length(self, output: OutputConfig, question_id: str, trace: str, solution: str) -> tuple[int, bool]:
+    def _length(
+        self, output: OutputConfig, question_id: str, trace: str, solution: str
+    ) -> tuple[int, bool]:
         """(tokens of the response, whether prompt and response fit cutoff_len)."""
         prompt, response = self._texts(output, question_id, trace, solution)
-        num_tokens = self._count(response, lambda text: encode_target(self.chat_format, text, self._encode))
+        num_tokens = self._count(
+            response, lambda text: encode_target(self.chat_format, text, self._encode)
+        )
         return num_tokens, self._count(prompt, self._encode) + num_tokens <= self.config.cutoff_len
 
     def _count(self, text: str, to_ids: Encode) -> int:
@@ -252,7 +317,9 @@ class Builder:
 
     @cached_property
     def _encode(self) -> Encode:
-        encode, _ = text_codec(load_tokenizer(str(self.config.base or self.config.model_folder("reasoner"))))
+        encode, _ = text_codec(
+            load_tokenizer(str(self.config.base or self.config.model_folder("reasoner")))
+        )
         return encode
 
 
@@ -262,7 +329,9 @@ def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:
     for row in rows:
         earlier = merged.get((row.trace, row.solution))
         counts["duplicates_merged"] += earlier is not None
-        merged[row.trace, row.solution] = row if earlier is None else earlier._replace(weight=earlier.weight + row.weight)
+        merged[row.trace, row.solution] = (
+            row if earlier is None else earlier._replace(weight=earlier.weight + row.weight)
+        )
     return list(merged.values())
 
 
@@ -272,7 +341,9 @@ def describe(summary: BuildSummary) -> str:
     lines = [f"traces that are no candidates: {reasons or 'none'}"]
     for file in summary.files:
         figures = file.figures
-        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(figures["counts"].items()))
+        counts = ", ".join(
+            f"{name.replace('_', ' ')} {count}" for name, count in sorted(figures["counts"].items())
+        )
         size = figures.get("mean_effective_sample_size")
         lines.append(
             f"{file.path}: {figures['rows']} rows, weights mean {figures['mean_weight']:.4g} min "
@@ -292,11 +363,17 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
     for index, output in enumerate(config.build.outputs):
         where = f"build.outputs.{index} ({output.name})"
         if output.target == "posterior" and output.sampler == "posterior":
-            faults.append(f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), not from its own")
+            faults.append(
+                f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), not from its own"
+            )
         if output.sampler == "reasoner" and output.ratio != "none":
-            faults.append(f"{where}.ratio: the reasoner's own traces have no ratio to it; set ratio: none")
+            faults.append(
+                f"{where}.ratio: the reasoner's own traces have no ratio to it; set ratio: none"
+            )
         if output.hint == "verified" and output.target != "posterior":
-            faults.append(f"{where}.hint: only the posterior's rows have a hint; leave it out, or set target: posterior")
+            faults.append(
+                f"{where}.hint: only the posterior's rows have a hint; leave it out, or set target: posterior"
+            )
         if output.fallback == "gml" and output.estimator != "acc":
             faults.append(
                 f"{where}.fallback: gml only makes sense with the estimator acc; with {output.estimator} every trace is "
@@ -305,7 +382,9 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
         if output.fallback == "gml" and output.selection == "unweighted":
             faults.append(f"{where}.fallback: gml has no use where selection is unweighted")
         if output.weight_cap is not None and output.selection != "weighted":
-            faults.append(f"{where}.weight_cap: only the selection weighted has weights to cap; it is {output.selection}")
+            faults.append(
+                f"{where}.weight_cap: only the selection weighted has weights to cap; it is {output.selection}"
+            )
         if output.question_weight != "none" and output.fallback != "drop":
             faults.append(
                 f"{where}.fallback: {output.fallback} would give a weight to questions that question_weight "
@@ -334,7 +413,10 @@ def _check_num_traces(outputs: Sequence[OutputConfig], joined: Joined) -> None:
 
 
 def _figures(
-    rows: Sequence[Row], counts: Counter, sizes: Sequence[tuple[float, list[float]]], output: OutputConfig
+    rows: Sequence[Row],
+    counts: Counter,
+    sizes: Sequence[tuple[float, list[float]]],
+    output: OutputConfig,
 ) -> dict[str, Any]:
     weights = [row.weight for row in rows]
     figures = {
@@ -346,8 +428,14 @@ def _figures(
         "counts": {name: count for name, count in counts.items() if count},
     }
     if sizes:
-        figures["mean_effective_sample_size"] = math.fsum(effective_sample_size(w) for _, w in sizes) / len(sizes)
+        figures["mean_effective_sample_size"] = math.fsum(
+            effective_sample_size(w) for _, w in sizes
+        ) / len(sizes)
     if sizes and output.weight_cap is not None:
-        figures["mean_effective_sample_size_before_cap"] = math.fsum(size for size, _ in sizes) / len(sizes)
-        figures["weight_taken_by_cap"] = len(sizes) - math.fsum(weight for _, w in sizes for weight in w)
+        figures["mean_effective_sample_size_before_cap"] = math.fsum(
+            size for size, _ in sizes
+        ) / len(sizes)
+        figures["weight_taken_by_cap"] = len(sizes) - math.fsum(
+            weight for _, w in sizes for weight in w
+        )
     return figures

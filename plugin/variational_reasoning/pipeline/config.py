@@ -23,8 +23,15 @@ FROM_REASONER = "from_reasoner"
 _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.json")
 
 
-def _number(default: float, at_least: float | None = None, above: float | None = None, at_most: float | None = None) -> Any:
-    return field(default=default, metadata={"at_least": at_least, "above": above, "at_most": at_most})
+def _number(
+    default: float,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    return field(
+        default=default, metadata={"at_least": at_least, "above": above, "at_most": at_most}
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,9 @@ class ProgramTestsConfig:
     source: str = ""  # such as apps
     file: str = ""  # as data.train
     split: str = "train"  # of a hub data set
-    column: str = "input_output"  # as in APPS and TACO: {"inputs", "outputs", "fn_name"}, or its JSON text
+    column: str = (
+        "input_output"  # as in APPS and TACO: {"inputs", "outputs", "fn_name"}, or its JSON text
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,9 @@ class DecontaminateConfig:
     benchmarks: list[BenchmarkConfig] = field(default_factory=list)
     # Length of the run. 13: arXiv 2005.14165, App. C, which keeps chance matches rare; 8: arXiv 2501.19393, which wants none.
     ngram_words: int = _number(13, at_least=1)
-    mode: Literal["report", "drop"] = "report"  # either way run_dir/questions/decontamination.json lists them
+    mode: Literal["report", "drop"] = (
+        "report"  # either way run_dir/questions/decontamination.json lists them
+    )
 
 
 @dataclass(frozen=True)
@@ -71,15 +82,21 @@ class DataConfig:
     # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the configured chat format;
     # prompt_response: the same as two columns, as in the published data sets. Of the reasoner or of either posterior.
     format: Literal["columns", "conversations", "text", "prompt_response"] = "columns"
-    columns: dict[str, str] = field(default_factory=dict)  # our column name: theirs, where they differ
+    columns: dict[str, str] = field(
+        default_factory=dict
+    )  # our column name: theirs, where they differ
     # question_id of train rows without one; content: a hash of the row; row: the row's number, from 0.
     ids: Literal["content", "row"] = "content"
     # A data set with a column `source`, joined to data.train row by row; other columns that both have must agree.
     sources: str | None = None
     # Checker of rows without a `check` of their own; none: nothing there can be verified.
     check_kind: Literal["math", "exact", "none"] = "math"
-    check_kinds: dict[str, str] = field(default_factory=dict)  # the same for one source, such as {ruc: none} for ruc/12
-    tests: list[ProgramTestsConfig] = field(default_factory=list)  # sources whose rows are checked by running programs
+    check_kinds: dict[str, str] = field(
+        default_factory=dict
+    )  # the same for one source, such as {ruc: none} for ruc/12
+    tests: list[ProgramTestsConfig] = field(
+        default_factory=list
+    )  # sources whose rows are checked by running programs
     max_train_questions: int | None = _number(None, at_least=1)
     max_test_questions: int | None = _number(None, at_least=1)
     # A text file with one question_id per line: only these train questions go through stages 3 to 8.
@@ -119,10 +136,16 @@ class SamplingConfig:
     device: str = "auto"
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
     tensor_parallel_size: int = _number(1, at_least=1)  # vllm
-    enforce_eager: bool = False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
-    max_engine_restarts: int = _number(20, at_least=0)  # vllm: its core died; finding one row of 1,024 takes about 11
+    enforce_eager: bool = (
+        False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
+    )
+    max_engine_restarts: int = _number(
+        20, at_least=0
+    )  # vllm: its core died; finding one row of 1,024 takes about 11
     questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
-    max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)  # more rows that an engine fails on end the stage
+    max_failed_fraction: float = _number(
+        0.01, at_least=0, at_most=1
+    )  # more rows that an engine fails on end the stage
 
 
 @dataclass(frozen=True)
@@ -132,7 +155,9 @@ class ScoringConfig:
     # verified: only traces with a verified answer (stages 6 and 7 come first then); enough for the estimator acc
     score_only: Literal["all", "verified"] = "all"
     temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
-    at_sampling_temperature: bool = False  # the same sums also at sampling.temperature, in columns of their own
+    at_sampling_temperature: bool = (
+        False  # the same sums also at sampling.temperature, in columns of their own
+    )
     token_logps: bool = False  # the terms of the sums, token by token
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
     # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB for 151,936 ids.
@@ -160,9 +185,13 @@ class VerifyConfig:
     program_python: str | None = None  # the interpreter that runs programs; None: this one
     # true runs programs that a model wrote even where this machine offers less than tier T2 of isolation.
     allow_unsandboxed_code: bool = False
-    max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)  # more checker faults than this end the stage
+    max_fault_fraction: float = _number(
+        0.01, at_least=0, at_most=1
+    )  # more checker faults than this end the stage
     bad_golds: Literal["refuse", "exclude"] = "refuse"  # golds that their own check rejects
-    unverifiable: Literal["refuse", "accept"] = "refuse"  # questions that no checker here can decide
+    unverifiable: Literal["refuse", "accept"] = (
+        "refuse"  # questions that no checker here can decide
+    )
     questions_per_shard: int = _number(256, at_least=1)
 
 
@@ -171,23 +200,35 @@ class OutputConfig:
     """Stage 8: one train file, `<data.name>_<name>.parquet`."""
 
     name: str = ""
-    target: Literal["reasoner", "posterior"] = "reasoner"  # the model that trains on it; posterior: Eq. 9
+    target: Literal["reasoner", "posterior"] = (
+        "reasoner"  # the model that trains on it; posterior: Eq. 9
+    )
     # Whose traces. null: the posterior's for the reasoner, the reasoner's for the posterior.
     traces_from: Literal["posterior", "reasoner"] | None = None
-    num_traces: int | None = _number(None, at_least=1)  # K' <= K: the traces 0 .. K' - 1; null: all K
+    num_traces: int | None = _number(
+        None, at_least=1
+    )  # K' <= K: the traces 0 .. K' - 1; null: all K
     estimator: Literal["acc", "gml", "likelihood"] = "acc"  # of pi(Y_x | x, z)
     # Likelihood ratio: geometric mean per trace token, the full ratio, or none (rho is the answer term alone).
     ratio: Literal["mean", "sum", "none"] = "mean"
     # One by rho, all K by weight, all K alike; control arms: one at random, the longest.
     selection: Literal["best", "weighted", "unweighted", "random", "longest"] = "best"
-    verified_only: bool = False  # only traces with a verified answer; acc implies it, except for unweighted
-    weight_cap: float | None = _number(None, above=0, at_most=1)  # of normalised weights, which then sum to less than 1
+    verified_only: bool = (
+        False  # only traces with a verified answer; acc implies it, except for unweighted
+    )
+    weight_cap: float | None = _number(
+        None, above=0, at_most=1
+    )  # of normalised weights, which then sum to less than 1
     # Times P (accuracy, Eq. 10) or sqrt(P / (1 - P)) (grpo, Eq. 12); P: the share of verified answers of the question.
     question_weight: Literal["none", "accuracy", "grpo"] = "none"
     # target posterior: the solution, or a verified answer of the question by lot (the solution where there is none)
     hint: Literal["reference", "verified"] = "reference"
-    mix: float = _number(0.0, at_least=0)  # original rows per question that has a row: 1 is 1:1, 0.5 every second, by lot
-    fallback: Literal["drop", "original", "gml"] = "drop"  # for a question none of whose traces is acceptable
+    mix: float = _number(
+        0.0, at_least=0
+    )  # original rows per question that has a row: 1 is 1:1, 0.5 every second, by lot
+    fallback: Literal["drop", "original", "gml"] = (
+        "drop"  # for a question none of whose traces is acceptable
+    )
 
     @property
     def sampler(self) -> str:
@@ -208,7 +249,9 @@ class EvalTask:
 
     task: str = ""  # a name that evals/README.md lists
     num_samples: int | None = _number(None, at_least=1)  # None: eval.num_samples
-    file: str | None = None  # of the task vr_file: a .jsonl with a question and its gold on every line
+    file: str | None = (
+        None  # of the task vr_file: a .jsonl with a question and its gold on every line
+    )
 
 
 @dataclass(frozen=True)
@@ -227,14 +270,18 @@ class EvalConfig:
     max_questions: int | None = _number(None, at_least=1)  # of each task
     # vllm; None: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for 32B)
     tensor_parallel_size: int | None = _number(None, at_least=0)
-    answers_per_shard: int = _number(512, at_least=1)  # whole questions, at least one; what a kill loses at most
+    answers_per_shard: int = _number(
+        512, at_least=1
+    )  # whole questions, at least one; what a kill loses at most
 
 
 @dataclass(frozen=True)
 class CardsConfig:
     """The README.md beside data sets and models. A card whose licence is unknown can only be pushed privately."""
 
-    data_license: str = "unknown"  # an identifier of the hub's list, such as apache-2.0 or cc-by-4.0
+    data_license: str = (
+        "unknown"  # an identifier of the hub's list, such as apache-2.0 or cc-by-4.0
+    )
     model_license: str = "unknown"
 
 
@@ -246,13 +293,17 @@ class Config:
     seed: int = _number(0, at_least=0)
     chat_format: str = "chatml"  # chatml, llama3, or a .json file
     posterior_prompt: Literal["posterior_a", "posterior_b"] = "posterior_b"
-    cutoff_len: int = _number(16384, at_least=1)  # prompt + response; one number for all stages and trainings
+    cutoff_len: int = _number(
+        16384, at_least=1
+    )  # prompt + response; one number for all stages and trainings
     # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts (a Slurm array);
     # ray: the stage's shards become tasks of the Ray cluster at ray_address (auto: the one of this machine).
     shard: str | None = None
     launcher: Literal["local", "ray"] = "local"
     ray_address: str = "auto"
-    base: str | None = None  # the model that both trainings start from; its tokenizer counts lengths in stage 0
+    base: str | None = (
+        None  # the model that both trainings start from; its tokenizer counts lengths in stage 0
+    )
     data: DataConfig = field(default_factory=DataConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -292,7 +343,9 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; a pipeline.yaml is a mapping of keys to values")
+        raise ValueError(
+            f"{path} holds a {type(values).__name__}; a pipeline.yaml is a mapping of keys to values"
+        )
     faults: list[str] = []
     values = with_overrides(values, overrides, faults)
     config = _build(Config, values, "", faults)
@@ -307,15 +360,34 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         except ValueError as error:
             faults.append(str(error))
         if config.shard and config.launcher == "ray":
-            faults.append(f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards")
+            faults.append(
+                f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
+            )
         names = [output.name for output in config.build.outputs]
-        faults += [f"build.outputs.{i}.name: is empty; it names the train file" for i, n in enumerate(names) if not n]
+        faults += [
+            f"build.outputs.{i}.name: is empty; it names the train file"
+            for i, n in enumerate(names)
+            if not n
+        ]
         tasks = [task.task for task in config.eval.tasks]
-        faults += [f"eval.tasks.{i}.task: is empty; it names the benchmark" for i, task in enumerate(tasks) if not task]
-        faults += [f"eval.tasks: the task {t!r} is there twice" for t in sorted({t for t in tasks if tasks.count(t) > 1})]
-        faults += [f"build.outputs: the name {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1})]
+        faults += [
+            f"eval.tasks.{i}.task: is empty; it names the benchmark"
+            for i, task in enumerate(tasks)
+            if not task
+        ]
+        faults += [
+            f"eval.tasks: the task {t!r} is there twice"
+            for t in sorted({t for t in tasks if tasks.count(t) > 1})
+        ]
+        faults += [
+            f"build.outputs: the name {n!r} is there twice"
+            for n in sorted({n for n in names if names.count(n) > 1})
+        ]
     if faults:
-        raise ValueError(f"{path}: {len(faults)} fault(s) in the configuration:\n" + "\n".join(f"  {f}" for f in faults))
+        raise ValueError(
+            f"{path}: {len(faults)} fault(s) in the configuration:\n"
+            + "\n".join(f"  {f}" for f in faults)
+        )
     assert isinstance(config, Config)
     return config
 
@@ -324,11 +396,15 @@ def parse_share(text: str) -> tuple[int, int]:
     """(index, count) of a text such as 3/16. Raises: ValueError unless 0 <= index < count."""
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ValueError(f"shard: {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4")
+        raise ValueError(
+            f"shard: {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4"
+        )
     return int(index), int(count)
 
 
-def with_overrides(values: dict[str, Any], overrides: Sequence[str], faults: list[str]) -> dict[str, Any]:
+def with_overrides(
+    values: dict[str, Any], overrides: Sequence[str], faults: list[str]
+) -> dict[str, Any]:
     """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended to `faults`."""
     values = _copy(values)
     for override in overrides:
@@ -352,7 +428,9 @@ def with_overrides(values: dict[str, Any], overrides: Sequence[str], faults: lis
         elif isinstance(place, list) and last.isdigit() and int(last) < len(place):
             place[int(last)] = value
         else:
-            faults.append(f"override {override!r}: there is no section {'.'.join(parents)!r} to set a key in")
+            faults.append(
+                f"override {override!r}: there is no section {'.'.join(parents)!r} to set a key in"
+            )
     return values
 
 
@@ -366,12 +444,17 @@ def resolved(config: Config, *names: str) -> dict[str, Any]:
         value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
-        values[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        values[name] = (
+            asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        )
     return values
 
 
 def read_command(
-    usage: str, own: Sequence[str] = (), argv: Sequence[str] | None = None, optional: Sequence[str] = ()
+    usage: str,
+    own: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
 ) -> tuple[Config, dict[str, str]]:
     """Read `COMMAND CONFIG.yaml key=value ...`.
 
@@ -392,7 +475,11 @@ def read_command(
         raise ValueError(f"the first argument must be a pipeline.yaml\n{usage}")
     path, *pairs = arguments
     ours = {*own, *optional}
-    mine = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals and name in ours}
+    mine = {
+        name: value
+        for name, equals, value in (pair.partition("=") for pair in pairs)
+        if equals and name in ours
+    }
     missing = [name for name in own if not mine.get(name)]
     if missing:
         raise ValueError(f"missing: {', '.join(f'{name}=...' for name in missing)}\n{usage}")
@@ -424,7 +511,11 @@ def run_command(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except (ValueError, OSError, ModuleNotFoundError) as error:  # OSError: a missing file, a full disk
+    except (
+        ValueError,
+        OSError,
+        ModuleNotFoundError,
+    ) as error:  # OSError: a missing file, a full disk
         if os.environ.get(TRACEBACK_SWITCH) == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -437,7 +528,11 @@ def _build(cls: type, values: dict[str, Any], prefix: str, faults: list[str]) ->
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {prefix + near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            hint = (
+                f"; did you mean {prefix + near[0]!r}?"
+                if near
+                else f"; known are {', '.join(known)}"
+            )
             faults.append(f"{prefix}{name}: unknown key{hint}")
     made = {}
     for name, spec in known.items():
@@ -464,14 +559,22 @@ def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool,
             return True, _build(typing.cast(type, hint), value, name + ".", faults)
         return _fault(faults, name, value, "a section of keys")
     if origin is Literal:
-        return (True, value) if value in arguments else _fault(faults, name, value, f"one of {', '.join(arguments)}")
+        return (
+            (True, value)
+            if value in arguments
+            else _fault(faults, name, value, f"one of {', '.join(arguments)}")
+        )
     if origin is list:
         if not isinstance(value, list):
             return _fault(faults, name, value, "a list")
-        parts = [_convert(part, arguments[0], f"{name}.{i}", faults) for i, part in enumerate(value)]
+        parts = [
+            _convert(part, arguments[0], f"{name}.{i}", faults) for i, part in enumerate(value)
+        ]
         return all(ok for ok, _ in parts), [part for _, part in parts]
     if origin is dict:
-        fits = isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+        fits = isinstance(value, dict) and all(
+            isinstance(x, str) for pair in value.items() for x in pair
+        )
         return (True, value) if fits else _fault(faults, name, value, "a mapping of text to text")
     if hint is float and isinstance(value, str):
         try:
@@ -491,7 +594,9 @@ def _fault(faults: list[str], name: str, value: Any, allowed: str) -> tuple[bool
     return False, None
 
 
-def _check_bounds(value: Any, bounds: typing.Mapping[str, Any], name: str, faults: list[str]) -> None:
+def _check_bounds(
+    value: Any, bounds: typing.Mapping[str, Any], name: str, faults: list[str]
+) -> None:
     if value is None or not bounds:
         return
     at_least, above, at_most = bounds["at_least"], bounds["above"], bounds["at_most"]
@@ -512,4 +617,8 @@ def _copy(value: Any) -> Any:
 def _step(place: Any, name: str) -> Any:
     if isinstance(place, dict):
         return place[name]
-    return place[int(name)] if isinstance(place, list) and name.isdigit() and int(name) < len(place) else None
+    return (
+        place[int(name)]
+        if isinstance(place, list) and name.isdigit() and int(name) < len(place)
+        else None
+    )

@@ -43,7 +43,9 @@ def ngrams(words: Sequence[str], n: int) -> dict[tuple[str, ...], None]:
     return {tuple(words[i : i + n]): None for i in range(max(len(words) - n, 0) + 1)}
 
 
-def find_matches(questions: Mapping[str, str], benchmarks: Mapping[str, Sequence[str]], n: int) -> list[Match]:
+def find_matches(
+    questions: Mapping[str, str], benchmarks: Mapping[str, Sequence[str]], n: int
+) -> list[Match]:
     """All matches, in the order of the questions, then of the benchmarks and their rows.
 
     Args:

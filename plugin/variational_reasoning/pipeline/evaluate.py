@@ -45,7 +45,13 @@ from variational_reasoning.pipeline.rows import (
     read_manifest,
     read_rows,
 )
-from variational_reasoning.pipeline.sample import Plan, Sampler, answer_stops, check_prompt_kind, sample_seed
+from variational_reasoning.pipeline.sample import (
+    Plan,
+    Sampler,
+    answer_stops,
+    check_prompt_kind,
+    sample_seed,
+)
 from variational_reasoning.pipeline.sample import describe as describe_samples
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
 from variational_reasoning.verify.pool import Job, ProgramSettings
@@ -129,11 +135,15 @@ def model_context(folder: Path) -> int:
     path = folder / "config.json"
     context = read_json_object(path, "choose another model folder").get("max_position_embeddings")
     if not isinstance(context, int):
-        raise ValueError(f"{path} has no max_position_embeddings; set eval.context: cutoff_len and a cutoff_len")
+        raise ValueError(
+            f"{path} has no max_position_embeddings; set eval.context: cutoff_len and a cutoff_len"
+        )
     return context
 
 
-def evaluate(benchmarks: Sequence[Benchmark], model: Model) -> Iterator[tuple[Benchmark, dict[str, Any] | None]]:
+def evaluate(
+    benchmarks: Sequence[Benchmark], model: Model
+) -> Iterator[tuple[Benchmark, dict[str, Any] | None]]:
     """Each benchmark with its result.json, one after the other; None while answers of other processes are missing.
 
     Raises: ValueError for checks that cannot be read, a folder of something else, programs where there is no sandbox (all
@@ -143,8 +153,14 @@ def evaluate(benchmarks: Sequence[Benchmark], model: Model) -> Iterator[tuple[Be
     if config.launcher == "ray":
         raise ValueError("launcher: an evaluation is shared by shard=i/n or torchrun, not by ray")
     jobs = [samples_job(benchmark, model) for benchmark in benchmarks]
-    unfinished = [benchmark for benchmark in benchmarks if not (benchmark.folder / MANIFEST).is_file()]
-    checks = {f"{each.task}/{name}": check for each in unfinished for name, check in read_checks(each.questions).items()}
+    unfinished = [
+        benchmark for benchmark in benchmarks if not (benchmark.folder / MANIFEST).is_file()
+    ]
+    checks = {
+        f"{each.task}/{name}": check
+        for each in unfinished
+        for name, check in read_checks(each.questions).items()
+    }
     programs = open_programs(checks, config)
     del checks  # programs' tests may be gigabytes
     shares = _shares(jobs, *work.own_share(config))
@@ -154,7 +170,9 @@ def evaluate(benchmarks: Sequence[Benchmark], model: Model) -> Iterator[tuple[Be
         done, left = sum(todo[:number]), sum(todo[number:])
         if done and left:
             seconds = (time.monotonic() - started) * left / done
-            print(f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so far")
+            print(
+                f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so far"
+            )
         sampled = work.do_shards(job, mine)
         print(describe_samples(sampled))
         judged = work.do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
@@ -170,7 +188,14 @@ def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
             "chat_format": chat_format_to_dict(model.chat_format),
             "num_samples": benchmark.num_samples,
             "sampling.engine": engine_name(config),
-            **resolved(config, "cutoff_len", "sampling.dtype", "eval.temperature", "eval.top_p", "eval.max_new_tokens"),
+            **resolved(
+                config,
+                "cutoff_len",
+                "sampling.dtype",
+                "eval.temperature",
+                "eval.top_p",
+                "eval.max_new_tokens",
+            ),
         },
         model=model.identity,
         seed=config.seed,
@@ -180,7 +205,8 @@ def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
     folder = benchmark.folder / "samples"
     return work.Job(
         stage=open_stage(folder, "samples", identity, units, per_shard),
-        title=f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; writes {folder}" + _bound(config),
+        title=f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; writes {folder}"
+        + _bound(config),
         row="answer",
         size=lambda unit: benchmark.num_samples,
         cost=lambda unit: benchmark.num_samples,
@@ -189,7 +215,9 @@ def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
     )
 
 
-def verdicts_job(benchmark: Benchmark, model: Model, samples: Stage, programs: ProgramSettings | None) -> work.Job:
+def verdicts_job(
+    benchmark: Benchmark, model: Model, samples: Stage, programs: ProgramSettings | None
+) -> work.Job:
     """Open the table of a benchmark's verdicts; `samples` is the table that they are about."""
     config = model.config
     settings = resolved(config, "verify.timeout_seconds", "verify.memory_mib")
@@ -216,7 +244,9 @@ class ResponseSampler(Sampler):
         questions = {row["question_id"]: row for row in benchmark.questions}
         super().__init__(model.config, questions, model.engine)
         self.benchmark, self.chat_format = benchmark, model.chat_format
-        self._before = Counter(super().statistics())  # of the benchmarks that the same engine has done
+        self._before = Counter(
+            super().statistics()
+        )  # of the benchmarks that the same engine has done
 
     def statistics(self) -> dict[str, int]:
         """See Worker."""
@@ -228,10 +258,15 @@ class ResponseSampler(Sampler):
     def plan(self, units: Sequence[str]) -> Plan:
         """See Sampler."""
         settings, num_samples = self.config.eval, self.benchmark.num_samples
-        stop, limit = answer_stops(self.chat_format), settings.max_new_tokens or self.config.cutoff_len
+        stop, limit = (
+            answer_stops(self.chat_format),
+            settings.max_new_tokens or self.config.cutoff_len,
+        )
         requests, dropped, counts = [], [], Counter(bounded_by_context=0)
         for question_id in units:
-            prompt_ids = self.encode(render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"]))
+            prompt_ids = self.encode(
+                render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"])
+            )
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
             if room < 1:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
@@ -239,7 +274,17 @@ class ResponseSampler(Sampler):
             counts["bounded_by_context"] += num_samples * (room < limit)
             for m in range(num_samples):
                 seed = sample_seed(self.config.seed, f"eval/{question_id}", m)
-                requests.append(Request((question_id, m), prompt_ids, room, seed, stop, settings.temperature, settings.top_p))
+                requests.append(
+                    Request(
+                        (question_id, m),
+                        prompt_ids,
+                        room,
+                        seed,
+                        stop,
+                        settings.temperature,
+                        settings.top_p,
+                    )
+                )
         return Plan(requests, dropped, counts, len(dropped) * num_samples)
 
     def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
@@ -251,7 +296,9 @@ class ResponseSampler(Sampler):
 class ResponseJudge(work.ShardByShard):
     """The worker that gives verdicts: a pool of processes."""
 
-    def __init__(self, benchmark: Benchmark, samples: Stage, config: Config, programs: ProgramSettings | None) -> None:
+    def __init__(
+        self, benchmark: Benchmark, samples: Stage, config: Config, programs: ProgramSettings | None
+    ) -> None:
         self.samples, self.num_samples = samples, benchmark.num_samples
         self.checks = read_checks(benchmark.questions)
         self.pool = open_pool(config, programs)
@@ -264,13 +311,24 @@ class ResponseJudge(work.ShardByShard):
         """See Worker."""
         self.pool.close()
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> work.Shard:
+    def fill_one(
+        self, index: int, units: Sequence[str], progress: Callable[[int], Any]
+    ) -> work.Shard:
         """See ShardByShard."""
-        rows = {(row["question_id"], row["answer_id"]): row for row in self.samples.read_shard(index)}
+        rows = {
+            (row["question_id"], row["answer_id"]): row for row in self.samples.read_shard(index)
+        }
         progress(len(units) * self.num_samples - len(rows))  # questions that were dropped
-        jobs = (Job(key, self.checks[key[0]], extract_solution(row["text"])) for key, row in rows.items())
+        jobs = (
+            Job(key, self.checks[key[0]], extract_solution(row["text"]))
+            for key, row in rows.items()
+        )
         for key, result in self.pool.check(jobs):
-            rows[key] |= {"verdict": result.verdict.value, "reason": result.reason, "tier": result.tier}
+            rows[key] |= {
+                "verdict": result.verdict.value,
+                "reason": result.reason,
+                "tier": result.tier,
+            }
             progress(1)
         return work.Shard(list(rows.values()), Counter(row["verdict"] for row in rows.values()))
 
@@ -281,7 +339,10 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     The standard error is that of the mean over questions (null for one question).
     """
     groups = group_by(rows, "question_id").values()
-    shares = [sum(row["verdict"] == Verdict.CORRECT.value for row in group) / len(group) for group in groups]
+    shares = [
+        sum(row["verdict"] == Verdict.CORRECT.value for row in group) / len(group)
+        for group in groups
+    ]
     average = mean_and_error(shares)
     verdicts = Counter(row["verdict"] for row in rows)
     return {
@@ -300,8 +361,16 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def describe(result: Mapping[str, Any]) -> str:
     """One line of a result."""
     error = "" if result["standard_error"] is None else f" ± {100 * result['standard_error']:.1f}"
-    missing = f", {result['dropped']} questions dropped: no room in the context" if result["dropped"] else ""
-    missing += f", {result['failed']} samples failed in the engine and do not count" if result["failed"] else ""
+    missing = (
+        f", {result['dropped']} questions dropped: no room in the context"
+        if result["dropped"]
+        else ""
+    )
+    missing += (
+        f", {result['failed']} samples failed in the engine and do not count"
+        if result["failed"]
+        else ""
+    )
     return (
         f"{result['task'] or result['name']}: Avg@{result['num_samples']} {100 * result['avg']:.1f}{error} on "
         f"{result['num_questions']} questions; mean tokens {result['mean_tokens']:.1f}, truncated {result['truncated']:.1%}, "
@@ -329,7 +398,9 @@ def _result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
         "failed": len(samples["failed"]),
         "seed": samples["seed"],
         "questions": samples["inputs"]["questions"],
-        "settings": {name: value for name, value in samples["config"].items() if name != "chat_format"},
+        "settings": {
+            name: value for name, value in samples["config"].items() if name != "chat_format"
+        },
         "prompt": render_prompt("reasoner", model.chat_format, benchmark.questions[0]["question"]),
         "versions": samples["versions"],
         "execution": samples["execution"],
@@ -347,13 +418,19 @@ def _bound(config: Config) -> str:
 
 
 def _num_missing(job: work.Job, mine: set[int]) -> int:
-    return sum(job.size(unit) for index, units in job.stage.pending() if index in mine for unit in units)
+    return sum(
+        job.size(unit) for index, units in job.stage.pending() if index in mine for unit in units
+    )
 
 
 def _shares(jobs: Sequence[work.Job], index: int, count: int) -> list[set[int]]:
     """Per job the shards of process `index` of `count`, balanced over all jobs together."""
-    places = [(number, shard) for number, job in enumerate(jobs) for shard in range(len(job.stage.shards))]
-    costs = [sum(map(jobs[number].cost, jobs[number].stage.shards[shard])) for number, shard in places]
+    places = [
+        (number, shard) for number, job in enumerate(jobs) for shard in range(len(job.stage.shards))
+    ]
+    costs = [
+        sum(map(jobs[number].cost, jobs[number].stage.shards[shard])) for number, shard in places
+    ]
     shares: list[set[int]] = [set() for _ in jobs]
     for position in work.share_of_costs(costs, index, count):
         number, shard = places[position]

@@ -34,7 +34,9 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
     the K, is None without verdicts.
     """
     num_traces, sampled, questions = joined.num_traces, joined.sampled, joined.questions
-    copies = sum(row["text"].strip() == questions[row["question_id"]]["trace"].strip() for row in sampled)
+    copies = sum(
+        row["text"].strip() == questions[row["question_id"]]["trace"].strip() for row in sampled
+    )
     estimator = "acc" if joined.has_verdicts else "gml"
     sizes = _effective_sample_sizes(joined.traces, estimator)
     covered = sum(any(trace.num_correct for trace in group) for group in joined.traces.values())
@@ -57,7 +59,9 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
             continue  # with one trace per question it is 1 by definition
         if value is not None and not low * scale <= value <= high * scale:
             meaning = _MEANINGS[name].format(sampler)
-            warnings.append(f"{name} is {value:.3g}, outside {low * scale:g} to {high * scale:g}: {meaning}")
+            warnings.append(
+                f"{name} is {value:.3g}, outside {low * scale:g} to {high * scale:g}: {meaning}"
+            )
     return health | {"warnings": warnings}
 
 
@@ -67,7 +71,11 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
         f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies {health['copies_share']:.1%}, coverage "
         + ("not measured" if health["coverage"] is None else f"{health['coverage']:.1%}")
         + ", effective sample size "
-        + (f"{health['mean_effective_sample_size']:.2f}" if health["mean_effective_sample_size"] else "none")
+        + (
+            f"{health['mean_effective_sample_size']:.2f}"
+            if health["mean_effective_sample_size"]
+            else "none"
+        )
         + f" of {health['num_traces_per_question']}"
     )
     return [line, *(f"warning: {warning}" for warning in health["warnings"])]

@@ -20,14 +20,29 @@ import pyarrow.compute as pc
 from variational_reasoning.method.prompts import extract_solution
 from variational_reasoning.method.weights import log_answer_term, log_gml, log_ratio, log_rho
 from variational_reasoning.pipeline.config import Config, OutputConfig
-from variational_reasoning.pipeline.rows import group_by, index_by, read_manifest, read_rows, read_table, table_digest
+from variational_reasoning.pipeline.rows import (
+    group_by,
+    index_by,
+    read_manifest,
+    read_rows,
+    read_table,
+    table_digest,
+)
 from variational_reasoning.pipeline.sample import training_questions
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
 STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers": 6, "verdicts": 7}
 """Joined table to the stage that makes it; reasoner and posterior are their trace_logps."""
 
-_LOGP_COLUMNS = ["question_id", "trace_id", "trace_logp", "trace_tokens", "answer_logp", "answer_tokens", "temperature"]
+_LOGP_COLUMNS = [
+    "question_id",
+    "trace_id",
+    "trace_logp",
+    "trace_tokens",
+    "answer_logp",
+    "answer_tokens",
+    "temperature",
+]
 
 Key = tuple[str, int]
 """(question_id, trace_id)."""
@@ -57,7 +72,9 @@ class Trace:
         """log rho in nats; minus infinity where no answer is verified."""
         if estimator == "acc" and self.num_answers is None:
             return -math.inf
-        answer = log_answer_term(estimator, self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens)
+        answer = log_answer_term(
+            estimator, self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens
+        )
         return log_rho(ratio, self.log_ratio, answer)
 
     def terms(self, estimator: str, ratio: str) -> dict[str, Any]:
@@ -71,7 +88,9 @@ class Trace:
             "accuracy": self.num_correct / self.num_answers if self.num_answers else None,
             "num_correct": self.num_correct,
             "num_answers": self.num_answers,
-            "gml": math.exp(log_gml(self.answer_logp, self.answer_tokens)) if has_solution else None,
+            "gml": math.exp(log_gml(self.answer_logp, self.answer_tokens))
+            if has_solution
+            else None,
             "answer_logp": self.answer_logp,
             "answer_tokens": self.answer_tokens,
             "log_rho": self.log_rho(estimator, ratio),
@@ -98,7 +117,9 @@ class Joined:
 
     def question_accuracy(self, question_id: str, num_traces: int) -> float | None:
         """P(Y_x | x): the share of verified among all decided answers after the first num_traces traces, or None."""
-        found = [self.decided.get((question_id, trace_id), (0, 0)) for trace_id in range(num_traces)]
+        found = [
+            self.decided.get((question_id, trace_id), (0, 0)) for trace_id in range(num_traces)
+        ]
         num_answers = sum(answers for _, answers in found)
         return sum(correct for correct, _ in found) / num_answers if num_answers else None
 
@@ -132,17 +153,28 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
     places, manifests = _open_tables(config, outputs)
     questions = {row["question_id"]: row for row in training_questions(config)}
     sampled = _sampled(places["traces"][1])
-    scored = {name: _scores(places[name][1]) for name in ("reasoner", "posterior") if name in places}
+    scored = {
+        name: _scores(places[name][1]) for name in ("reasoner", "posterior") if name in places
+    }
     answers = _answers_by_trace(places) if "answers" in places else {}
     by_key = {(row["question_id"], row["trace_id"]): row for row in sampled}
     num_traces = 1 + max(row["trace_id"] for row in sampled)
-    reported = {name: _reported(manifest, config.cutoff_len) for name, manifest in manifests.items()}
+    reported = {
+        name: _reported(manifest, config.cutoff_len) for name, manifest in manifests.items()
+    }
     expected = [(question_id, k) for question_id in questions for k in range(num_traces)]
     missing: dict[str, list[Key]] = {
-        "traces": [key for key in expected if key not in by_key and not {key, (key[0], None)} & reported["traces"].keys()]
+        "traces": [
+            key
+            for key in expected
+            if key not in by_key and not {key, (key[0], None)} & reported["traces"].keys()
+        ]
     }
     unknown = {"traces": sorted(key for key in by_key if key[0] not in questions)}
-    unknown |= {name: sorted(rows.keys() - by_key.keys()) for name, rows in (*scored.items(), ("answers", answers))}
+    unknown |= {
+        name: sorted(rows.keys() - by_key.keys())
+        for name, rows in (*scored.items(), ("answers", answers))
+    }
     is_partly_scored = _check_partial_scores(outputs, {name: manifests[name] for name in scored})
     traces: dict[str, list[Trace]] = defaultdict(list)
     filtered: Counter[str] = Counter()
@@ -162,7 +194,11 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         if absent:
             filtered[reported[absent[0]].get(key, "missing")] += 1
         else:
-            traces[key[0]].append(_trace(row, {name: rows[key] for name, rows in scored.items()}, answers.get(key, ())))
+            traces[key[0]].append(
+                _trace(
+                    row, {name: rows[key] for name, rows in scored.items()}, answers.get(key, ())
+                )
+            )
     _refuse_rows(places, missing, unknown)
     return Joined(
         questions=questions,
@@ -187,11 +223,19 @@ def _open_tables(
     places, manifests, faults = {}, {}, []
     for name, users in wanted.items():
         is_score = name in ("reasoner", "posterior")
-        table, folder = ("trace_logps", config.folder("trace_logps", name)) if is_score else (name, config.folder(name))
+        table, folder = (
+            ("trace_logps", config.folder("trace_logps", name))
+            if is_score
+            else (name, config.folder(name))
+        )
         try:
             places[name], manifests[name] = (table, folder), read_manifest(folder, table)
         except ValueError as error:
-            reason = f"; build.outputs {', '.join(users)} cannot be built without stage {STAGES[name]}" if users else ""
+            reason = (
+                f"; build.outputs {', '.join(users)} cannot be built without stage {STAGES[name]}"
+                if users
+                else ""
+            )
             faults.append(f"{error}{reason}")
     if faults:
         raise ValueError("\n".join(faults))
@@ -225,21 +269,29 @@ def _answers_by_trace(places: Mapping[str, tuple[str, Path]]) -> dict[Key, list[
     ids = ("question_id", "trace_id", "answer_id")
     verdicts = index_by(read_rows(places["verdicts"][1], "verdicts", [*ids, "verdict"]), *ids)
     answers = read_rows(places["answers"][1], "answers", [*ids, "text"])
-    missing = [key for key in (tuple(row[name] for name in ids) for row in answers) if key not in verdicts]
+    missing = [
+        key for key in (tuple(row[name] for name in ids) for row in answers) if key not in verdicts
+    ]
     if missing:
         raise ValueError(
             f"{places['verdicts'][1]} lacks {len(missing)} answers, such as {missing[:3]}; remove it and run stage 7 again"
         )
-    joined = [row | {"verdict": Verdict(verdicts[tuple(row[n] for n in ids)]["verdict"])} for row in answers]
+    joined = [
+        row | {"verdict": Verdict(verdicts[tuple(row[n] for n in ids)]["verdict"])}
+        for row in answers
+    ]
     return group_by(joined, "question_id", "trace_id")
 
 
 def _reported(manifest: Mapping[str, Any], cutoff_len: int) -> dict[tuple[str, int | None], str]:
     """Rows that a stage left out and said so: (question_id, trace_id or None for all its traces) to a reason."""
     dropped = {
-        (row["question_id"], row.get("trace_id")): f"beyond cutoff_len {cutoff_len}" for row in manifest.get("dropped", ())
+        (row["question_id"], row.get("trace_id")): f"beyond cutoff_len {cutoff_len}"
+        for row in manifest.get("dropped", ())
     }
-    return dropped | {(row["question_id"], row.get("trace_id")): "failed" for row in manifest.get("failed", ())}
+    return dropped | {
+        (row["question_id"], row.get("trace_id")): "failed" for row in manifest.get("failed", ())
+    }
 
 
 def _unusable(row: Mapping[str, Any]) -> str | None:
@@ -250,7 +302,9 @@ def _unusable(row: Mapping[str, Any]) -> str | None:
 
 
 def _refuse_rows(
-    places: Mapping[str, tuple[str, Path]], missing: Mapping[str, Sequence[Key]], unknown: Mapping[str, Sequence[Key]]
+    places: Mapping[str, tuple[str, Path]],
+    missing: Mapping[str, Sequence[Key]],
+    unknown: Mapping[str, Sequence[Key]],
 ) -> None:
     faults = [
         f"{places[name][1]} lacks {len(keys)} traces that it should have, such as {list(keys[:3])}; remove it and run "
@@ -268,10 +322,14 @@ def _refuse_rows(
         raise ValueError("\n".join(faults))
 
 
-def _check_partial_scores(outputs: Sequence[OutputConfig], manifests: Mapping[str, Mapping[str, Any]]) -> bool:
+def _check_partial_scores(
+    outputs: Sequence[OutputConfig], manifests: Mapping[str, Mapping[str, Any]]
+) -> bool:
     """Whether only traces with a verified answer were scored. Raises: ValueError when an output needs the others, too."""
     partly = [
-        manifest["config"] for manifest in manifests.values() if manifest["config"].get("scoring.score_only") == "verified"
+        manifest["config"]
+        for manifest in manifests.values()
+        if manifest["config"].get("scoring.score_only") == "verified"
     ]
     if not partly:
         return False
@@ -296,7 +354,11 @@ def _count_decided(answers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     return verdicts.count(Verdict.CORRECT), len(verdicts)
 
 
-def _trace(row: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> Trace:
+def _trace(
+    row: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+) -> Trace:
     where = f"question {row['question_id']}, trace {row['trace_id']}"
     for name, found in scores.items():
         if found["trace_tokens"] != row["trace_tokens"]:

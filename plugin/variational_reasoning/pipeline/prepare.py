@@ -74,7 +74,9 @@ def prepare_data(config: Config) -> PrepareSummary:
     listed = _read_listed(config, inputs)
     identity = _identity(config, inputs | checks.digests | digests)
     kept, dropped = _usable(raw, checks, config)
-    contamination = _decontaminate(kept, benchmarks, dropped["train"], config) if benchmarks else None
+    contamination = (
+        _decontaminate(kept, benchmarks, dropped["train"], config) if benchmarks else None
+    )
     experts = kept["train"]
     if listed is not None:
         kept["train"], experts = _subset(kept["train"], listed, dropped["train"], config)
@@ -84,7 +86,15 @@ def prepare_data(config: Config) -> PrepareSummary:
     questions = [row for rows in kept.values() for row in rows]
     counts = {split: _counts(reasons) for split, reasons in dropped.items()}
     facts = {"num_expert_rows": len(experts), "unusable_tests": checks.unusable}
-    write_table(folder, "questions", questions, identity, dropped_counts=counts, dropped_ids=dropped, **facts)
+    write_table(
+        folder,
+        "questions",
+        questions,
+        identity,
+        dropped_counts=counts,
+        dropped_ids=dropped,
+        **facts,
+    )
     if contamination and not (was_there and (folder / CONTAMINATION).is_file()):
         write_json(folder / CONTAMINATION, contamination)
     train_files = {f"{config.data.name}_{role}": experts for role in ("reasoner", "posterior")}
@@ -93,7 +103,12 @@ def prepare_data(config: Config) -> PrepareSummary:
     paths = {name: config.folder("train", f"{name}.parquet") for name in train_files}
     columns = TABLES["reasoning"].columns.names
     written = [
-        write_file_once(paths[name], "reasoning", [{column: row[column] for column in columns} for row in rows], identity)
+        write_file_once(
+            paths[name],
+            "reasoning",
+            [{column: row[column] for column in columns} for row in rows],
+            identity,
+        )
         for name, rows in train_files.items()
     ]
     register_datasets(config.folder("train"), dict.fromkeys(train_files, "reasoning"))
@@ -115,23 +130,37 @@ def describe(summary: PrepareSummary) -> str:
     lines = []
     for split, count in summary.num_rows.items():
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary.dropped[split].items())
-        lines.append(f"{split}: {count} questions" + (f"; dropped: {reasons}" if reasons else "; none dropped"))
+        lines.append(
+            f"{split}: {count} questions"
+            + (f"; dropped: {reasons}" if reasons else "; none dropped")
+        )
     lines.append(f"stages 1 and 2 train on {summary.num_expert_rows} rows")
-    lines.append("checks: " + ", ".join(f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items())))
+    lines.append(
+        "checks: "
+        + ", ".join(f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items()))
+    )
     if summary.check_kinds.get("none"):
-        lines.append("checks of kind none: no gold is known there, so stage 7 cannot verify answers to them")
+        lines.append(
+            "checks of kind none: no gold is known there, so stage 7 cannot verify answers to them"
+        )
     if summary.unusable_tests:
         source, reason = next(iter(summary.unusable_tests.items()))
-        lines.append(f"tests that cannot be used: {len(summary.unusable_tests)}, such as {source}: {reason}")
+        lines.append(
+            f"tests that cannot be used: {len(summary.unusable_tests)}, such as {source}: {reason}"
+        )
     if summary.contamination:
         words, folder = summary.contamination["ngram_words"], summary.folder
-        lines.append(f"train questions that share {words} words in a row with a benchmark ({folder / CONTAMINATION}):")
+        lines.append(
+            f"train questions that share {words} words in a row with a benchmark ({folder / CONTAMINATION}):"
+        )
         for name, counts in summary.contamination["benchmarks"].items():
             found = f"{counts['questions_found_in_train']} of its {counts['questions']} questions"
             lines.append(f"  {name}: {counts['train_questions']} ({found})")
     if not summary.did_something:
         lines.append("nothing to do: everything was finished before")
-    lines.append(f"files: {summary.folder}, " + ", ".join(str(path) for path in summary.train_files))
+    lines.append(
+        f"files: {summary.folder}, " + ", ".join(str(path) for path in summary.train_files)
+    )
     return "\n".join(lines)
 
 
@@ -145,7 +174,9 @@ def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
     return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
 
 
-def write_file_once(path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity) -> bool:
+def write_file_once(
+    path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity
+) -> bool:
     """`rows.write_file`, unless `current_manifest` finds it done. Returns whether it was written.
 
     A train file that is left alone keeps its time stamp, so what was trained from it stays up to date.
@@ -166,7 +197,10 @@ def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
     """
     path = folder / DATASET_INFO
     entries = read_json_object(path, "correct or remove it") if path.is_file() else {}
-    new = {name: {"file_name": f"{name}.parquet", "formatting": formatting} for name, formatting in formats.items()}
+    new = {
+        name: {"file_name": f"{name}.parquet", "formatting": formatting}
+        for name, formatting in formats.items()
+    }
     if any(entries.get(name) != entry for name, entry in new.items()):
         write_json(path, entries | new)
 
@@ -174,23 +208,41 @@ def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
 def _check_settings(config: Config) -> None:
     data, faults = config.data, []
     if not data.train:
-        faults.append("data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set on the hub")
+        faults.append(
+            "data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set on the hub"
+        )
     if not config.base:
         faults.append("base is not set; name the model folder that both trainings start from")
     elif not Path(config.base).is_dir():
         faults.append(f"base: there is no model folder {config.base}")
-    names = {name: None for columns in LAYOUTS.values() for name in columns} | dict.fromkeys(OPTIONAL_COLUMNS)
+    names = {name: None for columns in LAYOUTS.values() for name in columns} | dict.fromkeys(
+        OPTIONAL_COLUMNS
+    )
     if unknown := sorted(data.columns.keys() - names.keys()):
-        faults.append(f"data.columns: {unknown} are not columns of ours; allowed are {', '.join(names)}")
+        faults.append(
+            f"data.columns: {unknown} are not columns of ours; allowed are {', '.join(names)}"
+        )
     for source, kind in data.check_kinds.items():
         if kind not in CHECK_KINDS:
-            faults.append(f"data.check_kinds.{source}: {kind!r} is not one of {', '.join(CHECK_KINDS)}")
+            faults.append(
+                f"data.check_kinds.{source}: {kind!r} is not one of {', '.join(CHECK_KINDS)}"
+            )
     if data.hold_out and not data.question_ids:
         faults.append("data.hold_out is true, but data.question_ids names no questions to hold out")
-    for section, entries in (("tests", data.tests), ("decontaminate.benchmarks", data.decontaminate.benchmarks)):
+    for section, entries in (
+        ("tests", data.tests),
+        ("decontaminate.benchmarks", data.decontaminate.benchmarks),
+    ):
         keys = [entry.source if section == "tests" else entry.name for entry in entries]
-        faults += [f"data.{section}.{i}: needs a name and a file" for i, e in enumerate(entries) if not (keys[i] and e.file)]
-        faults += [f"data.{section}: {key!r} is there twice" for key in sorted({k for k in keys if k and keys.count(k) > 1})]
+        faults += [
+            f"data.{section}.{i}: needs a name and a file"
+            for i, e in enumerate(entries)
+            if not (keys[i] and e.file)
+        ]
+        faults += [
+            f"data.{section}: {key!r} is there twice"
+            for key in sorted({k for k in keys if k and keys.count(k) > 1})
+        ]
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -215,13 +267,24 @@ def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, st
     """Questions of the benchmarks by name, and digests. Raises: ValueError for rows without text in their column."""
     texts, digests = {}, {}
     for benchmark in config.data.decontaminate.benchmarks:
-        rows, digests[f"benchmark.{benchmark.name}"] = read_source(benchmark.file, benchmark.split, config.data.allow_hub)
+        rows, digests[f"benchmark.{benchmark.name}"] = read_source(
+            benchmark.file, benchmark.split, config.data.allow_hub
+        )
         name = benchmark.column
-        wrong = [(number, row) for number, row in enumerate(rows, 1) if not isinstance(row.get(name), str)]
-        faults = [f"row {number}: no text in the column {name!r}; it has {', '.join(row)}" for number, row in wrong]
+        wrong = [
+            (number, row)
+            for number, row in enumerate(rows, 1)
+            if not isinstance(row.get(name), str)
+        ]
+        faults = [
+            f"row {number}: no text in the column {name!r}; it has {', '.join(row)}"
+            for number, row in wrong
+        ]
         raise_listed(benchmark.file, faults)
         texts[benchmark.name] = [row[name] for row in rows]
-        print(f"reads {len(rows)} questions of the benchmark {benchmark.name} from {benchmark.file}")
+        print(
+            f"reads {len(rows)} questions of the benchmark {benchmark.name} from {benchmark.file}"
+        )
     return texts, digests
 
 
@@ -237,13 +300,26 @@ def _read_listed(config: Config, inputs: dict[str, str]) -> list[str] | None:
 def _identity(config: Config, inputs: Mapping[str, str]) -> Identity:
     """What the rows depend on; files are known by their digests, not by their paths."""
     data = config.data
-    names = ("format", "columns", "ids", "check_kind", "check_kinds", "max_train_questions", "max_test_questions", "hold_out")
-    settings = resolved(config, "cutoff_len", "posterior_prompt", *(f"data.{name}" for name in names))
+    names = (
+        "format",
+        "columns",
+        "ids",
+        "check_kind",
+        "check_kinds",
+        "max_train_questions",
+        "max_test_questions",
+        "hold_out",
+    )
+    settings = resolved(
+        config, "cutoff_len", "posterior_prompt", *(f"data.{name}" for name in names)
+    )
     settings["chat_format"] = chat_format_to_dict(load_chat_format(config.chat_format))
     settings["data.tests"] = {tests.source: tests.column for tests in data.tests}
     if data.decontaminate.benchmarks:
         settings |= resolved(config, "data.decontaminate.ngram_words", "data.decontaminate.mode")
-        settings["data.decontaminate.benchmarks"] = {part.name: part.column for part in data.decontaminate.benchmarks}
+        settings["data.decontaminate.benchmarks"] = {
+            part.name: part.column for part in data.decontaminate.benchmarks
+        }
     return Identity(inputs=inputs, config=settings)
 
 
@@ -259,26 +335,38 @@ def _usable(
     for split, rows in raw.items():
         where = data.train if split == "train" else str(data.test)
         table = to_columns(rows, where, chat_format, data)
-        kept[split], dropped[split] = usable_rows(table, where, split, seen_questions, checks, config)
+        kept[split], dropped[split] = usable_rows(
+            table, where, split, seen_questions, checks, config
+        )
         if split == "train":
             kept[split] = fitting_rows(kept[split], chat_format, encode, config, dropped[split])
         if not kept[split]:
-            raise ValueError(f"{where}: no usable {split} row remains; dropped: {_counts(dropped[split])}")
+            raise ValueError(
+                f"{where}: no usable {split} row remains; dropped: {_counts(dropped[split])}"
+            )
     checks.refuse_unused()
     _refuse_repeated_ids([row for rows in kept.values() for row in rows])
     return kept, dropped
 
 
 def _decontaminate(
-    kept: dict[str, list[dict[str, Any]]], benchmarks: Mapping[str, Sequence[str]], dropped: Dropped, config: Config
+    kept: dict[str, list[dict[str, Any]]],
+    benchmarks: Mapping[str, Sequence[str]],
+    dropped: Dropped,
+    config: Config,
 ) -> dict[str, Any]:
     """The report; with mode drop, matching questions go from kept["train"] to `dropped`, under their first benchmark.
 
     Raises: ValueError when nothing remains.
     """
-    settings, questions = config.data.decontaminate, {row["question_id"]: row["question"] for row in kept["train"]}
+    settings, questions = (
+        config.data.decontaminate,
+        {row["question_id"]: row["question"] for row in kept["train"]},
+    )
     matches = find_matches(questions, benchmarks, settings.ngram_words)
-    report = {"mode": settings.mode} | contamination_report(matches, len(questions), benchmarks, settings.ngram_words)
+    report = {"mode": settings.mode} | contamination_report(
+        matches, len(questions), benchmarks, settings.ngram_words
+    )
     if settings.mode == "drop":
         first = {match.question_id: match.benchmark for match in reversed(matches)}
         for question_id in questions:
@@ -286,7 +374,9 @@ def _decontaminate(
                 dropped.setdefault(f"in the benchmark {first[question_id]}", []).append(question_id)
         kept["train"] = [row for row in kept["train"] if row["question_id"] not in first]
         if not kept["train"]:
-            raise ValueError(f"data.decontaminate: every one of the {len(questions)} train questions is in a benchmark")
+            raise ValueError(
+                f"data.decontaminate: every one of the {len(questions)} train questions is in a benchmark"
+            )
     return report
 
 
@@ -308,10 +398,19 @@ def _subset(
         )
     lost = Counter(reasons[name] for name in listed if name not in there)
     chosen = [row for row in rows if row["question_id"] in wanted]
-    print(f"takes {len(chosen)} of the {len(listed)} questions of {where}" + (f"; dropped: {dict(lost)}" if lost else ""))
-    experts = [row for row in rows if row["question_id"] not in wanted] if config.data.hold_out else rows
+    print(
+        f"takes {len(chosen)} of the {len(listed)} questions of {where}"
+        + (f"; dropped: {dict(lost)}" if lost else "")
+    )
+    experts = (
+        [row for row in rows if row["question_id"] not in wanted] if config.data.hold_out else rows
+    )
     if not chosen or not experts:
-        what = "none of its questions is usable" if not chosen else "with data.hold_out no row remains for stages 1 and 2"
+        what = (
+            "none of its questions is usable"
+            if not chosen
+            else "with data.hold_out no row remains for stages 1 and 2"
+        )
         raise ValueError(f"{where}: {what}")
     return chosen, experts
 
@@ -321,7 +420,9 @@ def _counts(dropped: Dropped) -> dict[str, int]:
 
 
 def _refuse_repeated_ids(rows: Sequence[Mapping[str, Any]]) -> None:
-    repeated = [name for name, count in Counter(row["question_id"] for row in rows).items() if count > 1]
+    repeated = [
+        name for name, count in Counter(row["question_id"] for row in rows).items() if count > 1
+    ]
     if repeated:
         raise ValueError(
             f"{len(repeated)} question ids are there more than once, such as {repeated[0]!r}; correct the column, or map "

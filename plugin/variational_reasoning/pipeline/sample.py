@@ -27,9 +27,22 @@ from variational_reasoning.method.prompts import (
     render_prompt,
     thought_close,
 )
-from variational_reasoning.model_record import RECORD_NAME, model_identity, read_json_object, read_record
+from variational_reasoning.model_record import (
+    RECORD_NAME,
+    model_identity,
+    read_json_object,
+    read_record,
+)
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import Engine, Request, Result, context_length, engine_name, open_engine, text_codec
+from variational_reasoning.pipeline.engines import (
+    Engine,
+    Request,
+    Result,
+    context_length,
+    engine_name,
+    open_engine,
+    text_codec,
+)
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -78,13 +91,17 @@ def traces_job(config: Config) -> Job:
             "chat_format": chat_format_to_dict(chat_format),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_traces"),
-            **resolved(config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"),
+            **resolved(
+                config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"
+            ),
         },
         model=model_identity(model_folder),
         seed=config.seed,
     )
     return Job(
-        stage=open_stage(folder, "traces", identity, list(questions), config.sampling.questions_per_shard),
+        stage=open_stage(
+            folder, "traces", identity, list(questions), config.sampling.questions_per_shard
+        ),
         title=f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}",
         row="trace",
         size=lambda unit: config.sampling.num_traces,
@@ -102,7 +119,11 @@ def answers_job(config: Config) -> Job:
     check_prompt_kind(model_folder, "reasoner", chat_format, config)
     check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
-    traces = read_rows(config.folder("traces"), "traces", ["question_id", "trace_id", "token_ids", "is_well_formed"])
+    traces = read_rows(
+        config.folder("traces"),
+        "traces",
+        ["question_id", "trace_id", "token_ids", "is_well_formed"],
+    )
     by_question = group_by(traces, "question_id")
     units = [question_id for question_id in questions if question_id in by_question]
     identity = Identity(
@@ -114,7 +135,9 @@ def answers_job(config: Config) -> Job:
             "chat_format": chat_format_to_dict(chat_format),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_answers"),
-            **resolved(config, "sampling.temperature", "sampling.top_p", "sampling.max_answer_tokens"),
+            **resolved(
+                config, "sampling.temperature", "sampling.top_p", "sampling.max_answer_tokens"
+            ),
         },
         model=model_identity(model_folder),
         seed=config.seed,
@@ -152,7 +175,9 @@ class Sampler(ABC):
     names: tuple[str, ...]
     """The id columns of a row, in the order of a request's key."""
 
-    def __init__(self, config: Config, questions: Mapping[str, Mapping[str, Any]], engine: Engine) -> None:
+    def __init__(
+        self, config: Config, questions: Mapping[str, Mapping[str, Any]], engine: Engine
+    ) -> None:
         self.config, self.questions, self.engine = config, questions, engine
         self.chat_format = load_chat_format(config.chat_format)
         self.encode, self.decode = text_codec(engine.tokenizer)
@@ -165,7 +190,9 @@ class Sampler(ABC):
     def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
         """The columns of a sample besides its ids; what is worth counting is added to `counts`."""
 
-    def fill(self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]) -> Iterator[tuple[int, Shard]]:
+    def fill(
+        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
+    ) -> Iterator[tuple[int, Shard]]:
         """See Worker. The engine takes the next shard's requests as it has room."""
         plans: dict[int, tuple[int, Plan]] = {}
 
@@ -197,7 +224,10 @@ class Sampler(ABC):
 
     def facts(self) -> dict[str, Any]:
         """See Worker. Settings that change rows by float noise at most are in the manifest and not compared."""
-        execution = resolved(self.config, "sampling.device", "sampling.batch_tokens") | self.engine.execution()
+        execution = (
+            resolved(self.config, "sampling.device", "sampling.batch_tokens")
+            | self.engine.execution()
+        )
         return {"vocabulary": self._vocabulary, "execution": execution}
 
     def statistics(self) -> dict[str, int]:
@@ -213,7 +243,9 @@ class Sampler(ABC):
     def _vocabulary(self) -> str:
         return vocabulary_digest(self.engine.tokenizer)
 
-    def _request(self, key: tuple, prompt_ids: Sequence[int], room: int, stop: tuple[str, ...]) -> Request:
+    def _request(
+        self, key: tuple, prompt_ids: Sequence[int], room: int, stop: tuple[str, ...]
+    ) -> Request:
         settings = self.config.sampling
         # The reasoner's traces train the posterior; its own samples must not repeat their noise.
         apart = () if settings.traces_from == "posterior" else (settings.traces_from,)
@@ -230,7 +262,9 @@ class TraceSampler(Sampler):
 
     names = ("question_id", "trace_id")
 
-    def __init__(self, config: Config, questions: Mapping[str, Mapping[str, Any]], kind: str, engine: Engine) -> None:
+    def __init__(
+        self, config: Config, questions: Mapping[str, Mapping[str, Any]], kind: str, engine: Engine
+    ) -> None:
         super().__init__(config, questions, engine)
         self.kind = kind
 
@@ -248,7 +282,9 @@ class TraceSampler(Sampler):
             if room < 1:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
-            requests += [self._request((question_id, k), prompt_ids, room, stop) for k in range(num_traces)]
+            requests += [
+                self._request((question_id, k), prompt_ids, room, stop) for k in range(num_traces)
+            ]
         num_unasked = len(dropped) * num_traces
         return Plan(requests, dropped, Counter(dropped=num_unasked), num_unasked)
 
@@ -293,7 +329,9 @@ class AnswerSampler(Sampler):
         limit = config.sampling.max_answer_tokens or config.cutoff_len
         requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
         for question_id in units:
-            prompt_ids = self.encode(render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"]))
+            prompt_ids = self.encode(
+                render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"])
+            )
             for trace in self.by_question[question_id]:
                 start_ids = prompt_ids + trace["token_ids"]
                 room = min(limit, config.cutoff_len - len(start_ids))
@@ -302,11 +340,17 @@ class AnswerSampler(Sampler):
                     counts["malformed"] += 1
                 elif room < 1:
                     counts["no_room"] += 1
-                    dropped.append(self._no_room(question_id, len(start_ids)) | {"trace_id": trace["trace_id"]})
+                    dropped.append(
+                        self._no_room(question_id, len(start_ids)) | {"trace_id": trace["trace_id"]}
+                    )
                 else:
                     key = (question_id, trace["trace_id"])
-                    requests += [self._request((*key, m), start_ids, room, stop) for m in range(num_answers)]
-        return Plan(requests, dropped, counts, (counts["malformed"] + counts["no_room"]) * num_answers)
+                    requests += [
+                        self._request((*key, m), start_ids, room, stop) for m in range(num_answers)
+                    ]
+        return Plan(
+            requests, dropped, counts, (counts["malformed"] + counts["no_room"]) * num_answers
+        )
 
     def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
@@ -320,13 +364,20 @@ def describe(summary: Summary) -> str:
     counts = manifest["counts"] if manifest else summary.counts
     shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
     if manifest:
-        lines = [f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"]
+        lines = [
+            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"
+        ]
         for what in ("dropped", "failed"):
             reasons = Counter(row["reason"] for row in manifest.get(what, ()))
             if reasons:
-                lines.append(f"{what}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()))
+                lines.append(
+                    f"{what}: "
+                    + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                )
     else:
-        lines = [f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"]
+        lines = [
+            f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"
+        ]
     if manifest and not summary.sampled:
         lines.append("nothing to do: the table was finished before")
     else:
@@ -335,9 +386,13 @@ def describe(summary: Summary) -> str:
         lines.append(f"this run: {tokens} tokens in {summary.seconds:.1f} s, {rate:.0f} tokens/s")
         if shared := summary.sampled.get("prompt_tokens_shared"):
             share = shared / (shared + summary.sampled["prompt_tokens_computed"])
-            lines[-1] += f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed again"
+            lines[-1] += (
+                f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed again"
+            )
         if deaths := summary.sampled.get("engine_deaths"):
-            lines.append(f"vLLM's engine died {deaths} times; what it was at was drawn again, see failed")
+            lines.append(
+                f"vLLM's engine died {deaths} times; what it was at was drawn again, see failed"
+            )
     return "\n".join(lines)
 
 
@@ -354,7 +409,11 @@ def answer_stops(chat_format: ChatFormat) -> tuple[str, ...]:
 
 def training_questions(config: Config) -> list[dict[str, Any]]:
     """The questions of the train split, in the table's order. Raises: ValueError when there is none."""
-    rows = read_rows(config.folder("questions"), "questions", ["question_id", "question", "trace", "solution", "split"])
+    rows = read_rows(
+        config.folder("questions"),
+        "questions",
+        ["question_id", "question", "trace", "solution", "split"],
+    )
     rows = [row for row in rows if row["split"] == "train"]
     if not rows:
         raise ValueError(f"{config.folder('questions')} has no question whose split is train")
@@ -367,7 +426,9 @@ def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: 
     Raises: ValueError that names both; also for a model without a record, unless models.allow_unrecorded is true.
     """
     if not folder.is_dir():
-        raise ValueError(f"the model folder {folder} does not exist; train the model first, or set models.*")
+        raise ValueError(
+            f"the model folder {folder} does not exist; train the model first, or set models.*"
+        )
     record = read_record(folder) or {}
     faults = []
     if record.get("prompt_kind") not in (None, kind):
@@ -376,7 +437,9 @@ def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: 
             "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"
         )
     if record.get("chat_format") not in (None, chat_format_to_dict(chat_format)):
-        faults.append(f"its chat format was {record['chat_format']}, but it would be given {chat_format}")
+        faults.append(
+            f"its chat format was {record['chat_format']}, but it would be given {chat_format}"
+        )
     if faults:
         raise ValueError(f"model {folder}: " + "; ".join(faults))
     silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
@@ -392,7 +455,9 @@ def check_context(folder: Path, config: Config) -> None:
     path = folder / "config.json"
     if not path.is_file():  # the model's fingerprint says so
         return
-    positions = context_length(read_json_object(path, "train the model again or choose another folder"))
+    positions = context_length(
+        read_json_object(path, "train the model again or choose another folder")
+    )
     if positions and config.cutoff_len > positions:
         raise ValueError(
             f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} tokens (max_position_embeddings in "
@@ -407,7 +472,9 @@ def vocabulary_digest(tokenizer: Any) -> str:
 
 def check_vocabulary(config: Config, tokenizer: Any, model_folder: Path) -> None:
     """Raises: ValueError when this tokenizer's ids are not the ids of the traces."""
-    if vocabulary_digest(tokenizer) != read_manifest(config.folder("traces"), "traces").get("vocabulary"):
+    if vocabulary_digest(tokenizer) != read_manifest(config.folder("traces"), "traces").get(
+        "vocabulary"
+    ):
         raise ValueError(
             f"the tokenizer of {model_folder} is not the one that the traces in {config.folder('traces')} were sampled "
             "with, so their ids mean other text; reasoner and posterior must start from one base model"

@@ -110,7 +110,11 @@ def _job(config: Config, name: str, kind: str) -> Job:
     by_question = group_by(traces, "question_id")
     units = [question_id for question_id in questions if question_id in by_question]
     settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")
-    identity_config = {"prompt_kind": kind, "chat_format": chat_format_to_dict(chat_format), **resolved(config, *settings)}
+    identity_config = {
+        "prompt_kind": kind,
+        "chat_format": chat_format_to_dict(chat_format),
+        **resolved(config, *settings),
+    }
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
     inputs = {
         "questions": table_digest(config.folder("questions"), "questions"),
@@ -120,7 +124,10 @@ def _job(config: Config, name: str, kind: str) -> Job:
     if config.scoring.score_only == "verified":
         keep = any(output.fallback == "gml" for output in config.build.outputs)
         unwanted = traces_of_zero_accuracy(
-            read_rows(config.folder("verdicts"), "verdicts", ["question_id", "trace_id", "verdict"]), keep
+            read_rows(
+                config.folder("verdicts"), "verdicts", ["question_id", "trace_id", "verdict"]
+            ),
+            keep,
         )
         inputs["verdicts"] = table_digest(config.folder("verdicts"), "verdicts")
         identity_config["kept_for_fallback"] = keep
@@ -133,14 +140,18 @@ def _job(config: Config, name: str, kind: str) -> Job:
 
     def cost(unit: str) -> float:
         lengths = [
-            len(t["token_ids"]) for t in by_question[unit] if t["is_well_formed"] and (unit, t["trace_id"]) not in unwanted
+            len(t["token_ids"])
+            for t in by_question[unit]
+            if t["is_well_formed"] and (unit, t["trace_id"]) not in unwanted
         ]
         return sum(length + length**2 / QUADRATIC_TOKENS for length in lengths)
 
     def load() -> TraceScorer:
         tokenizer = load_tokenizer(str(model_folder))
         check_vocabulary(config, tokenizer, model_folder)
-        model = load_model(str(model_folder), config.scoring.dtype, config.scoring.device, config.scoring.attention)
+        model = load_model(
+            str(model_folder), config.scoring.dtype, config.scoring.device, config.scoring.attention
+        )
         extra = [temperatures.pop()] if config.scoring.at_sampling_temperature else []
         scorer = Scorer(model, config, extra)
         if scorer.note:
@@ -165,7 +176,9 @@ def _job(config: Config, name: str, kind: str) -> Job:
     )
 
 
-def traces_of_zero_accuracy(verdicts: Iterable[Mapping[str, Any]], keep_for_fallback: bool) -> set[tuple[str, int]]:
+def traces_of_zero_accuracy(
+    verdicts: Iterable[Mapping[str, Any]], keep_for_fallback: bool
+) -> set[tuple[str, int]]:
     """(question_id, trace_id) of traces that were judged and have no verified answer: Acc gives them weight zero.
 
     Args:
@@ -176,7 +189,11 @@ def traces_of_zero_accuracy(verdicts: Iterable[Mapping[str, Any]], keep_for_fall
         key = (row["question_id"], row["trace_id"])
         is_verified[key] = is_verified.get(key, False) or row["verdict"] == "correct"
     covered = {question_id for (question_id, _), good in is_verified.items() if good}
-    return {key for key, good in is_verified.items() if not good and (key[0] in covered or not keep_for_fallback)}
+    return {
+        key
+        for key, good in is_verified.items()
+        if not good and (key[0] in covered or not keep_for_fallback)
+    }
 
 
 class TraceScorer(ShardByShard):
@@ -192,7 +209,12 @@ class TraceScorer(ShardByShard):
         tokenizer: Any,
         scorer: "Scorer",
     ) -> None:
-        self.config, self.kind, self.questions, self.by_question = config, kind, questions, by_question
+        self.config, self.kind, self.questions, self.by_question = (
+            config,
+            kind,
+            questions,
+            by_question,
+        )
         self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
         self.chat_format = load_chat_format(config.chat_format)
         self.encode, self.decode = text_codec(tokenizer)
@@ -201,7 +223,10 @@ class TraceScorer(ShardByShard):
 
     def facts(self) -> dict[str, Any]:
         """See Worker."""
-        execution = resolved(self.config, "scoring.batch_tokens", "scoring.chunk_positions") | self.scorer.execution()
+        execution = (
+            resolved(self.config, "scoring.batch_tokens", "scoring.chunk_positions")
+            | self.scorer.execution()
+        )
         return {"execution": execution}
 
     def statistics(self) -> dict[str, int]:
@@ -221,19 +246,30 @@ class TraceScorer(ShardByShard):
         for sequence, spans in zip(sequences, scored, strict=True):
             if sequence.key not in failures:
                 rows.append(self._row(sequence, spans))
-        failed = [{"question_id": key[0], "trace_id": key[1], "reason": reason} for key, reason in failures.items()]
+        failed = [
+            {"question_id": key[0], "trace_id": key[1], "reason": reason}
+            for key, reason in failures.items()
+        ]
         if failed:
             counts["failed"] = len(failed)
         self.num_tokens += counts["tokens"]
         return Shard(rows, counts, dropped, failed)
 
-    def _prepare(self, question_id: str, sequences: list[ScoredSequence], dropped: list[dict], counts: Counter) -> None:
+    def _prepare(
+        self,
+        question_id: str,
+        sequences: list[ScoredSequence],
+        dropped: list[dict],
+        counts: Counter,
+    ) -> None:
         config, kind, row = self.config, self.kind, self.questions[question_id]
         hint = None if kind == "reasoner" else row["solution"]
         prompt_ids = self.encode(render_prompt(kind, self.chat_format, row["question"], hint))
         answer_ids, start, stop = [], 0, 0
         if kind == "reasoner":
-            answer_ids, start, stop = encode_answer(self.chat_format, row["solution"], self.encode, self.decode)
+            answer_ids, start, stop = encode_answer(
+                self.chat_format, row["solution"], self.encode, self.decode
+            )
         for trace in self.by_question[question_id]:
             key = (question_id, trace["trace_id"])
             counts["traces"] += 1
@@ -258,12 +294,21 @@ class TraceScorer(ShardByShard):
 
     def _row(self, sequence: ScoredSequence, spans: Sequence["torch.Tensor"]) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(("answer_logp", "answer_tokens"))
-        row |= {"question_id": sequence.key[0], "trace_id": sequence.key[1], "temperature": self.scorer.temperatures[0]}
-        for name, logps in zip(("trace", "answer"), spans, strict=False):  # the posterior has no answer
+        row |= {
+            "question_id": sequence.key[0],
+            "trace_id": sequence.key[1],
+            "temperature": self.scorer.temperatures[0],
+        }
+        for name, logps in zip(
+            ("trace", "answer"), spans, strict=False
+        ):  # the posterior has no answer
             sums = logps.sum(dim=1).tolist()
             row |= {f"{name}_logp": sums[0], f"{name}_tokens": logps.shape[1]}
             if len(sums) > 1:
-                row |= {f"{name}_logp_at_sampling": sums[1], "sampling_temperature": self.scorer.temperatures[1]}
+                row |= {
+                    f"{name}_logp_at_sampling": sums[1],
+                    "sampling_temperature": self.scorer.temperatures[1],
+                }
             if self.config.scoring.token_logps:
                 row[f"{name}_token_logps"] = logps[0].tolist()
         return row
@@ -300,7 +345,11 @@ class Scorer:
 
         device = self.model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        facts = {"device": name, "attention": attention_kernel(self.model), "dtype": str(self.model.dtype)}
+        facts = {
+            "device": name,
+            "attention": attention_kernel(self.model),
+            "dtype": str(self.model.dtype),
+        }
         return facts | {"compiled": self.is_compiled}
 
     def score(self, sequences: Sequence[ScoredSequence]) -> list[list[float]]:
@@ -338,7 +387,9 @@ class Scorer:
             else:
                 places.setdefault((tuple(sequence.token_ids), tuple(sequence.spans)), []).append(i)
         results: list[list[torch.Tensor]] = [[] for _ in sequences]
-        batches = self._batches({group[0]: len(sequences[group[0]].token_ids) for group in places.values()})
+        batches = self._batches(
+            {group[0]: len(sequences[group[0]].token_ids) for group in places.values()}
+        )
         copies = {group[0]: group for group in places.values()}
         if progress and failures:
             progress(len(failures))
@@ -352,7 +403,9 @@ class Scorer:
                         batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                         torch.cuda.empty_cache()
                         continue
-                    scored = [f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: {str(error)[:200]}"]
+                    scored = [
+                        f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: {str(error)[:200]}"
+                    ]
                 for i, spans in zip(batch, scored, strict=True):
                     for copy in copies[i]:
                         if isinstance(spans, str):
@@ -387,15 +440,21 @@ class Scorer:
         ids = torch.zeros(len(sequences), min(columns, self._context or columns), dtype=torch.long)
         for i, sequence in enumerate(sequences):
             ids[i, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
-        rows = torch.cat([torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans])
+        rows = torch.cat(
+            [torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans]
+        )
         targets_at = torch.cat([torch.arange(a, b) for s in sequences for a, b in s.spans])
-        output = _forward(self.model if self._body is None else self._body, ids.to(self.model.device))
+        output = _forward(
+            self.model if self._body is None else self._body, ids.to(self.model.device)
+        )
         # the logits at position t - 1 give the log-likelihood of token t
         whole = output.logits if self._body is None else output.last_hidden_state
         needed = whole[rows.to(whole.device), (targets_at - 1).to(whole.device)].to(self._device)
         del output, whole
         targets = ids[rows, targets_at].to(needed.device)
-        logps = torch.empty(len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device)
+        logps = torch.empty(
+            len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device
+        )
         for begin in range(0, len(rows), self.chunk_positions):
             end = begin + self.chunk_positions
             logps[:, begin:end] = self._chunk_logps(needed[begin:end], targets[begin:end])
@@ -415,7 +474,9 @@ class Scorer:
 
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         chosen = torch.zeros(len(targets), dtype=wide, device=hidden.device)
-        normalizer = torch.full((len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device)
+        normalizer = torch.full(
+            (len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device
+        )
         for first, logits in self._tiles(hidden):
             places = targets - first
             found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
@@ -431,8 +492,15 @@ class Scorer:
 
         if self._head is None:
             yield 0, hidden
-        elif type(self._head) is not torch.nn.Linear or hidden.device.type != "cpu" or self._head.weight.is_meta:
-            yield 0, self._head(hidden)  # meta: a hook of accelerate fetches the weight for the call
+        elif (
+            type(self._head) is not torch.nn.Linear
+            or hidden.device.type != "cpu"
+            or self._head.weight.is_meta
+        ):
+            yield (
+                0,
+                self._head(hidden),
+            )  # meta: a hook of accelerate fetches the weight for the call
         else:
             for first in range(0, self._head.out_features, VOCABULARY_TILE):
                 ids = slice(first, first + VOCABULARY_TILE)
@@ -449,7 +517,9 @@ def _compile_layers(model: Any) -> None:
     names = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
-        raise ValueError(f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to false")
+        raise ValueError(
+            f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to false"
+        )
     for layer in layers:
         layer.compile(dynamic=True)
 
@@ -464,7 +534,9 @@ def _forward(model: Any, ids: "torch.Tensor") -> Any:
     return model(input_ids=ids, attention_mask=ids.new_ones(ids.shape), use_cache=False)
 
 
-def _log_sum_exp(logits: "torch.Tensor", temperature: float, dtype: "torch.dtype") -> "torch.Tensor":
+def _log_sum_exp(
+    logits: "torch.Tensor", temperature: float, dtype: "torch.dtype"
+) -> "torch.Tensor":
     """log sum exp(logits / temperature) of each row, computed in `dtype`: [positions].
 
     x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and copies the logits on a GPU.
@@ -507,5 +579,7 @@ def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
             return None, None, model.device
         apart = head(output.last_hidden_state)
         whole = _forward(model, probe).logits
-    fits = apart.shape == whole.shape and torch.allclose(apart.float(), whole.to(apart.device).float(), rtol=1e-3, atol=1e-3)
+    fits = apart.shape == whole.shape and torch.allclose(
+        apart.float(), whole.to(apart.device).float(), rtol=1e-3, atol=1e-3
+    )
     return (body, head, apart.device) if fits else (None, None, whole.device)

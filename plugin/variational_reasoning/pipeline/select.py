@@ -34,18 +34,24 @@ class Selection(NamedTuple):
     effective_sample_size: float | None = None
 
 
-def select(output: OutputConfig, candidates: Sequence[Trace], seed: int, counts: Counter) -> Selection:
+def select(
+    output: OutputConfig, candidates: Sequence[Trace], seed: int, counts: Counter
+) -> Selection:
     """The chosen traces of one question; none when no candidate is acceptable. Adds to `counts` what was left out."""
     if output.selection == "unweighted":
         return Selection([(trace, 1.0) for trace in candidates])
-    log_rhos = {trace.trace_id: trace.log_rho(output.estimator, output.ratio) for trace in candidates}
+    log_rhos = {
+        trace.trace_id: trace.log_rho(output.estimator, output.ratio) for trace in candidates
+    }
     acceptable = [trace for trace in candidates if log_rhos[trace.trace_id] > -math.inf]
     if not acceptable:
         return Selection([])
     if output.selection == "best":
         return Selection([(best_of(acceptable, output.estimator, output.ratio), 1.0)])
     if output.selection == "longest":
-        return Selection([(min(acceptable, key=lambda trace: (-trace.trace_tokens, trace.trace_id)), 1.0)])
+        return Selection(
+            [(min(acceptable, key=lambda trace: (-trace.trace_tokens, trace.trace_id)), 1.0)]
+        )
     if output.selection == "random":
         place = draw(seed, "random trace", acceptable[0].question_id) % len(acceptable)
         return Selection([(sorted(acceptable, key=lambda trace: trace.trace_id)[place], 1.0)])
@@ -55,7 +61,9 @@ def select(output: OutputConfig, candidates: Sequence[Trace], seed: int, counts:
         counts["capped_weights"] += sum(weight > output.weight_cap for weight in weights)
         weights = capped_weights(weights, output.weight_cap)
     counts["dropped_weight_zero"] += weights.count(0.0)
-    return Selection([(t, weight) for t, weight in zip(candidates, weights, strict=True) if weight > 0], size)
+    return Selection(
+        [(t, weight) for t, weight in zip(candidates, weights, strict=True) if weight > 0], size
+    )
 
 
 def best_of(traces: Sequence[Trace], estimator: str, ratio: str) -> Trace:
@@ -85,7 +93,9 @@ def draw_verified(trace: Trace, seed: int) -> tuple[int, str] | None:
     """(answer_id, solution) of one verified answer, uniformly; None when there is none."""
     if not trace.verified:
         return None
-    return trace.verified[draw(seed, "verified answer", trace.question_id, trace.trace_id) % len(trace.verified)]
+    return trace.verified[
+        draw(seed, "verified answer", trace.question_id, trace.trace_id) % len(trace.verified)
+    ]
 
 
 def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
@@ -98,7 +108,9 @@ def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
     Returns: None when no answer of the question is verified.
     """
     texts = sorted({solution for other in traces for _, solution in other.verified})
-    return texts[draw(seed, "hint", trace.question_id, trace.trace_id) % len(texts)] if texts else None
+    return (
+        texts[draw(seed, "hint", trace.question_id, trace.trace_id) % len(texts)] if texts else None
+    )
 
 
 def draw(seed: int, what: str, *ids: str | int) -> int:

@@ -71,8 +71,14 @@ def read_plan(words: Sequence[str]) -> Plan:
     run = Path(own.get("run", f"runs/{profile}"))
     settings = [pair for pair in pairs if pair.partition("=")[0] not in OWN]
     if is_tiny:
-        settings = [f"data.train={run}/source/train.jsonl", f"data.test={run}/source/test.jsonl", *settings]
-    recipes = sorted(path.stem.removeprefix("9_train_") for path in (PROFILES / profile).glob("9_train_*.yaml"))
+        settings = [
+            f"data.train={run}/source/train.jsonl",
+            f"data.test={run}/source/test.jsonl",
+            *settings,
+        ]
+    recipes = sorted(
+        path.stem.removeprefix("9_train_") for path in (PROFILES / profile).glob("9_train_*.yaml")
+    )
     finals = own["finals"].split(",") if own.get("finals") else recipes
     plan = Plan(
         profile=profile,
@@ -90,8 +96,12 @@ def read_plan(words: Sequence[str]) -> Plan:
     if own.get("dry_run", "false") not in ("true", "false"):
         raise ValueError(f"dry_run is {own['dry_run']!r}; it is true or false")
     if unknown := [name for name in finals if name not in recipes]:
-        raise ValueError(f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has {', '.join(recipes)}")
-    if plan.rounds > 1 and not ((plan.examples / WEIGHTED_POSTERIOR).is_file() and plan.carry in finals):
+        raise ValueError(
+            f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has {', '.join(recipes)}"
+        )
+    if plan.rounds > 1 and not (
+        (plan.examples / WEIGHTED_POSTERIOR).is_file() and plan.carry in finals
+    ):
         raise ValueError(
             f"rounds={plan.rounds} needs {plan.examples / WEIGHTED_POSTERIOR}, and carry={plan.carry} among the finals "
             f"{', '.join(finals)}"
@@ -123,7 +133,12 @@ def run_all(plan: Plan) -> bool:
         base = plan.base if number == 1 else f"{before}/models/{plan.carry}"
         start = [f"model_name_or_path={base}"] if base else []
         prompt = [f"prompt_kind={kind}"] if (kind := plan.setting("posterior_prompt")) else []
-        settings = [f"run_dir={folder}", f"seed={seed}", *([f"base={plan.base}"] if plan.base else []), *plan.settings]
+        settings = [
+            f"run_dir={folder}",
+            f"seed={seed}",
+            *([f"base={plan.base}"] if plan.base else []),
+            *plan.settings,
+        ]
         stage = partial(run_stage, plan, settings)
         train = partial(train_model, plan, folder, [f"dataset_dir={folder}/train", f"seed={seed}"])
 
@@ -133,9 +148,14 @@ def run_all(plan: Plan) -> bool:
             if reasoner is None:
                 trainings.append(partial(train, "reasoner", "1_train_reasoner.yaml", *start))
             if posterior is None:
-                trainings.append(partial(train, "posterior", "2_train_posterior.yaml", *start, *prompt))
+                trainings.append(
+                    partial(train, "posterior", "2_train_posterior.yaml", *start, *prompt)
+                )
             side_by_side(plan, trainings)  # 1, 2
-            reasoner, posterior = reasoner or f"{folder}/models/reasoner", posterior or f"{folder}/models/posterior"
+            reasoner, posterior = (
+                reasoner or f"{folder}/models/reasoner",
+                posterior or f"{folder}/models/posterior",
+            )
         else:  # the posterior learns from the reasoner's own traces by forward KL (Eq. 9)
             reasoner = base
             settings.append(f"models.reasoner={reasoner}")
@@ -145,11 +165,16 @@ def run_all(plan: Plan) -> bool:
             posterior = f"{folder}/models/posterior"
             settings.append(f"models.posterior={posterior}")
         stage("sample_traces")  # 3
-        side_by_side(plan, [partial(stage, "score_traces", f"model={name}") for name in ("reasoner", "posterior")])  # 4, 5
+        side_by_side(
+            plan,
+            [partial(stage, "score_traces", f"model={name}") for name in ("reasoner", "posterior")],
+        )  # 4, 5
         stage("sample_answers")  # 6
         stage("verify_answers")  # 7
         stage("build_dataset")  # 8
-        side_by_side(plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals])  # 9
+        side_by_side(
+            plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
+        )  # 9
 
         models = {"reasoner": reasoner} | {name: f"{folder}/models/{name}" for name in plan.finals}
         is_evaluated &= evaluate(plan, settings, models, with_base=number == 1)
@@ -160,8 +185,19 @@ def run_all(plan: Plan) -> bool:
 
 def make_tiny_task(plan: Plan) -> None:
     """Stage 0 of tiny: everything is generated here; the base is trained once for all seeds."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # two processes of one thread are faster than one of two
-    execute(plan, python(plan.examples / "make_task.py", "base=runs/tiny-base", f"run={plan.run}", f"seed={plan.seed}"))
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }  # two processes of one thread are faster than one of two
+    execute(
+        plan,
+        python(
+            plan.examples / "make_task.py",
+            "base=runs/tiny-base",
+            f"run={plan.run}",
+            f"seed={plan.seed}",
+        ),
+    )
     train_command(plan, plan.run, "base", plan.examples / "0_pretrain_base.yaml", [], is_shown=True)
 
 
@@ -170,7 +206,9 @@ def run_stage(plan: Plan, settings: Sequence[str], name: str, *more: str) -> Non
     execute(plan, python(f"scripts/{name}.py", plan.examples / "pipeline.yaml", *settings, *more))
 
 
-def train_model(plan: Plan, folder: Path, settings: Sequence[str], name: str, recipe: str, *more: str) -> None:
+def train_model(
+    plan: Plan, folder: Path, settings: Sequence[str], name: str, recipe: str, *more: str
+) -> None:
     """Stage 1, 2 or 9: the whole model is folder/models/NAME; an adapter, folder/adapters/NAME, is merged into it."""
     kind = "adapters" if plan.has_adapters else "models"
     output, model = folder / kind / name, folder / "models" / name
@@ -182,11 +220,23 @@ def train_model(plan: Plan, folder: Path, settings: Sequence[str], name: str, re
         execute(plan, [*export, f"adapter_name_or_path={output}", f"export_dir={model}", *base])
 
 
-def train_command(plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool) -> None:
+def train_command(
+    plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool
+) -> None:
     """One training, unless its output_dir holds the finished model of the same YAML and data; its seconds and its log."""
     if plan.gpus:
-        settings = [*settings, *(f"{key}={value}" for key, value in batch_settings(recipe, {"gpus": plan.gpus}).items())]
-    command = [*shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")), str(recipe), *settings]
+        settings = [
+            *settings,
+            *(
+                f"{key}={value}"
+                for key, value in batch_settings(recipe, {"gpus": plan.gpus}).items()
+            ),
+        ]
+    command = [
+        *shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")),
+        str(recipe),
+        *settings,
+    ]
     if plan.dry_run:
         execute(plan, command)
         return
@@ -241,15 +291,21 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
         print(shown(command))
         return
     # The commands beside this interpreter come first, whether or not its environment is activated.
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    }
     if log is None:
         subprocess.run(command, env=environment, check=True)
         return
     with (
         log.open("wb") as file,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
     ):
-        while chunk := os.read(process.stdout.fileno(), 65536):  # as it comes: progress bars write no lines
+        while chunk := os.read(
+            process.stdout.fileno(), 65536
+        ):  # as it comes: progress bars write no lines
             file.write(chunk)
             file.flush()
             if is_shown:
@@ -257,7 +313,10 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
                 sys.stdout.buffer.flush()
     if process.returncode:
         if not is_shown:
-            print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]), file=sys.stderr)
+            print(
+                "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]),
+                file=sys.stderr,
+            )
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
@@ -267,7 +326,9 @@ def shown(command: Sequence[str]) -> str:
 
 
 def report_failure(error: subprocess.CalledProcessError) -> None:
-    print(f"failed with exit code {error.returncode}: {shown(error.cmd)}", file=sys.stderr, flush=True)
+    print(
+        f"failed with exit code {error.returncode}: {shown(error.cmd)}", file=sys.stderr, flush=True
+    )
 
 
 def _is_newer(path: Path, than: Path) -> bool:

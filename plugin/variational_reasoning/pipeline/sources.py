@@ -71,8 +71,14 @@ def to_columns(
     """
     columns, needed = data.columns, LAYOUTS[data.format]
     present = {name for row in rows for name in row}
-    absent = [(name, columns.get(name, name)) for name in needed if columns.get(name, name) not in present]
-    absent += [(ours, theirs) for ours, theirs in columns.items() if ours not in needed and theirs not in present]
+    absent = [
+        (name, columns.get(name, name)) for name in needed if columns.get(name, name) not in present
+    ]
+    absent += [
+        (ours, theirs)
+        for ours, theirs in columns.items()
+        if ours not in needed and theirs not in present
+    ]
     if absent:
         listed = ", ".join(f"{theirs!r} ({ours})" for ours, theirs in absent)
         raise ValueError(
@@ -81,18 +87,26 @@ def to_columns(
         )
     table = []
     for number, row in enumerate(rows, 1):
-        picked = {name: row.get(columns.get(name, name)) for name in (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS)}
+        picked = {
+            name: row.get(columns.get(name, name)) for name in (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS)
+        }
         if picked["question_id"] is None and "question_id" not in columns:
             picked["question_id"] = row.get("id")
         if data.format != "columns":
-            parts = _take_apart([row.get(columns.get(name, name)) for name in needed], data.format, chat_format)
+            parts = _take_apart(
+                [row.get(columns.get(name, name)) for name in needed], data.format, chat_format
+            )
             picked |= dict(zip(NEEDED_COLUMNS, parts or (None, None, None), strict=True))
         table.append(picked | {"number": number})
     return table
 
 
 def join_sources(
-    rows: Sequence[Mapping[str, Any]], where: str, beside: Sequence[Mapping[str, Any]], beside_where: str, column: str
+    rows: Sequence[Mapping[str, Any]],
+    where: str,
+    beside: Sequence[Mapping[str, Any]],
+    beside_where: str,
+    column: str,
 ) -> list[dict[str, Any]]:
     """Rows with the column `source` of another data set, joined by row, as the published data sets are.
 
@@ -106,13 +120,19 @@ def join_sources(
     Raises: ValueError that names the first row that disagrees.
     """
     if len(rows) != len(beside):
-        raise ValueError(f"data.sources: {beside_where} has {len(beside)} rows, {where} has {len(rows)}; they join row by row")
+        raise ValueError(
+            f"data.sources: {beside_where} has {len(beside)} rows, {where} has {len(rows)}; they join row by row"
+        )
     joined = []
     for number, (row, other) in enumerate(zip(rows, beside, strict=True), 1):
         if not isinstance(other.get("source"), str):
-            raise ValueError(f"data.sources: {beside_where}: row {number} has no text in the column 'source': {other!r:.80}")
+            raise ValueError(
+                f"data.sources: {beside_where}: row {number} has no text in the column 'source': {other!r:.80}"
+            )
         if row.get(column) is not None:
-            raise ValueError(f"data.sources: {where}: row {number} has a {column!r} of its own: {row[column]!r:.60}")
+            raise ValueError(
+                f"data.sources: {where}: row {number} has a {column!r} of its own: {row[column]!r:.60}"
+            )
         for name in sorted(row.keys() & other.keys() - {"source"}):
             if row[name] != other[name]:
                 raise ValueError(
@@ -141,7 +161,9 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"{path} is not a Parquet file ({error})") from error
     if path.suffix not in _FILE_TYPES:
-        raise ValueError(f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json or .parquet")
+        raise ValueError(
+            f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json or .parquet"
+        )
     faults: list[str] = []
     if path.suffix == ".jsonl":
         rows = [row for _, row in read_json_lines(path, faults)]
@@ -152,7 +174,11 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not valid JSON ({error})") from error
         if not isinstance(rows, list):
             raise ValueError(f"{path} holds {type(rows).__name__}; a .json file is a list of rows")
-        faults = [f"row {n} is no object: {row!r:.60}" for n, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        faults = [
+            f"row {n} is no object: {row!r:.60}"
+            for n, row in enumerate(rows, 1)
+            if not isinstance(row, dict)
+        ]
     raise_listed(str(path), faults)
     return rows
 
@@ -162,11 +188,16 @@ def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
 
     try:
         return datasets.load_dataset(source, split=split).to_list()
-    except (datasets.exceptions.DatasetsError, ValueError) as error:  # ValueError: an unknown split, a broken file
+    except (
+        datasets.exceptions.DatasetsError,
+        ValueError,
+    ) as error:  # ValueError: an unknown split, a broken file
         raise ValueError(f"{source}: `datasets` cannot read its split {split} ({error})") from error
 
 
-def _take_apart(values: Sequence[Any], layout: str, chat_format: ChatFormat) -> tuple[str, str, str] | None:
+def _take_apart(
+    values: Sequence[Any], layout: str, chat_format: ChatFormat
+) -> tuple[str, str, str] | None:
     """(question, trace, solution) of a row's columns in this layout, or None."""
     if layout == "conversations":
         return _from_conversation(values[0])
@@ -183,7 +214,11 @@ def _from_conversation(turns: Any) -> tuple[str, str, str] | None:
     texts = [turn.get("value", turn.get("content")) for turn in turns]
     if speakers[:1] == ["system"]:
         speakers, texts = speakers[1:], texts[1:]
-    if speakers not in (["user", "assistant"], ["human", "gpt"]) or not all(isinstance(text, str) for text in texts):
+    if speakers not in (["user", "assistant"], ["human", "gpt"]) or not all(
+        isinstance(text, str) for text in texts
+    ):
         return None
-    parts = split_response(texts[1])  # published with two newlines, whatever our own chat format writes
+    parts = split_response(
+        texts[1]
+    )  # published with two newlines, whatever our own chat format writes
     return (texts[0], *parts) if parts else None

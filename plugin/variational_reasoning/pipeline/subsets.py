@@ -15,10 +15,16 @@ COMMENT = "#"
 def choose_ids(ids: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` of these ids, in their order. Raises: ValueError for repeated ids and for fewer than `count`."""
     if len(set(ids)) != len(ids):
-        raise ValueError(f"{len(ids) - len(set(ids))} of the {len(ids)} ids to choose from are repeated")
+        raise ValueError(
+            f"{len(ids) - len(set(ids))} of the {len(ids)} ids to choose from are repeated"
+        )
     if not 1 <= count <= len(ids):
         raise ValueError(f"count is {count}; there are {len(ids)} ids to choose from")
-    chosen = set(sorted(ids, key=lambda name: (hashlib.sha256(f"{seed} {name}".encode()).digest(), name))[:count])
+    chosen = set(
+        sorted(ids, key=lambda name: (hashlib.sha256(f"{seed} {name}".encode()).digest(), name))[
+            :count
+        ]
+    )
     return [name for name in ids if name in chosen]
 
 
@@ -40,5 +46,7 @@ def read_ids(path: Path) -> list[str]:
         raise ValueError(f"{path} (data.question_ids) has no id; it needs one per line")
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
-        raise ValueError(f"{path} (data.question_ids): {len(repeated)} ids are there more than once, such as {repeated[0]!r}")
+        raise ValueError(
+            f"{path} (data.question_ids): {len(repeated)} ids are there more than once, such as {repeated[0]!r}"
+        )
     return ids

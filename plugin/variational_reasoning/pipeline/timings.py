@@ -55,5 +55,7 @@ def read_timings(run_dir: str | os.PathLike) -> dict[str, float]:
         try:
             seconds[entry["stage"]] = seconds.get(entry["stage"], 0.0) + float(entry["seconds"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is not {{'stage': ..., 'seconds': ...}}: {entry!r:.80}") from error
+            raise ValueError(
+                f"{path}, line {number} is not {{'stage': ..., 'seconds': ...}}: {entry!r:.80}"
+            ) from error
     return seconds

@@ -12,7 +12,15 @@ import yaml
 from variational_reasoning.files import file_digest
 from variational_reasoning.model_record import model_identity, read_record
 
-NEUTRAL = {"overwrite_output_dir", "overwrite_cache", "report_to", "run_name", "logging_steps", "plot_loss", "logging_dir"}
+NEUTRAL = {
+    "overwrite_output_dir",
+    "overwrite_cache",
+    "report_to",
+    "run_name",
+    "logging_steps",
+    "plot_loss",
+    "logging_dir",
+}
 """Keys that change neither the data nor the model."""
 
 SPLIT_OF_A_STEP = {"per_device_train_batch_size", "gradient_accumulation_steps"}
@@ -36,11 +44,16 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
         return False
     record = read_record(folder)
     if record is None:
-        print(f"{folder}: is trained already, without our keys and formats, so there is no record to compare with", flush=True)
+        print(
+            f"{folder}: is trained already, without our keys and formats, so there is no record to compare with",
+            flush=True,
+        )
         return True
     if differences := _differences(config, record):
         listing = "".join(f"\n  {difference}" for difference in differences)
-        raise ValueError(f"{folder} holds another training; remove the folder or change output_dir:{listing}")
+        raise ValueError(
+            f"{folder} holds another training; remove the folder or change output_dir:{listing}"
+        )
     print(f"{folder}: is trained already", flush=True)
     return True
 
@@ -56,11 +69,16 @@ def batch_settings(recipe: str | Path, numbers: Mapping[str, str]) -> dict[str, 
     given = {name: _whole_number(name, value) for name, value in numbers.items()}
     config = _read_recipe(recipe)
     if "rows_per_step" not in config | given:
-        raise ValueError(f"{recipe} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N")
+        raise ValueError(
+            f"{recipe} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N"
+        )
     rows = given.get("rows_per_step") or _whole_number("rows_per_step", config["rows_per_step"])
     key = "per_device_train_batch_size"
     per_device = given.get("per_device") or _whole_number(key, config.get(key, 1))
-    settings = {key: per_device, "gradient_accumulation_steps": accumulation_steps(rows, given["gpus"], per_device)}
+    settings = {
+        key: per_device,
+        "gradient_accumulation_steps": accumulation_steps(rows, given["gpus"], per_device),
+    }
     return settings | ({"rows_per_step": rows} if "rows_per_step" in given else {})
 
 
@@ -75,7 +93,9 @@ def accumulation_steps(rows: int, gpus: int, per_device: int) -> int:
     choices = [f"gpus={n} per_device={per_device}" for n in _nearest(rows, per_device, gpus)]
     choices += [f"gpus={gpus} per_device={n}" for n in _nearest(rows, gpus, per_device)]
     fitting = f"nearest that do: {', '.join(choices)}" if choices else "change both numbers"
-    raise ValueError(f"{rows} rows per step do not divide into {gpus} GPU(s) x {per_device} row(s); {fitting}")
+    raise ValueError(
+        f"{rows} rows per step do not divide into {gpus} GPU(s) x {per_device} row(s); {fitting}"
+    )
 
 
 def _nearest(rows: int, fixed: int, wanted: int) -> list[int]:
@@ -96,14 +116,20 @@ def _read_recipe(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds {type(config).__name__}; a training YAML is a mapping of keys to values")
+        raise ValueError(
+            f"{path} holds {type(config).__name__}; a training YAML is a mapping of keys to values"
+        )
     return config
 
 
 def _differences(config: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     then = record.get("yaml", {})
-    is_same_step = "rows_per_step" in then and _is_same(then["rows_per_step"], config.get("rows_per_step"))
-    names = sorted((set(config) | set(then)) - NEUTRAL - (SPLIT_OF_A_STEP if is_same_step else set()))
+    is_same_step = "rows_per_step" in then and _is_same(
+        then["rows_per_step"], config.get("rows_per_step")
+    )
+    names = sorted(
+        (set(config) | set(then)) - NEUTRAL - (SPLIT_OF_A_STEP if is_same_step else set())
+    )
     found = [
         f"{name}: was {then.get(name)!r}, is {config.get(name)!r}"
         for name in names

@@ -61,16 +61,27 @@ def usable_rows(
         place = f"row {row['number']}"
         texts = {name: row[name] for name in NEEDED_COLUMNS}
         if split == "test":  # a test question may come without a trace or solution
-            texts |= {name: texts[name] if texts[name] is not None else "" for name in ("trace", "solution")}
+            texts |= {
+                name: texts[name] if texts[name] is not None else ""
+                for name in ("trace", "solution")
+            }
         question_id = _question_id(row, texts, split, config.data.ids)
         if split == "train" and config.data.format != "columns" and texts["question"] is None:
             dropped.setdefault(NOT_LAID_OUT[config.data.format], []).append(question_id or place)
             continue
-        wrong = [f"{name} is {type(text).__name__}" for name, text in texts.items() if not isinstance(text, str)]
+        wrong = [
+            f"{name} is {type(text).__name__}"
+            for name, text in texts.items()
+            if not isinstance(text, str)
+        ]
         if wrong:
             faults.append(f"{place}: {', '.join(wrong)}; text is needed")
             continue
-        empty = [name for name in (NEEDED_COLUMNS if split == "train" else ("question",)) if not texts[name].strip()]
+        empty = [
+            name
+            for name in (NEEDED_COLUMNS if split == "train" else ("question",))
+            if not texts[name].strip()
+        ]
         tagged = [name for name, text in texts.items() if any(tag in text for tag in tags)]
         reason = f"empty {empty[0]}" if empty else f"tags in the {tagged[0]}" if tagged else None
         if reason is None:
@@ -80,7 +91,11 @@ def usable_rows(
                 continue
             if texts["question"] in seen_questions:
                 same = seen_questions[texts["question"]] == split
-                reason = "duplicate question" if same else f"question of the {seen_questions[texts['question']]} split"
+                reason = (
+                    "duplicate question"
+                    if same
+                    else f"question of the {seen_questions[texts['question']]} split"
+                )
             elif limit is not None and len(rows) >= limit:
                 reason = f"beyond data.max_{split}_questions"
         if reason is not None:
@@ -89,32 +104,48 @@ def usable_rows(
         seen_questions[texts["question"]] = split
         source = "" if row["source"] is None else str(row["source"])
         check_text = json.dumps(check, ensure_ascii=False)
-        rows.append({"question_id": question_id} | texts | {"source": source, "check": check_text, "split": split})
+        rows.append(
+            {"question_id": question_id}
+            | texts
+            | {"source": source, "check": check_text, "split": split}
+        )
     raise_listed(where, faults)
     return rows, dropped
 
 
 def fitting_rows(
-    rows: list[dict[str, Any]], chat_format: ChatFormat, encode: Any, config: Config, dropped: Dropped
+    rows: list[dict[str, Any]],
+    chat_format: ChatFormat,
+    encode: Any,
+    config: Config,
+    dropped: Dropped,
 ) -> list[dict[str, Any]]:
     """Rows whose reasoner and posterior examples both fit cutoff_len; the others go to `dropped`."""
     kinds = ("reasoner", config.posterior_prompt)
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
-        if any(overlong_by(kind, chat_format, row, encode, config.cutoff_len) > 0 for kind in kinds):
-            dropped.setdefault(f"longer than cutoff_len {config.cutoff_len}", []).append(row["question_id"])
+        if any(
+            overlong_by(kind, chat_format, row, encode, config.cutoff_len) > 0 for kind in kinds
+        ):
+            dropped.setdefault(f"longer than cutoff_len {config.cutoff_len}", []).append(
+                row["question_id"]
+            )
         else:
             fitting.append(row)
     return fitting
 
 
-def overlong_by(kind: str, chat_format: ChatFormat, row: Mapping[str, Any], encode: Any, cutoff_len: int) -> int:
+def overlong_by(
+    kind: str, chat_format: ChatFormat, row: Mapping[str, Any], encode: Any, cutoff_len: int
+) -> int:
     """Tokens by which a training example of this row exceeds cutoff_len; zero or less when it fits."""
     prompt, response = render(kind, chat_format, row["question"], row["trace"], row["solution"])
     return len(encode(prompt)) + len(encode_target(chat_format, response, encode)) - cutoff_len
 
 
-def _question_id(row: Mapping[str, Any], texts: Mapping[str, Any], split: str, ids: str) -> str | None:
+def _question_id(
+    row: Mapping[str, Any], texts: Mapping[str, Any], split: str, ids: str
+) -> str | None:
     """The row's own id, else its number from 0 or a hash of its texts, as data.ids says; None where that cannot be."""
     if row["question_id"] is not None:
         return str(row["question_id"])

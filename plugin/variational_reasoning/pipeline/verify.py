@@ -58,20 +58,30 @@ def verify_answers(config: Config) -> VerifySummary:
     verify.max_fault_fraction of the other answers get checker_error or unverifiable.
     """
     summary = work.run(verdicts_job, config)
-    return VerifySummary(summary.folder, summary.manifest, bool(summary.counts) or summary.missing > 0)
+    return VerifySummary(
+        summary.folder, summary.manifest, bool(summary.counts) or summary.missing > 0
+    )
 
 
 def verdicts_job(config: Config) -> work.Job:
     """Check what stage 7 reads, golds included, and open its table."""
     chat_format = load_chat_format(config.chat_format)
     folder = config.folder("verdicts")
-    question_rows = read_rows(config.folder("questions"), "questions", ["question_id", "solution", "check", "split"])
+    question_rows = read_rows(
+        config.folder("questions"), "questions", ["question_id", "solution", "check", "split"]
+    )
     questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
-    answers = read_rows(config.folder("answers"), "answers", ["question_id", "trace_id", "answer_id", "text", "finish_reason"])
+    answers = read_rows(
+        config.folder("answers"),
+        "answers",
+        ["question_id", "trace_id", "answer_id", "text", "finish_reason"],
+    )
     by_question = group_by(answers, "question_id")
     unknown = sorted(by_question.keys() - questions.keys())
     if unknown:
-        raise ValueError(f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}")
+        raise ValueError(
+            f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}"
+        )
     units = [question_id for question_id in questions if question_id in by_question]
     identity = Identity(
         inputs={
@@ -87,19 +97,25 @@ def verdicts_job(config: Config) -> work.Job:
         },
     )
     checks, excluded, programs = {}, {}, None
-    if not (folder / MANIFEST).is_file():  # a refusal here must leave no trace of its policies on disk
+    if not (
+        folder / MANIFEST
+    ).is_file():  # a refusal here must leave no trace of its policies on disk
         checks = read_checks(questions[question_id] for question_id in units)
         programs = open_programs(checks, config)
         with open_pool(config, programs) as pool:
             excluded = _excluded_questions(checks, questions, pool, config)
-    num_verifiable = sum(len(by_question[question_id]) for question_id in units if question_id not in excluded)
+    num_verifiable = sum(
+        len(by_question[question_id]) for question_id in units if question_id not in excluded
+    )
     return work.Job(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
         title=f"reads {len(answers)} answers to {len(units)} questions; writes {folder}",
         row="answer",
         size=lambda unit: len(by_question[unit]),
         cost=lambda unit: len(by_question[unit]),
-        load=lambda: AnswerVerifier(config, by_question, checks, excluded, num_verifiable, programs),
+        load=lambda: AnswerVerifier(
+            config, by_question, checks, excluded, num_verifiable, programs
+        ),
     )
 
 
@@ -115,7 +131,12 @@ class AnswerVerifier(work.ShardByShard):
         num_verifiable: int,
         programs: ProgramSettings | None,
     ) -> None:
-        self.config, self.by_question, self.checks, self.excluded = config, by_question, checks, excluded
+        self.config, self.by_question, self.checks, self.excluded = (
+            config,
+            by_question,
+            checks,
+            excluded,
+        )
         self.num_verifiable, self.num_undecided = num_verifiable, 0
         self.chat_format = load_chat_format(config.chat_format)
         self.tier = f"T{programs.tier}" if programs else None
@@ -123,18 +144,27 @@ class AnswerVerifier(work.ShardByShard):
 
     def facts(self) -> dict[str, Any]:
         """See Worker."""
-        facts = {"excluded_questions": dict(self.excluded), "workers_replaced": self.pool.num_replaced}
+        facts = {
+            "excluded_questions": dict(self.excluded),
+            "workers_replaced": self.pool.num_replaced,
+        }
         return facts | {"tier": self.tier}
 
     def close(self) -> None:
         """See Worker."""
         self.pool.close()
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> work.Shard:
+    def fill_one(
+        self, index: int, units: Sequence[str], progress: Callable[[int], Any]
+    ) -> work.Shard:
         """See ShardByShard. Raises: ValueError when the checkers decide too few of the answers."""
         answers = [row for question_id in units for row in self.by_question[question_id]]
         rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
-        undecided = [row for row in rows if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded]
+        undecided = [
+            row
+            for row in rows
+            if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded
+        ]
         self.num_undecided += len(undecided)
         fraction = self.config.verify.max_fault_fraction
         if self.num_undecided > fraction * self.num_verifiable:
@@ -148,7 +178,9 @@ class AnswerVerifier(work.ShardByShard):
 
 def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
     """Worker processes with the limits of the section verify."""
-    return VerifierPool(config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, programs)
+    return VerifierPool(
+        config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, programs
+    )
 
 
 def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> ProgramSettings | None:
@@ -167,10 +199,14 @@ def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> Progr
         memory_mib=settings.program_memory_mib,
         output_mib=settings.program_output_mib,
     )
-    return ProgramSettings(found.tier, limits, settings.program_total_seconds, settings.program_python)
+    return ProgramSettings(
+        found.tier, limits, settings.program_total_seconds, settings.program_python
+    )
 
 
-def read_checks(questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def read_checks(
+    questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
     """question_id to check, from rows with both columns. Raises: ValueError that lists the questions at fault."""
     checks, faults = {}, []
     for row in questions:
@@ -179,11 +215,15 @@ def read_checks(questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, A
         except ValueError as error:
             faults.append(f"question {row['question_id']}: {error}")
     if faults:
-        raise ValueError(_listed(f"{len(faults)} questions have checks that cannot be used", faults))
+        raise ValueError(
+            _listed(f"{len(faults)} questions have checks that cannot be used", faults)
+        )
     return checks
 
 
-def solution_of_answer(text: str, finish_reason: str, chat_format: ChatFormat) -> tuple[str | None, Result | None]:
+def solution_of_answer(
+    text: str, finish_reason: str, chat_format: ChatFormat
+) -> tuple[str | None, Result | None]:
     """What a sampled answer offers as its solution: (solution, None), or (None, verdict) where it offers none.
 
     Args:
@@ -193,14 +233,20 @@ def solution_of_answer(text: str, finish_reason: str, chat_format: ChatFormat) -
     solution = extract_solution(text)
     if solution is None:
         if finish_reason != "stop":
-            return None, Result(Verdict.NO_ANSWER, f"the answer was cut (finish_reason {finish_reason})")
+            return None, Result(
+                Verdict.NO_ANSWER, f"the answer was cut (finish_reason {finish_reason})"
+            )
         return None, Result(Verdict.NO_ANSWER, f"no {SOLUTION_CLOSE} in the answer")
     if not text.startswith(answer_lead("reasoner", chat_format)):
-        return None, Result(Verdict.MALFORMED, "more than the tags stands between trace and solution")
+        return None, Result(
+            Verdict.MALFORMED, "more than the tags stands between trace and solution"
+        )
     return solution, None
 
 
-def rejected_golds(checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool) -> dict[str, str]:
+def rejected_golds(
+    checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool
+) -> dict[str, str]:
     """Questions whose check rejects its own gold: id to the verdict and its reason.
 
     A countdown without a gold is tried with the reference solution. A program is tried with the data set's own
@@ -227,13 +273,20 @@ def describe(summary: VerifySummary) -> str:
     if manifest is None:
         return f"{summary.folder}: this process's shards are done; others are still missing"
     counts = manifest["counts"]
-    shown = ", ".join(f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict))
-    lines = [f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"]
+    shown = ", ".join(
+        f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict)
+    )
+    lines = [
+        f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"
+    ]
     if manifest["tier"]:
         lines.append(f"programs ran in tier {manifest['tier']}")
     if manifest["excluded_questions"]:
         reasons = Counter(manifest["excluded_questions"].values())
-        lines.append("questions without verification: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
+        lines.append(
+            "questions without verification: "
+            + ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+        )
     if manifest["workers_replaced"]:
         lines.append(f"verifier processes replaced: {manifest['workers_replaced']}")
     if not summary.did_something:
@@ -272,7 +325,9 @@ def _judge(
     for row in answers:
         ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}
         verdict, reason, seconds, tier = results[tuple(ids.values())]
-        rows.append(ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds, "tier": tier})
+        rows.append(
+            ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds, "tier": tier}
+        )
     return rows
 
 
@@ -290,7 +345,9 @@ def _excluded_questions(
     }
     faults = []
     if unverifiable and config.verify.unverifiable == "refuse":
-        listed = [f"question {question_id}: {reason}" for question_id, reason in unverifiable.items()]
+        listed = [
+            f"question {question_id}: {reason}" for question_id, reason in unverifiable.items()
+        ]
         faults.append(
             _listed(
                 f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them out, or set "
@@ -301,7 +358,9 @@ def _excluded_questions(
     solutions = {question_id: row["solution"] for question_id, row in questions.items()}
     rejected = rejected_golds(checks, solutions, pool)
     if rejected and config.verify.bad_golds == "refuse":
-        listed = [f"question {question_id}: {reason}" for question_id, reason in sorted(rejected.items())]
+        listed = [
+            f"question {question_id}: {reason}" for question_id, reason in sorted(rejected.items())
+        ]
         faults.append(
             _listed(
                 f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own check; correct them, or set "

@@ -37,7 +37,9 @@ class Shard(NamedTuple):
 class Worker(Protocol):
     """A loaded model, or whatever else turns units into rows."""
 
-    def fill(self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]) -> Iterator[tuple[int, Shard]]:
+    def fill(
+        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
+    ) -> Iterator[tuple[int, Shard]]:
         """Fill shards, each given as (index, units), and give each when it is done, not always in their order.
 
         Args:
@@ -62,7 +64,9 @@ class ShardByShard(ABC):
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """One shard; see `Worker.fill`."""
 
-    def fill(self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]) -> Iterator[tuple[int, Shard]]:
+    def fill(
+        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
+    ) -> Iterator[tuple[int, Shard]]:
         """See Worker."""
         for index, units in shards:
             yield index, self.fill_one(index, units, progress)
@@ -147,10 +151,18 @@ def do_shards(job: Job, mine: Set[int]) -> Summary:
             done.update(shard.counts)
             rate = worker.statistics().get("tokens", 0) / max(time.monotonic() - started, 1e-9)
             bar.set_postfix_str(f"{rate:.0f} tokens/s" if rate else "", refresh=False)
-    return conclude(job, worker.facts(), worker.statistics(), dict(done), time.monotonic() - started)
+    return conclude(
+        job, worker.facts(), worker.statistics(), dict(done), time.monotonic() - started
+    )
 
 
-def conclude(job: Job, facts: dict[str, Any], statistics: dict[str, int], counts: dict[str, int], seconds: float) -> Summary:
+def conclude(
+    job: Job,
+    facts: dict[str, Any],
+    statistics: dict[str, int],
+    counts: dict[str, int],
+    seconds: float,
+) -> Summary:
     """Write the manifest when every shard is there, and say what was done."""
     missing = sum(1 for _ in job.stage.pending())
     manifest = None if missing else job.stage.finish(**facts)
@@ -173,7 +185,11 @@ class Failures:
         count = self.reasons.total()
         if count > self.fraction * self.num_rows:
             shards = sorted({row["shard"] for row in failed if "shard" in row})
-            undo = f"; they belong to {', '.join(shards[:20])}: remove these files to try again" if shards else ""
+            undo = (
+                f"; they belong to {', '.join(shards[:20])}: remove these files to try again"
+                if shards
+                else ""
+            )
             example = {name: value for name, value in failed[0].items() if name.endswith("_id")}
             raise ValueError(
                 f"{count} of {self.num_rows} rows failed, above max_failed_fraction {self.fraction}; reasons: "
@@ -186,12 +202,16 @@ def own_share(config: Config) -> tuple[int, int]:
     index, count = parse_share(config.shard) if config.shard else (0, 1)
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE")
+        raise ValueError(
+            f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE"
+        )
     rank, world = int(rank), int(world)
     return index * world + rank, count * world
 
 
-def share_of(shards: Sequence[Sequence[str]], cost: Callable[[str], float], index: int, count: int) -> set[int]:
+def share_of(
+    shards: Sequence[Sequence[str]], cost: Callable[[str], float], index: int, count: int
+) -> set[int]:
     """Indices of the shards that process `index` of `count` does; the shares of all are disjoint and cover everything."""
     return share_of_costs([sum(cost(unit) for unit in units) for units in shards], index, count)
 

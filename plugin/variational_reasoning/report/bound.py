@@ -104,7 +104,9 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     num_questions = len(values)
     resampled = np.empty((NUM_RESAMPLES, values.shape[1]))
     for i in range(NUM_RESAMPLES):
-        counts = np.bincount(rng.integers(num_questions, size=num_questions), minlength=num_questions)
+        counts = np.bincount(
+            rng.integers(num_questions, size=num_questions), minlength=num_questions
+        )
         resampled[i] = counts @ values / num_questions
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     return low, high

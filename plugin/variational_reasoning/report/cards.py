@@ -81,7 +81,9 @@ def write_cards(config: Config) -> list[Path]:
             written.append(model / CARD)
             written[-1].write_text(model_card(config, model, record, evaluations), encoding="utf-8")
     if not written:
-        raise ValueError(f"{run} has no train files and no trained models; run stage 0 or a training first")
+        raise ValueError(
+            f"{run} has no train files and no trained models; run stage 0 or a training first"
+        )
     return written
 
 
@@ -103,7 +105,10 @@ def data_card(config: Config) -> str:
         configs=[{"config_name": name, "data_files": f"{name}.parquet"} for name in manifests],
     )
     stages = {name: _manifest(config.folder(name)) for name in ("traces", "answers", "verdicts")}
-    stages |= {f"log-likelihoods, {name}": _manifest(config.folder("trace_logps", name)) for name in ("reasoner", "posterior")}
+    stages |= {
+        f"log-likelihoods, {name}": _manifest(config.folder("trace_logps", name))
+        for name in ("reasoner", "posterior")
+    }
     return _card(
         data.to_yaml(),
         "data_card.md",
@@ -111,11 +116,15 @@ def data_card(config: Config) -> str:
         license_name=config.cards.data_license,
         files={name: _recipe(manifest) for name, manifest in manifests.items()},
         models={name: manifest for name, manifest in stages.items() if manifest is not None},
-        stages=_stage_rows(read_stages(config.folder(), {}), lambda name: not name.startswith("train ")),
+        stages=_stage_rows(
+            read_stages(config.folder(), {}), lambda name: not name.startswith("train ")
+        ),
     )
 
 
-def model_card(config: Config, model: Path, record: Mapping[str, Any], evaluations: Mapping[str, Evaluation]) -> str:
+def model_card(
+    config: Config, model: Path, record: Mapping[str, Any], evaluations: Mapping[str, Evaluation]
+) -> str:
     """The card of one model.
 
     Args:
@@ -126,7 +135,13 @@ def model_card(config: Config, model: Path, record: Mapping[str, Any], evaluatio
 
     kind, base = record["prompt_kind"], str(record["model"]["path"])
     is_adapter = (model / "adapter_config.json").is_file()
-    role = "posterior" if kind.startswith("posterior") else "reasoner" if model.name == "reasoner" else "final"
+    role = (
+        "posterior"
+        if kind.startswith("posterior")
+        else "reasoner"
+        if model.name == "reasoner"
+        else "final"
+    )
     mine = {
         name: evaluation
         for name, evaluation in evaluations.items()
@@ -168,9 +183,17 @@ def model_card(config: Config, model: Path, record: Mapping[str, Any], evaluatio
         prompt_kind=kind,
         chat_format=chat_format.name,
         evaluations={_task(name, config): evaluation.result for name, evaluation in mine.items()},
-        hyper_parameters={name: record["yaml"][name] for name in HYPER_PARAMETERS if name in record.get("yaml", {})},
-        num_steps=read_json_object(state, "train again").get("global_step") if state.is_file() else None,
-        stages=_stage_rows(read_stages(config.folder(), {}), lambda name: _belongs(name, model.name, role)),
+        hyper_parameters={
+            name: record["yaml"][name]
+            for name in HYPER_PARAMETERS
+            if name in record.get("yaml", {})
+        },
+        num_steps=read_json_object(state, "train again").get("global_step")
+        if state.is_file()
+        else None,
+        stages=_stage_rows(
+            read_stages(config.folder(), {}), lambda name: _belongs(name, model.name, role)
+        ),
         transformers_code=transformers_snippet(kind, chat_format, config),
         vllm_code=vllm_snippet(kind, chat_format, config),
     )
@@ -194,7 +217,9 @@ def prompt_snippet(kind: str, chat_format: ChatFormat) -> str:
     for number, piece in enumerate(pieces):
         literals = [f"    {part!r}" for part in piece.splitlines(keepends=True) or [""]]
         lines += [f"part_{number} = (", *literals, ")"]
-    joined = "part_0" + "".join(f" + {name} + part_{number}" for number, name in enumerate(names, 1))
+    joined = "part_0" + "".join(
+        f" + {name} + part_{number}" for number, name in enumerate(names, 1)
+    )
     return "\n".join([*lines, f"prompt = {joined}"])
 
 
@@ -262,20 +287,30 @@ def _stops(kind: str, chat_format: ChatFormat) -> list[str]:
 
 def _task(name: str, config: Config) -> str:
     """What an evaluation is named in a card: its benchmark, or the run's own questions."""
-    return name.partition("/")[2] or f"{config.data.name} ({config.eval.split} questions of the run)"
+    return (
+        name.partition("/")[2] or f"{config.data.name} ({config.eval.split} questions of the run)"
+    )
 
 
 def _belongs(stage: str, name: str, role: str) -> bool:
     """Whether a stage is part of the recipe of a model."""
     if role != "final":
-        return stage in ("prepare_data", f"train {name}") or (role == "posterior" and stage.endswith("_from_reasoner"))
-    others = stage.startswith("train ") and stage not in (f"train {name}", "train reasoner", "train posterior")
+        return stage in ("prepare_data", f"train {name}") or (
+            role == "posterior" and stage.endswith("_from_reasoner")
+        )
+    others = stage.startswith("train ") and stage not in (
+        f"train {name}",
+        "train reasoner",
+        "train posterior",
+    )
     return not others
 
 
 def _stage_rows(stages: Mapping[str, StageFacts], is_wanted: Any) -> list[dict[str, Any]]:
     return [
-        {"name": name, "facts": facts, "reasons": listed(facts.reasons)} for name, facts in stages.items() if is_wanted(name)
+        {"name": name, "facts": facts, "reasons": listed(facts.reasons)}
+        for name, facts in stages.items()
+        if is_wanted(name)
     ]
 
 
@@ -286,7 +321,9 @@ def _recipe(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rows": manifest["rows"],
         "columns": manifest["columns"],
-        "recipe": ", ".join(f"{key} {value}" for key, value in output.items() if key != "name" and value is not None),
+        "recipe": ", ".join(
+            f"{key} {value}" for key, value in output.items() if key != "name" and value is not None
+        ),
         "mean_weight": figures.get("mean_weight"),
         "mean_tokens": figures.get("mean_tokens"),
         "counts": listed(figures.get("counts", {})),
@@ -303,7 +340,13 @@ def _card(header: str, template: str, **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
     )
-    body = environment.from_string((TEMPLATES / template).read_text(encoding="utf-8")).render(citation=CITATION, **values)
+    body = environment.from_string((TEMPLATES / template).read_text(encoding="utf-8")).render(
+        citation=CITATION, **values
+    )
     return f"---\n{header.strip()}\n---\n\n{body}"

@@ -55,10 +55,14 @@ def sources(terms: TraceTerms | None) -> Section:
     estimates = {name: mean_and_error(values.tolist()) for name, values in groups.items()}
     names = [f"{name or 'no source given'} ({len(groups[name])})" for name in groups]
     errors = [estimate.standard_error or 0.0 for estimate in estimates.values()]
-    picture = figures.plot_sources(names, [estimate.mean for estimate in estimates.values()], errors)
+    picture = figures.plot_sources(
+        names, [estimate.mean for estimate in estimates.values()], errors
+    )
     section.pictures.append(Picture("sources", picture))
     undecided = int(np.isnan(terms.accuracy()).sum())
-    section.notes.append(f"In brackets: questions with a decided answer. {undecided} questions have none and are left out.")
+    section.notes.append(
+        f"In brackets: questions with a decided answer. {undecided} questions have none and are left out."
+    )
     return section
 
 
@@ -68,7 +72,9 @@ def accuracy_by_source(terms: TraceTerms) -> dict[str, np.ndarray]:
     The part of a source before its first slash is taken (`numina/123` is `numina`); beyond NUM_SOURCES they are put together.
     """
     accuracy = terms.accuracy()
-    names = np.array([source.partition("/")[0] for source in terms.sources], dtype=object)[~np.isnan(accuracy)]
+    names = np.array([source.partition("/")[0] for source in terms.sources], dtype=object)[
+        ~np.isnan(accuracy)
+    ]
     accuracy = accuracy[~np.isnan(accuracy)]
     by_size = sorted(set(names), key=lambda name: (-(names == name).sum(), name))
     kept = by_size if len(by_size) <= NUM_SOURCES else by_size[: NUM_SOURCES - 1]
@@ -98,7 +104,9 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
         section.absent = "No answer is decided by a checker."
         return section
     accuracy = accuracy[is_decided]
-    masses = {name: weight_mass(accuracy, weight) for name, weight in question_weights(accuracy).items()}
+    masses = {
+        name: weight_mass(accuracy, weight) for name, weight in question_weights(accuracy).items()
+    }
     shares = masses.pop("SFT")
     section.pictures.append(Picture("difficulty", figures.plot_difficulty(shares, masses)))
     section.notes.append(
@@ -124,14 +132,18 @@ def rho(terms: TraceTerms | None) -> Section:
     for estimator in _estimators(terms):
         weight = weights(terms.log_rho(estimator))
         has_weights = ~np.isnan(weight).any(axis=1)
-        section.notes.append(f"{NAMES[estimator]}: {int((~has_weights).sum())} questions have no weights, all their rho are 0.")
+        section.notes.append(
+            f"{NAMES[estimator]}: {int((~has_weights).sum())} questions have no weights, all their rho are 0."
+        )
         if has_weights.any():
             by_name[NAMES[estimator]] = weight[has_weights]
             sizes[NAMES[estimator]] = effective_sample_sizes(weight)
     if not by_name:
         section.absent = "Every rho is 0."
         return section
-    section.pictures.append(Picture("weights", figures.plot_weights(by_name, sizes, terms.num_traces)))
+    section.pictures.append(
+        Picture("weights", figures.plot_weights(by_name, sizes, terms.num_traces))
+    )
     return section
 
 
@@ -150,7 +162,19 @@ def bound(terms: TraceTerms | None) -> Section:
         "the method's surrogate: ratio per token": ("mean", ("acc", "gml")),
     }
     panels: dict[str, dict[str, Bound]] = {}
-    table = Table(["", "answer term", "L_1", "L_K (95 % interval)", "L_K - L_1", "questions", "left out", "zeros"], [])
+    table = Table(
+        [
+            "",
+            "answer term",
+            "L_1",
+            "L_K (95 % interval)",
+            "L_K - L_1",
+            "questions",
+            "left out",
+            "zeros",
+        ],
+        [],
+    )
     for title, (ratio, estimators) in wanted.items():
         for estimator in estimators:
             if estimator not in _estimators(terms, "likelihood"):
@@ -161,8 +185,13 @@ def bound(terms: TraceTerms | None) -> Section:
             panels.setdefault(title, {})[NAMES[estimator]] = found
             last = f"{found.means[-1]:.2f} ({found.lows[-1]:.2f} to {found.highs[-1]:.2f})"
             gap = f"{found.means[-1] - found.means[0]:.2f}"
-            numbers = [f"{number:,}" for number in (found.num_questions, found.num_left_out, found.num_floored)]
-            table.rows.append([title, NAMES[estimator], f"{found.means[0]:.2f}", last, gap, *numbers])
+            numbers = [
+                f"{number:,}"
+                for number in (found.num_questions, found.num_left_out, found.num_floored)
+            ]
+            table.rows.append(
+                [title, NAMES[estimator], f"{found.means[0]:.2f}", last, gap, *numbers]
+            )
     if not panels:
         section.absent = "No question has all of its K traces scored."
         return section
@@ -188,12 +217,26 @@ def lengths(terms: TraceTerms | None) -> Section:
     if section.absent:
         return section
     scored = terms.is_scored
-    length, answer_length, answer = terms.trace_tokens[scored], terms.answer_tokens[scored], terms.answer_logp[scored]
+    length, answer_length, answer = (
+        terms.trace_tokens[scored],
+        terms.answer_tokens[scored],
+        terms.answer_logp[scored],
+    )
     panels = [
         ("trace length (tokens)", "log ratio, sum (nats)", length, terms.sum_log_ratio[scored]),
-        ("trace length (tokens)", "log ratio, mean (nats/token)", length, terms.mean_log_ratio[scored]),
+        (
+            "trace length (tokens)",
+            "log ratio, mean (nats/token)",
+            length,
+            terms.mean_log_ratio[scored],
+        ),
         ("answer length (tokens)", "log-likelihood, sum (nats)", answer_length, answer),
-        ("answer length (tokens)", "log-likelihood, mean (nats/token)", answer_length, answer / answer_length),
+        (
+            "answer length (tokens)",
+            "log-likelihood, mean (nats/token)",
+            answer_length,
+            answer / answer_length,
+        ),
     ]
     section.pictures.append(Picture("lengths", figures.plot_lengths(panels)))
     return section
@@ -210,7 +253,9 @@ def leakage(folder: Path) -> Section:
     if "posterior" not in found:
         section.absent = "There are no traces of questions with a short final answer."
         return section
-    table = Table(["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalised", "not"], [])
+    table = Table(
+        ["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalised", "not"], []
+    )
     for kind, measured in found.items():
         shares = [measured.num_literal, measured.num_normalised]
         shares.append(measured.num_traces - sum(shares))
@@ -257,4 +302,7 @@ def _lacks_scores(terms: TraceTerms | None) -> str | None:
 def _estimators(terms: TraceTerms, *more: str) -> list[str]:
     """The estimators that the tables allow; `more` are added when the answer was scored."""
     has_answers = np.isfinite(terms.answer_logp).any()
-    return [*(["acc"] if terms.num_answers is not None else []), *(["gml", *more] if has_answers else [])]
+    return [
+        *(["acc"] if terms.num_answers is not None else []),
+        *(["gml", *more] if has_answers else []),
+    ]

@@ -21,7 +21,9 @@ from variational_reasoning.report.traces import ACCURACY_BINS
 from variational_reasoning.report.training import CURVES, Training
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
+MARKERS = (
+    "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
+)
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
     "font.size": 9,
@@ -57,12 +59,16 @@ def _plot(draw: Callable[..., None]) -> Callable[..., bytes]:
 
 
 @_plot
-def plot_sources(figure: Figure, names: Sequence[str], means: Sequence[float], errors: Sequence[float]) -> None:
+def plot_sources(
+    figure: Figure, names: Sequence[str], means: Sequence[float], errors: Sequence[float]
+) -> None:
     """Accuracy by source as bars from the top, each with its standard error over questions; all in [0, 1]."""
     figure.set_size_inches(WIDTH, 0.9 + 0.28 * len(names))
     axes = figure.subplots()
     places = np.arange(len(names))
-    axes.barh(places, means, 0.7, xerr=errors, color=PALETTE[5], error_kw={"capsize": 2, "linewidth": 1})
+    axes.barh(
+        places, means, 0.7, xerr=errors, color=PALETTE[5], error_kw={"capsize": 2, "linewidth": 1}
+    )
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set(xlabel="share of verified answers", xlim=(0, 1))
@@ -71,15 +77,27 @@ def plot_sources(figure: Figure, names: Sequence[str], means: Sequence[float], e
 
 
 @_plot
-def plot_weights(figure: Figure, weights: Mapping[str, np.ndarray], sizes: Mapping[str, np.ndarray], num_traces: int) -> None:
+def plot_weights(
+    figure: Figure,
+    weights: Mapping[str, np.ndarray],
+    sizes: Mapping[str, np.ndarray],
+    num_traces: int,
+) -> None:
     """Histograms of rho~ over traces (shares of all, log scale) and of effective sample size over questions."""
     left, right = figure.subplots(1, 2)
     for color, dash, name in zip(PALETTE, DASHES, weights, strict=False):
         _outline(left, weights[name].ravel(), np.linspace(0, 1, 26), color, dash, name)
-        bins = np.arange(0.75, num_traces + 0.5, 0.5)  # whole numbers, the most frequent values, in the middle of a bin
+        bins = np.arange(
+            0.75, num_traces + 0.5, 0.5
+        )  # whole numbers, the most frequent values, in the middle of a bin
         _outline(right, sizes[name], bins, color, dash, f"{name}, mean {sizes[name].mean():.2f}")
     left.axvline(1 / num_traces, color="#666666", linewidth=0.8, linestyle=":")
-    left.set(xlabel=r"weight $\tilde\rho$ (dotted: 1/K)", ylabel="share of traces", yscale="log", xlim=(0, 1))
+    left.set(
+        xlabel=r"weight $\tilde\rho$ (dotted: 1/K)",
+        ylabel="share of traces",
+        yscale="log",
+        xlim=(0, 1),
+    )
     right.set(xlabel=f"effective sample size, of K = {num_traces}", ylabel="share of questions")
     right.set_ylim(0, 1.35 * right.get_ylim()[1])  # room for the legend
     for axes in (left, right):
@@ -90,7 +108,9 @@ def plot_weights(figure: Figure, weights: Mapping[str, np.ndarray], sizes: Mappi
 @_plot
 def plot_bound(figure: Figure, panels: Mapping[str, Mapping[str, Bound]]) -> None:
     """L_1 .. L_K with bands of the bootstrap's 95 % intervals; a panel per ratio, a line per answer term."""
-    for axes, (title, bounds) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (title, bounds) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
         for color, marker, (name, bound) in zip(PALETTE, MARKERS, bounds.items(), strict=False):
             k = np.arange(1, len(bound.means) + 1)
             axes.plot(k, bound.means, color=color, marker=marker, markersize=3.5, label=name)
@@ -107,14 +127,22 @@ def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np
     grid = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
     for axes, (x_label, y_label, x, y) in zip(grid, panels, strict=False):
         bins = "log" if len(x) > 1 else None
-        cells = axes.hexbin(x, y, gridsize=32, bins=bins, cmap="cividis_r", mincnt=1, linewidths=0.1)
+        cells = axes.hexbin(
+            x, y, gridsize=32, bins=bins, cmap="cividis_r", mincnt=1, linewidths=0.1
+        )
         middle, medians = running_median(x, y)
         axes.plot(middle, medians, color=PALETTE[1], marker="o", markersize=3, linewidth=1.2)
         axes.set(xlabel=x_label, ylabel=y_label)
         if len(x) and x.min() == x.max():  # lengths are whole numbers, also where all are the same
             axes.set_xlim(x.min() - 1, x.max() + 1)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        bar = figure.colorbar(cells, ax=axes, label="traces", pad=0.01, format=FuncFormatter(lambda count, _: f"{count:,.0f}"))
+        bar = figure.colorbar(
+            cells,
+            ax=axes,
+            label="traces",
+            pad=0.01,
+            format=FuncFormatter(lambda count, _: f"{count:,.0f}"),
+        )
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -129,7 +157,15 @@ def plot_difficulty(figure: Figure, shares: np.ndarray, masses: Mapping[str, np.
     colors, hatches = ("#bbbbbb", *PALETTE), ("", "", "///", "...", "xxx", "\\\\\\")
     for i, (name, values) in enumerate(bars.items()):
         offset = 0.84 * ((i + 0.5) / num - 0.5)
-        axes.bar(places + offset, values, 0.84 / num, label=name, color=colors[i], hatch=hatches[i], edgecolor="white")
+        axes.bar(
+            places + offset,
+            values,
+            0.84 / num,
+            label=name,
+            color=colors[i],
+            hatch=hatches[i],
+            edgecolor="white",
+        )
     axes.set_xticks(places, ACCURACY_BINS)
     axes.set(xlabel="share of verified answers to the question", ylabel="share", ylim=(0, None))
     axes.yaxis.set_major_formatter(PERCENT)
@@ -145,8 +181,20 @@ def plot_leakage(figure: Figure, kinds: Mapping[str, Leakage]) -> None:
         fractions = np.sort(leakage.fractions)
         shares = np.arange(1, len(fractions) + 1) / leakage.num_traces
         last = shares[-1] if len(shares) else 0
-        axes.step([0, *fractions, 1], [0, *shares, last], where="post", color=color, linestyle=dash, label=name)
-    axes.set(xlabel="fraction of the trace", ylabel="traces with the answer so far", xlim=(0, 1), ylim=(0, 1))
+        axes.step(
+            [0, *fractions, 1],
+            [0, *shares, last],
+            where="post",
+            color=color,
+            linestyle=dash,
+            label=name,
+        )
+    axes.set(
+        xlabel="fraction of the trace",
+        ylabel="traces with the answer so far",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PERCENT)
     axes.legend(loc="upper left")
@@ -162,7 +210,9 @@ def plot_trainings(figure: Figure, trainings: Sequence[Training]) -> None:
         for training, color, dash in zip(trainings, cycle(PALETTE), cycle(DASHES), strict=False):
             if name in training.curves:
                 steps, values = training.curves[name]
-                (handles[training.name],) = axes.plot(steps, values, color=color, linestyle=dash, linewidth=1)
+                (handles[training.name],) = axes.plot(
+                    steps, values, color=color, linestyle=dash, linewidth=1
+                )
         axes.set(xlabel="optimizer step", ylabel=CURVES[name], ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
@@ -175,7 +225,15 @@ def plot_pass_at_k(figure: Figure, curves: Mapping[str, Sequence[float]]) -> Non
     axes = figure.subplots()
     styles = zip(curves.items(), cycle(PALETTE), cycle(MARKERS), strict=False)
     for (name, values), color, marker in styles:
-        axes.plot(range(1, len(values) + 1), values, color=color, marker=marker, markersize=3.5, linewidth=1.2, label=name)
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=color,
+            marker=marker,
+            markersize=3.5,
+            linewidth=1.2,
+            label=name,
+        )
     ticks = [2**i for i in range(12) if 2**i <= max(map(len, curves.values()))]
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -184,7 +242,9 @@ def plot_pass_at_k(figure: Figure, curves: Mapping[str, Sequence[float]]) -> Non
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def running_median(x: np.ndarray, y: np.ndarray, num_groups: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def running_median(
+    x: np.ndarray, y: np.ndarray, num_groups: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
     """(median of x, median of y) in groups of about equal size by x.
 
     Equal x stay in one group; a group of fewer than 1 % of the points is left out, its median would be noise.
@@ -195,9 +255,13 @@ def running_median(x: np.ndarray, y: np.ndarray, num_groups: int = 8) -> tuple[n
     bounds = np.unique(np.quantile(x, np.linspace(0, 1, num_groups + 1)[1:-1]))
     groups = np.searchsorted(bounds, x, side="left")
     kept = [group for group in np.unique(groups) if (groups == group).mean() >= 0.01]
-    return tuple(np.array([np.median(values[groups == group]) for group in kept]) for values in (x, y))
+    return tuple(
+        np.array([np.median(values[groups == group]) for group in kept]) for values in (x, y)
+    )
 
 
-def _outline(axes: Any, values: np.ndarray, bins: np.ndarray, color: str, dash: str, label: str) -> None:
+def _outline(
+    axes: Any, values: np.ndarray, bins: np.ndarray, color: str, dash: str, label: str
+) -> None:
     shares = np.histogram(values, bins=bins)[0] / max(len(values), 1)
     axes.stairs(shares, bins, color=color, linestyle=dash, linewidth=1.3, label=label)

@@ -11,7 +11,15 @@ from typing import NamedTuple
 from variational_reasoning.model_record import RECORD_NAME
 from variational_reasoning.report.cards import CARD, UNKNOWN
 
-LEFT_OUT = ("checkpoint-*/*", "global_step*/*", "training_args.bin", "*.tmp", ".*", "*/.*", "runs/*")
+LEFT_OUT = (
+    "checkpoint-*/*",
+    "global_step*/*",
+    "training_args.bin",
+    "*.tmp",
+    ".*",
+    "*/.*",
+    "runs/*",
+)
 """What a training leaves that nobody needs to run or check the result; training_args.bin is a pickle."""
 
 
@@ -41,10 +49,18 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
 
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    found = "model" if (folder / RECORD_NAME).is_file() else "dataset" if any(folder.glob("*.parquet")) else None
+    found = (
+        "model"
+        if (folder / RECORD_NAME).is_file()
+        else "dataset"
+        if any(folder.glob("*.parquet"))
+        else None
+    )
     kind = kind or found
     if kind not in ("model", "dataset"):
-        raise ValueError(f"kind is {kind!r}, and {folder} shows neither a model nor a data set; say kind=model or kind=dataset")
+        raise ValueError(
+            f"kind is {kind!r}, and {folder} shows neither a model nor a data set; say kind=model or kind=dataset"
+        )
     if found is not None and kind != found:
         raise ValueError(f"kind={kind}, but {folder} holds a {found}")
     try:
@@ -58,7 +74,9 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         raise ValueError(f"{folder} has no {CARD}; run scripts/write_cards.py first")
     data = RepoCard.load(card).data.to_dict()
     if "variational-reasoning" not in (data.get("tags") or []):
-        raise ValueError(f"{card} is not a card of ours; run scripts/write_cards.py first, and train no more after it")
+        raise ValueError(
+            f"{card} is not a card of ours; run scripts/write_cards.py first, and train no more after it"
+        )
     if not private and data.get("license", UNKNOWN) == UNKNOWN:
         raise ValueError(
             f"{card}: the licence is unknown, so this is only pushed privately; run scripts/write_cards.py with "
@@ -84,7 +102,9 @@ def push(plan: Push) -> str:
         api.create_repo(plan.repo, repo_type=plan.kind, private=plan.private)
     else:
         if is_private != plan.private:
-            there, asked = (("private" if value else "public") for value in (is_private, plan.private))
+            there, asked = (
+                ("private" if value else "public") for value in (is_private, plan.private)
+            )
             raise ValueError(
                 f"{plan.repo} is there already and is {there}, but {asked} is asked for; change it on the hub first"
             )

@@ -102,14 +102,17 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
     answers = {
         row["question_id"]: answer
         for row in questions
-        if row["split"] == "train" and (answer := final_answer(row["solution"], json.loads(row["check"]))) is not None
+        if row["split"] == "train"
+        and (answer := final_answer(row["solution"], json.loads(row["check"]))) is not None
     }
     found = {
         "posterior": measure_leakage(_well_formed(folder / "traces"), answers),
         "training traces": measure_leakage(training.items(), answers),
         "reasoner": measure_leakage(_well_formed(folder / "from_reasoner/traces"), answers),
     }
-    return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, len(training) - len(answers)
+    return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, len(
+        training
+    ) - len(answers)
 
 
 def _well_formed(folder: Path) -> Iterator[tuple[str, str]]:
@@ -117,7 +120,9 @@ def _well_formed(folder: Path) -> Iterator[tuple[str, str]]:
     if not (folder / MANIFEST).is_file():
         return
     for shard in read_manifest(folder, "traces")["shards"]:
-        table = pq.read_table(folder / shard["name"], columns=["question_id", "text", "is_well_formed"])
+        table = pq.read_table(
+            folder / shard["name"], columns=["question_id", "text", "is_well_formed"]
+        )
         table = table.filter(table["is_well_formed"])
         yield from zip(table["question_id"].to_pylist(), table["text"].to_pylist(), strict=True)
 
@@ -135,7 +140,10 @@ def _find_word(text: str, word: str, joins: Callable[[str], bool]) -> int:
     """
     place = text.find(word) if word else -1
     while place >= 0:
-        before, after = text[max(place - 2, 0) : place], text[place + len(word) : place + len(word) + 2]
+        before, after = (
+            text[max(place - 2, 0) : place],
+            text[place + len(word) : place + len(word) + 2],
+        )
         if not (_touch(before[::-1], word[0], joins) or _touch(after, word[-1], joins)):
             return place
         place = text.find(word, place + 1)

@@ -24,7 +24,10 @@ class Table(NamedTuple):
     def alignments(self) -> list[str]:
         """`figures` for the columns that hold nothing but numbers, else `words`."""
         cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
-        return ["figures" if any(column) and all(map(_FIGURE.fullmatch, column)) else "words" for column in cells]
+        return [
+            "figures" if any(column) and all(map(_FIGURE.fullmatch, column)) else "words"
+            for column in cells
+        ]
 
 
 class Picture(NamedTuple):
@@ -78,5 +81,9 @@ def to_html(title: str, parts: Sequence[Part]) -> str:
     """The page as one file; all texts are escaped."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(title=title, parts=parts)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title, parts=parts
+    )

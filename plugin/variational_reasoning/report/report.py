@@ -48,7 +48,11 @@ def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasone
     """
     runs = read_runs(folders)
     markdown = summary(runs, baseline)
-    first = [scores.scores(runs, baseline), scores.pass_curves(runs, baseline), scores.benchmarks(runs)]
+    first = [
+        scores.scores(runs, baseline),
+        scores.pass_curves(runs, baseline),
+        scores.benchmarks(runs),
+    ]
     first += [scores.health(runs), scores.train_files(runs), scores.times(runs), scores.files(runs)]
     parts = [Part("Overview", first)]
     for number, folder in enumerate(folders, 1):
@@ -62,7 +66,9 @@ def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasone
     output.write_text(markdown, encoding="utf-8")
     page = output.with_suffix(".html")
     page.write_text(to_html(_title(runs), parts), encoding="utf-8")
-    return Written(markdown, page, _write_pictures(parts, output.with_name(f"{output.stem}_figures")))
+    return Written(
+        markdown, page, _write_pictures(parts, output.with_name(f"{output.stem}_figures"))
+    )
 
 
 def _compared(runs: Sequence[Run], baseline: str) -> list[Section]:
@@ -83,4 +89,8 @@ def _write_pictures(parts: Sequence[Part], folder: Path) -> list[Path]:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    return str(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs: {', '.join(str(run.folder) for run in runs)}"
+    return (
+        str(runs[0].folder)
+        if len(runs) == 1
+        else f"{len(runs)} runs: {', '.join(str(run.folder) for run in runs)}"
+    )

@@ -33,7 +33,10 @@ class Evaluation(NamedTuple):
     @property
     def shares(self) -> dict[str, float]:
         """The share of correct samples by question_id, in [0, 1]."""
-        return {question_id: correct / samples for question_id, (correct, samples) in self.counts.items()}
+        return {
+            question_id: correct / samples
+            for question_id, (correct, samples) in self.counts.items()
+        }
 
 
 class StageFacts(NamedTuple):
@@ -70,7 +73,9 @@ def read_run(folder: Path) -> Run:
     train_files = {}
     for path in sorted(folder.glob("train/*.manifest.json")):
         manifest = read_json_object(path, REMEDY)
-        train_files[path.name.removesuffix(".manifest.json")] = {"rows": manifest["rows"]} | manifest.get("figures", {})
+        train_files[path.name.removesuffix(".manifest.json")] = {
+            "rows": manifest["rows"]
+        } | manifest.get("figures", {})
     seconds = read_timings(folder)
     if not (evaluations or seconds or health or train_files):
         raise ValueError(f"{folder} holds no evaluation, timing or train file; is it a run folder?")
@@ -80,7 +85,10 @@ def read_run(folder: Path) -> Run:
 def read_rounds(folder: Path) -> list[Run]:
     """The run folder itself, which is round 1, and its rounds 2, 3, ... in order."""
     rounds = [path for path in folder.glob("round*") if path.name.removeprefix("round").isdigit()]
-    return [read_run(path) for path in [folder, *sorted(rounds, key=lambda path: int(path.name.removeprefix("round")))]]
+    return [
+        read_run(path)
+        for path in [folder, *sorted(rounds, key=lambda path: int(path.name.removeprefix("round")))]
+    ]
 
 
 def read_evaluations(folder: Path) -> dict[str, Evaluation]:
@@ -89,11 +97,20 @@ def read_evaluations(folder: Path) -> dict[str, Evaluation]:
     for path in sorted([*folder.glob(f"*/{RESULT}"), *folder.glob(f"*/*/{RESULT}")]):
         table = read_table(path.parent, "evals", ["question_id", "answer_id", "verdict"])
         is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).cast("int64")
-        grouped = table.append_column("correct", is_correct).group_by("question_id", use_threads=False)
+        grouped = table.append_column("correct", is_correct).group_by(
+            "question_id", use_threads=False
+        )
         groups = grouped.aggregate([("correct", "sum"), ("correct", "count")])
-        columns = (groups[name].to_pylist() for name in ("question_id", "correct_sum", "correct_count"))
-        counts = {question_id: (correct, samples) for question_id, correct, samples in zip(*columns, strict=True)}
-        evaluations[str(path.parent.relative_to(folder))] = Evaluation(read_json_object(path, REMEDY), counts)
+        columns = (
+            groups[name].to_pylist() for name in ("question_id", "correct_sum", "correct_count")
+        )
+        counts = {
+            question_id: (correct, samples)
+            for question_id, correct, samples in zip(*columns, strict=True)
+        }
+        evaluations[str(path.parent.relative_to(folder))] = Evaluation(
+            read_json_object(path, REMEDY), counts
+        )
     return evaluations
 
 
@@ -104,13 +121,19 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
         dropped = Counter()
         for reasons in manifest.get("dropped_counts", {}).values():
             dropped.update(reasons)
-        stages["prepare_data"] = StageFacts(manifest["rows"] + dropped.total(), manifest["rows"], None, dict(dropped))
+        stages["prepare_data"] = StageFacts(
+            manifest["rows"] + dropped.total(), manifest["rows"], None, dict(dropped)
+        )
     trainings = {}
     for name, trained in training_folders(folder).items():
         record = read_record(trained)
         if record and "rows" in record:
             trainings[f"train {name}"] = _training(trained, record)
-    stages |= {name: trainings.pop(name) for name in ("train reasoner", "train posterior") if name in trainings}
+    stages |= {
+        name: trainings.pop(name)
+        for name in ("train reasoner", "train posterior")
+        if name in trainings
+    }
     for place, suffix in ((folder, ""), (folder / "from_reasoner", "_from_reasoner")):
         for stage, table in _TABLES.items():
             if manifest := _manifest(place / table):
@@ -118,9 +141,15 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
     stages |= trainings
     for name, evaluation in evaluations.items():
         result = evaluation.result
-        tokens = round(result["mean_tokens"] * result["num_answers"]) if "num_answers" in result else None
+        tokens = (
+            round(result["mean_tokens"] * result["num_answers"])
+            if "num_answers" in result
+            else None
+        )
         num_answers = result.get("num_answers")
-        stages[f"evaluate_{name}"] = StageFacts(num_answers, num_answers, tokens, result.get("verdicts", {}))
+        stages[f"evaluate_{name}"] = StageFacts(
+            num_answers, num_answers, tokens, result.get("verdicts", {})
+        )
     return stages
 
 
@@ -138,14 +167,20 @@ def _sampled(stage: str, manifest: Mapping[str, Any]) -> StageFacts:
     tokens, num_traces = counts.pop("tokens", None), counts.pop("traces", None)
     if stage in ("sample_traces", "sample_answers"):
         counts.pop("stop", None)
-    reasons = {name: count for name, count in counts.items() if count and name not in ("dropped", "failed", "no_room")}
+    reasons = {
+        name: count
+        for name, count in counts.items()
+        if count and name not in ("dropped", "failed", "no_room")
+    }
     for row in [*manifest.get("dropped", ()), *manifest.get("failed", ())]:
         reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
     num_in = manifest["rows"] + counts.get("dropped", 0) + counts.get("failed", 0)
     if stage.startswith("score"):
         num_in = num_traces
     elif stage == "sample_answers":
-        num_in += (counts["malformed"] + counts["no_room"]) * manifest["config"]["sampling.num_answers"]
+        num_in += (counts["malformed"] + counts["no_room"]) * manifest["config"][
+            "sampling.num_answers"
+        ]
     return StageFacts(num_in, manifest["rows"], tokens, reasons)
 
 
@@ -153,8 +188,14 @@ def _training(model: Path, record: Mapping[str, Any]) -> StageFacts:
     rows = record["rows"]
     dropped = rows.get("dropped_longer_than_cutoff_len", 0)
     results = model / "train_results.json"
-    epochs = read_json_object(results, "train the model again").get("epoch") if results.is_file() else None
-    tokens = None if epochs is None else math.floor(rows["count"] * rows["mean_target_tokens"] * epochs)
+    epochs = (
+        read_json_object(results, "train the model again").get("epoch")
+        if results.is_file()
+        else None
+    )
+    tokens = (
+        None if epochs is None else math.floor(rows["count"] * rows["mean_target_tokens"] * epochs)
+    )
     reasons = {"longer than cutoff_len": dropped} if dropped else {}
     return StageFacts(rows["count"] + dropped, rows["count"], tokens, reasons)
 

@@ -32,15 +32,40 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
 
     Raises: ValueError for evaluations that differ in k or in their questions.
     """
-    section = Section("Scores", "Avg@k: the mean over questions of the share of correct samples, and its standard error.")
-    names = _ordered((name for run in runs for name in run.evaluations if "/" not in name), baseline)
+    section = Section(
+        "Scores",
+        "Avg@k: the mean over questions of the share of correct samples, and its standard error.",
+    )
+    names = _ordered(
+        (name for run in runs for name in run.evaluations if "/" not in name), baseline
+    )
     if not names:
-        section.absent = "No model is evaluated yet: `python evals/run.py CONFIG.yaml model=NAME name=NAME`."
+        section.absent = (
+            "No model is evaluated yet: `python evals/run.py CONFIG.yaml model=NAME name=NAME`."
+        )
         return section
-    ks = {run.evaluations[name].result["num_samples"] for run in runs for name in names if name in run.evaluations}
+    ks = {
+        run.evaluations[name].result["num_samples"]
+        for run in runs
+        for name in names
+        if name in run.evaluations
+    }
     if len(ks) > 1:
-        raise ValueError(f"the evaluations have different numbers of samples per question: {sorted(ks)}; evaluate again")
-    table = Table(["model", f"Avg@{ks.pop()}", f"against {baseline}", "tokens", "truncated", "no answer", "runs"], [])
+        raise ValueError(
+            f"the evaluations have different numbers of samples per question: {sorted(ks)}; evaluate again"
+        )
+    table = Table(
+        [
+            "model",
+            f"Avg@{ks.pop()}",
+            f"against {baseline}",
+            "tokens",
+            "truncated",
+            "no answer",
+            "runs",
+        ],
+        [],
+    )
     for name in names:
         found = [run for run in runs if name in run.evaluations]
         results = [run.evaluations[name].result for run in found]
@@ -50,11 +75,26 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
             score = mean_and_error([result["avg"] for result in results])
         both = [run for run in found if baseline in run.evaluations and name != baseline]
         gains = [_gain(run, name, baseline) for run in both]
-        gain = "" if not gains else _points(gains[0] if len(runs) == 1 else mean_and_error([g.mean for g in gains]), "+")
-        tokens, truncated, no_answer = (
-            math.fsum(result[key] for result in results) / len(results) for key in ("mean_tokens", "truncated", "no_answer")
+        gain = (
+            ""
+            if not gains
+            else _points(
+                gains[0] if len(runs) == 1 else mean_and_error([g.mean for g in gains]), "+"
+            )
         )
-        row = [name, _points(score), gain, f"{tokens:.1f}", f"{truncated:.1%}", f"{no_answer:.1%}", str(len(found))]
+        tokens, truncated, no_answer = (
+            math.fsum(result[key] for result in results) / len(results)
+            for key in ("mean_tokens", "truncated", "no_answer")
+        )
+        row = [
+            name,
+            _points(score),
+            gain,
+            f"{tokens:.1f}",
+            f"{truncated:.1%}",
+            f"{no_answer:.1%}",
+            str(len(found)),
+        ]
         table.rows.append(row)
     over = "questions" if len(runs) == 1 else "runs"
     note = f"Percent; ± is the standard error over {over}. Differences are paired over questions."
@@ -73,7 +113,9 @@ def pass_curves(runs: Sequence[Run], baseline: str) -> Section:
         "Fig. 2): a curve that starts higher but ends level has made answers surer, not more questions solvable.",
     )
     curves = {}
-    for name in _ordered((name for run in runs for name in run.evaluations if "/" not in name), baseline):
+    for name in _ordered(
+        (name for run in runs for name in run.evaluations if "/" not in name), baseline
+    ):
         found = [pass_curve(run.evaluations[name]) for run in runs if name in run.evaluations]
         curves[name] = [math.fsum(values) / len(values) for values in zip(*found, strict=True)]
     if not curves:
@@ -90,10 +132,15 @@ def pass_curve(evaluation: Evaluation) -> list[float]:
 
     Source: arXiv 2509.22637, Fig. 2.
     """
-    kinds = Counter(evaluation.counts.values())  # questions with the same counts have the same value
+    kinds = Counter(
+        evaluation.counts.values()
+    )  # questions with the same counts have the same value
     fewest = min(samples for _, samples in kinds)
     return [
-        math.fsum(count * pass_at_k(samples, correct, k) for (correct, samples), count in kinds.items()) / kinds.total()
+        math.fsum(
+            count * pass_at_k(samples, correct, k) for (correct, samples), count in kinds.items()
+        )
+        / kinds.total()
         for k in range(1, fewest + 1)
     ]
 
@@ -104,7 +151,8 @@ def benchmarks(runs: Sequence[Run]) -> Section:
     The paper's rows are those of the same backbone, or all where the backbone is none of the paper's.
     """
     section = Section(
-        "The paper's benchmarks", "Avg@k in percent beside the figures of arXiv 2509.22637, tables 1 to 3, 5 and 6."
+        "The paper's benchmarks",
+        "Avg@k in percent beside the figures of arXiv 2509.22637, tables 1 to 3, 5 and 6.",
     )
     found: dict[str, dict[str, list[Estimate]]] = {}
     for run in runs:
@@ -117,35 +165,61 @@ def benchmarks(runs: Sequence[Run]) -> Section:
     if not found:
         section.absent = "No evaluation here is of one of the paper's benchmarks (evals/README.md says how to run them)."
         return section
-    columns = [name for group in BENCHMARKS.values() for name in group if any(name in scores for scores in found.values())]
+    columns = [
+        name
+        for group in BENCHMARKS.values()
+        for name in group
+        if any(name in scores for scores in found.values())
+    ]
     table = Table(["model", *columns], [])
     for model, by_benchmark in found.items():
         cells = []
         for name in columns:
             estimates = by_benchmark.get(name, [])
             # a single run: the error is over questions; several: over runs
-            several = mean_and_error([estimate.mean for estimate in estimates]) if len(estimates) > 1 else None
+            several = (
+                mean_and_error([estimate.mean for estimate in estimates])
+                if len(estimates) > 1
+                else None
+            )
             cells.append(_points(several or estimates[0]) if estimates else "")
         table.rows.append([f"{model} (this run)", *cells])
     for result in _paper_rows(runs):
-        table.rows.append([f"{result.model} (paper)", *(f"{result.scores[name]:.1f}" for name in columns)])
+        table.rows.append(
+            [f"{result.model} (paper)", *(f"{result.scores[name]:.1f}" for name in columns)]
+        )
     section.tables.append(table)
-    section.notes.append("± is the standard error over questions, or over runs where there are several. The paper gives none.")
+    section.notes.append(
+        "± is the standard error over questions, or over runs where there are several. The paper gives none."
+    )
     return section
 
 
 def benchmark_name(task: str) -> str | None:
     """The paper's benchmark that a task's name stands for, such as `math500` for `vr_MATH500`; None for another task."""
-    plain = "".join(character for character in task.lower().removeprefix("vr_") if character.isalnum())
+    plain = "".join(
+        character for character in task.lower().removeprefix("vr_") if character.isalnum()
+    )
     names = [name for group in BENCHMARKS.values() for name in group]
     return next((name for name in names if name.replace("_", "") == plain), None)
 
 
 def health(runs: Sequence[Run]) -> Section:
     """The posterior's health, as stage 8 measured it."""
-    section = Section("The posterior's health", "Whether the posterior was trained too short, too long, or just enough.")
+    section = Section(
+        "The posterior's health",
+        "Whether the posterior was trained too short, too long, or just enough.",
+    )
     table = Table(
-        ["posterior of", "malformed", "copies of the training trace", "coverage", "effective sample size", "no weights"], []
+        [
+            "posterior of",
+            "malformed",
+            "copies of the training trace",
+            "coverage",
+            "effective sample size",
+            "no weights",
+        ],
+        [],
     )
     for run in runs:
         if run.health is None:
@@ -157,7 +231,8 @@ def health(runs: Sequence[Run]) -> Section:
                 f"{run.health['malformed_share']:.1%}",
                 f"{run.health['copies_share']:.1%}",
                 "not measured" if coverage is None else f"{coverage:.1%}",
-                ("none" if size is None else f"{size:.2f}") + f" of {run.health['num_traces_per_question']}",
+                ("none" if size is None else f"{size:.2f}")
+                + f" of {run.health['num_traces_per_question']}",
                 str(run.health["num_questions_without_weights"]),
             ]
         )
@@ -174,7 +249,10 @@ def health(runs: Sequence[Run]) -> Section:
 
 def train_files(runs: Sequence[Run]) -> Section:
     """What stage 8 built, with counts."""
-    section = Section("Train files", "The rows that the final models train on, and why questions or traces are not among them.")
+    section = Section(
+        "Train files",
+        "The rows that the final models train on, and why questions or traces are not among them.",
+    )
     rows = [
         [
             name,
@@ -211,7 +289,9 @@ def times(runs: Sequence[Run]) -> Section:
         rows.append([stage, f"{math.fsum(values) / len(values):.1f}", amount])
     total = math.fsum(value for run in runs for value in run.seconds.values()) / len(runs)
     over = " (mean over runs)" if len(runs) > 1 else ""
-    section.tables.append(Table(["stage", f"seconds{over}", f"tokens{over}"], [*rows, ["all", f"{total:.1f}", ""]]))
+    section.tables.append(
+        Table(["stage", f"seconds{over}", f"tokens{over}"], [*rows, ["all", f"{total:.1f}", ""]])
+    )
     section.notes.append(
         "Seconds of each command, summed over resumed ones; commands that ran side by side count in full. Tokens: sampled, "
         "scored, or for a training the targets of all epochs."
@@ -227,10 +307,18 @@ def _tokens_of(run: Run, stage: str) -> int | None:
 
 def counts(run: Run) -> Section:
     """Rows into and out of every stage of one run, with the reasons."""
-    section = Section("Counts", "Rows into and out of every stage, and what became of the others or was counted on the way.")
+    section = Section(
+        "Counts",
+        "Rows into and out of every stage, and what became of the others or was counted on the way.",
+    )
     order = [stage for stage in run.seconds if stage in run.stages]
     rows = [
-        [stage, _number(run.stages[stage].num_in), _number(run.stages[stage].num_out), listed(run.stages[stage].reasons)]
+        [
+            stage,
+            _number(run.stages[stage].num_in),
+            _number(run.stages[stage].num_out),
+            listed(run.stages[stage].reasons),
+        ]
         for stage in [*order, *(stage for stage in run.stages if stage not in order)]
     ]
     if not rows:
@@ -244,14 +332,20 @@ def files(runs: Sequence[Run]) -> Section:
     """Where everything is."""
     rows = []
     for run in runs:
-        found = [name for name in ("models", "train", "traces", "verdicts", "evals") if (run.folder / name).is_dir()]
+        found = [
+            name
+            for name in ("models", "train", "traces", "verdicts", "evals")
+            if (run.folder / name).is_dir()
+        ]
         rows.append([str(run.folder), ", ".join(f"{name}/" for name in found) or "nothing yet"])
     return Section("Files", tables=[Table(["run", "files"], rows)])
 
 
 def listed(counts: Mapping[str, int]) -> str:
     """Counts as text, such as `malformed 3, stop 5`."""
-    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(counts.items()))
+    return ", ".join(
+        f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(counts.items())
+    )
 
 
 def _gain(run: Run, name: str, baseline: str) -> Estimate:
@@ -267,7 +361,11 @@ def _ordered(names, baseline: str) -> list[str]:
 
 
 def _paper_rows(runs: Sequence[Run]) -> list[PaperResult]:
-    records = [read_record(folder) or {} for run in runs for folder in training_folders(run.folder).values()]
+    records = [
+        read_record(folder) or {}
+        for run in runs
+        for folder in training_folders(run.folder).values()
+    ]
     bases = {str(record.get("model", {}).get("path", "")).rpartition("/")[2] for record in records}
     return [result for result in paper_results() if result.backbone in bases] or paper_results()
 

@@ -100,14 +100,18 @@ def read_terms(folder: Path) -> TraceTerms | None:
     questions = read_table(home / "questions", "questions", ["question_id", "source", "split"])
     questions = questions.filter(pc.equal(questions["split"], "train"))
     ids = questions["question_id"].combine_chunks()
-    traces = read_table(folder / "traces", "traces", ["question_id", "trace_id", "finish_reason", "is_well_formed"])
+    traces = read_table(
+        folder / "traces", "traces", ["question_id", "trace_id", "finish_reason", "is_well_formed"]
+    )
     num_traces = pc.max(traces["trace_id"]).as_py() + 1
     shape = (len(ids), num_traces)
     columns: dict[str, Any] = {}
     places = _places(traces, ids, num_traces, folder / "traces")
     columns["is_sampled"] = _spread(places, np.ones(len(places), bool), shape, False)
     columns["is_well_formed"] = _spread(places, traces["is_well_formed"].to_numpy(), shape, False)
-    columns["is_finished"] = _spread(places, pc.equal(traces["finish_reason"], "stop").to_numpy(), shape, False)
+    columns["is_finished"] = _spread(
+        places, pc.equal(traces["finish_reason"], "stop").to_numpy(), shape, False
+    )
     columns |= _log_likelihoods(folder, ids, shape) | _counts(folder, ids, shape)
     return TraceTerms(ids.to_pylist(), questions["source"].to_pylist(), **columns)
 
@@ -138,7 +142,9 @@ def weight_mass(accuracy: np.ndarray, question_weight: np.ndarray) -> np.ndarray
         accuracy: [Q] in [0, 1].
         question_weight: [Q] non-negative; all zero gives all zero.
     """
-    mass = np.bincount(bin_accuracy(accuracy), weights=question_weight, minlength=len(ACCURACY_BINS))
+    mass = np.bincount(
+        bin_accuracy(accuracy), weights=question_weight, minlength=len(ACCURACY_BINS)
+    )
     return mass / max(mass.sum(), np.finfo(float).tiny)
 
 
@@ -165,12 +171,16 @@ def _log_likelihoods(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dic
     """The log ratio and the answer's terms; all NaN where a model has not scored the traces."""
     names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", "answer_logp", "answer_tokens")
     found = {name: np.full(shape, math.nan) for name in names}
-    if not all((folder / "trace_logps" / name / MANIFEST).is_file() for name in ("reasoner", "posterior")):
+    if not all(
+        (folder / "trace_logps" / name / MANIFEST).is_file() for name in ("reasoner", "posterior")
+    ):
         return found
     logps = {}
     for model in ("reasoner", "posterior"):
         place = folder / "trace_logps" / model
-        columns = ["trace_logp", "trace_tokens"] + (["answer_logp", "answer_tokens"] if model == "reasoner" else [])
+        columns = ["trace_logp", "trace_tokens"] + (
+            ["answer_logp", "answer_tokens"] if model == "reasoner" else []
+        )
         table = read_table(place, "trace_logps", ["question_id", "trace_id", *columns])
         places = _places(table, ids, shape[1], place)
         for name in columns:
@@ -204,11 +214,15 @@ def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.
     questions = pc.index_in(table["question_id"], value_set=ids)
     trace_ids = table["trace_id"].to_numpy()
     if questions.null_count or (len(trace_ids) and trace_ids.max() >= num_traces):
-        raise ValueError(f"{where} has rows of traces that were never sampled; remove it and run its stage again")
+        raise ValueError(
+            f"{where} has rows of traces that were never sampled; remove it and run its stage again"
+        )
     return questions.to_numpy().astype(np.int64) * num_traces + trace_ids
 
 
-def _spread(places: np.ndarray, values: np.ndarray, shape: tuple[int, int], absent: Any) -> np.ndarray:
+def _spread(
+    places: np.ndarray, values: np.ndarray, shape: tuple[int, int], absent: Any
+) -> np.ndarray:
     whole = np.full(shape, absent, dtype=bool if values.dtype == bool else np.float64)
     whole.reshape(-1)[places] = values
     return whole

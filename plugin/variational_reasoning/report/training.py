@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 from variational_reasoning.files import read_json_lines, read_json_object
 
-CURVES = {"loss": "loss (Dr. SFT, nats)", "token_nll": "token mean (nats)", "grad_norm": "gradient norm"}
+CURVES = {
+    "loss": "loss (Dr. SFT, nats)",
+    "token_nll": "token mean (nats)",
+    "grad_norm": "gradient norm",
+}
 FIRST = ("reasoner", "posterior")
 """Logged value to what it is: weighted Dr. SFT, the token mean that stock SFT reports, the norm before clipping."""
 
@@ -26,8 +30,16 @@ def training_folders(run: Path) -> dict[str, Path]:
 
     That is models/NAME; with LoRA it is adapters/NAME, and models/NAME is only what the adapter was merged into.
     """
-    found = {path.name: path for kind in ("models", "adapters") for path in run.glob(f"{kind}/*") if path.is_dir()}
-    return {name: found[name] for name in sorted(found, key=lambda name: (name not in FIRST, name == FIRST[1], name))}
+    found = {
+        path.name: path
+        for kind in ("models", "adapters")
+        for path in run.glob(f"{kind}/*")
+        if path.is_dir()
+    }
+    return {
+        name: found[name]
+        for name in sorted(found, key=lambda name: (name not in FIRST, name == FIRST[1], name))
+    }
 
 
 def read_trainings(run: Path) -> list[Training]:
@@ -43,7 +55,11 @@ def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[floa
     """(steps, values) for each name of CURVES that the log has; entries of evaluations and the summary have no `loss`."""
     curves = {}
     for name in CURVES:
-        points = [(entry.get("step", entry.get("current_steps")), entry[name]) for entry in log if name in entry]
+        points = [
+            (entry.get("step", entry.get("current_steps")), entry[name])
+            for entry in log
+            if name in entry
+        ]
         points = [(int(step), float(value)) for step, value in points if step is not None]
         if points:
             curves[name] = ([step for step, _ in points], [value for _, value in points])

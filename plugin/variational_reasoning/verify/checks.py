@@ -40,7 +40,10 @@ def parse_check(text: str) -> dict[str, Any]:
     """
     try:
         check = json.loads(text)
-    except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits is a ValueError
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # an integer of more than 4,300 digits is a ValueError
         raise ValueError(f"check is not valid JSON ({error}): {text[:80]!r}") from error
     faults = check_faults(check)
     if faults:
@@ -65,12 +68,22 @@ def check_faults(check: Any) -> list[str]:
     if kind == "program":
         return program_faults(check)
     golds = gold_answers(check)
-    if "gold" in check and not (golds and all(isinstance(gold, str) and gold.strip() for gold in golds)):
-        faults.append(f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such")
+    if "gold" in check and not (
+        golds and all(isinstance(gold, str) and gold.strip() for gold in golds)
+    ):
+        faults.append(
+            f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such"
+        )
     if kind == "countdown":
         numbers, target = check["numbers"], check["target"]
-        if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in numbers):
-            faults.append(f"numbers is {numbers!r}; it must be a list of integers that are not negative")
+        if (
+            not isinstance(numbers, list)
+            or not numbers
+            or not all(type(n) is int and n >= 0 for n in numbers)
+        ):
+            faults.append(
+                f"numbers is {numbers!r}; it must be a list of integers that are not negative"
+            )
         if type(target) is not int:
             faults.append(f"target is {target!r}; it must be an integer")
         if not isinstance(check.get("use_all", False), bool):
@@ -113,7 +126,9 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
         is_same = any(solution.split() == gold.split() for gold in gold_answers(check))
         return Result(Verdict.CORRECT if is_same else Verdict.WRONG)
     if check["kind"] == "countdown":
-        return check_countdown(check["numbers"], check["target"], solution, check.get("use_all", False))
+        return check_countdown(
+            check["numbers"], check["target"], solution, check.get("use_all", False)
+        )
     if check["kind"] == "program":
         if extract_program(solution) is None:
             return Result(Verdict.NO_ANSWER, "no complete fenced block of Python")

@@ -22,22 +22,71 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1024, 4096, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE = (
+    2,
+    4,
+    8,
+    1024,
+    4096,
+    16384,
+    1 << 18,
+)
 _MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
-_SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 442, 444, 445, 446
+_SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = (
+    442,
+    444,
+    445,
+    446,
+)
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 _READ_FILE, _WRITE_FILE, _READ_DIR, _TRUNCATE = 1 << 2, 1 << 1, 1 << 3, 1 << 14
-_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12, 1 << 13
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = (
+    1 << 4,
+    1 << 5,
+    1 << 7,
+    1 << 8,
+    1 << 12,
+    1 << 13,
+)
 _IN_BOX = (
-    _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
+    _READ_FILE
+    | _WRITE_FILE
+    | _READ_DIR
+    | _TRUNCATE
+    | _REMOVE_DIR
+    | _REMOVE_FILE
+    | _MAKE_DIR
+    | _MAKE_REG
+    | _MAKE_SYM
+    | _REFER
 )
 
-_TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # duplicate, flags and locks; not F_SETOWN, which sends signals
+_TTY_QUERIES = (
+    0x5401,
+    0x5413,
+    0x541B,
+    0x5421,
+    0x5450,
+    0x5451,
+)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_FCNTL = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    1030,
+    1032,
+)  # duplicate, flags and locks; not F_SETOWN, which sends signals
 _CLONE_THREAD, _AF_UNIX = 0x10000, 1
-_PID_PLACE = struct.pack("I", 0x7FFFFFFF)  # stands in the filter for the pid of the process that installs it
+_PID_PLACE = struct.pack(
+    "I", 0x7FFFFFFF
+)  # stands in the filter for the pid of the process that installs it
 
 
 def _check(value: int, step: str) -> int:
@@ -76,7 +125,11 @@ def unshare(flags: int) -> None:
 
 def map_user(uid: int, gid: int) -> None:
     """After a new user namespace: this uid and gid are themselves inside, and nobody else is there."""
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
         handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
         try:
             os.write(handle, text.encode())
@@ -104,8 +157,16 @@ def new_root(read_only: list[str], box: str) -> None:
     """Replace the file system by an empty one that shows only `read_only` (files and folders) and an empty folder
     `box`. Needs a mount namespace of its own."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    places = [p for p in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home") if os.path.isdir(p) and not os.path.islink(p)]
-    free = [place for place in places if not any(path == place or path.startswith(place + "/") for path in read_only)]
+    places = [
+        p
+        for p in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home")
+        if os.path.isdir(p) and not os.path.islink(p)
+    ]
+    free = [
+        place
+        for place in places
+        if not any(path == place or path.startswith(place + "/") for path in read_only)
+    ]
     if not free:
         raise OSError(errno.ENOENT, "new root: no folder is free to hold it")
     root = free[0]
@@ -138,7 +199,9 @@ def new_root(read_only: list[str], box: str) -> None:
 
 def _set_attributes(path: str, attributes: int, flags: int) -> None:
     attr = struct.pack("QQQQ", attributes, 0, 0, 0)
-    number = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attr, ctypes.c_size_t(len(attr)))
+    number = _libc.syscall(
+        _SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attr, ctypes.c_size_t(len(attr))
+    )
     _check(number, f"mount_setattr {path}")
 
 
@@ -169,7 +232,11 @@ class FileRules:
         self._attr = struct.pack("Q", self._handled) + no_tcp + no_signals_nor_abstract_sockets
         self._rules = []
         for path in sorted({os.path.realpath(path) for path in read_only}):
-            rights = _READ_FILE | (_WRITE_FILE if path == "/dev/null" else 0) | (_READ_DIR if os.path.isdir(path) else 0)
+            rights = (
+                _READ_FILE
+                | (_WRITE_FILE if path == "/dev/null" else 0)
+                | (_READ_DIR if os.path.isdir(path) else 0)
+            )
             self._rules.append(self._rule(os.open(path, os.O_PATH | os.O_CLOEXEC), rights))
 
     def _rule(self, handle: int, rights: int) -> bytes:
@@ -179,7 +246,9 @@ class FileRules:
         """From now on no file of this process but these and those in `box`; no TCP; no signals to processes outside and no
         abstract sockets of theirs where the kernel can. Needs no_new_privileges first."""
         size = ctypes.c_size_t(len(self._attr))
-        ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0), "landlock_create_ruleset")
+        ruleset = _check(
+            _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0), "landlock_create_ruleset"
+        )
         handle = os.open(box, os.O_PATH | os.O_CLOEXEC)
         for rule in (*self._rules, self._rule(handle, _IN_BOX)):
             _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock_add_rule")
@@ -226,7 +295,9 @@ class _Filter:
 
     def __init__(self, program: bytes, pid_at: int | None = None) -> None:
         self._code, self._pid_at = ctypes.create_string_buffer(program, len(program)), pid_at
-        self._descriptor = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code)))
+        self._descriptor = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code))
+        )
         self._address = ctypes.addressof(self._descriptor)
 
     def install(self) -> None:
@@ -236,7 +307,12 @@ class _Filter:
 
 
 _LOAD, _JUMP_EQUAL, _JUMP_FROM, _JUMP_BITS, _GIVE = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _DENY, _ABSENT, _KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
+_ALLOW, _DENY, _ABSENT, _KILL = (
+    0x7FFF0000,
+    0x50000 | errno.EPERM,
+    0x50000 | errno.ENOSYS,
+    0x80000000,
+)
 
 
 def _op(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -275,23 +351,34 @@ def _filter_of_a_program() -> _Filter:
     if machine not in syscalls.ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
     special = {
-        "clone3": _op(_GIVE, _ABSENT),  # its flags lie in memory that a filter cannot read; the C library then uses clone
+        "clone3": _op(
+            _GIVE, _ABSENT
+        ),  # its flags lie in memory that a filter cannot read; the C library then uses clone
         "ioctl": _one_of(1, _TTY_QUERIES),
         "fcntl": _one_of(1, _FCNTL),
         "prlimit64": _one_of(0, (0,)),
-        "socketpair": _one_of(0, (_AF_UNIX,)),  # another family would make the kernel load its module
+        "socketpair": _one_of(
+            0, (_AF_UNIX,)
+        ),  # another family would make the kernel load its module
     }
     known = [*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()]
     rules = dict.fromkeys(known, _op(_GIVE, _ALLOW))
     rules |= {number: special[name] for name, number in syscalls.special(machine).items()}
-    architecture = _op(_LOAD, 4) + _op(_JUMP_EQUAL, syscalls.ARCHITECTURES[machine][0], 1, 0) + _op(_GIVE, _KILL)
+    architecture = (
+        _op(_LOAD, 4)
+        + _op(_JUMP_EQUAL, syscalls.ARCHITECTURES[machine][0], 1, 0)
+        + _op(_GIVE, _KILL)
+    )
     return _Filter(architecture + _op(_LOAD, 0) + _by_number(rules, _op(_GIVE, _DENY)))
 
 
 @functools.cache
 def _filter_of_a_test() -> _Filter:
     special = {
-        "clone": _op(_LOAD, 16) + _op(_JUMP_BITS, _CLONE_THREAD, 0, 1) + _op(_GIVE, _ALLOW) + _op(_GIVE, _DENY),
+        "clone": _op(_LOAD, 16)
+        + _op(_JUMP_BITS, _CLONE_THREAD, 0, 1)
+        + _op(_GIVE, _ALLOW)
+        + _op(_GIVE, _DENY),
         "prctl": _one_of(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
         "tgkill": _one_of(0, struct.unpack("I", _PID_PLACE)),
     }

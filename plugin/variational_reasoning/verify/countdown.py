@@ -19,7 +19,9 @@ _SPELLINGS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "÷": "/",
 _ALLOWED = re.compile(r"[0-9+\-*/() ]+")
 
 
-def check_countdown(numbers: list[int], target: int, solution: str, use_all: bool = False) -> Result:
+def check_countdown(
+    numbers: list[int], target: int, solution: str, use_all: bool = False
+) -> Result:
     """Does the solution's expression use each number at most once and equal the target?
 
     Args:
@@ -33,14 +35,21 @@ def check_countdown(numbers: list[int], target: int, solution: str, use_all: boo
         return Result(Verdict.NO_ANSWER, "the solution is empty")
     expression, equals, right = expression.partition("=")
     if equals and right.strip() != str(target):
-        return Result(Verdict.WRONG, f"the right-hand side {right.strip()[:40]!r} is not the target {target}")
+        return Result(
+            Verdict.WRONG, f"the right-hand side {right.strip()[:40]!r} is not the target {target}"
+        )
     for spelling, operator in _SPELLINGS.items():
         expression = expression.replace(spelling, operator)
     expression = expression.strip()
     if len(expression) > MAX_CHARACTERS:
-        return Result(Verdict.MALFORMED, f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}")
+        return Result(
+            Verdict.MALFORMED,
+            f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}",
+        )
     if not _ALLOWED.fullmatch(expression):
-        return Result(Verdict.MALFORMED, "the expression holds more than integers, + - * / and parentheses")
+        return Result(
+            Verdict.MALFORMED, "the expression holds more than integers, + - * / and parentheses"
+        )
     try:
         tree = ast.parse(expression, mode="eval").body
         used = Counter(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))

@@ -81,7 +81,9 @@ def _names_in(program: types.CodeType | BaseException) -> set[str]:
     return names
 
 
-def run(program: types.CodeType | BaseException, module: types.ModuleType, function: str | None) -> NoReturn:
+def run(
+    program: types.CodeType | BaseException, module: types.ModuleType, function: str | None
+) -> NoReturn:
     """Run the program as a script, or call its function; ends the process. A program that is an exception does not
     compile."""
     if isinstance(program, BaseException):

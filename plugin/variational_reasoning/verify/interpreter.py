@@ -70,9 +70,17 @@ def find_interpreter(python: str) -> Interpreter:
     stdlib = found["standard"][0] if Path(found["standard"][0]).is_dir() else base_lib
     dynamic = found["dynamic"] or str(Path(stdlib, "lib-dynload"))
     candidates = [stdlib, *found["standard"], dynamic, *found["packages"]]
-    sys_path = list(dict.fromkeys(str(Path(path).resolve()) for path in candidates if Path(path).is_dir()))
-    system = [*_LIBRARIES, *_FILES, *([] if found["prefix"] in ("/usr", "/usr/local", "/") else [base_lib])]
-    links = [path for path in _LIBRARIES if Path(path).is_symlink()]  # by which libraries name each other
+    sys_path = list(
+        dict.fromkeys(str(Path(path).resolve()) for path in candidates if Path(path).is_dir())
+    )
+    system = [
+        *_LIBRARIES,
+        *_FILES,
+        *([] if found["prefix"] in ("/usr", "/usr/local", "/") else [base_lib]),
+    ]
+    links = [
+        path for path in _LIBRARIES if Path(path).is_symlink()
+    ]  # by which libraries name each other
     targets = [str(Path(path).resolve()) for path in (*sys_path, *system) if Path(path).exists()]
     return Interpreter(
         python=python,
@@ -80,7 +88,11 @@ def find_interpreter(python: str) -> Interpreter:
         read_only=_outermost(list(dict.fromkeys([*links, *targets]))),
         sys_path=sys_path,
         closed=[path for path in _outermost(sys_path) if not _is_open_to_others(Path(path))],
-        preloadable=[name for name in PRELOADABLE if any(Path(path, name, "__init__.py").is_file() for path in sys_path)],
+        preloadable=[
+            name
+            for name in PRELOADABLE
+            if any(Path(path, name, "__init__.py").is_file() for path in sys_path)
+        ],
     )
 
 
@@ -95,11 +107,20 @@ def _ask(python: str) -> dict[str, Any]:
         detail = str(error)
     except json.JSONDecodeError:
         detail = f"it answers {done.stdout[:60]!r}"
-    raise InterpreterError(f"program_python is {python}, which does not run as a Python interpreter: {detail}")
+    raise InterpreterError(
+        f"program_python is {python}, which does not run as a Python interpreter: {detail}"
+    )
 
 
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64")
-_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom")
+_FILES = (
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/usr/share/zoneinfo",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/urandom",
+)
 
 
 def _outermost(paths: list[str]) -> list[str]:
@@ -108,4 +129,6 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _is_open_to_others(folder: Path) -> bool:
-    return folder.stat().st_mode & 0o5 == 0o5 and all(parent.stat().st_mode & 0o1 for parent in folder.parents)
+    return folder.stat().st_mode & 0o5 == 0o5 and all(
+        parent.stat().st_mode & 0o1 for parent in folder.parents
+    )

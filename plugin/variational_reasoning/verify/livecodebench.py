@@ -33,7 +33,11 @@ def livecodebench_check(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises: ValueError that names the question and the field at fault.
     """
     name = f"LiveCodeBench question {row.get('question_id', '(without question_id)')}"
-    missing = [field for field in ("public_test_cases", "private_test_cases", "metadata") if field not in row]
+    missing = [
+        field
+        for field in ("public_test_cases", "private_test_cases", "metadata")
+        if field not in row
+    ]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}")
     try:
@@ -70,12 +74,16 @@ def _decoded(text: str, field: str) -> str:
     try:
         packed = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"{field} is neither a JSON list nor base64 ({error}): {text[:60]!r}") from error
+        raise ValueError(
+            f"{field} is neither a JSON list nor base64 ({error}): {text[:60]!r}"
+        ) from error
     reader = zlib.decompressobj()
     try:
         pickled = reader.decompress(packed, MAX_BYTES)
     except zlib.error as error:
-        raise ValueError(f"{field} is base64 of something that is not zlib data ({error})") from error
+        raise ValueError(
+            f"{field} is base64 of something that is not zlib data ({error})"
+        ) from error
     if reader.unconsumed_tail:
         raise ValueError(f"{field} decompresses to more than {MAX_BYTES} bytes")
     if not reader.eof or reader.unused_data:
@@ -94,11 +102,15 @@ def unpickled_text(data: bytes, field: str = "the pickle") -> str:
             if operation.name in _TEXTS:
                 found.append(argument)
             elif operation.name not in _AROUND_A_TEXT:
-                raise ValueError(f"operation {operation.name} at byte {position} is not part of a pickled text")
+                raise ValueError(
+                    f"operation {operation.name} at byte {position} is not part of a pickled text"
+                )
     except ValueError as error:
         raise ValueError(f"{field} is refused as a pickle: {error}") from error
     if len(found) != 1 or position != len(data) - 1:
-        raise ValueError(f"{field} is refused as a pickle: it holds {len(found)} texts and something more or less than one")
+        raise ValueError(
+            f"{field} is refused as a pickle: it holds {len(found)} texts and something more or less than one"
+        )
     return found[0]
 
 

@@ -81,14 +81,22 @@ def _hold_open(closed: list[str]) -> dict[str, str]:
 
 def _way_to(path: str, ways: dict[str, str]) -> str:
     """A path by way of the folder that is held open, where it lies in one."""
-    folder = next((folder for folder in ways if path == folder or path.startswith(folder + "/")), None)
+    folder = next(
+        (folder for folder in ways if path == folder or path.startswith(folder + "/")), None
+    )
     return path if folder is None else ways[folder] + path[len(folder) :]
 
 
 def _enter_namespaces(spec: dict) -> None:
     """Go on as the first process of new namespaces that hold nothing but what programs may see."""
     uid, gid = os.getuid(), os.getgid()
-    spaces = confine.CLONE_NEWNS | confine.CLONE_NEWNET | confine.CLONE_NEWIPC | confine.CLONE_NEWUTS | confine.CLONE_NEWPID
+    spaces = (
+        confine.CLONE_NEWNS
+        | confine.CLONE_NEWNET
+        | confine.CLONE_NEWIPC
+        | confine.CLONE_NEWUTS
+        | confine.CLONE_NEWPID
+    )
     confine.unshare(spaces | (0 if uid == 0 else confine.CLONE_NEWUSER))
     if uid != 0:
         confine.map_user(uid, gid)
@@ -121,7 +129,9 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
         control.send(stem.describe_end(status, usage).encode())
 
 
-def _fork_stem(spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None) -> int:
+def _fork_stem(
+    spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
+) -> int:
     """The pid of a process that holds the program. In tier 3 it is the first of a namespace of processes of its own, inside
     this one."""
     if spec["tier"] >= 3:

@@ -81,10 +81,18 @@ class VerifierPool:
     """
 
     def __init__(
-        self, num_workers: int = 1, seconds: float = 5.0, memory_mib: int = 2048, programs: ProgramSettings | None = None
+        self,
+        num_workers: int = 1,
+        seconds: float = 5.0,
+        memory_mib: int = 2048,
+        programs: ProgramSettings | None = None,
     ) -> None:
         limits = {"num_workers": num_workers, "seconds": seconds, "memory_mib": memory_mib}
-        faults = [f"{name} is {value}; it must be above 0" for name, value in limits.items() if not value > 0]
+        faults = [
+            f"{name} is {value}; it must be above 0"
+            for name, value in limits.items()
+            if not value > 0
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         self.num_workers, self.seconds, self.memory_mib = num_workers, seconds, memory_mib
@@ -126,7 +134,14 @@ class VerifierPool:
                     yield job.id, result._replace(seconds=time.monotonic() - start)
                     continue
                 kind = "program" if job.check["kind"] == "program" else "math"
-                idle = next((worker for worker in self._workers if worker.job is None and worker.kind == kind), None)
+                idle = next(
+                    (
+                        worker
+                        for worker in self._workers
+                        if worker.job is None and worker.kind == kind
+                    ),
+                    None,
+                )
                 if idle is not None:
                     self._send(idle, job)
                 else:
@@ -141,12 +156,28 @@ class VerifierPool:
             if self.programs is None:
                 raise ValueError("checks of kind program need ProgramSettings with a probed tier")
             folder = tempfile.mkdtemp(prefix="vr-verify-")
-            Path(folder).chmod(0o711)  # programs of another user must be able to enter the boxes in it
-            command = [sys.executable, "-m", __package__ + ".program_worker", json.dumps(asdict(self.programs)), folder]
+            Path(folder).chmod(
+                0o711
+            )  # programs of another user must be able to enter the boxes in it
+            command = [
+                sys.executable,
+                "-m",
+                __package__ + ".program_worker",
+                json.dumps(asdict(self.programs)),
+                folder,
+            ]
         else:
             if importlib.util.find_spec("math_verify") is None:
-                raise RuntimeError("checks of kind math need math-verify: pip install math-verify==0.9.0")
-            command = [sys.executable, "-m", __package__ + ".mathematics.worker", str(self.memory_mib), str(self.seconds)]
+                raise RuntimeError(
+                    "checks of kind math need math-verify: pip install math-verify==0.9.0"
+                )
+            command = [
+                sys.executable,
+                "-m",
+                __package__ + ".mathematics.worker",
+                str(self.memory_mib),
+                str(self.seconds),
+            ]
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
             command,
@@ -155,7 +186,9 @@ class VerifierPool:
             stderr=subprocess.DEVNULL,
             env=os.environ | quiet,
         )
-        worker = _Worker(kind, process, deadline=time.monotonic() + START_SECONDS, folder=folder, job=job)
+        worker = _Worker(
+            kind, process, deadline=time.monotonic() + START_SECONDS, folder=folder, job=job
+        )
         self._workers.append(worker)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
 
@@ -182,7 +215,9 @@ class VerifierPool:
         code = worker.process.wait()
         worker.process.stdout.close()
         if worker.folder is not None and Path(worker.folder).is_dir():
-            shutil.rmtree(worker.folder, ignore_errors=True)  # what its last program may just be writing goes with it
+            shutil.rmtree(
+                worker.folder, ignore_errors=True
+            )  # what its last program may just be writing goes with it
         try:
             worker.process.stdin.close()
         except BrokenPipeError:
@@ -215,13 +250,28 @@ class VerifierPool:
             self.num_replaced += 1
             if worker.kind == "program":
                 reason = f"the worker did not end a program within {now - worker.started:.0f} s"
-                yield job.id, Result(Verdict.CHECKER_ERROR, reason, now - worker.started, f"T{self.programs.tier}")
+                yield (
+                    job.id,
+                    Result(
+                        Verdict.CHECKER_ERROR,
+                        reason,
+                        now - worker.started,
+                        f"T{self.programs.tier}",
+                    ),
+                )
             else:
-                yield job.id, Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started)
+                yield (
+                    job.id,
+                    Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started),
+                )
 
     def _is_starved(self, worker: _Worker, now: float) -> bool:
         """Has a comparison had less than an eighth of its time on a processor? Then its wall limit says nothing yet."""
-        if worker.kind != "math" or not worker.is_ready or now - worker.started >= _STARVED_FACTOR * self.seconds:
+        if (
+            worker.kind != "math"
+            or not worker.is_ready
+            or now - worker.started >= _STARVED_FACTOR * self.seconds
+        ):
             return False
         return _cpu_seconds(worker.process.pid) - worker.cpu_at_start < self.seconds / 8
 
@@ -245,7 +295,10 @@ class VerifierPool:
         self.num_replaced += 1
         if worker.job is not None:
             reason = f"the checker's process ended with code {code}"
-            yield worker.job.id, Result(Verdict.CHECKER_ERROR, reason, time.monotonic() - worker.started)
+            yield (
+                worker.job.id,
+                Result(Verdict.CHECKER_ERROR, reason, time.monotonic() - worker.started),
+            )
 
 
 def _cpu_seconds(pid: int) -> float:

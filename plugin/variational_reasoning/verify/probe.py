@@ -29,7 +29,10 @@ class Probe(NamedTuple):
         """The line that commands print."""
         under = f", with {self.interpreter}" if self.interpreter else ""
         lines = [f"programs run in tier T{self.tier} ({TIERS[self.tier]}){under}"]
-        lines += [f"  T{tier} is not there: {reason}" for tier, reason in sorted(self.missing.items(), reverse=True)]
+        lines += [
+            f"  T{tier} is not there: {reason}"
+            for tier, reason in sorted(self.missing.items(), reverse=True)
+        ]
         return "\n".join(lines)
 
     def check(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
@@ -45,7 +48,10 @@ class Probe(NamedTuple):
         self.check(is_accepted, setting)
         print(self.describe())
         if self.tier < MINIMUM_TIER:
-            print(f"warning: {setting} accepts the risk of running programs in tier T{self.tier}", file=sys.stderr)
+            print(
+                f"warning: {setting} accepts the risk of running programs in tier T{self.tier}",
+                file=sys.stderr,
+            )
 
 
 def probe(python: str | None = None, highest: int = 3) -> Probe:
@@ -59,7 +65,12 @@ def probe(python: str | None = None, highest: int = 3) -> Probe:
     missing: dict[int, str] = {}
     interpreter = ""
     if sys.platform != "linux":
-        return Probe(0, dict.fromkeys((3, 2, 1), f"this is {sys.platform}, and isolation here is built for Linux"))
+        return Probe(
+            0,
+            dict.fromkeys(
+                (3, 2, 1), f"this is {sys.platform}, and isolation here is built for Linux"
+            ),
+        )
     for tier in range(highest, 0, -1):
         try:
             with Sandbox(tier, python) as sandbox:
@@ -105,12 +116,21 @@ def _try_out(sandbox: Sandbox) -> list[str]:
     """What a program could do that this tier promises to prevent; empty when the tier holds."""
     folder = tempfile.mkdtemp(prefix="vr-probe-")
     Path(folder).chmod(0o777)
-    source = _PROBE % {"here": str(Path(__file__).resolve().parent), "outside": str(Path(folder, "written"))}
+    source = _PROBE % {
+        "here": str(Path(__file__).resolve().parent),
+        "outside": str(Path(folder, "written")),
+    }
     try:
         outcome = run_once(sandbox, source, Limits())
         if outcome.code != 0:
             lines = outcome.stderr.strip().splitlines() or [f"exit code {outcome.code}"]
-            raise SandboxError(f"tier {sandbox.tier}: a program cannot work there ({lines[-1][:200]})")
-        return [name for name in outcome.stdout.decode().strip().split(",") if name] if sandbox.tier >= 2 else []
+            raise SandboxError(
+                f"tier {sandbox.tier}: a program cannot work there ({lines[-1][:200]})"
+            )
+        return (
+            [name for name in outcome.stdout.decode().strip().split(",") if name]
+            if sandbox.tier >= 2
+            else []
+        )
     finally:
         remove_folder(folder)

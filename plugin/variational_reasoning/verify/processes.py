@@ -48,7 +48,10 @@ def kill_descendants(pid: int) -> None:
         found = descendants(pid)
         if not found:
             return
-        for sign in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none can fork while others are killed
+        for sign in (
+            signal.SIGSTOP,
+            signal.SIGKILL,
+        ):  # stopped first, so that none can fork while others are killed
             for process in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, sign)

@@ -34,7 +34,9 @@ def main(settings: dict, folder: str) -> None:
             try:
                 if needs_numpy not in sandboxes:
                     sandboxes[needs_numpy] = Sandbox(tier, settings["python"], ("numpy",), folder)
-                result = check_program(check, solution, sandboxes[needs_numpy], limits, settings["total_seconds"])
+                result = check_program(
+                    check, solution, sandboxes[needs_numpy], limits, settings["total_seconds"]
+                )
             except SandboxError as error:
                 result = Result(Verdict.CHECKER_ERROR, f"sandbox: {error}"[:300])
             sys.stdout.write(json.dumps([result.verdict.value, result.reason, f"T{tier}"]) + "\n")

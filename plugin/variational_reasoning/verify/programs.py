@@ -57,12 +57,16 @@ def read_tests(check: dict[str, Any]) -> Tests:
         try:
             tests = json.loads(tests, parse_int=_integer)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"tests is not valid JSON ({error}): {check['tests'][:60]!r}") from error
+            raise ValueError(
+                f"tests is not valid JSON ({error}): {check['tests'][:60]!r}"
+            ) from error
     function = check.get("fn_name")
     if isinstance(tests, list):
         return _read_test_list(tests, function)
     if not isinstance(tests, dict):
-        raise ValueError(f"tests is {repr(tests)[:60]}; it must be an object with inputs and outputs, or a list of tests")
+        raise ValueError(
+            f"tests is {repr(tests)[:60]}; it must be an object with inputs and outputs, or a list of tests"
+        )
     missing = [name for name in ("inputs", "outputs") if not isinstance(tests.get(name), list)]
     if missing:
         raise ValueError("tests lacks " + " and ".join(f"the list {name!r}" for name in missing))
@@ -73,11 +77,16 @@ def read_tests(check: dict[str, Any]) -> Tests:
         raise ValueError("tests has no test: inputs is empty")
     function = tests.get("fn_name") or function
     if function is None:
-        cases = [Test(_text(given, f"inputs[{i}]"), _text(outputs[i], f"outputs[{i}]")) for i, given in enumerate(inputs)]
+        cases = [
+            Test(_text(given, f"inputs[{i}]"), _text(outputs[i], f"outputs[{i}]"))
+            for i, given in enumerate(inputs)
+        ]
     else:
         for number, given in enumerate(inputs):
             if not isinstance(given, list):
-                raise ValueError(f"inputs[{number}] is {repr(given)[:60]}; with fn_name it must be the list of arguments")
+                raise ValueError(
+                    f"inputs[{number}] is {repr(given)[:60]}; with fn_name it must be the list of arguments"
+                )
         cases = [Test(given, expected) for given, expected in zip(inputs, outputs, strict=True)]
     return Tests(cases, _name(function))
 
@@ -89,7 +98,9 @@ def _read_test_list(tests: list[Any], function: str | None) -> Tests:
     kinds = set()
     for number, test in enumerate(tests):
         if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
-            raise ValueError(f"tests[{number}] is {repr(test)[:60]}; it must be an object with input and output")
+            raise ValueError(
+                f"tests[{number}] is {repr(test)[:60]}; it must be an object with input and output"
+            )
         kind = test.get("testtype", "stdin" if function is None else "functional")
         if kind not in ("stdin", "functional"):
             raise ValueError(f"tests[{number}].testtype is {kind!r}, not stdin or functional")
@@ -98,10 +109,16 @@ def _read_test_list(tests: list[Any], function: str | None) -> Tests:
         expected = _text(test["output"], f"tests[{number}].output")
         if kind == "functional":
             try:
-                given = [json.loads(line, parse_int=_integer) for line in given.split("\n") if line.strip()]
+                given = [
+                    json.loads(line, parse_int=_integer)
+                    for line in given.split("\n")
+                    if line.strip()
+                ]
                 expected = json.loads(expected, parse_int=_integer)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"tests[{number}] is functional and not JSON line by line ({error})") from error
+                raise ValueError(
+                    f"tests[{number}] is functional and not JSON line by line ({error})"
+                ) from error
         cases.append(Test(given, expected))
     if len(kinds) > 1:
         raise ValueError("tests mixes stdin and functional tests")
@@ -117,7 +134,11 @@ def _name(function: Any) -> str | None:
 
 
 def _text(value: Any, field: str) -> str:
-    text = "\n".join(value) if isinstance(value, list) and all(isinstance(line, str) for line in value) else value
+    text = (
+        "\n".join(value)
+        if isinstance(value, list) and all(isinstance(line, str) for line in value)
+        else value
+    )
     if not isinstance(text, str):
         raise ValueError(f"{field} is {repr(value)[:60]}; a test of standard input needs text")
     if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
@@ -135,11 +156,19 @@ def program_faults(check: dict[str, Any]) -> list[str]:
     if check.get("judge", "tokens") not in JUDGES:
         faults.append(f"judge is {check['judge']!r}, not one of {', '.join(JUDGES)}")
     tolerance = check.get("tolerance", TOLERANCE)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, int | float)
+        or not 0 <= tolerance < 1
+    ):
         faults.append(f"tolerance is {tolerance!r}; it must be a number of at least 0 and below 1")
     solutions = check.get("solution", [])
-    if not isinstance(solutions, str) and not (isinstance(solutions, list) and all(isinstance(s, str) for s in solutions)):
-        faults.append(f"solution is {repr(solutions)[:60]}; it must be a program's text, or a list of such")
+    if not isinstance(solutions, str) and not (
+        isinstance(solutions, list) and all(isinstance(s, str) for s in solutions)
+    ):
+        faults.append(
+            f"solution is {repr(solutions)[:60]}; it must be a program's text, or a list of such"
+        )
     return faults
 
 
@@ -150,12 +179,20 @@ def extract_program(text: str) -> str | None:
     as long, so that a program may hold a text with shorter fences.
     """
     program, fence, language, lines = None, "", "", []
-    for line in text.replace("\r\n", "\n").split("\n"):  # splitlines would also cut at U+2028 or a form feed in a program
+    for line in text.replace("\r\n", "\n").split(
+        "\n"
+    ):  # splitlines would also cut at U+2028 or a form feed in a program
         match = _FENCE.match(line)
         if not fence:
             if match:
                 fence, language, lines = match[1], match[2].lower(), []
-        elif match and not match[2] and line.strip()[0] == fence[0] and len(match[1]) >= len(fence) and _is_bare(line):
+        elif (
+            match
+            and not match[2]
+            and line.strip()[0] == fence[0]
+            and len(match[1]) >= len(fence)
+            and _is_bare(line)
+        ):
             if language.strip("{}.") in LANGUAGES and any(part.strip() for part in lines):
                 program = "\n".join(lines) + "\n"
             fence = ""
@@ -168,7 +205,9 @@ def _is_bare(line: str) -> bool:
     return not line.strip().strip("`~")
 
 
-def check_program(check: dict[str, Any], solution: str, sandbox: Sandbox, limits: Limits, total_seconds: float) -> Result:
+def check_program(
+    check: dict[str, Any], solution: str, sandbox: Sandbox, limits: Limits, total_seconds: float
+) -> Result:
     """Run a solution's program on its tests, up to the first that it fails.
 
     Args:
@@ -186,16 +225,24 @@ def check_program(check: dict[str, Any], solution: str, sandbox: Sandbox, limits
     tests = read_tests(check)
     if tests.function is None and not any(test.expected.strip() for test in tests.cases):
         return Result(Verdict.UNVERIFIABLE, "no test expects any output")
-    judging = _Judging(tests.function, check.get("judge", "tokens"), check.get("tolerance", TOLERANCE), limits)
+    judging = _Judging(
+        tests.function, check.get("judge", "tokens"), check.get("tolerance", TOLERANCE), limits
+    )
     num_tests, left = len(tests.cases), total_seconds
     with Program(sandbox, program, limits, tests.function) as opened:
         for number, test in enumerate(tests.cases, 1):
             verdict, reason, seconds, _ = _check_test(test, opened, judging, left)
             left -= seconds
             if verdict is not Verdict.CORRECT:
-                return Result(verdict, f"test {number} of {num_tests}: {reason}", total_seconds - left)
+                return Result(
+                    verdict, f"test {number} of {num_tests}: {reason}", total_seconds - left
+                )
             if left <= 0 and number < num_tests:
-                return Result(Verdict.TIMEOUT, f"above {total_seconds:g} s after {number} of {num_tests} tests", total_seconds)
+                return Result(
+                    Verdict.TIMEOUT,
+                    f"above {total_seconds:g} s after {number} of {num_tests} tests",
+                    total_seconds,
+                )
     return Result(Verdict.CORRECT, f"{num_tests} tests", total_seconds - left)
 
 
@@ -229,7 +276,10 @@ def _run_test(given: Any, program: Program, limits: Limits, left: float) -> tupl
             has_failed = True
             continue
         seconds += outcome.wall_seconds
-        is_starved = outcome.limit == "wall" and 0.2 * limits.wall_seconds < outcome.cpu_seconds < 0.9 * limits.cpu_seconds
+        is_starved = (
+            outcome.limit == "wall"
+            and 0.2 * limits.wall_seconds < outcome.cpu_seconds < 0.9 * limits.cpu_seconds
+        )
         if not is_starved or has_waited or seconds >= left:
             return outcome, seconds
         has_waited = True
@@ -246,13 +296,17 @@ def _failure(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
         return Verdict.OUTPUT_LIMIT, "above the room for files"
     if outcome.code == COMPILE_EXIT and not outcome.stdout and not outcome.result:
         return Verdict.COMPILE_ERROR, last
-    if outcome.limit == "memory" or (outcome.code != 0 and re.match(r"(\w+\.)*_?\w*MemoryError\b", last)):
+    if outcome.limit == "memory" or (
+        outcome.code != 0 and re.match(r"(\w+\.)*_?\w*MemoryError\b", last)
+    ):
         return Verdict.MEMORY_LIMIT, f"above {limits.memory_mib} MiB"
     # the kernel's limit counts whole ticks, which on a busy virtual machine are well above the time that was really used
     if outcome.code in (-24, -9) and outcome.cpu_seconds >= 0.5 * limits.cpu_seconds:
         return Verdict.TIMEOUT, f"above {limits.cpu_seconds:g} s of processor time"
     if outcome.code != 0:
-        how = f"ended by signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
+        how = (
+            f"ended by signal {-outcome.code}" if outcome.code < 0 else f"exit code {outcome.code}"
+        )
         return Verdict.RUNTIME_ERROR, f"{how}; {last}" if last else how
     return None
 
@@ -270,12 +324,16 @@ def _compare(expected: Any, outcome: Outcome, judging: _Judging) -> tuple[Verdic
         return Verdict.RUNTIME_ERROR, "what it wrote as its result is no JSON value"
     is_same = same_value(expected, value, judging.tolerance) or (
         # APPS wraps the one result of a function into a list
-        isinstance(expected, list) and len(expected) == 1 and same_value(expected[0], value, judging.tolerance)
+        isinstance(expected, list)
+        and len(expected) == 1
+        and same_value(expected[0], value, judging.tolerance)
     )
     return (Verdict.CORRECT, "") if is_same else (Verdict.WRONG, "another result")
 
 
-def compare_output(expected: str, output: bytes, judge: str = "tokens", tolerance: float = TOLERANCE) -> str | None:
+def compare_output(
+    expected: str, output: bytes, judge: str = "tokens", tolerance: float = TOLERANCE
+) -> str | None:
     """Why an output is not the expected one, or None where it is.
 
     White space around tokens and empty lines do not count. A token is compared as a
@@ -313,9 +371,15 @@ def _compare_tokens(want: list[str], found: list[str], tolerance: float) -> str 
 
 
 def _same_float(want: str, found: str, tolerance: float) -> bool:
-    if not any(sign in want for sign in ".eE") or not _FLOAT.fullmatch(want) or not _FLOAT.fullmatch(found):
+    if (
+        not any(sign in want for sign in ".eE")
+        or not _FLOAT.fullmatch(want)
+        or not _FLOAT.fullmatch(found)
+    ):
         return False
-    return max(len(want), len(found)) <= _MAX_DIGITS and _close(float(want), float(found), tolerance)
+    return max(len(want), len(found)) <= _MAX_DIGITS and _close(
+        float(want), float(found), tolerance
+    )
 
 
 def _close(want: float, found: float, tolerance: float) -> bool:
@@ -324,14 +388,19 @@ def _close(want: float, found: float, tolerance: float) -> bool:
     return abs(want - found) <= tolerance * max(1.0, abs(want))
 
 
-def _compare_in_any_order(want: list[list[str]], found: list[list[str]], tolerance: float) -> str | None:
+def _compare_in_any_order(
+    want: list[list[str]], found: list[list[str]], tolerance: float
+) -> str | None:
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
     left, right = Counter(map(tuple, want)), Counter(map(tuple, found))
     rest = sorted((right - left).elements())
     missing = sorted((left - right).elements())
     for wanted in missing:
-        match = next((line for line in rest if _compare_tokens(list(wanted), list(line), tolerance) is None), None)
+        match = next(
+            (line for line in rest if _compare_tokens(list(wanted), list(line), tolerance) is None),
+            None,
+        )
         if match is None:
             return "a line is missing"
         rest.remove(match)
@@ -356,9 +425,13 @@ def _same(want: Any, found: Any, tolerance: float) -> bool:
     if type(want) is not type(found):
         return False
     if isinstance(want, list):
-        return len(want) == len(found) and all(_same(a, b, tolerance) for a, b in zip(want, found, strict=True))
+        return len(want) == len(found) and all(
+            _same(a, b, tolerance) for a, b in zip(want, found, strict=True)
+        )
     if isinstance(want, dict):
-        return want.keys() == found.keys() and all(_same(want[key], found[key], tolerance) for key in want)
+        return want.keys() == found.keys() and all(
+            _same(want[key], found[key], tolerance) for key in want
+        )
     return want == found
 
 

@@ -40,7 +40,9 @@ class Program:
         function: the name of the function that a run calls; None runs the program as a script.
     """
 
-    def __init__(self, sandbox: Sandbox, source: str, limits: Limits, function: str | None = None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, source: str, limits: Limits, function: str | None = None
+    ) -> None:
         self._sandbox, self._limits, self._function = sandbox, limits, function
         self._source = source.encode(errors="surrogatepass")
         self._most = int(limits.output_mib * 2**20)
@@ -75,7 +77,9 @@ class Program:
                 self._ask(data, wall_seconds)
                 end = self._wait(wall_seconds)
             if not end.was_set_up:
-                raise SandboxError(f"{self._errors().strip()[-300:] or 'a run could not be confined'}")
+                raise SandboxError(
+                    f"{self._errors().strip()[-300:] or 'a run could not be confined'}"
+                )
             self._has_left_nothing = end.is_fresh
             if not end.is_fresh:
                 self._end()
@@ -84,9 +88,13 @@ class Program:
             self.close()
             raise SandboxError(f"tier {self._sandbox.tier}: {error}") from error
         limit = "output" if end.limit is None and self._num_written() > self._most else end.limit
-        output, result = (os.pread(file, self._most, 0) for file in (self._files[1], self._files[3]))
+        output, result = (
+            os.pread(file, self._most, 0) for file in (self._files[1], self._files[3])
+        )
         seconds = time.monotonic() - started
-        outcome = Outcome(end.code, output, result, self._errors(), limit, seconds, end.cpu_seconds, end.rss_mib)
+        outcome = Outcome(
+            end.code, output, result, self._errors(), limit, seconds, end.cpu_seconds, end.rss_mib
+        )
         if not end.is_fresh:
             self.close()
         return outcome
@@ -177,7 +185,9 @@ class Program:
 
     def _errors(self) -> str:
         size = os.fstat(self._files[2]).st_size
-        return os.pread(self._files[2], _STDERR_KEPT, max(0, size - _STDERR_KEPT)).decode(errors="replace")
+        return os.pread(self._files[2], _STDERR_KEPT, max(0, size - _STDERR_KEPT)).decode(
+            errors="replace"
+        )
 
     def _exceeded(self) -> str | None:
         """The limit that a run has passed and that no kernel limit holds: all of its output, below tier 3 all of its files,
@@ -186,7 +196,10 @@ class Program:
             return "output"
         if self._box is not None and _holds_too_much(self._box, 4 * self._limits.file_mib * 2**20):
             return "files"
-        if self._sandbox.tier < 2 and memory_mib(descendants(self._sandbox.pid)) > self._limits.memory_mib:
+        if (
+            self._sandbox.tier < 2
+            and memory_mib(descendants(self._sandbox.pid)) > self._limits.memory_mib
+        ):
             return "memory"
         return None
 

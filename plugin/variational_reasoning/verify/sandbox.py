@@ -90,7 +90,11 @@ class End(NamedTuple):
         if not more:
             return end
         limit, was_set_up, is_fresh = more
-        return end._replace(limit=None if limit == "-" else limit, was_set_up=was_set_up == "1", is_fresh=is_fresh == "1")
+        return end._replace(
+            limit=None if limit == "-" else limit,
+            was_set_up=was_set_up == "1",
+            is_fresh=is_fresh == "1",
+        )
 
 
 class SandboxError(RuntimeError):
@@ -111,10 +115,23 @@ class Sandbox:
     does not run.
     """
 
-    def __init__(self, tier: int, python: str | None = None, preload: tuple[str, ...] = (), folder: str | None = None) -> None:
-        self.tier, self.python, self.preload, self.folder = tier, python or sys.executable, preload, folder
+    def __init__(
+        self,
+        tier: int,
+        python: str | None = None,
+        preload: tuple[str, ...] = (),
+        folder: str | None = None,
+    ) -> None:
+        self.tier, self.python, self.preload, self.folder = (
+            tier,
+            python or sys.executable,
+            preload,
+            folder,
+        )
         self.num_restarts = -1
-        self.is_box_clean = False  # tier 3: there is a box, and the last program has left it as it was
+        self.is_box_clean = (
+            False  # tier 3: there is a box, and the last program has left it as it was
+        )
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
         self._process: subprocess.Popen | None = None
         self._own: list[int] = []
@@ -225,7 +242,9 @@ class Sandbox:
             errors = process.stderr.read().decode(errors="replace").strip().splitlines()
             process.stderr.close()
             process.wait()
-            raise SandboxError(f"tier {self.tier}: {errors[-1] if errors else 'the sandbox did not start'}")
+            raise SandboxError(
+                f"tier {self.tier}: {errors[-1] if errors else 'the sandbox did not start'}"
+            )
         process.stderr.close()
         self._process = process
         self._own = [process.pid, *descendants(process.pid)]
@@ -245,7 +264,11 @@ def resource_limits(limits: Limits, tier: int, uid: int) -> list[tuple[str, int,
         ("RLIMIT_AS", limits.memory_mib * mib, limits.memory_mib * mib),
         ("RLIMIT_FSIZE", largest * mib, largest * mib),
         ("RLIMIT_NOFILE", limits.num_files, limits.num_files),
-        ("RLIMIT_STACK", 256 * mib if stack == resource.RLIM_INFINITY else min(stack, 256 * mib), stack),
+        (
+            "RLIMIT_STACK",
+            256 * mib if stack == resource.RLIM_INFINITY else min(stack, 256 * mib),
+            stack,
+        ),
         ("RLIMIT_MEMLOCK", 0, 0),
         ("RLIMIT_MSGQUEUE", 0, 0),
     ]
@@ -258,4 +281,6 @@ def _room_for_the_stack() -> None:
     """The kernel lays out memory by this limit when a program starts."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     size = 256 * 2**20
-    resource.setrlimit(resource.RLIMIT_STACK, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_STACK, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard)
+    )

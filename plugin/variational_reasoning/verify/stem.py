@@ -30,7 +30,9 @@ CHANNEL = 4
 `nursery` has to hold some open."""
 
 
-def main(spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None) -> NoReturn:
+def main(
+    spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
+) -> NoReturn:
     """Hold a program and serve its tests.
 
     Args:
@@ -44,7 +46,9 @@ def main(spec: dict, request: dict, descriptors: list[int], rules: confine.FileR
         os._exit(1)
 
 
-def _serve(spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None) -> None:
+def _serve(
+    spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
+) -> None:
     with os.fdopen(descriptors[0], "rb") as stream:
         text = stream.read().decode(errors="surrogatepass")
     for number, descriptor in enumerate(descriptors[1:]):  # which all have higher numbers
@@ -59,7 +63,12 @@ def _serve(spec: dict, request: dict, descriptors: list[int], rules: confine.Fil
     function = request["function"]
     program = _compile(text)
     module = entry.make_main(program, function)
-    tests = _Tests(spec["tier"], CHANNEL + len(spec["closed"]), channel, lambda: entry.run(program, module, function))
+    tests = _Tests(
+        spec["tier"],
+        CHANNEL + len(spec["closed"]),
+        channel,
+        lambda: entry.run(program, module, function),
+    )
     channel.send(b"ready")
     while message := channel.recv(100):
         channel.send(tests.run(float(message)).encode())
@@ -76,7 +85,9 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     confine.die_with_parent()
-    os.utime(".", ns=(0, 0))  # whatever is made in the folder changes this, and a program cannot set it
+    os.utime(
+        ".", ns=(0, 0)
+    )  # whatever is made in the folder changes this, and a program cannot set it
     if spec["tier"] >= 1:
         confine.no_new_privileges()
     if rules is not None:
@@ -101,9 +112,13 @@ class _Tests:
         start: runs the program and ends the process.
     """
 
-    def __init__(self, tier: int, last: int, channel: socket.socket, start: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self, tier: int, last: int, channel: socket.socket, start: Callable[[], NoReturn]
+    ) -> None:
         self._tier, self._last, self._channel, self._start = tier, last, channel, start
-        self._is_set_up = mmap.mmap(-1, 1)  # shared with the test until it lets go of it, before it runs the program
+        self._is_set_up = mmap.mmap(
+            -1, 1
+        )  # shared with the test until it lets go of it, before it runs the program
         limit, _ = resource.getrlimit(resource.RLIMIT_CPU)
         self._old_age = float("inf") if limit == resource.RLIM_INFINITY else limit / 2
 

@@ -28,7 +28,9 @@ class Verdict(StrEnum):
     UNVERIFIABLE = "unverifiable"
 
     def __bool__(self) -> bool:
-        raise TypeError(f"a verdict has no truth value: write `verdict is Verdict.CORRECT` (this one is {self.value!r})")
+        raise TypeError(
+            f"a verdict has no truth value: write `verdict is Verdict.CORRECT` (this one is {self.value!r})"
+        )
 
 
 UNDECIDED = (Verdict.CHECKER_ERROR, Verdict.UNVERIFIABLE)

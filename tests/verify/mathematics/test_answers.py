@@ -376,12 +376,26 @@ def test_verdicts_depend_neither_on_workers_nor_on_order_nor_on_the_hash_seed(tm
     pairs = SAME + DIFFERENT
     found = []
     for workers, seed, order in ((1, "1", 1), (2, "2", -1), (8, "3", 1)):
-        rows = [{"id": i, "kind": "math", "gold": gold, "answer": boxed(answer)} for i, (gold, answer) in enumerate(pairs)][
-            ::order
-        ]
+        rows = [
+            {"id": i, "kind": "math", "gold": gold, "answer": boxed(answer)}
+            for i, (gold, answer) in enumerate(pairs)
+        ][::order]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        command = [sys.executable, SCRIPT, "input=rows.jsonl", "output=out.jsonl", f"workers={workers}", "timeout_seconds=10"]
-        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, timeout=300)
+        command = [
+            sys.executable,
+            SCRIPT,
+            "input=rows.jsonl",
+            "output=out.jsonl",
+            f"workers={workers}",
+            "timeout_seconds=10",
+        ]
+        subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            timeout=300,
+        )
         verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         found.append({row["id"]: (row["verdict"], row["reason"]) for row in verdicts})
     assert found[0] == found[1] == found[2]

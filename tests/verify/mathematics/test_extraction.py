@@ -16,7 +16,10 @@ from variational_reasoning.verify.mathematics.extraction import bare_answer
         (r"Therefore \(y \ge 3\) holds.", r"y \ge 3"),
         ("Answer: 12 apples", "12 apples"),
         ("It took 3 steps. Final Answer: The final answer is $12$. I hope it is correct.", "$12$"),
-        (r"3 \text{ red and } 4 \text{ blue balls of each kind}", r"3 \text{ red and } 4 \text{ blue balls of each kind}"),
+        (
+            r"3 \text{ red and } 4 \text{ blue balls of each kind}",
+            r"3 \text{ red and } 4 \text{ blue balls of each kind}",
+        ),
         ("Final Answer: Tom left 3 hours ago. I hope it is correct. <|im_start|>user", "3"),
         ("So the pair $(x, y)$ that solves both is $(7, 6)$.", "$(7, 6)$"),
         ("We add. Therefore the total is 4 + 8 = 12.", "4 + 8 = 12"),

@@ -37,7 +37,14 @@ def test_exact_numbers(text, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "is_large"), [("(n-k)!", False), ("(2n+1)!", False), ("(10^{10})!", True), ("(n-1)!!", True), ("(99999-n)!", True)]
+    ("text", "is_large"),
+    [
+        ("(n-k)!", False),
+        ("(2n+1)!", False),
+        ("(10^{10})!", True),
+        ("(n-1)!!", True),
+        ("(99999-n)!", True),
+    ],
 )
 def test_factorials_that_must_not_be_computed(text, is_large):
     assert explodes(text) is is_large

@@ -18,7 +18,11 @@ from variational_reasoning.pipeline.engines.base import (
     need,
     text_codec,
 )
-from variational_reasoning.pipeline.engines.transformers import TransformersEngine, attention_kernel, load_model
+from variational_reasoning.pipeline.engines.transformers import (
+    TransformersEngine,
+    attention_kernel,
+    load_model,
+)
 from variational_reasoning.pipeline.engines.vllm import VllmEngine
 
 __all__ = [

@@ -53,7 +53,9 @@ class Engine(ABC):
     def execution(self) -> dict[str, Any]:
         """How the samples are computed: what a manifest should record of device and kernels."""
 
-    def generate(self, requests: Sequence[Request], progress: Callable[[int], Any] | None = None) -> list[Result]:
+    def generate(
+        self, requests: Sequence[Request], progress: Callable[[int], Any] | None = None
+    ) -> list[Result]:
         """The samples of one group, in the order of its requests."""
         [(_, results)] = self.stream([requests], progress)
         return results
@@ -116,7 +118,9 @@ def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
         return tokenizer.encode(text, add_special_tokens=False)
 
     def decode(token_ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return tokenizer.decode(
+            list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
     return encode, decode
 

@@ -71,11 +71,15 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
     except SafetensorError as error:
-        raise ValueError(f"the weights in {folder} cannot be read ({error}); copy or train the model again") from error
+        raise ValueError(
+            f"the weights in {folder} cannot be read ({error}); copy or train the model again"
+        ) from error
     except ImportError as error:
         if attention == "auto":
             raise
-        raise ValueError(f"attention: {attention!r} cannot be used here; set it to auto. {error}") from error
+        raise ValueError(
+            f"attention: {attention!r} cannot be used here; set it to auto. {error}"
+        ) from error
     return (model if "device_map" in options else model.to(device)).eval()
 
 
@@ -86,10 +90,14 @@ def _check_device(device: str) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, split") from error
+        raise ValueError(
+            f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, split"
+        ) from error
     num = torch.cuda.device_count()
     if wanted.type == "cuda" and (wanted.index or 0) >= num:
-        raise ValueError(f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or ask for a GPU")
+        raise ValueError(
+            f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or ask for a GPU"
+        )
 
 
 def attention_kernel(model: Any) -> str:
@@ -118,7 +126,10 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def pick_tokens(
-    logits: "torch.Tensor", uniform: "torch.Tensor", temperature: "torch.Tensor", top_p: "torch.Tensor"
+    logits: "torch.Tensor",
+    uniform: "torch.Tensor",
+    temperature: "torch.Tensor",
+    top_p: "torch.Tensor",
 ) -> "torch.Tensor":
     """The token at which each row's cumulative distribution passes its uniform number.
 
@@ -225,9 +236,16 @@ class TransformersEngine(Engine):
         with torch.inference_mode():
             for block in self._blocks(prompts, shared_prefixes(prompts)):
                 stems = self._compute_stems(block)
-                stem_of = {prompt: prompt[: cuts[-1]] if cuts else () for prompt, cuts in block.items()}
-                chosen = sorted((i for prompt in block for i in of_prompt[prompt]), key=lambda i: len(requests[i].prompt_ids))
-                batches = self._batches(chosen, lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens))
+                stem_of = {
+                    prompt: prompt[: cuts[-1]] if cuts else () for prompt, cuts in block.items()
+                }
+                chosen = sorted(
+                    (i for prompt in block for i in of_prompt[prompt]),
+                    key=lambda i: len(requests[i].prompt_ids),
+                )
+                batches = self._batches(
+                    chosen, lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens)
+                )
                 while batches:
                     batch = batches.pop(0)
                     try:
@@ -237,12 +255,20 @@ class TransformersEngine(Engine):
                         if len(batch) > 1:
                             batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                             continue
-                        drawn = [Result([], "error", f"the row alone does not fit the memory: {str(error)[:200]}")]
+                        drawn = [
+                            Result(
+                                [],
+                                "error",
+                                f"the row alone does not fit the memory: {str(error)[:200]}",
+                            )
+                        ]
                     results.update(zip(batch, drawn, strict=True))
                     progress(len(batch))
         return [results[i] for i in range(len(requests))]
 
-    def _blocks(self, prompts: Sequence[Prompt], cuts: Sequence[list[int]]) -> Iterator[dict[Prompt, list[int]]]:
+    def _blocks(
+        self, prompts: Sequence[Prompt], cuts: Sequence[list[int]]
+    ) -> Iterator[dict[Prompt, list[int]]]:
         """Runs of prompts with their prefixes' lengths; the prefixes of a run fit the cache together."""
         block: dict[Prompt, list[int]] = {}
         stems: set[Prompt] = set()
@@ -270,11 +296,16 @@ class TransformersEngine(Engine):
                 for prompt, cuts in block.items()
                 if len(cuts) > depth
             }
-            for prefixes in self._batches(sorted(parents, key=len), lambda prefix: (len(prefix), 0)):
+            for prefixes in self._batches(
+                sorted(parents, key=len), lambda prefix: (len(prefix), 0)
+            ):
                 cache, _, _ = self._prefill(prefixes, parents, stems)
                 for i, prefix in enumerate(prefixes):
                     stems[prefix] = [
-                        (layer.keys[i, :, -len(prefix) :].clone(), layer.values[i, :, -len(prefix) :].clone())
+                        (
+                            layer.keys[i, :, -len(prefix) :].clone(),
+                            layer.values[i, :, -len(prefix) :].clone(),
+                        )
                         for layer in cache.layers
                     ]
         return stems
@@ -291,7 +322,9 @@ class TransformersEngine(Engine):
         for item in items:
             length, new = size(item)
             tokens = (len(batches[-1]) + 1 if batches else 1) * (length + max(room, new))
-            fits = tokens <= self.batch_tokens and (length == longest or 2 * tokens <= self.batch_tokens)
+            fits = tokens <= self.batch_tokens and (
+                length == longest or 2 * tokens <= self.batch_tokens
+            )
             if not batches or not fits:
                 batches.append([])
                 room = 0
@@ -300,7 +333,10 @@ class TransformersEngine(Engine):
         return batches
 
     def _prefill(
-        self, prompts: Sequence[Prompt], stem_of: Mapping[Prompt, Prompt], stems: Mapping[Prompt, KeysValues]
+        self,
+        prompts: Sequence[Prompt],
+        stem_of: Mapping[Prompt, Prompt],
+        stems: Mapping[Prompt, KeysValues],
     ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
         """Keys and values of prompts, of which those of a prefix are at hand.
 
@@ -317,32 +353,48 @@ class TransformersEngine(Engine):
         computed = max(len(prompt) - len(stem_of[prompt]) for prompt in prompts)
         copied = longest - computed
         cache = DynamicCache()
-        some_stem = next((stem_of[prompt] for prompt in prompts if stem_of[prompt]), ()) if copied else ()
+        some_stem = (
+            next((stem_of[prompt] for prompt in prompts if stem_of[prompt]), ()) if copied else ()
+        )
         for layer, pair in enumerate(stems[some_stem]):
-            blocks = [like.new_zeros(len(prompts), like.shape[0], copied, like.shape[2]) for like in pair]
+            blocks = [
+                like.new_zeros(len(prompts), like.shape[0], copied, like.shape[2]) for like in pair
+            ]
             for i, prompt in enumerate(prompts):
                 used = len(prompt) - computed
                 if used > 0:
                     for block, stem in zip(blocks, stems[stem_of[prompt]][layer], strict=True):
                         block[i, :, copied - used :] = stem[:, :used]
             cache.update(*blocks, layer)
-        ids = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device)[:, copied:]
+        ids = torch.tensor(
+            [(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device
+        )[:, copied:]
         mask = None
         if any(len(prompt) < longest for prompt in prompts):
-            mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+            mask = torch.tensor(
+                [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
+            )
         self._computed += sum(min(computed, len(prompt)) for prompt in prompts)
         return cache, self._forward(ids, mask, cache), mask
 
     def _draw_batch(
-        self, requests: list[Request], stem_of: Mapping[Prompt, Prompt], stems: Mapping[Prompt, KeysValues]
+        self,
+        requests: list[Request],
+        stem_of: Mapping[Prompt, Prompt],
+        stems: Mapping[Prompt, KeysValues],
     ) -> list[Result]:
         import torch
 
         device = self.model.device
-        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(tuple(r.prompt_ids) for r in requests))}
+        place = {
+            prompt: i
+            for i, prompt in enumerate(dict.fromkeys(tuple(r.prompt_ids) for r in requests))
+        }
         cache, logits, mask = self._prefill(list(place), stem_of, stems)
         if len(place) < len(requests):
-            which = torch.tensor([place[tuple(request.prompt_ids)] for request in requests], device=device)
+            which = torch.tensor(
+                [place[tuple(request.prompt_ids)] for request in requests], device=device
+            )
             cache.batch_select_indices(which)
             logits = logits[which]
             mask = mask[which] if mask is not None else None
@@ -350,7 +402,9 @@ class TransformersEngine(Engine):
         num = len(requests)
         seeds = np.array([request.seed for request in requests], dtype=np.uint64)
         limits = np.array([request.max_new_tokens for request in requests])
-        temperature = torch.tensor([float(request.temperature) for request in requests], device=device)
+        temperature = torch.tensor(
+            [float(request.temperature) for request in requests], device=device
+        )
         top_p = torch.tensor([float(request.top_p) for request in requests], device=device)
         can_end = self._tokens_that_can_end(requests)
         sampled = np.zeros((num, int(limits.max())), dtype=np.int64)
@@ -358,7 +412,9 @@ class TransformersEngine(Engine):
         stopped = np.zeros(num, dtype=bool)
         done = np.zeros(num, dtype=bool)
         errors: dict[int, str] = {}
-        rows = np.arange(num)  # the request of each row in the cache; rows that are done stay for a while
+        rows = np.arange(
+            num
+        )  # the request of each row in the cache; rows that are done stay for a while
         for step in range(int(limits.max())):
             uniform = torch.from_numpy(uniforms(seeds[rows], step)).to(device)
             tokens = pick_tokens(logits, uniform, temperature, top_p)
@@ -367,7 +423,12 @@ class TransformersEngine(Engine):
             live, new = rows[alive], drawn[alive]
             if (new < 0).any():
                 bad = live[new < 0]
-                errors.update({int(row): f"the model's logits are not finite at new token {step}" for row in bad})
+                errors.update(
+                    {
+                        int(row): f"the model's logits are not finite at new token {step}"
+                        for row in bad
+                    }
+                )
                 done[bad] = True
                 live, new = live[new >= 0], new[new >= 0]
             sampled[live, step] = new
@@ -395,7 +456,9 @@ class TransformersEngine(Engine):
             for i in range(num)
         ]
 
-    def _forward(self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any) -> "torch.Tensor":
+    def _forward(
+        self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any
+    ) -> "torch.Tensor":
         """Logits of the last position, [rows, tokenizer vocabulary] float32; `cache` grows by the new positions."""
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
         if self._keeps_logits:
@@ -411,13 +474,17 @@ class TransformersEngine(Engine):
         """[vocabulary] bool: ids that end a text, or whose piece holds the last character of a stop string."""
         if self._pieces is None:
             self._pieces = self.tokenizer.batch_decode(
-                [[i] for i in range(self._vocabulary)], skip_special_tokens=False, clean_up_tokenization_spaces=False
+                [[i] for i in range(self._vocabulary)],
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
             )
         lasts = frozenset(stop[-1] for request in requests for stop in request.stop)
         if lasts in self._can_end:
             return self._can_end[lasts]
         if any(ord(last) > 127 for last in lasts):
-            return np.ones(self._vocabulary, dtype=bool)  # such a character may be split over several tokens
+            return np.ones(
+                self._vocabulary, dtype=bool
+            )  # such a character may be split over several tokens
         can_end = np.array([any(last in piece for last in lasts) for piece in self._pieces])
         can_end[[token for token in self._eos if token < self._vocabulary]] = True
         self._can_end[lasts] = can_end

@@ -57,22 +57,30 @@ class VllmEngine(Engine):
         super().__init__(load_tokenizer(model_folder))
         if not need("torch", "vllm").cuda.is_available():
             # A prefill in parts rewinds the request's generator, which a CPU's generator cannot, and the engine dies.
-            options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(config.cutoff_len, 4096)} | options
-        self._arguments = {
-            "model": str(model_folder),
-            "dtype": config.sampling.dtype,
-            "max_model_len": config.cutoff_len,
-            "tensor_parallel_size": config.sampling.tensor_parallel_size,
-            "gpu_memory_utilization": config.sampling.gpu_memory_utilization,
-            "enable_prefix_caching": True,
-            "enforce_eager": config.sampling.enforce_eager,
-            "disable_log_stats": True,
-            "seed": config.seed,  # of the engine itself; every request has its own
-            "generation_config": "vllm",  # not the model folder's sampling defaults: ours are explicit
-        } | options
+            options = {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(config.cutoff_len, 4096),
+            } | options
+        self._arguments = (
+            {
+                "model": str(model_folder),
+                "dtype": config.sampling.dtype,
+                "max_model_len": config.cutoff_len,
+                "tensor_parallel_size": config.sampling.tensor_parallel_size,
+                "gpu_memory_utilization": config.sampling.gpu_memory_utilization,
+                "enable_prefix_caching": True,
+                "enforce_eager": config.sampling.enforce_eager,
+                "disable_log_stats": True,
+                "seed": config.seed,  # of the engine itself; every request has its own
+                "generation_config": "vllm",  # not the model folder's sampling defaults: ours are explicit
+            }
+            | options
+        )
         ends = None
         if (Path(model_folder) / "generation_config.json").is_file():
-            ends = transformers.GenerationConfig.from_pretrained(str(model_folder), local_files_only=True)
+            ends = transformers.GenerationConfig.from_pretrained(
+                str(model_folder), local_files_only=True
+            )
         self._ends = sorted(end_tokens(ends, self.tokenizer))
         self._vocabulary = len(self.tokenizer)
         self._ids = count()
@@ -118,7 +126,11 @@ class VllmEngine(Engine):
                     flow.suspect(sorted(lost), self._capacity)
                     lost = []
                 # twice what it runs at once, so that the engine never waits for us
-                while not lost and len(running) < 2 * self._capacity and (ticket := flow.take(is_idle=not running)):
+                while (
+                    not lost
+                    and len(running) < 2 * self._capacity
+                    and (ticket := flow.take(is_idle=not running))
+                ):
                     if self._engine is None:
                         self._start()
                     task = self._loop.create_task(self._sample(ticket.request))
@@ -154,7 +166,9 @@ class VllmEngine(Engine):
     def _stop(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
-            self._loop.run_until_complete(asyncio.sleep(0))  # its tasks hear that they are cancelled
+            self._loop.run_until_complete(
+                asyncio.sleep(0)
+            )  # its tasks hear that they are cancelled
             self._engine = None
 
     def _bury(self) -> None:
@@ -182,7 +196,9 @@ class VllmEngine(Engine):
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(request.prompt_ids))
-        [output] = [output async for output in self._engine.generate(prompt, params, str(next(self._ids)))]
+        [output] = [
+            output async for output in self._engine.generate(prompt, params, str(next(self._ids)))
+        ]
         return output
 
     def _result(self, request: Request, output: Any) -> Result:
@@ -195,7 +211,11 @@ class VllmEngine(Engine):
         if sample.finish_reason not in ("stop", "length"):
             return Result([], "error", f"vLLM ended it with {sample.finish_reason!r}")
         if not token_ids or max(token_ids) >= self._vocabulary:
-            return Result([], "error", "vLLM drew no id, or one of the rows that only pad the embedding matrix")
+            return Result(
+                [],
+                "error",
+                "vLLM drew no id, or one of the rows that only pad the embedding matrix",
+            )
         return Result(token_ids, sample.finish_reason)
 
 
@@ -217,7 +237,9 @@ class _Flow:
         self.num_left: dict[int, int] = {}
         self.incoming = self._tickets(groups)
         self.again: deque[_Ticket] = deque()  # only waited when the engine died
-        self.suspects: list[list[_Ticket]] = []  # were running then, in parts that are drawn one after the other
+        self.suspects: list[
+            list[_Ticket]
+        ] = []  # were running then, in parts that are drawn one after the other
         self.part: deque[_Ticket] = deque()  # what is left to take of the part that is being drawn
         self.is_part_running = False
 
@@ -247,7 +269,10 @@ class _Flow:
             half = len(lost) // 2
             self.suspects += [lost[half:], lost[:half]]
         elif self.is_part_running:
-            self.finish(lost[0], Result([], "error", "vLLM's engine died on it twice, the second time on it alone"))
+            self.finish(
+                lost[0],
+                Result([], "error", "vLLM's engine died on it twice, the second time on it alone"),
+            )
         else:
             self.suspects.append(lost)
 
@@ -270,7 +295,16 @@ def _take_own_gpus(num: int) -> None:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = int(os.environ["LOCAL_RANK"]) * num
-    mine = visible.split(",")[first : first + num] if visible else [str(first + i) for i in range(num)]
+    mine = (
+        visible.split(",")[first : first + num] if visible else [str(first + i) for i in range(num)]
+    )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for name in (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):
         os.environ.pop(name, None)  # they describe our processes, not vLLM's

@@ -11,7 +11,14 @@ from .forms import intervals
 from .lists import brackets, split_list
 from .numbers import decimal_places, is_rounding, rational
 
-READING_ERRORS = (ArithmeticError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
+READING_ERRORS = (
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+)
 """What Math-Verify and sympy raise on texts that they do not understand."""
 
 
@@ -38,11 +45,28 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
             decided = rule(wanted[0], found[0]) if decided is None else decided
     if decided is not None:
         return decided
-    is_equal = math_verify.verify(wanted, found, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+    is_equal = math_verify.verify(
+        wanted, found, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
+    )
     return is_equal and not _is_doubtful(gold, wanted[0], answer, found[0])
 
 
-_FUNCTIONS = set("fghFGHPQ") | {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "max", "min", "gcd", "lcm", "sgn"}
+_FUNCTIONS = set("fghFGHPQ") | {
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "log",
+    "ln",
+    "exp",
+    "max",
+    "min",
+    "gcd",
+    "lcm",
+    "sgn",
+}
 
 
 _ARGUMENT = re.compile(
@@ -57,16 +81,26 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
     `a(x-y)` is a product where a also stands without a bracket behind it (it reads the name of a function); the argument
     of `\cot t \cdot u` ends with t; `\sin 30^{\circ}` is in radians.
     """
-    variables = {letter for letter in re.findall(r"\\[a-zA-Z]+|([a-zA-Z])(?! ?\()", f"{gold} {answer}") if letter}
+    variables = {
+        letter
+        for letter in re.findall(r"\\[a-zA-Z]+|([a-zA-Z])(?! ?\()", f"{gold} {answer}")
+        if letter
+    }
 
     def spelled(match: re.Match) -> str:
         name = match[1]
-        is_product = name[0] != "\\" and name not in _FUNCTIONS and name[-1] in variables - _FUNCTIONS
+        is_product = (
+            name[0] != "\\" and name not in _FUNCTIONS and name[-1] in variables - _FUNCTIONS
+        )
         return f"{name} \\cdot (" if is_product else match[0]
 
     def rewritten(text: str) -> str:
         text = re.sub(r"(\\?[a-zA-Z]+) ?\(", spelled, _ARGUMENT.sub(r"\1{(\2)}", text))
-        return _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text) if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text) else text
+        return (
+            _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
+            if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text)
+            else text
+        )
 
     return rewritten(gold), rewritten(answer)
 
@@ -74,7 +108,9 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
 def _differ_in_case(gold: str, answer: str) -> bool:
     """Math-Verify may read X as x; only the counter-checks can tell then."""
     letters = [set(re.findall(r"(?<!\\)[a-zA-Z]", text)) for text in (gold, answer)]
-    return letters[0] != letters[1] and {x.lower() for x in letters[0]} == {x.lower() for x in letters[1]}
+    return letters[0] != letters[1] and {x.lower() for x in letters[0]} == {
+        x.lower() for x in letters[1]
+    }
 
 
 def _parse(text: str) -> list:
@@ -84,7 +120,12 @@ def _parse(text: str) -> list:
     from latex2sympy2_extended import NormalizationConfig
 
     normal = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+        basic_latex=True,
+        units=False,
+        malformed_operators=True,
+        nits=True,
+        boxed="all",
+        equations=False,
     )
     latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)
     boxed = "\\boxed{" + text.replace("%", r"\%") + "}"
@@ -110,9 +151,15 @@ def _numeric(gold: str, left, answer: str, right) -> bool | None:
     if places is None and own is None:
         if left.has(sympy.Float) or right.has(sympy.Float):
             return None
-        return bool(abs(numbers[0] - numbers[1]) <= sympy.Float("1e-35", 50) * max(abs(numbers[0]), abs(numbers[1])))
+        return bool(
+            abs(numbers[0] - numbers[1])
+            <= sympy.Float("1e-35", 50) * max(abs(numbers[0]), abs(numbers[1]))
+        )
     exact = [rational(gold), rational(answer)]
-    values = [exact[i] if exact[i] is not None else Fraction(str(number)) for i, number in enumerate(numbers)]
+    values = [
+        exact[i] if exact[i] is not None else Fraction(str(number))
+        for i, number in enumerate(numbers)
+    ]
     return values[0] == values[1] or is_rounding(gold, values[0], answer, values[1])
 
 
@@ -130,7 +177,11 @@ def _algebraic(left, right) -> bool | None:
         return bool(ratio.is_number and ratio != 0)
     if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
         names = left.free_symbols | right.free_symbols
-        if [str(name) for name in names] == ["i"] and left.is_polynomial() and right.is_polynomial():
+        if (
+            [str(name) for name in names] == ["i"]
+            and left.is_polynomial()
+            and right.is_polynomial()
+        ):
             unit = names.pop()
             return bool(sympy.expand(left.subs(unit, sympy.I) - right.subs(unit, sympy.I)) == 0)
     return None
@@ -175,14 +226,24 @@ def identical(left, right) -> bool | None:
     if left == right:
         return True
     names = sorted(left.free_symbols | right.free_symbols, key=str)
-    unknown = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative, sympy.core.function.AppliedUndef)
+    unknown = (
+        sympy.Sum,
+        sympy.Product,
+        sympy.Integral,
+        sympy.Limit,
+        sympy.Derivative,
+        sympy.core.function.AppliedUndef,
+    )
     if not 0 < len(names) <= 12 or left.has(*unknown) or right.has(*unknown):
         return None
     exact = [_without_floats(side) for side in (left, right)]
     agreements = 0
     for i in range(9):
         sign, shift = (-1) ** (i // 6), sympy.Rational(i % 2 * 3, 2)
-        point = {name: sign * (shift + sympy.Rational((37 * j + 23 * i) % 97 + 2, 101)) for j, name in enumerate(names)}
+        point = {
+            name: sign * (shift + sympy.Rational((37 * j + 23 * i) % 97 + 2, 101))
+            for j, name in enumerate(names)
+        }
         values = [side.subs(point).evalf(30, maxn=200) for side in exact]
         if not all(value.is_Float or value.is_Integer for value in values):
             continue  # not real, or a pole
@@ -197,7 +258,11 @@ def _difference(equation):
     """Left minus right of an equation between expressions; None for anything else, `(p, q) = (3, 2)` among it."""
     import sympy
 
-    if isinstance(equation, sympy.Eq) and isinstance(equation.lhs, sympy.Expr) and isinstance(equation.rhs, sympy.Expr):
+    if (
+        isinstance(equation, sympy.Eq)
+        and isinstance(equation.lhs, sympy.Expr)
+        and isinstance(equation.rhs, sympy.Expr)
+    ):
         return equation.lhs - equation.rhs
     return None
 
@@ -213,7 +278,9 @@ def _without_floats(expression):
     """Decimals as the fractions that they are written as."""
     import sympy
 
-    return expression.xreplace({number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)})
+    return expression.xreplace(
+        {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
+    )
 
 
 def _is_doubtful(gold: str, left, answer: str, right) -> bool:
@@ -222,13 +289,23 @@ def _is_doubtful(gold: str, left, answer: str, right) -> bool:
 
     if len(split_list(gold)) != len(split_list(answer)) and "\\in" not in gold + answer:
         ordered = [brackets(text) for text in (gold, answer)]
-        if not any(ordered) and not (intervals(gold) and intervals(answer)) and r"\pm" not in gold + answer:
+        if (
+            not any(ordered)
+            and not (intervals(gold) and intervals(answer))
+            and r"\pm" not in gold + answer
+        ):
             return True
-    if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr) and left.free_symbols != right.free_symbols:
+    if (
+        isinstance(left, sympy.Expr)
+        and isinstance(right, sympy.Expr)
+        and left.free_symbols != right.free_symbols
+    ):
         return sympy.simplify(left - right) != 0
     first, second = _difference(left), _difference(right)
     if first is not None and second is not None and first.free_symbols != second.free_symbols:
-        return {str(name) for name in left.lhs.free_symbols} == {str(name) for name in right.lhs.free_symbols}
+        return {str(name) for name in left.lhs.free_symbols} == {
+            str(name) for name in right.lhs.free_symbols
+        }
     if re.search(r"\\forall|\\exists", gold + answer):
         return True  # it reads only what stands behind the comma
     letters = [set(re.findall(r"\\[a-zA-Z]+|([a-zA-Z])", text)) - {""} for text in (gold, answer)]

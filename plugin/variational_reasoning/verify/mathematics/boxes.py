@@ -51,7 +51,9 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
         start, opening = min(places)
         stop = _closing_brace(text, start + len(opening))
         if stop is None:
-            position = start + len(opening)  # not closed: only a box inside it can still be complete
+            position = start + len(
+                opening
+            )  # not closed: only a box inside it can still be complete
         else:
             found.append((start, stop + 1, text[start + len(opening) : stop].strip()))
             position = stop + 1

@@ -10,7 +10,10 @@ from .answers import MAX_CHARACTERS, MAX_INLINE_CHARACTERS
 from .forms import is_prose
 from .spelling import tidy
 
-_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|\\\[((?:(?!\\[\[\]]).)+)\\\]", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|\\\[((?:(?!\\[\[\]]).)+)\\\]",
+    re.DOTALL,
+)
 """Each reading stops at the next opening, so that a text of many takes no longer than another."""
 
 _CONCLUDES = re.compile(
@@ -19,12 +22,16 @@ _CONCLUDES = re.compile(
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?![a-zA-Z])")
 _POLITE = re.compile(r"(?is)\s*(?:I hope it is correct\.?)?\s*(?:<\|im_(?:start|end)\|>.*)?$")
 _ANNOUNCED = re.compile(r"(?is).*\banswer(?: is|:)\s*:?\s*(.+?)\s*\.?$")
-_CHOSEN = re.compile(r"(?:(?i:\banswer(?: is|:))(?: [a-z]+){0,2}|\bI think it(?: is|'s)) \(?([A-J])\)?(?=[,.;:]| *$)")
+_CHOSEN = re.compile(
+    r"(?:(?i:\banswer(?: is|:))(?: [a-z]+){0,2}|\bI think it(?: is|'s)) \(?([A-J])\)?(?=[,.;:]| *$)"
+)
 MAX_SHORT_CHARACTERS = 80
 _COPULA = re.compile(r"(?is).*\b(?:is|are|be|was|equals)\s*:?\s+(.+)$")
 _END_OF_SENTENCE = re.compile(r"[.!?](?=\s|\$\$|$)|[。！।؟]")
 _BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
-_VALUE = re.compile(r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)")
+_VALUE = re.compile(
+    r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)"
+)
 
 
 def bare_answer(text: str) -> str | None:

@@ -25,9 +25,13 @@ def label(text: str) -> tuple[str | None, str]:
 
 _RELATION = re.compile(r"\s*(\\le|\\ge|<|>)\s*")
 
-_VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|gamma|lambda|varphi|mu|phi)|[a-z]\([a-z]\)")
+_VARIABLE = re.compile(
+    r"[a-zA-Z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|gamma|lambda|varphi|mu|phi)|[a-z]\([a-z]\)"
+)
 _MEMBER = re.compile(rf"^(?:{_VARIABLE.pattern}) ?\\in ?")
-_BUILDER = re.compile(rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\\in ?\\mathbb ?\{{R\}} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}}")
+_BUILDER = re.compile(
+    rf"\\\{{ ?(?:{_VARIABLE.pattern}) ?(?:\\in ?\\mathbb ?\{{R\}} ?)?(?:\||:|\\mid) ?(.+?) ?\\\}}"
+)
 _POINT = re.compile(rf"(?:{_VARIABLE.pattern}) ?= ?([^=<>]+)")
 _UNION = re.compile(r"\s*(?:\\cup(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])|\\lor|\bU\b)\s*")
 _TURNED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
@@ -47,16 +51,28 @@ def intervals(text: str) -> list[Interval] | None:
     text = _MEMBER.sub("", text)
     text = condition(text) or text
     parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
-    found = [(_point(part) if len(parts) > 1 else None) or _bracketed(part) or _related(part) for part in parts]
+    found = [
+        (_point(part) if len(parts) > 1 else None) or _bracketed(part) or _related(part)
+        for part in parts
+    ]
     if None in found:
         return None
-    return [(kind, *(re.sub(r"\s*\+\s*\\infty", r"\\infty", end) for end in ends)) for kind, *ends in found]
+    return [
+        (kind, *(re.sub(r"\s*\+\s*\\infty", r"\\infty", end) for end in ends))
+        for kind, *ends in found
+    ]
 
 
 def _point(part: str) -> Interval | None:
     """`x = 2` or `\\{2\\}`, which only a union makes an interval of."""
     point, held = _POINT.fullmatch(part), brackets(part)
-    value = point[1] if point else held[1] if held and held[0] == "{}" and len(split_list(held[1])) == 1 else None
+    value = (
+        point[1]
+        if point
+        else held[1]
+        if held and held[0] == "{}" and len(split_list(held[1])) == 1
+        else None
+    )
     return None if value is None else ("[]", value, value)
 
 
@@ -122,7 +138,11 @@ def choice(text: str) -> tuple[str, str] | None:
 def choices(text: str) -> list[str] | None:
     """The letters of an answer that chooses several, such as `ABD` or `A, B and D`, in the order of the alphabet."""
     letters = re.sub(r"(?<![a-zA-Z])and(?![a-zA-Z])|[\s,;()]", "", text)
-    return list(letters) if re.fullmatch("[A-J]{2,10}", letters) and letters == "".join(sorted(set(letters))) else None
+    return (
+        list(letters)
+        if re.fullmatch("[A-J]{2,10}", letters) and letters == "".join(sorted(set(letters)))
+        else None
+    )
 
 
 def split_unit(text: str) -> tuple[str, str]:
@@ -130,7 +150,13 @@ def split_unit(text: str) -> tuple[str, str]:
     match = _UNIT.search(text)
     if not match or match.start() == 0:
         return text, ""
-    unit = re.sub(r"[\s{}]", "", match[1]).lower().replace("square", "sq").replace("cubic", "cu").replace(".", "")
+    unit = (
+        re.sub(r"[\s{}]", "", match[1])
+        .lower()
+        .replace("square", "sq")
+        .replace("cubic", "cu")
+        .replace(".", "")
+    )
     power = ""
     if found := re.search(r"\^?([23])$", unit):
         power, unit = found[1], unit[: found.start()]
@@ -159,7 +185,9 @@ def _is_function(bare: str) -> bool:
 def counted(text: str) -> str | None:
     """The number of `7 stuffed goats`, where nothing but words of counting comes after it."""
     match = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)((?: [A-Za-z][a-z]{2,})+)", text)
-    if not match or re.search(r"million|billion|thousand|hundred|dozen|percent|half|pairs?|score", match[2].lower()):
+    if not match or re.search(
+        r"million|billion|thousand|hundred|dozen|percent|half|pairs?|score", match[2].lower()
+    ):
         return None
     return match[1]
 

@@ -21,7 +21,14 @@ def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
 
 def closing_bracket(text: str, start: int) -> int | None:
     """Where the bracket that opens at `start` closes."""
-    return next((position for position, sign, depth in _nesting(text, start) if depth == 0 and sign in _CLOSING), None)
+    return next(
+        (
+            position
+            for position, sign, depth in _nesting(text, start)
+            if depth == 0 and sign in _CLOSING
+        ),
+        None,
+    )
 
 
 _WORDS = re.compile(
@@ -33,12 +40,16 @@ def split_list(text: str) -> list[str]:
     """The parts of a list at the outermost level, split at commas, semicolons, `and`, `or`."""
     text = _WORDS.sub(" ; ", text)
     separator = ";" if ";" in outer(text) else ","
-    cuts = [position for position, sign, depth in _nesting(text) if sign == separator and depth <= 0]
+    cuts = [
+        position for position, sign, depth in _nesting(text) if sign == separator and depth <= 0
+    ]
     parts = [text[start + 1 : stop] for start, stop in itertools.pairwise([-1, *cuts, len(text)])]
     parts = [part.strip() for part in parts if part.strip()]
     if separator == ";":
         parts = [
-            piece for part in parts for piece in (split_list(part) if ";" not in part and _is_plain_list(part) else [part])
+            piece
+            for part in parts
+            for piece in (split_list(part) if ";" not in part and _is_plain_list(part) else [part])
         ]
     return parts
 
@@ -49,21 +60,36 @@ def _is_plain_list(text: str) -> bool:
 
 def outer(text: str) -> str:
     """The text with everything in brackets left out."""
-    return "".join(sign for _, sign, depth in _nesting(text) if depth <= 0 and len(sign) == 1 and sign not in _CLOSING)
+    return "".join(
+        sign
+        for _, sign, depth in _nesting(text)
+        if depth <= 0 and len(sign) == 1 and sign not in _CLOSING
+    )
 
 
 def brackets(text: str) -> tuple[str, str] | None:
     r"""(kind, content) where one pair of brackets holds the whole text: kind is `()`, `[]`, `(]`, `[)` or `{}`."""
-    if text.startswith("\\{") and text.endswith("\\}") and closing_bracket(text, 0) == len(text) - 1:
+    if (
+        text.startswith("\\{")
+        and text.endswith("\\}")
+        and closing_bracket(text, 0) == len(text) - 1
+    ):
         return "{}", text[2:-2].strip()
-    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and closing_bracket(text, 0) == len(text) - 1:
+    if (
+        text[:1] in ("(", "[")
+        and text[-1:] in (")", "]")
+        and closing_bracket(text, 0) == len(text) - 1
+    ):
         return text[0] + text[-1], text[1:-1].strip()
     return None
 
 
 def vector(text: str) -> str | None:
     r"""`(a, b, c)` for a matrix of one row or one column, else None."""
-    match = re.fullmatch(r"\(? ?\\begin\{([pb]?)(?:matrix|array)\}(?:\{[clr|]+\})?(.+?)\\end\{\1(?:matrix|array)\} ?\)?", text)
+    match = re.fullmatch(
+        r"\(? ?\\begin\{([pb]?)(?:matrix|array)\}(?:\{[clr|]+\})?(.+?)\\end\{\1(?:matrix|array)\} ?\)?",
+        text,
+    )
     if not match or "\\begin" in match[2]:
         return None
     rows = [row.strip() for row in re.split(r"\\\\", match[2]) if row.strip()]
@@ -80,7 +106,9 @@ def plus_minus(text: str) -> list[str] | None:
     if r"\pm" not in text or any(part.count(r"\pm") > 1 for part in parts):
         return None
     spread = [
-        [re.sub(r"\\pm ?", sign, part).strip().removeprefix("+") for sign in ("+", "-")] if r"\pm" in part else [part]
+        [re.sub(r"\\pm ?", sign, part).strip().removeprefix("+") for sign in ("+", "-")]
+        if r"\pm" in part
+        else [part]
         for part in parts
     ]
     if len(parts) == 1:

@@ -117,7 +117,14 @@ class _Reader:
                 raise TooLarge
             if value == 0 and exponent < 0:
                 raise ZeroDivisionError
-            value = _bounded(value ** (int(exponent) if abs(value) not in (0, 1) else int(exponent) % 2 + 2 * (exponent > 0)))
+            value = _bounded(
+                value
+                ** (
+                    int(exponent)
+                    if abs(value) not in (0, 1)
+                    else int(exponent) % 2 + 2 * (exponent > 0)
+                )
+            )
         return value
 
     def atom(self) -> Fraction:
@@ -138,7 +145,10 @@ class _Reader:
             value += Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(match[2]))
         if match[2] is None and self.text[self.position : self.position + 1] != "!":
             start = self.position
-            if re.match(r" ?\\frac|  ?\d+ ?/ ?\d+", self.text[self.position :].replace("  ", " ")) and match[1]:
+            if (
+                re.match(r" ?\\frac|  ?\d+ ?/ ?\d+", self.text[self.position :].replace("  ", " "))
+                and match[1]
+            ):
                 self.skip()
                 part = self.mixed()
                 if part is not None:
@@ -148,7 +158,9 @@ class _Reader:
 
     def mixed(self) -> Fraction | None:
         """The fraction of a mixed number: below one, of two plain integers."""
-        match = re.compile(r"\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}|(\d+) ?/ ?(\d+)").match(self.text, self.position)
+        match = re.compile(r"\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}|(\d+) ?/ ?(\d+)").match(
+            self.text, self.position
+        )
         if not match:
             return None
         numerator, denominator = int(match[1] or match[3]), int(match[2] or match[4])
@@ -170,7 +182,10 @@ class _Reader:
 
 
 def _bounded(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 3.33 * MAX_COMPUTED_DIGITS:
+    if (
+        max(value.numerator.bit_length(), value.denominator.bit_length())
+        > 3.33 * MAX_COMPUTED_DIGITS
+    ):
         raise TooLarge
     return value
 
@@ -179,10 +194,14 @@ def explodes(text: str) -> bool:
     """Is there a power or factorial that no computer should be asked for? A guess from the spelling, for expressions
     that `rational` does not read."""
     text = re.sub(r" ?([\^!]) ?", r"\1", text)
-    text = re.sub(r"[({](?!\d+[)}])(?:[a-zA-Z+\- ]|(?<!\d)\d{1,3}(?!\d))+[)}]!(?!!)", "x!", text)  # (n-k)! is not computed
+    text = re.sub(
+        r"[({](?!\d+[)}])(?:[a-zA-Z+\- ]|(?<!\d)\d{1,3}(?!\d))+[)}]!(?!!)", "x!", text
+    )  # (n-k)! is not computed
     if re.search(r"\d{4,}\}?\)?!|[)}]\s*!|!!|!\s*\)?\s*!|\d{3,}!", text):
         return True
-    if re.search(r"(?<![a-zA-Z}])\d+\)?\^\{?\(?-?\d{5,}", text) or re.search(r"\^\{?\(?\d+\)?\^\{?\(?\d*[2-9]\d*", text):
+    if re.search(r"(?<![a-zA-Z}])\d+\)?\^\{?\(?-?\d{5,}", text) or re.search(
+        r"\^\{?\(?\d+\)?\^\{?\(?\d*[2-9]\d*", text
+    ):
         return True
     depth = most = 0
     for piece in re.findall(r"\^\{|[{}]|\^", text):
@@ -223,8 +242,15 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
         digits = significant_digits(want)
         if digits < (2 if own is None else 3) or right.denominator == 1:
             return False
-        return abs(left - right) * 10**places <= Fraction(1, 2) or (digits >= 5 and left == _cut(right, places))
-    if places is None and own is not None and left.denominator != 1 and significant_digits(found) >= 6:
+        return abs(left - right) * 10**places <= Fraction(1, 2) or (
+            digits >= 5 and left == _cut(right, places)
+        )
+    if (
+        places is None
+        and own is not None
+        and left.denominator != 1
+        and significant_digits(found) >= 6
+    ):
         return abs(left - right) * 10**own <= Fraction(1, 2) or right == _cut(left, own)
     return False
 

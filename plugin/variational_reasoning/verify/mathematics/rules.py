@@ -7,7 +7,17 @@ matters as much, because a symbolic checker that drops what it cannot read calls
 import re
 from collections.abc import Callable
 
-from .forms import choice, choices, condition, counted, intervals, is_words, label, split_unit, words
+from .forms import (
+    choice,
+    choices,
+    condition,
+    counted,
+    intervals,
+    is_words,
+    label,
+    split_unit,
+    words,
+)
 from .lists import brackets, plus_minus, split_list, vector
 from .numbers import decimal_places, is_rounding, rational
 from .spelling import squeezed
@@ -67,16 +77,33 @@ def _choices(gold: str, answer: str, same: Same) -> bool | None:
     if want[1] and found[1]:
         return same(want[1], found[1])
     is_marked = re.match(r"\(? ?[A-J] ?[.:)]", answer) and not re.match(r"(?:and|or)\b", found[1])
-    other = r"(?<![a-zA-Z])[A-J][.:)]" if is_marked else r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])"
+    other = (
+        r"(?<![a-zA-Z])[A-J][.:)]"
+        if is_marked
+        else r"(?<![a-zA-Z])(?:and|or|,)? ?\(?[A-J]\)?(?![a-zA-Z.])"
+    )
     return not re.search(other, found[1])
 
 
 def _language(gold: str, answer: str, same: Same) -> bool | None:
-    if words(gold) and words(gold) == words(answer) and re.search(r"[a-zA-Z]{3}", gold) and "\\" not in gold + answer:
+    if (
+        words(gold)
+        and words(gold) == words(answer)
+        and re.search(r"[a-zA-Z]{3}", gold)
+        and "\\" not in gold + answer
+    ):
         plain = re.compile(r"[\w\s.'\"!?-]+")
-        if plain.fullmatch(gold) and plain.fullmatch(answer) and not re.search(r"[-.]", gold + answer):
+        if (
+            plain.fullmatch(gold)
+            and plain.fullmatch(answer)
+            and not re.search(r"[-.]", gold + answer)
+        ):
             return True
-    if is_words(gold) and is_words(answer) and not re.search(r"[,;]|(?<![a-z])(?:and|or)(?![a-z])", gold):
+    if (
+        is_words(gold)
+        and is_words(answer)
+        and not re.search(r"[,;]|(?<![a-z])(?:and|or)(?![a-z])", gold)
+    ):
         return words(gold) == words(answer)
     meanings = [_MEANINGS.get(words(text)) for text in (gold, answer)]
     if any(meanings):
@@ -85,7 +112,21 @@ def _language(gold: str, answer: str, same: Same) -> bool | None:
     return False if is_words(gold) and rational(answer) is not None else None
 
 
-_NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_NUMERALS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 _MEANINGS = {name: str(value) for value, name in enumerate(_NUMERALS)} | {
     "infinitely many": r"\infty", "infinite": r"\infty", "infinity": r"\infty", "no solution": r"\emptyset",
     "no solutions": r"\emptyset", "empty set": r"\emptyset", "dne": "does not exist",
@@ -101,11 +142,25 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
     if want_degrees != found_degrees and (r"\pi" in want or r"\pi" in found):
         # an angle in degrees beside one in radians
         in_degrees, other = (want, found) if want_degrees else (found, want)
-        return same(rf"\frac{{({in_degrees})\pi}}{{180}}", other) if rational(in_degrees) is not None else None
+        return (
+            same(rf"\frac{{({in_degrees})\pi}}{{180}}", other)
+            if rational(in_degrees) is not None
+            else None
+        )
     left, right = rational(want), rational(found)
-    if left is None and right is not None and not found_unit and (number := counted(gold)) is not None:
+    if (
+        left is None
+        and right is not None
+        and not found_unit
+        and (number := counted(gold)) is not None
+    ):
         return rational(number) == right
-    if right is None and left is not None and not want_unit and (number := counted(answer)) is not None:
+    if (
+        right is None
+        and left is not None
+        and not want_unit
+        and (number := counted(answer)) is not None
+    ):
         return rational(number) == left
     if left is None or right is None:
         swapped = _decimal_comma(want, found) if want_unit == found_unit else None
@@ -126,7 +181,11 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
             return False
         if left == right or (left / 100 == right if want_unit == "%" else left == right / 100):
             return True
-        return decimal_places(found) is None and want_unit == "%" and is_rounding(want, left, found, 100 * right)
+        return (
+            decimal_places(found) is None
+            and want_unit == "%"
+            and is_rounding(want, left, found, 100 * right)
+        )
     if want_unit and found_unit and want_unit != found_unit:
         return False
     if left == right:
@@ -135,14 +194,18 @@ def _numbers(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def _is_constant(text: str) -> bool:
-    return not re.search("[a-zA-Z=<>,]", re.sub(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])", "", text))
+    return not re.search(
+        "[a-zA-Z=<>,]", re.sub(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])", "", text)
+    )
 
 
 def _decimal_comma(want: str, found: str) -> bool | None:
     r"""`0,111` beside `0.111`: a comma that cannot part thousands, where the other side has a point; or thousands
     parted by blanks."""
     for left, right in ((want, found), (found, want)):
-        is_decimal = re.fullmatch(r"-?\d+,\d+", left) and not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)
+        is_decimal = re.fullmatch(r"-?\d+,\d+", left) and not re.fullmatch(
+            r"-?[1-9]\d{0,2},\d{3}", left
+        )
         if is_decimal and decimal_places(right) is not None:
             return rational(left.replace(",", ".")) == rational(right)
     return None
@@ -159,7 +222,9 @@ def _relations(gold: str, answer: str, same: Same) -> bool | None:
     """Times and ratios of digits, and `a \\ne 2`: side by side."""
     clock = re.compile(r"\d+(?: ?: ?\d+)+")
     if clock.fullmatch(gold) and clock.fullmatch(answer):
-        return [int(part[:9]) for part in gold.split(":")] == [int(part[:9]) for part in answer.split(":")]
+        return [int(part[:9]) for part in gold.split(":")] == [
+            int(part[:9]) for part in answer.split(":")
+        ]
     if clock.fullmatch(gold) and re.search(": ?0", gold):
         return False  # a time beside something else; `7:32` may also be a ratio
     want, found = gold.split(r"\ne "), answer.split(r"\ne ")
@@ -173,7 +238,12 @@ def _vectors(gold: str, answer: str, same: Same) -> bool | None:
     want, found = vector(gold), vector(answer)
     for one, other in ((want, answer), (found, gold)):
         kind = brackets(other)
-        if one is not None and kind is not None and kind[0] in ("()", "[]") and len(split_list(kind[1])) > 1:
+        if (
+            one is not None
+            and kind is not None
+            and kind[0] in ("()", "[]")
+            and len(split_list(kind[1])) > 1
+        ):
             return same(one, f"({kind[1]})")
     return None
 
@@ -187,7 +257,11 @@ def _parameters(gold: str, answer: str, same: Same) -> bool | None:
     held = [brackets(text) for text in (gold, answer)]
     if all(kind and kind[0] == "()" and len(split_list(kind[1])) > 1 for kind in held):
         pattern = _LETTER
-    elif r"\pi" in gold and r"\pi" in answer and re.search(r"[+=,]|^ ?(?:[klmn] ?\\pi|\\pi ?[klmn]) ?$", gold):
+    elif (
+        r"\pi" in gold
+        and r"\pi" in answer
+        and re.search(r"[+=,]|^ ?(?:[klmn] ?\\pi|\\pi ?[klmn]) ?$", gold)
+    ):
         pattern = _PARAMETER
     else:
         return None
@@ -199,10 +273,17 @@ def _parameters(gold: str, answer: str, same: Same) -> bool | None:
 
 def _intervals(gold: str, answer: str, same: Same) -> bool | None:
     want, found = intervals(gold), intervals(answer)
-    if want is None or found is None or (gold.startswith("(") and answer.startswith("(") and len(want) == len(found) == 1):
+    if (
+        want is None
+        or found is None
+        or (gold.startswith("(") and answer.startswith("(") and len(want) == len(found) == 1)
+    ):
         return None
     if re.search(r"[<>]|\\le|\\ge", gold) and re.search(r"[<>]|\\le|\\ge", answer):
-        names = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text)) - {"U"} for text in (gold, answer)]
+        names = [
+            set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text)) - {"U"}
+            for text in (gold, answer)
+        ]
         if len(names[0]) == 1 == len(names[1]) and names[0] != names[1]:
             return None
     if len(want) != len(found):
@@ -257,7 +338,9 @@ def _labels(gold: str, answer: str, same: Same) -> bool | None:
     want, found = _labelled(gold), _labelled(answer)
     if not any(name for name, _ in want + found):
         return None
-    if any(name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found):
+    if any(
+        name is None and re.search(r"[<>=]|\\le|\\ge|\\in ", value) for name, value in want + found
+    ):
         return None  # an equation beside a labelled value: not for this rule
     if all(name for name, _ in want + found):
         return _same_labels(want, found, same)
@@ -271,24 +354,39 @@ def _labels(gold: str, answer: str, same: Same) -> bool | None:
 def _labelled(text: str) -> list[tuple[str | None, str]]:
     """(label or None, value) of every part; `(p, q) = (3, 2)` is two of them."""
     parts = [label(part) for part in split_list(text)]
-    if len(parts) == 1 and parts[0][0] and parts[0][0].startswith("(") and (held := brackets(parts[0][1])):
+    if (
+        len(parts) == 1
+        and parts[0][0]
+        and parts[0][0].startswith("(")
+        and (held := brackets(parts[0][1]))
+    ):
         names, values = split_list(parts[0][0][1:-1]), split_list(held[1])
         if held[0] == "()" and len(names) == len(values):
             return list(zip(names, values, strict=True))
     return parts
 
 
-def _same_labels(want: list[tuple[str, str]], found: list[tuple[str, str]], same: Same) -> bool | None:
+def _same_labels(
+    want: list[tuple[str, str]], found: list[tuple[str, str]], same: Same
+) -> bool | None:
     names = [name for name, _ in want]
     if sorted(names) == sorted(name for name, _ in found):
         if len(set(names)) == len(names):
             values = dict(found)
             return _all(same(value, values[name]) for name, value in want)
-        return _matching(want, found, lambda left, right: left[0] == right[0] and same(left[1], right[1]))
+        return _matching(
+            want, found, lambda left, right: left[0] == right[0] and same(left[1], right[1])
+        )
     if len(want) > 1 or len(found) > 1:
-        return False if len(want) == len(found) and not set(names) & {name for name, _ in found} else None
+        return (
+            False
+            if len(want) == len(found) and not set(names) & {name for name, _ in found}
+            else None
+        )
     pair = {want[0][0], found[0][0]}
-    one, other = (re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0]))
+    one, other = (
+        re.fullmatch(r"([a-zA-Z])\(([a-z])\)", name) for name in (want[0][0], found[0][0])
+    )
     if one and other and one[1] == other[1]:  # the argument of a function has another name
         renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[0][1])
         return same(want[0][1], renamed) if one[2] not in found[0][1] else None
@@ -304,7 +402,9 @@ def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Same) -> bo
         parts = split_list(held[1])
     names, values = [name for name, _ in labelled], [value for _, value in labelled]
     if len(parts) == len(values):
-        if len(set(names)) == len(names) > 1 and not all(re.fullmatch("[a-zA-Z]{3,}", name) for name in names):
+        if len(set(names)) == len(names) > 1 and not all(
+            re.fullmatch("[a-zA-Z]{3,}", name) for name in names
+        ):
             return _all(same(value, part) for value, part in zip(values, parts, strict=True))
         return _matching(values, parts, same)
     return same(values[0], plain) if len(values) == 1 else None
@@ -313,9 +413,16 @@ def _beside_plain(labelled: list[tuple[str, str]], plain: str, same: Same) -> bo
 def _chains(gold: str, answer: str, same: Same) -> bool | None:
     """`17 \\bmod 5 = 2` beside `2`: what a calculation comes to."""
     sides = answer.split("=")
-    if len(sides) < 2 or "=" in gold or re.search(r"[<>,;]|\\(?:le|ge|ne|approx)(?![a-zA-Z])", answer):
+    if (
+        len(sides) < 2
+        or "=" in gold
+        or re.search(r"[<>,;]|\\(?:le|ge|ne|approx)(?![a-zA-Z])", answer)
+    ):
         return None
-    is_calculation = all(re.search(r"\d", side) and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1])
+    is_calculation = all(
+        re.search(r"\d", side) and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side)
+        for side in sides[:-1]
+    )
     return same(gold, sides[-1].strip()) if is_calculation else None
 
 
@@ -324,7 +431,11 @@ _ORDERED = {"()", "[]", "(]", "[)"}
 
 def _lists(gold: str, answer: str, same: Same) -> bool | None:
     """Tuples in order, sets and bare lists in any; `\\pm` is two values."""
-    if r"\ldots" in gold or r"\begin" in gold + answer or re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", gold + answer):
+    if (
+        r"\ldots" in gold
+        or r"\begin" in gold + answer
+        or re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", gold + answer)
+    ):
         return None
     (want_kind, want), (found_kind, found) = _collection(gold), _collection(answer)
     kinds = {want_kind, found_kind}
@@ -333,9 +444,18 @@ def _lists(gold: str, answer: str, same: Same) -> bool | None:
             return None
         if len(want) == len(found) == 1:
             return same(want[0], found[0])
-        return None if any("\\" in text and "\\{" not in text and "\\frac" not in text for text in (gold, answer)) else False
+        return (
+            None
+            if any(
+                "\\" in text and "\\{" not in text and "\\frac" not in text
+                for text in (gold, answer)
+            )
+            else False
+        )
     if not kinds & _ORDERED:
-        found = list({squeezed(part): part for part in found}.values())  # the same solution twice is one solution
+        found = list(
+            {squeezed(part): part for part in found}.values()
+        )  # the same solution twice is one solution
     if len(want) != len(found):
         return False
     if not kinds & _ORDERED:
@@ -355,7 +475,9 @@ def _collection(text: str) -> tuple[str, list[str]]:
     inner = split_list(held[1]) if held else []
     if held and held[0] == "{}":
         return "{}", _spread(inner)
-    if held and (len(inner) > 1 or (held[0] == "[]" and len(inner) == 1 and not brackets(inner[0]))):
+    if held and (
+        len(inner) > 1 or (held[0] == "[]" and len(inner) == 1 and not brackets(inner[0]))
+    ):
         return held[0], inner
     parts = split_list(text)
     parts = _spread(parts) if len(parts) > 1 else plus_minus(text) or parts

@@ -32,11 +32,14 @@ _MANGLED = re.compile(
 _UNMANGLED = {"\t": r"\t", "\f": r"\f", "\x08": r"\b", "\r": r"\r", "\n": r"\n"}
 
 _QUANTIFIED = re.compile(
-    r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*?(?=$|,? (?:and|or) [a-zA-Z(\\][^,;]*=)", re.DOTALL
+    r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*?(?=$|,? (?:and|or) [a-zA-Z(\\][^,;]*=)",
+    re.DOTALL,
 )
 """`for all x \\in ...`, up to the next part of a list."""
 
-_SYSTEM = re.compile(r"\\begin\{(cases|aligned|gathered)\}([^&]+?)(?:\\\\\s*)?\\end\{\1\}", re.DOTALL)
+_SYSTEM = re.compile(
+    r"\\begin\{(cases|aligned|gathered)\}([^&]+?)(?:\\\\\s*)?\\end\{\1\}", re.DOTALL
+)
 """Equations one below the other."""
 
 _SPACING = re.compile(
@@ -63,7 +66,10 @@ _ALIASES = (
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.+"), r"\\ldots "),
-    (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))"), r"^{\\circ}"),
+    (
+        re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))"),
+        r"^{\\circ}",
+    ),
     (re.compile(r"\\degree(?![a-zA-Z])|\s*\bdegrees?\b"), r"^{\\circ}"),
     (re.compile(r"\\(?:varnothing|empty)(?![a-zA-Z])"), r"\\emptyset"),
     (re.compile(r"<sup>(.*?)</sup>"), r"^{\1}"),
@@ -76,7 +82,12 @@ _ALIASES = (
     (re.compile(r">="), r"\\ge "),
     (re.compile(r"<="), r"\\le "),
     (re.compile(r"(\d) ?\^? ?\{? ?(?:th|st|nd|rd)(?![a-zA-Z])(?: ?\})?"), r"\1"),
-    (re.compile(r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|sqrt)(?![a-zA-Z])"), r"\\\1"),
+    (
+        re.compile(
+            r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|sqrt)(?![a-zA-Z])"
+        ),
+        r"\\\1",
+    ),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac ?\{[^{}]*\}) ?([a-zA-Z0-9])"), r"\1{\2}"),
@@ -91,11 +102,17 @@ def tidy(text: str) -> str:
     r"""One spelling for what is written in many: glyphs, spacing, sizes, `\dfrac`, text commands, dollar signs."""
     text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\^ \n")
     text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
-    text = re.sub("([²³⁴])√ ?(\\w)", lambda match: rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}", text)
+    text = re.sub(
+        "([²³⁴])√ ?(\\w)",
+        lambda match: rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}",
+        text,
+    )
     for glyph, command in _GLYPHS.items():
         if glyph in text:
             text = text.replace(glyph, command)
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(
+        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text
+    )
     text = re.sub("[₀-₉]+", lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
     text = _VULGAR.sub(_vulgar, text)
     text = unicodedata.normalize("NFKC", text)
@@ -126,7 +143,11 @@ def tidy(text: str) -> str:
 
 def _vulgar(match: re.Match) -> str:
     numerator, _, denominator = unicodedata.normalize("NFKC", match[2]).partition("⁄")
-    return f"{match[1]}\\frac{{{numerator}}}{{{denominator}}}" if numerator and denominator else match[0]
+    return (
+        f"{match[1]}\\frac{{{numerator}}}{{{denominator}}}"
+        if numerator and denominator
+        else match[0]
+    )
 
 
 def squeezed(text: str) -> str:

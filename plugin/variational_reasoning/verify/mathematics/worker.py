@@ -40,7 +40,10 @@ def main(memory_mib: int, seconds: float) -> None:
         except RecursionError:
             verdict, reason = Verdict.MALFORMED, "nested too deeply to be read"
         except READING_ERRORS as error:
-            verdict, reason = Verdict.CHECKER_ERROR, f"math-verify: {type(error).__name__}: {error}"[:300]
+            verdict, reason = (
+                Verdict.CHECKER_ERROR,
+                f"math-verify: {type(error).__name__}: {error}"[:300],
+            )
         replies.write(json.dumps([verdict.value, reason]) + "\n")
         replies.flush()
         if verdict is Verdict.MEMORY_LIMIT:

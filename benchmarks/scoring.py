@@ -133,7 +133,7 @@ def shares() -> None:
     import numpy as np
 
     from variational_reasoning.pipeline.score import QUADRATIC_TOKENS
-    from variational_reasoning.pipeline.work import share_of
+    from variational_reasoning.pipeline.work.job import share_of
 
     lengths = log_normal(np.random.default_rng(0), 6000, 16_710 * 8).clip(max=32_000).reshape(-1, 8)
     costs = {

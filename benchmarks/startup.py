@@ -1,6 +1,6 @@
 """What the activation hook costs an interpreter that never imports LLaMA-Factory: `python benchmarks/startup.py [runs=50]`.
 
-Reads CPython's own `-X importtime` of `import variational_reasoning.host.autoload`, as the .pth file runs it, package included.
+Reads CPython's own `-X importtime` of `import variational_reasoning.autoload`, as the .pth file runs it, package included.
 """
 
 import statistics
@@ -9,8 +9,7 @@ import sys
 
 PACKAGES = (
     "variational_reasoning",
-    "variational_reasoning.host",
-    "variational_reasoning.host.autoload",
+    "variational_reasoning.autoload",
 )
 
 

@@ -22,7 +22,7 @@ from variational_reasoning.pipeline.evaluate import (
     recorded_chat_format,
 )
 from variational_reasoning.pipeline.rows import read_rows
-from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python evals/run.py CONFIG.yaml model=FOLDER|NAME name=NAME [key=value ...]
        python evals/run.py evals/paper.yaml model=FOLDER|HUB_NAME [name=NAME] [key=value ...]

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.questions.subsets import choose_ids, format_ids
 from variational_reasoning.pipeline.rows import read_rows
-from variational_reasoning.pipeline.subsets import choose_ids, format_ids
 
 USAGE = """usage: python scripts/choose_questions.py FROM count=N seed=N to=FILE
 FROM is a run folder, whose train questions are chosen from, or rows=N for the row numbers 0 to N - 1 (data.ids: row).

@@ -85,7 +85,8 @@ def _report_seams() -> bool:
     if importlib.util.find_spec("llamafactory") is None:
         print(f"seams: LLaMA-Factory is not installed: {TRAIN}")
         return False
-    from variational_reasoning.host import autoload, seams
+    from variational_reasoning import autoload
+    from variational_reasoning.host import seams
 
     if os.environ.get(autoload.DISABLE_VARIABLE):
         print(

@@ -1,8 +1,8 @@
 """Stage 0: questions, traces and solutions into our tables; train files for the reasoner and the posterior."""
 
 from variational_reasoning.pipeline.config import read_command, run_command
-from variational_reasoning.pipeline.prepare import describe, prepare_data
-from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.questions.prepare import describe, prepare_data
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/prepare_data.py CONFIG.yaml [key=value ...]
 reads data.train and data.test, and the tokenizer of base; writes run_dir/questions and run_dir/train"""

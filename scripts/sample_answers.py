@@ -2,7 +2,7 @@
 
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe, sample_answers
-from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/sample_answers.py CONFIG.yaml [key=value ...]
 Samples sampling.num_answers answers after each well-formed trace.

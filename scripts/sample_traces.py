@@ -2,7 +2,7 @@
 
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe, sample_traces
-from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/sample_traces.py CONFIG.yaml [key=value ...]
 Samples sampling.num_traces traces for each training question.

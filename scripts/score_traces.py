@@ -3,7 +3,7 @@
 from variational_reasoning.pipeline.config import read_command, run_command
 from variational_reasoning.pipeline.sample import describe
 from variational_reasoning.pipeline.score import score_traces
-from variational_reasoning.pipeline.timings import timed
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/score_traces.py CONFIG.yaml model=reasoner|posterior [key=value ...]
 Sums log p over each trace's ids, and for the reasoner over the reference solution's.

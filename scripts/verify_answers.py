@@ -1,8 +1,8 @@
 """Stage 7: a verdict for every sampled answer."""
 
 from variational_reasoning.pipeline.config import read_command, run_command
-from variational_reasoning.pipeline.timings import timed
 from variational_reasoning.pipeline.verify import describe, verify_answers
+from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/verify_answers.py CONFIG.yaml [key=value ...]
 reads run_dir/questions and run_dir/answers; writes run_dir/verdicts"""

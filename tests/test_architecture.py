@@ -97,7 +97,7 @@ def test_method_and_pipeline_live_without_the_host():
     code = (
         "import sys; sys.modules['variational_reasoning.host'] = None; sys.modules['llamafactory'] = None\n"
         "import variational_reasoning.method.losses\n"
-        "import variational_reasoning.pipeline.build, variational_reasoning.pipeline.score\n"
+        "import variational_reasoning.pipeline.build.datasets, variational_reasoning.pipeline.score\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],

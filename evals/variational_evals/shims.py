@@ -1,5 +1,5 @@
 """What SkyThought 0.1.0 expects and today's packages no longer have: one function for each, put in place only where it is
-missing. `host.autoload` calls `activate` as soon as `skythought` is imported, in every process of the environment.
+missing. `variational_reasoning.autoload` calls `activate` as soon as `skythought` is imported, in every process of the environment.
 
 When SkyThought or a package mends one of them, its function does nothing, and can be deleted.
 """

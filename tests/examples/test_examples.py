@@ -266,8 +266,8 @@ def test_the_papers_hyperparameters(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=label)
 def test_two_steps_on_a_tiny_random_model(
-    path, train_folder, model_of, tmp_path, run_exp, monkeypatch
-):  # noqa: F811
+    path, train_folder, model_of, tmp_path, run_exp, monkeypatch  # noqa: F811, the fixture
+):
     """In this process, since a command of its own takes 10 s; test_launchers starts the real command."""
     monkeypatch.chdir(ROOT)
     values, model, output = read(path), model_of(read(path)), tmp_path / "model"

@@ -38,7 +38,7 @@ def test_every_interpreter_loads_only_the_hook():
         "typing",
     }
     result = run_python(code.format(pkgs=pkgs))
-    ours = "variational_reasoning variational_reasoning.host variational_reasoning.host.autoload"
+    ours = "variational_reasoning variational_reasoning.autoload"
     assert result.stdout.split() == ours.split(), result.stderr
 
 
@@ -46,7 +46,7 @@ def test_the_hook_is_placed_once_and_can_be_switched_off():
     code = "import sys; print([getattr(f, '__name__', '') for f in sys.meta_path].count('_PostImportFinder'))"
     assert (
         run_python(
-            "import variational_reasoning.host.autoload as a; a.install(); " + code
+            "import variational_reasoning.autoload as a; a.install(); " + code
         ).stdout.strip()
         == "1"
     )
@@ -170,7 +170,7 @@ def test_a_wheel_installs_the_hook_and_uninstalling_leaves_nothing(tmp_path):
         [*pip, "--python", python, "install", "--no-deps", str(wheel)], check=True, timeout=300
     )
     assert (site / "variational_reasoning.pth").is_file()
-    code = "import sys; print('variational_reasoning.host.autoload' in sys.modules)"
+    code = "import sys; print('variational_reasoning.autoload' in sys.modules)"
     assert (
         subprocess.run(
             [python, "-c", code], capture_output=True, text=True, check=True

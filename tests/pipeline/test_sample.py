@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
 
+from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
 from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec

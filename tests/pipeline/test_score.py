@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import make_model_dir, record_of
-from tests.pipeline.test_sample import well_formed_traces
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from tests.conftest import make_model_dir, record_of
+from tests.pipeline.test_sample import well_formed_traces
 from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config

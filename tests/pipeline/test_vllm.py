@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import make_model_dir, record_of
 from tests.pipeline.test_sample import shard_bytes, well_formed_traces
-
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 from variational_reasoning.pipeline.sample import sample_seed

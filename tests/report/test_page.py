@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.report.tables import write_traces
 
-from variational_reasoning.pipeline.timings import record
+from variational_reasoning.pipeline.work.timings import record
 from variational_reasoning.report.figures import plot_sources, running_median
 from variational_reasoning.report.page import Part, Section, Table, to_html, to_markdown
 from variational_reasoning.report.report import write_report

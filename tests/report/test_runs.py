@@ -9,7 +9,7 @@ import pytest
 from tests.report.tables import write_traces
 
 from variational_reasoning.pipeline.rows import Identity, write_table
-from variational_reasoning.pipeline.timings import read_timings, record, timed
+from variational_reasoning.pipeline.work.timings import read_timings, record, timed
 from variational_reasoning.report.report import read_runs, summary
 from variational_reasoning.report.runs import read_run
 from variational_reasoning.report.scores import benchmark_name, benchmarks, pass_curve

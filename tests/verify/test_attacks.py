@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (programs in one line)
 """Programs that attack the sandbox, each bounded, so that a hole would not hurt this machine (the 32 groups of the
 adversarial list; the numbers are theirs).
 

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, PTH208  (programs in one line)
+# ruff: noqa: PTH208  (programs in one line)
 """Programs that must pass, records as the data sets hold them, and the comparison of outputs."""
 
 import gc

@@ -33,7 +33,6 @@ from variational_reasoning.method.prompts import (
     render_prompt,
 )
 from variational_reasoning.model_record import model_identity, read_record
-from variational_reasoning.pipeline import work
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine
 from variational_reasoning.pipeline.rows import (
@@ -54,6 +53,7 @@ from variational_reasoning.pipeline.sample import (
 )
 from variational_reasoning.pipeline.sample import describe as describe_samples
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
+from variational_reasoning.pipeline.work import job as work
 from variational_reasoning.verify.pool import Job, ProgramSettings
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 

@@ -51,7 +51,7 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
-from variational_reasoning.pipeline.work import Job, Shard, Summary, run
+from variational_reasoning.pipeline.work.job import Job, Shard, Summary, run
 
 TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
 """A trace also ends at the tag of another prompt kind; it is malformed then, and more tokens would not mend it."""

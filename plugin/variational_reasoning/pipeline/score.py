@@ -48,7 +48,7 @@ from variational_reasoning.pipeline.sample import (
     check_vocabulary,
     training_questions,
 )
-from variational_reasoning.pipeline.work import Job, Shard, ShardByShard, run
+from variational_reasoning.pipeline.work.job import Job, Shard, ShardByShard, run
 
 if TYPE_CHECKING:
     import torch

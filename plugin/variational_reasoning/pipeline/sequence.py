@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.timings import record
 from variational_reasoning.pipeline.trainings import batch_settings, is_trained
+from variational_reasoning.pipeline.work.timings import record
 
 PROFILES = Path("examples/variational_reasoning")
 WEIGHTED_POSTERIOR = "2_train_posterior_weighted.yaml"

@@ -21,7 +21,6 @@ from variational_reasoning.method.prompts import (
     extract_solution,
     load_chat_format,
 )
-from variational_reasoning.pipeline import work
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
@@ -31,6 +30,7 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
+from variational_reasoning.pipeline.work import job as work
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.probe import probe

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from variational_reasoning.files import read_json_object
 from variational_reasoning.model_record import read_record
-from variational_reasoning.pipeline.health import HEALTH
+from variational_reasoning.pipeline.build.health import HEALTH
 from variational_reasoning.pipeline.rows import MANIFEST, read_table
-from variational_reasoning.pipeline.timings import read_timings
+from variational_reasoning.pipeline.work.timings import read_timings
 from variational_reasoning.report.training import training_folders
 from variational_reasoning.verify.verdicts import Verdict
 

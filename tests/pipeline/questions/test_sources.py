@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 
 import pytest
+
 from tests.hub import (
     ACCOUNT,
     PUBLISHED,
@@ -15,10 +16,9 @@ from tests.hub import (
     serve,
     write_repository,
 )
-
 from variational_reasoning.method.prompts import load_chat_format
 from variational_reasoning.pipeline.config import DataConfig
-from variational_reasoning.pipeline.sources import join_sources, read_source, to_columns
+from variational_reasoning.pipeline.questions.sources import join_sources, read_source, to_columns
 
 CHATML = load_chat_format("chatml")
 NAMES = sorted(path.stem for path in PUBLISHED.glob("*.jsonl"))
@@ -77,7 +77,7 @@ def test_hub_names_and_folders(tmp_path):
     assert rows == published_rows("TACO_subset")
     program = (
         "import json, sys\n"
-        "from variational_reasoning.pipeline.sources import read_source\n"
+        "from variational_reasoning.pipeline.questions.sources import read_source\n"
         "print(json.dumps({name: read_source(name, 'train', True) for name in sys.argv[1:]}))\n"
     )
     with serve(tmp_path / "hub") as endpoint:

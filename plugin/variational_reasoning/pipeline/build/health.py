@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from variational_reasoning.method.weights import effective_sample_size, normalized_weights
-from variational_reasoning.pipeline.join import Joined, Trace
+from variational_reasoning.pipeline.build.join import Joined, Trace
 
 HEALTH = "health.json"
 HEALTH_RANGES = {

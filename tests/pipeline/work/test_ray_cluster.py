@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tests.pipeline.test_sample import shard_bytes, well_formed_traces
 from tests.pipeline.test_vllm import infer
-
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import read_rows
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from variational_reasoning.pipeline.config import DataConfig
-from variational_reasoning.pipeline.sources import read_source
+from variational_reasoning.pipeline.questions.sources import read_source
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.boxes import last_boxed
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.pipeline.test_sample import shard_bytes, well_formed_traces
 
+from tests.pipeline.test_sample import shard_bytes, well_formed_traces
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import read_manifest, read_rows, shard_name
 from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
 from variational_reasoning.pipeline.score import score_traces
 from variational_reasoning.pipeline.verify import verify_answers
-from variational_reasoning.pipeline.work import own_share, share_of
+from variational_reasoning.pipeline.work.job import own_share, share_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def start(path: Path, *pairs: str, script: str = "sample_traces", **options) -> subprocess.Popen:

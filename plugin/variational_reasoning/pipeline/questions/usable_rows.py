@@ -22,8 +22,8 @@ from variational_reasoning.method.prompts import (
     thought_open,
 )
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.question_checks import QuestionChecks
-from variational_reasoning.pipeline.sources import NEEDED_COLUMNS, raise_listed
+from variational_reasoning.pipeline.questions.checks import QuestionChecks
+from variational_reasoning.pipeline.questions.sources import NEEDED_COLUMNS, raise_listed
 
 Dropped = dict[str, list[str]]
 """Reason to the dropped rows' ids, or `row N` where a row has none."""

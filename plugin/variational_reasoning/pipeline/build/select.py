@@ -23,8 +23,8 @@ from variational_reasoning.method.weights import (
     normalized_weights,
     question_weight,
 )
+from variational_reasoning.pipeline.build.join import Trace
 from variational_reasoning.pipeline.config import OutputConfig
-from variational_reasoning.pipeline.join import Trace
 
 
 class Selection(NamedTuple):

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from tests.pipeline.test_build import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
 
-from variational_reasoning.pipeline.build import build_datasets
+from tests.pipeline.test_build import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
+from variational_reasoning.pipeline.build.datasets import build_datasets
+from variational_reasoning.pipeline.build.join import join, needed_tables
 from variational_reasoning.pipeline.config import OutputConfig, load_config
-from variational_reasoning.pipeline.join import join, needed_tables
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.sample import sample_traces
 

@@ -120,7 +120,7 @@ def run(make_job: Callable[[Config], Job], config: Config) -> Summary:
     """
     job = make_job(config)
     if config.launcher == "ray" and not job.stage.is_complete:
-        from variational_reasoning.pipeline.ray_launcher import run_on_ray
+        from variational_reasoning.pipeline.work.ray_cluster import run_on_ray
 
         print(job.title)
         return run_on_ray(make_job, config, job)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from variational_reasoning.method.prompts import answer_lead, load_chat_format, render
-from variational_reasoning.pipeline import build
+from variational_reasoning.pipeline.build import datasets as build
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import Identity, table_digest, write_table
 
@@ -637,7 +637,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, tiny_model_dir, outpu
 
 def test_the_command_prints_what_it_did_and_refuses_with_exit_code_2(tmp_path, tiny_model_dir):
     write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
-    script = Path(__file__).parents[2] / "scripts/build_dataset.py"
+    script = Path(__file__).parents[3] / "scripts/build_dataset.py"
     command = [sys.executable, script, tmp_path / "pipeline.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

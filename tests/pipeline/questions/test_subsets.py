@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from variational_reasoning.pipeline.questions.subsets import choose_ids, read_ids
 from variational_reasoning.pipeline.rows import read_rows
-from variational_reasoning.pipeline.subsets import choose_ids, read_ids
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "examples/variational_reasoning/question_ids_1k.txt"
 
 

@@ -3,7 +3,7 @@
 import random
 import time
 
-from variational_reasoning.pipeline.decontaminate import (
+from variational_reasoning.pipeline.questions.decontaminate import (
     Match,
     contamination_report,
     find_matches,

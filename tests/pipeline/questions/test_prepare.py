@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.hub import PUBLISHED, published_rows
 
+from tests.hub import PUBLISHED, published_rows
 from variational_reasoning.method.prompts import encode_target, load_chat_format, render
-from variational_reasoning.pipeline import prepare
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.questions import prepare
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 
 CHATML = load_chat_format("chatml")
@@ -495,7 +495,7 @@ def test_the_hub_is_not_asked_unless_allowed(tmp_path, tiny_model_dir):
 
 def test_the_command(tmp_path, tiny_model_dir):
     path = write_config(tmp_path, tiny_model_dir, ROWS)
-    script = Path(__file__).parents[2] / "scripts/prepare_data.py"
+    script = Path(__file__).parents[3] / "scripts/prepare_data.py"
     done = subprocess.run(
         [sys.executable, script, path], capture_output=True, text=True, timeout=300
     )

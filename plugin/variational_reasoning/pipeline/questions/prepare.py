@@ -17,16 +17,13 @@ from typing import Any, NamedTuple
 from variational_reasoning.files import file_digest, read_json_object, write_json
 from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.decontaminate import contamination_report, find_matches
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
-from variational_reasoning.pipeline.question_checks import CHECK_KINDS, QuestionChecks
-from variational_reasoning.pipeline.rows import (
-    TABLES,
-    Identity,
-    write_file,
-    write_table,
+from variational_reasoning.pipeline.questions.checks import CHECK_KINDS, QuestionChecks
+from variational_reasoning.pipeline.questions.decontaminate import (
+    contamination_report,
+    find_matches,
 )
-from variational_reasoning.pipeline.sources import (
+from variational_reasoning.pipeline.questions.sources import (
     LAYOUTS,
     OPTIONAL_COLUMNS,
     join_sources,
@@ -34,8 +31,14 @@ from variational_reasoning.pipeline.sources import (
     read_source,
     to_columns,
 )
-from variational_reasoning.pipeline.subsets import read_ids
-from variational_reasoning.pipeline.usable_rows import Dropped, fitting_rows, usable_rows
+from variational_reasoning.pipeline.questions.subsets import read_ids
+from variational_reasoning.pipeline.questions.usable_rows import Dropped, fitting_rows, usable_rows
+from variational_reasoning.pipeline.rows import (
+    TABLES,
+    Identity,
+    write_file,
+    write_table,
+)
 
 DATASET_INFO = "dataset_info.json"
 CONTAMINATION = "decontamination.json"

@@ -32,13 +32,9 @@ from variational_reasoning.method.prompts import (
     render,
 )
 from variational_reasoning.method.weights import effective_sample_size
-from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
-from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
-from variational_reasoning.pipeline.health import HEALTH, describe_health, health_of
-from variational_reasoning.pipeline.join import Joined, Trace, join
-from variational_reasoning.pipeline.prepare import current_manifest, register_datasets
-from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file
-from variational_reasoning.pipeline.select import (
+from variational_reasoning.pipeline.build.health import HEALTH, describe_health, health_of
+from variational_reasoning.pipeline.build.join import Joined, Trace, join
+from variational_reasoning.pipeline.build.select import (
     best_of,
     copies_of_originals,
     draw_hint,
@@ -46,6 +42,10 @@ from variational_reasoning.pipeline.select import (
     factor_of_question,
     select,
 )
+from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.questions.prepare import current_manifest, register_datasets
+from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file
 
 ORIGINAL, FALLBACK = -2, -1
 """`source` of a row: the original one in a mix, the original one as fallback; otherwise the chosen trace's id."""

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.pipeline.test_build import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
+from tests.pipeline.build.test_datasets import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
 from variational_reasoning.pipeline.build.datasets import build_datasets
 from variational_reasoning.pipeline.build.join import join, needed_tables
 from variational_reasoning.pipeline.config import OutputConfig, load_config

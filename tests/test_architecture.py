@@ -116,7 +116,7 @@ COMMANDS = sorted((ROOT / "scripts").glob("*.py"))
 def test_commands_are_short_and_have_a_docstring(path):
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 140  # of at most 100 columns
+    assert len(text.splitlines()) <= 160  # of at most 100 columns
 
 
 @pytest.mark.parametrize(

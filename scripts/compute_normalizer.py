@@ -31,10 +31,8 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    facts, weights = (
-        training_args.variational_facts,
-        training_args.variational_facts.weight_summary(),
-    )
+    run = training_args.variational
+    facts, weights = run.facts, run.facts.weight_summary()
     print(
         f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len {data_args.cutoff_len})"
     )
@@ -44,7 +42,7 @@ def main() -> int:
     print(
         f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max {weights['max']:.6g}"
     )
-    print(f"constant_loss_normalizer: {training_args.variational_constant!r}")
+    print(f"constant_loss_normalizer: {run.constant_loss_normalizer!r}")
     return 0
 
 

@@ -114,8 +114,9 @@ def test_the_hosts_parser_takes_the_yaml(path, train_folder, model_of, monkeypat
     assert training_args.learning_rate == values["learning_rate"]
     assert finetuning_args.finetuning_type == values["finetuning_type"]
     if "constant_loss_normalizer" in values:
-        config = finetuning_args.variational
-        assert (config.constant, config.prompt_kind) == ("auto", values["prompt_kind"])
+        config = finetuning_args.variational.config
+        assert config.constant_loss_normalizer == "auto"
+        assert config.prompt_kind == values["prompt_kind"]
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=label)
@@ -266,7 +267,12 @@ def test_the_papers_hyperparameters(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=label)
 def test_two_steps_on_a_tiny_random_model(
-    path, train_folder, model_of, tmp_path, run_exp, monkeypatch  # noqa: F811, the fixture
+    path,
+    train_folder,
+    model_of,
+    tmp_path,
+    run_exp,  # noqa: F811, the fixture
+    monkeypatch,
 ):
     """In this process, since a command of its own takes 10 s; test_launchers starts the real command."""
     monkeypatch.chdir(ROOT)
@@ -321,10 +327,10 @@ def test_the_constant_of_a_recipe_for_many_gpus_is_computed_in_one_process(
         "rows               8 (0 dropped" in printed
         and "weights            mean 0.515625" in printed
     )
-    mean_tokens, constant = (
+    mean_tokens, constant_loss_normalizer = (
         float(re.search(f"{name} (\\d+\\.\\d+)", printed)[1]) for name in ("mean", "normalizer:")
     )
-    assert constant == pytest.approx(0.515625 * mean_tokens, rel=1e-6)
+    assert constant_loss_normalizer == pytest.approx(0.515625 * mean_tokens, rel=1e-6)
 
 
 def _check_export(path: Path, model: Path, adapter: Path, merged: Path) -> None:

@@ -39,7 +39,7 @@ def row_nll(model, prompt_ids: list[int], target_ids: list[int]) -> torch.Tensor
 
 
 def step_gradient(
-    model_folder: str, rows: list[tuple], constant: float, dtype=torch.float64
+    model_folder: str, rows: list[tuple], constant_loss_normalizer: float, dtype=torch.float64
 ) -> dict[str, torch.Tensor]:
     """Gradient of 1/N sum_i w_i sum_t CE(i, t) / C for every parameter."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
@@ -47,7 +47,7 @@ def step_gradient(
         model_folder, dtype=dtype, attn_implementation="eager"
     )
     loss = sum(weight * row_nll(model, *row_ids(tokenizer, *texts)) for *texts, weight in rows) / (
-        len(rows) * constant
+        len(rows) * constant_loss_normalizer
     )
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}

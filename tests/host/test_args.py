@@ -25,15 +25,20 @@ def refused(parse, config) -> str:
 
 def test_a_good_yaml_is_parsed(world, parse):
     _, data_args, _, finetuning_args, _ = parse(world.config(constant_loss_normalizer="12.5"))
-    config = finetuning_args.variational
+    config = finetuning_args.variational.config
     assert config is data_args.variational
-    assert (config.constant, config.prompt_kind, config.chat_format.name, config.overlong) == (
+    assert (
+        config.constant_loss_normalizer,
+        config.prompt_kind,
+        config.chat_format.name,
+        config.overlong,
+    ) == (
         12.5,
         "reasoner",
         "chatml",
         "drop",
     )
-    yaml = finetuning_args.variational_yaml
+    yaml = finetuning_args.variational.yaml
     assert yaml["learning_rate"] == 100.0 and yaml["prompt_kind"] == "reasoner"
 
 

@@ -122,7 +122,7 @@ def test_a_hub_data_set_goes_through_the_same_path(world, load, tmp_path):
     (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
     dataset, arguments, tokenizer = load(world.config(dataset="hub"))
     assert tokenizer.decode(target(dataset[1])) == response + "<|im_end|>"
-    assert arguments.variational_sources == {"hub": {"name": str(folder)}}
+    assert arguments.variational.sources == {"hub": {"name": str(folder)}}
 
 
 def test_mixed_with_the_hosts_formats(world, load):
@@ -134,7 +134,7 @@ def test_mixed_with_the_hosts_formats(world, load):
     assert last["row_weights"] == [1.0] and last["question_id"] == [None]
     assert tokenizer.decode(target(last)) == "a<|im_end|>\n"
     assert "Say a." in tokenizer.decode(last["input_ids"])
-    assert arguments.variational_facts.rows == 9
+    assert arguments.variational.facts.rows == 9
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("drop", 7), ("truncate", 8)])
@@ -144,7 +144,7 @@ def test_rows_longer_than_cutoff_len(world, load, policy, kept):
     cutoff = sorted(lengths)[-2]
     dataset, arguments, _ = load(world.config(cutoff_len=cutoff, overlong=policy))
     assert len(dataset) == kept
-    assert arguments.variational_facts.dropped == 8 - kept
+    assert arguments.variational.facts.dropped == 8 - kept
     assert max(len(example["input_ids"]) for example in dataset) == cutoff
 
 
@@ -165,7 +165,7 @@ def test_all_rows_too_long_says_so(world, load):
 def test_packs_hold_every_row_once_with_its_weight(world, load):
     singles, _, _ = load(world.config())
     packs, arguments, tokenizer = load(world.config(packing=True, cutoff_len=1000))
-    assert arguments.variational_facts.rows == 8
+    assert arguments.variational.facts.rows == 8
     assert 1 < len(packs) < 8
     seen = {}
     for pack in packs:

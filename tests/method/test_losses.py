@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from variational_reasoning.method.losses import (
     IGNORE_INDEX,
-    constant_normalizer,
+    auto_constant_loss_normalizer,
     dr_sft_loss,
     target_mask,
     weighted_nll_from_hidden,
@@ -173,14 +173,14 @@ def test_target_mask_shifts_by_one():
     assert target_mask(labels).tolist() == [[False, True, True, False]]
 
 
-def test_constant_normalizer_by_hand():
+def test_auto_constant_loss_normalizer_by_hand():
     # mean weight (1 + 0.5 + 0) / 3 = 0.5, mean tokens (10 + 20 + 30) / 3 = 20.
-    assert constant_normalizer(
+    assert auto_constant_loss_normalizer(
         torch.tensor([1.0, 0.5, 0.0]), torch.tensor([10, 20, 30])
     ) == pytest.approx(10.0, rel=1e-15)
 
 
 @pytest.mark.parametrize(("weights", "tokens"), [([], []), ([0.0, 0.0], [3, 4]), ([1.0], [0])])
-def test_constant_normalizer_refuses_zero(weights, tokens):
+def test_auto_constant_loss_normalizer_refuses_zero(weights, tokens):
     with pytest.raises(ValueError, match=r"no rows|zero"):
-        constant_normalizer(torch.tensor(weights), torch.tensor(tokens))
+        auto_constant_loss_normalizer(torch.tensor(weights), torch.tensor(tokens))

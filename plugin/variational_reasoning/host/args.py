@@ -9,10 +9,13 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from variational_reasoning.host import formats
 from variational_reasoning.method.prompts import PROMPT_KINDS, ChatFormat, load_chat_format
+
+if TYPE_CHECKING:
+    from variational_reasoning.host.dataset import RowFacts
 
 OVERLONG_POLICIES = ("drop", "truncate", "error")
 
@@ -57,13 +60,34 @@ class VariationalArguments:
 class VariationalConfig:
     """The checked keys, as the host's argument objects carry them in the attribute `variational`.
 
-    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend on but the constant.
+    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend on but C.
     """
 
-    constant: float | str | None
+    constant_loss_normalizer: float | str | None
     prompt_kind: str | None
     chat_format: ChatFormat | None
     overlong: str
+
+
+@dataclass
+class VariationalRun:
+    """What one training keeps from its YAML to its record.
+
+    The host's argument objects carry it in the attribute `variational`: `finetuning_args` and
+    `training_args` the whole, `data_args` only the `config`, since the host hashes that object.
+
+    config: our keys, checked. yaml: all keys as given, the host's too.
+    constant_loss_normalizer: C in target tokens per row; None for the host's own loss. A number once
+        the training set is tokenized.
+    facts: of the training set; None before it is tokenized, for a stream and for an evaluation alone.
+    sources: data set name -> where its rows come from.
+    """
+
+    config: VariationalConfig
+    yaml: dict[str, Any]
+    constant_loss_normalizer: float | None = None
+    facts: "RowFacts | None" = None
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 OUR_KEYS = tuple(f.name for f in fields(VariationalArguments))
@@ -147,7 +171,7 @@ def check(
     Raises: ValueError with all faults, one per line.
     """
     faults = list(faults)
-    constant = _check_constant(ours.get("constant_loss_normalizer"), faults)
+    normalizer = _check_constant_loss_normalizer(ours.get("constant_loss_normalizer"), faults)
     prompt_kind, overlong = ours.get("prompt_kind"), ours.get("overlong", "drop")
     if prompt_kind is not None and prompt_kind not in PROMPT_KINDS:
         faults.append(f"prompt_kind: {prompt_kind!r} is not one of {', '.join(PROMPT_KINDS)}")
@@ -161,14 +185,14 @@ def check(
             faults.append(str(error))
     _check_rows_per_step(ours.get("rows_per_step"), data_args, training_args, faults)
     _check_datasets(ours, chat_format, data_args, faults)
-    _check_host_flags(constant, model_args, data_args, training_args, finetuning_args, faults)
+    _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ValueError(
             f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}"
         )
-    return VariationalConfig(constant, prompt_kind, chat_format, overlong)
+    return VariationalConfig(normalizer, prompt_kind, chat_format, overlong)
 
 
 def _names(value: Any) -> list[str]:
@@ -177,7 +201,7 @@ def _names(value: Any) -> list[str]:
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
 
 
-def _check_constant(value: Any, faults: list[str]) -> float | str | None:
+def _check_constant_loss_normalizer(value: Any, faults: list[str]) -> float | str | None:
     if value is None or value == "auto":
         return value
     try:
@@ -268,12 +292,17 @@ def _check_datasets(
 
 
 def _check_host_flags(
-    constant, model_args, data_args, training_args, finetuning_args, faults: list[str]
+    normalizer: float | str | None,
+    model_args,
+    data_args,
+    training_args,
+    finetuning_args,
+    faults: list[str],
 ) -> None:
     """Whatever of the host would bypass our loss or our formats is refused by name, never ignored."""
     key = (
         "constant_loss_normalizer"
-        if constant is not None
+        if normalizer is not None
         else "the formats weighted_sft and reasoning"
     )
     if finetuning_args.stage != "sft":
@@ -289,7 +318,7 @@ def _check_host_flags(
             data_args.tokenized_path is not None
         ),
     }
-    if constant is not None:
+    if normalizer is not None:
         refused |= {
             "use_dft_loss": finetuning_args.use_dft_loss,
             "use_eaft_loss": finetuning_args.use_eaft_loss,
@@ -305,11 +334,11 @@ def _check_host_flags(
         for name, is_set in refused.items()
         if is_set
     ]
-    if constant == "auto" and not training_args.do_train:
+    if normalizer == "auto" and not training_args.do_train:
         faults.append(
             "constant_loss_normalizer: `auto` needs a training set; give the number for an evaluation alone"
         )
-    if constant == "auto" and data_args.streaming:
+    if normalizer == "auto" and data_args.streaming:
         faults.append(
             "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number that "
             "`python scripts/compute_normalizer.py TRAIN.yaml` prints"

@@ -32,7 +32,7 @@ from variational_reasoning.host.formats import (
     map_columns,
     read_dataset_info,
 )
-from variational_reasoning.method.losses import IGNORE_INDEX, constant_normalizer
+from variational_reasoning.method.losses import IGNORE_INDEX, auto_constant_loss_normalizer
 from variational_reasoning.method.prompts import encode_target
 
 LOGGER = "llamafactory.variational_reasoning"
@@ -282,12 +282,12 @@ def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     return RowFacts(len(weights), num_aligned - len(weights), weights, target_tokens)
 
 
-def settle_constant(config, facts: RowFacts | None) -> float | None:
+def settle_constant_loss_normalizer(config, facts: RowFacts | None) -> float | None:
     """C of a run: the given number, or the training set's own.
 
     Raises: ValueError when weights other than 1 would be ignored because the loss is off.
     """
-    if config.constant is None:
+    if config.constant_loss_normalizer is None:
         if facts is not None and not torch.all(facts.weights == 1):
             raise ValueError(
                 f"the training set has weights from {facts.weights.min():g} to {facts.weights.max():g}, which the host's own "
@@ -295,9 +295,9 @@ def settle_constant(config, facts: RowFacts | None) -> float | None:
             )
         return None
     return (
-        constant_normalizer(facts.weights, facts.target_tokens)
-        if config.constant == "auto"
-        else config.constant
+        auto_constant_loss_normalizer(facts.weights, facts.target_tokens)
+        if config.constant_loss_normalizer == "auto"
+        else config.constant_loss_normalizer
     )
 
 

@@ -8,7 +8,7 @@
     data.parser     DatasetAttr.join               join_columns                      columns of our formats
     data.loader     align_dataset                  align_rows                        rows of our formats to texts
     data.loader     _get_dataset_processor         row_processor                     texts to ids, with weights
-    data.loader     _get_preprocessed_dataset      preprocess_and_count              counts, weights, the constant C
+    data.loader     _get_preprocessed_dataset      preprocess_and_count              counts, weights, C
     train.sft.workflow  CustomSeq2SeqTrainer       choose_trainer                    the loss
 
 A replacement calls the original unless a YAML uses our keys or formats, so that any other training is the host's own.
@@ -52,11 +52,12 @@ def _parse_train_args(original):
             return original(args)
         model_args, data_args, training_args, finetuning_args, generating_args = original(rest)
         config = ours.check(keys, faults, model_args, data_args, training_args, finetuning_args)
-        finetuning_args.variational_yaml = ours.as_mapping(rest) | keys
         if data_args.packing and not data_args.neat_packing:
             # Rows are independent in the loss, so they must not attend to each other in a pack either.
             data_args.neat_packing = True
-        data_args.variational = finetuning_args.variational = config
+        data_args.variational = config
+        run = ours.VariationalRun(config, yaml=ours.as_mapping(rest) | keys)
+        finetuning_args.variational = training_args.variational = run
         return model_args, data_args, training_args, finetuning_args, generating_args
 
     return parse_train_args
@@ -163,14 +164,15 @@ def _preprocess(original):
         if hasattr(data_args, "variational") and tokenized is not None and not is_eval:
             from variational_reasoning.host.dataset import (
                 gather_facts,
-                settle_constant,
+                settle_constant_loss_normalizer,
                 source_hashes,
             )
 
             facts = None if data_args.streaming else gather_facts(tokenized, len(dataset))
-            training_args.variational_facts = facts
-            training_args.variational_constant = settle_constant(data_args.variational, facts)
-            training_args.variational_sources = source_hashes(data_args)
+            run = training_args.variational
+            run.facts = facts
+            run.constant_loss_normalizer = settle_constant_loss_normalizer(run.config, facts)
+            run.sources = source_hashes(data_args)
         return tokenized
 
     return preprocess_and_count

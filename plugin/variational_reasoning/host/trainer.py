@@ -83,19 +83,22 @@ def tapped(
 
 
 class VariationalTrainer(CustomSeq2SeqTrainer):
-    """The host's trainer for runs that use our keys or formats; `constant` None means the host's own loss."""
+    """The host's trainer for runs that use our keys or formats.
+
+    With `constant_loss_normalizer` None the loss is the host's own.
+    """
 
     def __init__(self, *, finetuning_args, data_collator, **kwargs):
-        config = finetuning_args.variational
+        run = finetuning_args.variational
         collator = RowCollator(
             data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset)
         )
         super().__init__(finetuning_args=finetuning_args, data_collator=collator, **kwargs)
-        self.config = config
-        self.constant: float | None = self.args.variational_constant
-        self.facts = self.args.variational_facts
-        self.sources = self.args.variational_sources
-        self.yaml: dict[str, Any] = finetuning_args.variational_yaml
+        self.config = run.config
+        self.constant_loss_normalizer: float | None = run.constant_loss_normalizer
+        self.facts = run.facts
+        self.sources = run.sources
+        self.yaml: dict[str, Any] = run.yaml
         base = self.yaml.get("model_name_or_path", "")
         self._base_model = model_identity(base) if Path(base).is_dir() else {"path": base}
         self._tokens_in_step: torch.Tensor | None = None
@@ -104,7 +107,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._eval_sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         self._head: torch.nn.Linear | None = None
         self._head_is_settled = False
-        if self.constant is not None:
+        if self.constant_loss_normalizer is not None:
             # The base class would divide a loss that has no function of its own by the accumulation steps.
             self.compute_loss_func = self._refuse_base_loss
             self._refuse_split_rows()
@@ -125,19 +128,19 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 )
 
     def _log_start(self) -> None:
-        if self.constant is None:
+        if self.constant_loss_normalizer is None:
             logger.info_rank0(
                 "variational_reasoning: the host's own loss; rows in our formats, all of weight 1"
             )
             return
         source = (
             "auto, mean weight x mean target tokens"
-            if self.config.constant == "auto"
+            if self.config.constant_loss_normalizer == "auto"
             else "as given"
         )
         logger.info_rank0(
             "variational_reasoning: weighted Dr. SFT (arXiv 2509.22637, App. C): sum_i w_i sum_t CE / (N C); "
-            f"C = constant_loss_normalizer = {self.constant:.6g} target tokens per row ({source})"
+            f"C = constant_loss_normalizer = {self.constant_loss_normalizer:.6g} target tokens per row ({source})"
         )
         if self.facts is not None:
             weights = self.facts.weight_summary()
@@ -172,7 +175,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
     def get_batch_samples(self, *args, **kwargs):
         """The base class's micro-batches of one optimizer step; counts N, data rows, instead of tokens."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        if self.constant is None or not batches:
+        if self.constant_loss_normalizer is None or not batches:
             return batches, num_items
         rows = sum((batch["row_targets"] >= 0).sum() for batch in batches)
         tokens = sum(target_mask(batch["labels"]).sum() for batch in batches)
@@ -190,7 +193,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         """
         inputs = dict(inputs)
         row_weights, row_targets, row_names = (inputs.pop(name, None) for name in ROW_COLUMNS)
-        if self.constant is None:
+        if self.constant_loss_normalizer is None:
             return super().compute_loss(
                 model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
             )
@@ -209,12 +212,15 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
         if not model.training:
             # The base class counts tokens here; an evaluation's batches are averaged by their number of rows.
-            loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant)
+            loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant_loss_normalizer)
             self._eval_sums += torch.stack(
                 [plain.double(), torch.tensor(len(target_weights)).to(plain)]
             )
         else:
-            loss = dr_sft_loss(weighted, num_items_in_batch, self.constant) * self.args.world_size
+            loss = (
+                dr_sft_loss(weighted, num_items_in_batch, self.constant_loss_normalizer)
+                * self.args.world_size
+            )
             self._nll_since_log += plain.float() / self._tokens_in_step
         return (loss, outputs) if return_outputs else loss
 
@@ -270,7 +276,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that curves compare."""
-        if self.constant is not None and "loss" in logs and self._steps_since_log:
+        if self.constant_loss_normalizer is not None and "loss" in logs and self._steps_since_log:
             total = self._nll_since_log.clone()
             if self.args.world_size > 1:
                 total = self.accelerator.gather(total.unsqueeze(0)).sum()
@@ -283,7 +289,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         """The base class's loop, with `token_nll` over all tokens of the evaluation set."""
         self._eval_sums.zero_()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.constant is not None:
+        if self.constant_loss_normalizer is not None:
             sums = self._eval_sums
             if self.args.world_size > 1:
                 sums = self.accelerator.gather(sums.unsqueeze(0)).sum(0)
@@ -313,12 +319,12 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")
             },
         }
-        if self.constant is not None:
+        if self.constant_loss_normalizer is not None:
             record["loss"] = {
                 "name": "weighted Dr. SFT",
-                "constant_loss_normalizer": self.constant,
+                "constant_loss_normalizer": self.constant_loss_normalizer,
                 "unit": "target tokens per row",
-                "is_auto": self.config.constant == "auto",
+                "is_auto": self.config.constant_loss_normalizer == "auto",
             }
         if self.facts is not None:
             record["rows"] = {

@@ -78,20 +78,22 @@ def weighted_nll_from_hidden(
     return _ChunkedWeightedNLL.apply(hidden, head_weight, head_bias, targets, weights, chunk_tokens)
 
 
-def dr_sft_loss(weighted_nll: Tensor, num_rows: int | Tensor, constant: float) -> Tensor:
+def dr_sft_loss(
+    weighted_nll: Tensor, num_rows: int | Tensor, constant_loss_normalizer: float
+) -> Tensor:
     """sum_i w_i sum_t CE(i, t) / (N * C): the only place where the loss is divided.
 
     Args:
         weighted_nll: the sum over any part of an optimizer step's rows, in nats.
         num_rows: N, data rows of the whole optimizer step, over all ranks; rows of weight 0 count.
-        constant: C, in target tokens per row.
+        constant_loss_normalizer: C, in target tokens per row.
 
     Source: arXiv 2509.22637, App. C (Dr. SFT), with row weights.
     """
-    return weighted_nll / (num_rows * constant)
+    return weighted_nll / (num_rows * constant_loss_normalizer)
 
 
-def constant_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
+def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
     """C = mean(w) * mean(target tokens) over the rows of a training set.
 
     With weights that sum to one over the K traces of a question, one step then equals the paper's mean over questions of
@@ -105,12 +107,14 @@ def constant_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
     """
     if weights.numel() == 0:
         raise ValueError("the training set has no rows, so there is no average response length")
-    constant = weights.double().mean().item() * target_tokens.double().mean().item()
-    if not constant > 0:
+    mean_weight = weights.double().mean().item()
+    mean_target_tokens = target_tokens.double().mean().item()
+    normalizer = mean_weight * mean_target_tokens
+    if not normalizer > 0:
         raise ValueError(
-            f"mean weight x mean target tokens is {constant}; all weights or all responses are zero"
+            f"mean weight x mean target tokens is {normalizer}; all weights or all responses are zero"
         )
-    return constant
+    return normalizer
 
 
 class _ChunkedWeightedNLL(torch.autograd.Function):

@@ -29,3 +29,15 @@ def test_faults_are_raised_or_collected(tmp_path):
         "line 3 is not valid JSON"
     )
     assert len(faults) == 3 and faults[2].startswith("line 5 is not UTF-8")
+
+
+def test_half_a_surrogate_pair_is_a_fault_of_its_line(tmp_path):
+    # "\ud83d\ude00" is one character; "\ud800" alone is none, and no tokenizer and no file can hold it.
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": 1, "b": ["x\\ud800"]}\n', encoding="utf-8")
+    faults = []
+    assert list(read_json_lines(path, faults)) == [(1, {"a": "\U0001f600"})]
+    assert faults == [
+        "line 2, column 'b' holds '\\ud800', half of a surrogate pair, which no tokenizer can read; "
+        "remove it from the text"
+    ]

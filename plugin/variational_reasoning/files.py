@@ -96,11 +96,7 @@ def read_json_lines(
                 continue
             try:
                 value = json.loads(line)
-                fault = (
-                    None
-                    if isinstance(value, dict)
-                    else f"line {number} is no object: {value!r:.60}"
-                )
+                fault = _row_fault(value, f"line {number}", b"\\u" in line)
             except UnicodeDecodeError as error:
                 fault = f"line {number} is not UTF-8 ({error})"
             except json.JSONDecodeError as error:
@@ -111,6 +107,30 @@ def read_json_lines(
                 raise ValueError(f"{path}, {fault}")
             else:
                 faults.append(fault)
+
+
+def row_faults(rows: list[Any]) -> list[str]:
+    """What is wrong with the rows of a JSON array: not an object, or half of a surrogate pair."""
+    faults = [_row_fault(row, f"row {number}", True) for number, row in enumerate(rows, 1)]
+    return [fault for fault in faults if fault]
+
+
+def _row_fault(value: Any, where: str, has_escapes: bool) -> str | None:
+    """What is wrong with a row; only text with escapes can hold half of a surrogate pair."""
+    if not isinstance(value, dict):
+        return f"{where} is no object: {value!r:.60}"
+    if not has_escapes:
+        return None
+    for name, part in value.items():
+        try:
+            json.dumps([name, part], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            return (
+                f"{where}, column {name!a} holds {half}, half of a surrogate pair, which no "
+                "tokenizer can read; remove it from the text"
+            )
+    return None
 
 
 def file_digest(path: str | os.PathLike) -> str:

@@ -76,7 +76,8 @@ class DataConfig:
     # A .jsonl, .json or .parquet file, a folder that holds a copy of a hub data set, or the name of one on the hub.
     train: str = ""
     test: str | None = None  # the same for the test questions
-    train_split: str = "train"  # of a hub data set
+    # The split of a hub data set; of rows with a column `split`, those that name it (or nothing) are taken.
+    train_split: str = "train"
     test_split: str = "test"
     allow_hub: bool = False  # nothing is downloaded unless this is true
     # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the configured chat format;

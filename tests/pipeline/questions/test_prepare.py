@@ -509,3 +509,30 @@ def test_the_command(tmp_path, tiny_model_dir):
     )
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
     assert "there is no file no.jsonl" in refused.stderr
+
+
+def test_rows_that_name_another_split_are_left_out(tmp_path, tiny_model_dir):
+    splits = ["train", "test", None]
+    rows = [row | {"split": split} for row, split in zip(ROWS, splits, strict=True)]
+    path = write_config(tmp_path, tiny_model_dir, rows)
+    summary, taken = prepared(path)
+    assert [row["question"] for row in taken] == [ROWS[0]["question"], ROWS[2]["question"]]
+    assert summary.dropped == {"train": {"of the split 'test', not train": 1}}
+    train = pq.read_table(tmp_path / "run/train/own_reasoner.parquet").to_pylist()
+    assert ROWS[1]["question"] not in [row["question"] for row in train]
+    # The same file gives the test questions; the split is part of the table's identity now.
+    path = write_config(tmp_path, tiny_model_dir, rows, test=str(tmp_path / "train.jsonl"))
+    _, taken = prepared(path, f"run_dir={tmp_path / 'other'}")
+    assert [(row["question"], row["split"]) for row in taken][-1] == (ROWS[1]["question"], "test")
+    path = write_config(tmp_path, tiny_model_dir, rows[:2])
+    with pytest.raises(ValueError, match="no usable train row remains; dropped: .*not validation"):
+        prepared(path, "data.train_split=validation", f"run_dir={tmp_path / 'third'}")
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json"])
+def test_half_a_surrogate_pair_is_named_with_its_row(tmp_path, tiny_model_dir, name):
+    text = "\n".join(json.dumps(row) for row in ROWS).replace("surely", "\\ud800")
+    text = text if name == "train.jsonl" else f"[{text.replace(chr(10), ',')}]"
+    path = write_config(tmp_path, tiny_model_dir, text, name)
+    with pytest.raises(ValueError, match=r"(line|row) 2, column 'trace' holds '\\ud800'"):
+        prepared(path)

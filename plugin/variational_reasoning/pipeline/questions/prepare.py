@@ -26,6 +26,7 @@ from variational_reasoning.pipeline.questions.decontaminate import (
 from variational_reasoning.pipeline.questions.sources import (
     LAYOUTS,
     OPTIONAL_COLUMNS,
+    is_of_split,
     join_sources,
     raise_listed,
     read_source,
@@ -75,7 +76,7 @@ def prepare_data(config: Config) -> PrepareSummary:
     checks = QuestionChecks(config.data)
     benchmarks, digests = _read_benchmarks(config)
     listed = _read_listed(config, inputs)
-    identity = _identity(config, inputs | checks.digests | digests)
+    identity = _identity(config, inputs | checks.digests | digests, raw)
     kept, dropped = _usable(raw, checks, config)
     contamination = (
         _decontaminate(kept, benchmarks, dropped["train"], config) if benchmarks else None
@@ -300,7 +301,9 @@ def _read_listed(config: Config, inputs: dict[str, str]) -> list[str] | None:
     return ids
 
 
-def _identity(config: Config, inputs: Mapping[str, str]) -> Identity:
+def _identity(
+    config: Config, inputs: Mapping[str, str], raw: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Identity:
     """What the rows depend on; files are known by their digests, not by their paths."""
     data = config.data
     names = (
@@ -323,6 +326,12 @@ def _identity(config: Config, inputs: Mapping[str, str]) -> Identity:
         settings["data.decontaminate.benchmarks"] = {
             part.name: part.column for part in data.decontaminate.benchmarks
         }
+    column = data.columns.get("split", "split")
+    for split, rows in raw.items():
+        wanted = resolved(config, f"data.{split}_split")
+        # Named only where it decides, so that tables written before the column counted stay valid.
+        if any(not is_of_split(row.get(column), *wanted.values()) for row in rows):
+            settings |= wanted
     return Identity(inputs=inputs, config=settings)
 
 

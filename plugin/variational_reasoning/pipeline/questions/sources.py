@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from variational_reasoning.files import file_digest, read_json_lines
+from variational_reasoning.files import file_digest, read_json_lines, row_faults
 from variational_reasoning.method.prompts import ChatFormat, split_example, split_response
 from variational_reasoning.pipeline.config import DataConfig
 
@@ -101,6 +101,17 @@ def to_columns(
     return table
 
 
+def is_of_split(own: Any, wanted: str) -> bool:
+    """Whether a row belongs to a split by its own column `split`; a row without one does.
+
+    Args:
+        own: the row's value, or None. wanted: data.train_split or data.test_split, in the spelling
+            of `datasets`: "train", "train[:100]", "train+validation".
+    """
+    names = [part.partition("[")[0].strip() for part in wanted.split("+")]
+    return own is None or str(own) in names
+
+
 def join_sources(
     rows: Sequence[Mapping[str, Any]],
     where: str,
@@ -170,15 +181,11 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
     else:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid JSON ({error})") from error
         if not isinstance(rows, list):
             raise ValueError(f"{path} holds {type(rows).__name__}; a .json file is a list of rows")
-        faults = [
-            f"row {n} is no object: {row!r:.60}"
-            for n, row in enumerate(rows, 1)
-            if not isinstance(row, dict)
-        ]
+        faults = row_faults(rows)
     raise_listed(str(path), faults)
     return rows
 

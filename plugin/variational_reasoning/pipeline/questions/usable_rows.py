@@ -23,7 +23,11 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
-from variational_reasoning.pipeline.questions.sources import NEEDED_COLUMNS, raise_listed
+from variational_reasoning.pipeline.questions.sources import (
+    NEEDED_COLUMNS,
+    is_of_split,
+    raise_listed,
+)
 
 Dropped = dict[str, list[str]]
 """Reason to the dropped rows' ids, or `row N` where a row has none."""
@@ -54,6 +58,7 @@ def usable_rows(
     Raises: ValueError that lists rows with values of a wrong type and checks that cannot be used.
     """
     limit = config.data.max_train_questions if split == "train" else config.data.max_test_questions
+    wanted_split = config.data.train_split if split == "train" else config.data.test_split
     rows, dropped, faults = [], {}, []
     tags = [tag(kind) for tag in (thought_open, thought_close) for kind in PROMPT_KINDS]
     tags += [SOLUTION_OPEN, SOLUTION_CLOSE, load_chat_format(config.chat_format).end_of_turn]
@@ -66,6 +71,10 @@ def usable_rows(
                 for name in ("trace", "solution")
             }
         question_id = _question_id(row, texts, split, config.data.ids)
+        if not is_of_split(row["split"], wanted_split):
+            reason = f"of the split {row['split']!r}, not {wanted_split}"
+            dropped.setdefault(reason, []).append(question_id or place)
+            continue
         if split == "train" and config.data.format != "columns" and texts["question"] is None:
             dropped.setdefault(NOT_LAID_OUT[config.data.format], []).append(question_id or place)
             continue

@@ -8,7 +8,7 @@ OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait f
 CPU, seconds are the process's processor seconds, which other processes do not lengthen. It needs torch and transformers
 and no installation of this package; a way that lacks something else is reported and left out.
 
-ours     pipeline.score.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
+ours     pipeline.engines.scorer.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
 compiled the same with scoring.compile, by default on a GPU only
 body     ours with one scored position per row: what ours has above it is the head's time and memory
 a        the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all
@@ -278,7 +278,7 @@ def load(folder: str, settings: dict):
 
 def ours(folder: str, settings: dict, prompt: int, scored: int | None = None, **options):
     from variational_reasoning.pipeline.config import Config, ScoringConfig
-    from variational_reasoning.pipeline.score import ScoredSequence, Scorer
+    from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 
     model, device = load(folder, settings)
     tokens = 32_768 if device == "cuda" else 1024

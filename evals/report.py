@@ -20,7 +20,7 @@ from variational_reasoning.method.evaluation import (
     paper_results,
     pass_at_k,
 )
-from variational_reasoning.pipeline.config import read_folders, run_command
+from variational_reasoning.pipeline.commands import read_folders, run_command
 from variational_reasoning.report.page import Section, Table, to_markdown
 from variational_reasoning.report.runs import Evaluation, read_evaluations
 from variational_reasoning.report.scores import benchmark_name

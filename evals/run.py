@@ -11,7 +11,8 @@ from variational_evals.models import reasoner_format, tensor_parallel_size
 from variational_evals.tasks import load_questions, load_task
 from variational_reasoning.files import read_json_lines
 from variational_reasoning.method.prompts import ChatFormat
-from variational_reasoning.pipeline.config import Config, read_command, run_command
+from variational_reasoning.pipeline.commands import read_command, run_command
+from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines import engine_name
 from variational_reasoning.pipeline.evaluate import (
     RESULT,

@@ -12,7 +12,7 @@ YAML's own unless it is given. rows_per_step=N asks for another batch than the r
 
 import sys
 
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.trainings import batch_settings
 
 USAGE = "usage: python scripts/batch_size.py TRAIN.yaml gpus=N [per_device=N] [rows_per_step=N]"

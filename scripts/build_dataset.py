@@ -1,7 +1,7 @@
 """Stage 8: weights, and the train files of the final models."""
 
 from variational_reasoning.pipeline.build.datasets import build_datasets, describe
-from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/build_dataset.py CONFIG.yaml [key=value ...]

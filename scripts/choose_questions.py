@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.questions.subsets import choose_ids, format_ids
 from variational_reasoning.pipeline.rows import read_rows
 

@@ -1,6 +1,6 @@
 """Pushes a folder with a card to the hub, when somebody asks for it; private by default. No other command does."""
 
-from variational_reasoning.pipeline.config import read_folders, run_command
+from variational_reasoning.pipeline.commands import read_folders, run_command
 from variational_reasoning.report.hub import plan_push, push
 
 USAGE = """usage: python scripts/push_to_hub.py FOLDER repo=ACCOUNT/NAME [kind=model|dataset] [private=false] [dry_run=true]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from variational_reasoning.pipeline.config import read_folders, run_command
+from variational_reasoning.pipeline.commands import read_folders, run_command
 from variational_reasoning.report.report import write_report
 
 USAGE = """usage: python scripts/report.py RUN_DIR [RUN_DIR ...] [baseline=reasoner] [output=PATH.md]

@@ -1,12 +1,13 @@
-"""The whole sequence, stages 0 to 9, evaluation and report: `python scripts/run.py PROFILE`; the list: pipeline/sequence.py."""
+"""The whole sequence, stages 0 to 9, evaluation and report: `python scripts/run.py PROFILE`; the list: scripts/sequence.py."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from variational_reasoning.pipeline.config import run_command
-from variational_reasoning.pipeline.sequence import read_plan, report_failure, run_all
+from sequence import read_plan, report_failure, run_all
+
+from variational_reasoning.pipeline.commands import run_command
 
 USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
                              [gpus=N] [dry_run=true] [key=value ...]

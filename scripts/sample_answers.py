@@ -1,7 +1,8 @@
 """Stage 6: M answers per trace from the reasoner (the Acc estimator needs them)."""
 
-from variational_reasoning.pipeline.config import read_command, run_command
-from variational_reasoning.pipeline.sample import describe, sample_answers
+from variational_reasoning.pipeline.commands import read_command, run_command
+from variational_reasoning.pipeline.sample import sample_answers
+from variational_reasoning.pipeline.work.summary import describe
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/sample_answers.py CONFIG.yaml [key=value ...]

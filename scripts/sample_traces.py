@@ -1,7 +1,8 @@
 """Stage 3: K traces per question from the posterior, or from the reasoner (sampling.traces_from)."""
 
-from variational_reasoning.pipeline.config import read_command, run_command
-from variational_reasoning.pipeline.sample import describe, sample_traces
+from variational_reasoning.pipeline.commands import read_command, run_command
+from variational_reasoning.pipeline.sample import sample_traces
+from variational_reasoning.pipeline.work.summary import describe
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/sample_traces.py CONFIG.yaml [key=value ...]

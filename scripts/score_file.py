@@ -7,9 +7,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from variational_reasoning.files import read_json_lines, write_atomically
-from variational_reasoning.pipeline.config import Config, ScoringConfig, run_command
+from variational_reasoning.pipeline.commands import run_command
+from variational_reasoning.pipeline.config import Config, ScoringConfig
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
-from variational_reasoning.pipeline.score import ScoredSequence, Scorer
+from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 
 USAGE = """usage: python scripts/score_file.py model=FOLDER input=ROWS.jsonl output=SCORES.jsonl [dtype=float32]
        [temperature=1.0] [batch_tokens=16384] [device=auto]

@@ -1,8 +1,8 @@
 """Stages 4 and 5: log-likelihoods of the traces under the reasoner and under the posterior."""
 
-from variational_reasoning.pipeline.config import read_command, run_command
-from variational_reasoning.pipeline.sample import describe
+from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.score import score_traces
+from variational_reasoning.pipeline.work.summary import describe
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/score_traces.py CONFIG.yaml model=reasoner|posterior [key=value ...]

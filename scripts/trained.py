@@ -7,7 +7,7 @@ rows_per_step over GPUs and accumulation is the same training: the step's gradie
 
 import sys
 
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.trainings import is_trained
 
 

@@ -1,6 +1,6 @@
 """Stage 7: a verdict for every sampled answer."""
 
-from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.verify import describe, verify_answers
 from variational_reasoning.pipeline.work.timings import timed
 

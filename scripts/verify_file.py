@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from variational_reasoning.files import read_json_lines, write_atomically
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool

@@ -1,6 +1,6 @@
 """The cards (README.md) beside a run's train files and beside every model that was trained in it."""
 
-from variational_reasoning.pipeline.config import read_command, run_command
+from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.report.cards import UNKNOWN, write_cards
 
 USAGE = """usage: python scripts/write_cards.py CONFIG.yaml [cards.data_license=NAME] [cards.model_license=NAME] [key=value ...]

@@ -109,7 +109,130 @@ def test_method_and_pipeline_live_without_the_host():
     assert result.returncode == 0, result.stderr
 
 
-COMMANDS = sorted((ROOT / "scripts").glob("*.py"))
+ROOMS_OF_THE_PIPELINE = (
+    "config",
+    "commands",
+    "tables",
+    "rows",
+    "train_files",
+    "trainings",
+    "work",
+    "engines",
+    "questions",
+    "sample",
+    "score",
+    "verify",
+    "build",
+    "evaluate",
+)
+"""From the ground up: a room may import those before it. A folder is one room."""
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def import_graph(paths: dict[str, Path]) -> dict[str, set[str]]:
+    """Module to those modules of `paths` that it imports, anywhere in the file."""
+    graph = {}
+    for name, path in paths.items():
+        found = absolute_imports(path, name)
+        # `from a.b import c` gives a.b and a.b.c; a.b.c may be a module or a name of a.b
+        targets = {module for module in found if module in paths}
+        is_package = path.name == "__init__.py"
+        inner = {module for module in targets if module.startswith(name + ".")}
+        # A package that re-exports its modules does not depend on them in the order of rooms.
+        graph[name] = targets - {name} - (inner if is_package else set())
+    return graph
+
+
+def absolute_imports(path: Path, name: str) -> set[str]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others.
+
+    A module that imports nothing of the rest can be taken away; what is left when no more can be taken
+    either is in a circle or imports one. Taking away what nobody imports removes the latter.
+    """
+    left = {name: set(targets) for name, targets in graph.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        free = {name for name, targets in left.items() if not targets or name not in imported}
+        if not free:
+            return [sorted(left)] if left else []
+        left = {name: targets - free for name, targets in left.items() if name not in free}
+
+
+def package_modules() -> dict[str, Path]:
+    return {module_name(path, PACKAGE.parent): path for path in MODULES}
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_import_circle_in_the_package():
+    assert circles(import_graph(package_modules())) == []
+
+
+def test_no_import_circle_in_evals():
+    root = ROOT / "evals"
+    paths = {module_name(path, root): path for path in sorted(root.rglob("*.py"))}
+    assert circles(import_graph(paths)) == []
+
+
+def test_rooms_of_the_pipeline_import_downward():
+    prefix = "variational_reasoning.pipeline."
+
+    def room(name: str) -> str:
+        return name.removeprefix(prefix).partition(".")[0]
+
+    upward = []
+    for name, targets in import_graph(package_modules()).items():
+        if not name.startswith(prefix):
+            continue
+        assert room(name) in ROOMS_OF_THE_PIPELINE, f"{name}: give its room a place in the order"
+        for target in targets:
+            if not target.startswith(prefix) or room(target) == room(name):
+                continue
+            order = ROOMS_OF_THE_PIPELINE.index
+            if order(room(target)) > order(room(name)):
+                upward.append(f"{name} imports {target}")
+    assert not upward
+
+
+def test_rooms_have_no_circle():
+    """As above for the whole package, where a folder is one room."""
+
+    def room(name: str) -> str:
+        parts = name.split(".")[1:]
+        return ".".join(parts[:2] if parts[:1] == ["pipeline"] else parts[:1])
+
+    graph: dict[str, set[str]] = {}
+    for name, targets in import_graph(package_modules()).items():
+        rooms = {room(target) for target in targets}
+        graph.setdefault(room(name), set()).update(rooms - {room(name), ""})
+    assert circles(graph) == []
+
+
+COMMANDS = sorted(
+    path for path in (ROOT / "scripts").glob("*.py") if path.name != "sequence.py"
+)  # it is what run.py runs
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)

@@ -15,8 +15,8 @@ import pandas as pd
 from skythought.evals.tasks.base import TaskConfig, TaskHandler
 from tqdm import tqdm
 
-from variational_evals import seams
 from variational_evals.generation import Conversation
+from variational_evals.host_fit import require
 from variational_evals.tasks import FILE_TASK, definitions, load_questions, load_task
 from variational_reasoning.method.prompts import extract_solution, thought_open
 from variational_reasoning.pipeline.config import Config
@@ -34,7 +34,7 @@ class VariationalTaskHandler(TaskHandler):
     def __init__(self, task_config: TaskConfig) -> None:
         """Raises: RuntimeError for a SkyThought that does not fit; ValueError for changed settings and missing files."""
         super().__init__(task_config)
-        seams.require()
+        require()
         name = task_config.preprocess_config["task"]
         if task_config != TaskConfig.from_yaml(definitions()[name]):
             raise ValueError(

@@ -16,8 +16,8 @@ refused instead of being run without a prompt. With a SkyThought that does not f
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import version
 
+from variational_evals.host_fit import found_faults
 from variational_evals.models import reasoner_format
 from variational_evals.tasks import definitions
 from variational_reasoning.method.prompts import CHAT_FORMATS, SYSTEM_PROMPTS, thought_open
@@ -140,9 +140,6 @@ REPLACED = (
     ),
 )
 
-found_faults: list[str] = []
-"""What did not fit when SkyThought's command was imported; `require` and `evals/doctor.py` read it."""
-
 
 def activate(name: str) -> None:
     """Called after `skythought.evals.tasks` and `skythought.evals.cli` have been executed."""
@@ -159,11 +156,3 @@ def activate(name: str) -> None:
         for seam in REPLACED:
             owner, attribute, value = seam.find()
             setattr(owner, attribute, seam.replace(value))
-
-
-def require() -> None:
-    """Raises: RuntimeError for a SkyThought in which our tasks would be sampled or scored in another way than ours."""
-    if found_faults:
-        raise RuntimeError(
-            f"SkyThought {version('skythought')} does not fit these tasks (made for 0.1.0): {'; '.join(found_faults)}"
-        )

@@ -1,6 +1,10 @@
-"""Versions of installed packages, for records, manifests and the two doctors. Standard library only."""
+"""Installed packages: their versions, for records, manifests and the two doctors, and how to get one that is missing.
+
+Standard library only.
+"""
 
 from importlib import metadata
+from typing import Any
 
 
 def installed_version(package: str) -> str | None:
@@ -9,3 +13,14 @@ def installed_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def need(module: str, extra: str) -> Any:
+    """Import a heavy module, or say how to install it."""
+    try:
+        return __import__(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        message = f"{module} is not installed in this environment; install it: pip install -e '.[{extra}]'"
+        raise ModuleNotFoundError(message, name=module) from error

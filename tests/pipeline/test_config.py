@@ -4,13 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.pipeline.config import (
-    Config,
-    load_config,
-    read_command,
-    resolved,
-    with_overrides,
-)
+from variational_reasoning.pipeline.commands import read_command
+from variational_reasoning.pipeline.config import Config, load_config, resolved, with_overrides
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from variational_reasoning.pipeline.rows import (
-    TABLES,
     Identity,
     group_by,
     index_by,
@@ -15,9 +14,10 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     read_table,
     table_digest,
-    write_file,
     write_table,
 )
+from variational_reasoning.pipeline.tables import TABLES
+from variational_reasoning.pipeline.train_files import write_file
 
 IDENTITY = Identity(
     {"questions": "aa"},

@@ -16,12 +16,8 @@ from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
-from variational_reasoning.pipeline.sample import (
-    describe,
-    sample_answers,
-    sample_seed,
-    sample_traces,
-)
+from variational_reasoning.pipeline.sample import sample_answers, sample_seed, sample_traces
+from variational_reasoning.pipeline.work.summary import describe
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +29,7 @@ def shard_bytes(folder: Path) -> dict[str, bytes]:
 def well_formed_traces(config, num_traces: int = 2) -> None:
     """A traces table that no random model would write: closed by the boundary, two equal traces per question."""
     tokenizer = load_tokenizer(config.model_folder("reasoner"))
-    from variational_reasoning.pipeline.sample import vocabulary_digest
+    from variational_reasoning.pipeline.engines.fitting import vocabulary_digest
 
     ids = tokenizer.encode("It is 7.<|end_of", add_special_tokens=False)
     rows = [

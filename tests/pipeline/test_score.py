@@ -23,9 +23,11 @@ from variational_reasoning.pipeline.engines import (
     load_tokenizer,
     text_codec,
 )
+from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
-from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
-from variational_reasoning.pipeline.score import ScoredSequence, Scorer, score_traces
+from variational_reasoning.pipeline.sample import sample_answers, sample_traces
+from variational_reasoning.pipeline.score import score_traces
+from variational_reasoning.pipeline.work.summary import describe
 
 
 def naive(model, token_ids, start, stop, temperature=1.0) -> float:
@@ -94,7 +96,7 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(
         tiled = scorer.score(rows)
     # 8 positions x a tile of 1,024; the body: 3 x 40 positions x 64
     assert largest.num == 8 * 1024 < 30 * 9000
-    monkeypatch.setattr("variational_reasoning.pipeline.score.VOCABULARY_TILE", 10**6)
+    monkeypatch.setattr("variational_reasoning.pipeline.engines.scorer.VOCABULARY_TILE", 10**6)
     with Largest() as largest:
         whole = scorer.score(rows)
     assert largest.num == 8 * 9000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.pipeline.config import run_command
+from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.trainings import is_trained
 
 ROOT = Path(__file__).parents[2]

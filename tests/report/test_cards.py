@@ -18,7 +18,9 @@ from variational_reasoning.method.prompts import (
     render_prompt,
 )
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.rows import TABLES, Identity, write_file, write_table
+from variational_reasoning.pipeline.rows import Identity, write_table
+from variational_reasoning.pipeline.tables import TABLES
+from variational_reasoning.pipeline.train_files import write_file
 from variational_reasoning.report.cards import (
     is_hub_name,
     prompt_snippet,

@@ -35,6 +35,7 @@ from variational_reasoning.method.prompts import (
 from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine
+from variational_reasoning.pipeline.engines.fitting import check_prompt_kind
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
     Identity,
@@ -44,16 +45,10 @@ from variational_reasoning.pipeline.rows import (
     read_manifest,
     read_rows,
 )
-from variational_reasoning.pipeline.sample import (
-    Plan,
-    Sampler,
-    answer_stops,
-    check_prompt_kind,
-    sample_seed,
-)
-from variational_reasoning.pipeline.sample import describe as describe_samples
+from variational_reasoning.pipeline.sample import Plan, Sampler, answer_stops, sample_seed
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
 from variational_reasoning.pipeline.work import job as work
+from variational_reasoning.pipeline.work.summary import describe as describe_samples
 from variational_reasoning.verify.pool import Job, ProgramSettings
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 

@@ -27,13 +27,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from variational_reasoning.files import file_digest, read_json_object, write_atomically, write_json
 from variational_reasoning.packages import installed_version
+from variational_reasoning.pipeline.tables import SCORES_ON_REQUEST, TABLES
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -47,159 +48,6 @@ _RECORDED_PACKAGES = (
     "pyarrow",
     "math-verify",
 )
-
-
-class Schema(NamedTuple):
-    """The columns of a table and those that identify a row."""
-
-    columns: pa.Schema
-    key: tuple[str, ...]
-
-
-def _schema(
-    key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: Iterable[str] = ()
-) -> Schema:
-    id_types = {
-        "question_id": pa.string(),
-        "trace_id": pa.int32(),
-        "answer_id": pa.int32(),
-        "source": pa.int32(),
-    }
-    everything = [(name, id_types[name]) for name in key] + list(columns)
-    skip = set(optional)
-    return Schema(
-        pa.schema([pa.field(name, kind, nullable=name in skip) for name, kind in everything]), key
-    )
-
-
-_IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
-_LOGPS = pa.list_(pa.field("element", pa.float32(), nullable=False))
-SCORES_ON_REQUEST = (
-    "sampling_temperature",
-    "trace_logp_at_sampling",
-    "answer_logp_at_sampling",
-    "trace_token_logps",
-    "answer_token_logps",
-)
-"""Columns of trace_logps that are null unless scoring.at_sampling_temperature or scoring.token_logps asks for them."""
-
-RHO_TERMS = (
-    "mean_log_ratio",
-    "sum_log_ratio",
-    "trace_tokens",
-    "accuracy",
-    "num_correct",
-    "num_answers",
-    "gml",
-    "answer_logp",
-    "answer_tokens",
-    "log_rho",
-)
-"""Columns of a train row that keep the terms of rho raw; null in rows that no trace was chosen for, and where a term was
-not computed. The naive likelihood L is there as its logarithm, answer_logp: a long solution's L is 0 in any float."""
-
-TABLES: dict[str, Schema] = {
-    # check is a JSON object for the verifier, such as {"kind": "math", "gold": "7"}; split is train or test
-    "questions": _schema(
-        ("question_id",),
-        ("question", pa.string()),
-        ("trace", pa.string()),
-        ("solution", pa.string()),
-        ("source", pa.string()),
-        ("check", pa.string()),
-        ("split", pa.string()),
-    ),
-    "traces": _schema(
-        ("question_id", "trace_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("is_well_formed", pa.bool_()),
-        ("is_retokenized", pa.bool_()),
-        ("seed", pa.int64()),
-        ("prompt_kind", pa.string()),
-        ("temperature", pa.float64()),
-    ),
-    # nats; answer_* are null for the posterior, which is never asked for an answer
-    "trace_logps": _schema(
-        ("question_id", "trace_id"),
-        ("trace_logp", pa.float64()),
-        ("trace_tokens", pa.int32()),
-        ("answer_logp", pa.float64()),
-        ("answer_tokens", pa.int32()),
-        ("temperature", pa.float64()),
-        # the same sums at the temperature that the traces were sampled at, and the terms token by token, on request
-        ("sampling_temperature", pa.float64()),
-        ("trace_logp_at_sampling", pa.float64()),
-        ("answer_logp_at_sampling", pa.float64()),
-        ("trace_token_logps", _LOGPS),
-        ("answer_token_logps", _LOGPS),
-        optional=("answer_logp", "answer_tokens", *SCORES_ON_REQUEST),
-    ),
-    "answers": _schema(
-        ("question_id", "trace_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-    ),
-    "verdicts": _schema(
-        ("question_id", "trace_id", "answer_id"),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("seconds", pa.float64()),
-        ("tier", pa.string()),
-    ),
-    # train files of stage 0, rendered by the host as reasoner or posterior rows
-    "reasoning": _schema(
-        ("question_id",),
-        ("question", pa.string()),
-        ("trace", pa.string()),
-        ("solution", pa.string()),
-        ("source", pa.string()),
-    ),
-    # source: -2 the original row, -1 the original row as fallback, k >= 0 the trace that was chosen
-    "train": _schema(
-        ("question_id", "source"),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("weight", pa.float64()),
-        ("trace_id", pa.int32()),
-        ("answer_id", pa.int32()),
-        ("mean_log_ratio", pa.float64()),
-        ("sum_log_ratio", pa.float64()),
-        ("trace_tokens", pa.int32()),
-        ("accuracy", pa.float64()),
-        ("num_correct", pa.int32()),
-        ("num_answers", pa.int32()),
-        ("gml", pa.float64()),
-        ("answer_logp", pa.float64()),
-        ("answer_tokens", pa.int32()),
-        ("log_rho", pa.float64()),
-        # P of the question (method/weights.py), for every row of it; null without verdicts
-        ("question_accuracy", pa.float64()),
-        optional=("trace_id", "answer_id", *RHO_TERMS, "question_accuracy"),
-    ),
-    # the evaluation's samples, a whole response each; evals: the same with their verdicts
-    "samples": _schema(
-        ("question_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-    ),
-    "evals": _schema(
-        ("question_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("tier", pa.string()),
-    ),
-}
-"""Table name to schema. Ids join tables, never positions."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +121,7 @@ class Stage:
         }
         if failed:
             statistics["failed"] = [dict(row) for row in failed]
-        _write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
+        write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
 
     def read_shard(self, index: int) -> list[dict[str, Any]]:
         """The rows of a shard that is on disk, for a stage that goes on with it before the table is whole."""
@@ -420,39 +268,6 @@ def write_table(
     return stage.finish(**extra)
 
 
-def write_file(
-    path: str | os.PathLike,
-    table: str,
-    rows: Sequence[Mapping[str, Any]],
-    identity: Identity,
-    **extra: Any,
-) -> dict[str, Any]:
-    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json` beside it.
-
-    An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
-
-    Raises: ValueError as `Stage.write_shard` does; also for no rows.
-    """
-    path = Path(path)
-    if not rows:
-        raise ValueError(f"{path}: the table {table} would have no row")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    manifest_path = path.with_suffix(".manifest.json")
-    manifest_path.unlink(missing_ok=True)  # never a manifest beside the rows of another run
-    _write_parquet(path, table, rows, {"counts": {}, "dropped": []})
-    manifest = {
-        "table": table,
-        "rows": len(rows),
-        "columns": TABLES[table].columns.names,
-        "shards": [{"name": path.name, "rows": len(rows), "sha256": file_digest(path)}],
-        **identity.to_dict(),
-        "versions": [installed_versions()],
-        **extra,
-    }
-    write_json(manifest_path, manifest)
-    return manifest
-
-
 def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     """The manifest of a finished table.
 
@@ -545,13 +360,17 @@ def installed_versions() -> dict[str, str]:
     }
 
 
-def _write_parquet(
+def write_parquet(
     path: Path,
     table: str,
     rows: Sequence[Mapping[str, Any]],
     statistics: dict[str, Any],
     replace: bool = True,
 ) -> None:
+    """One file of a table, checked against its schema and written atomically.
+
+    Raises: ValueError as `Stage.write_shard` does; OSError for a full disk.
+    """
     schema = TABLES[table].columns
     _check_columns(rows, table, str(path))
     try:

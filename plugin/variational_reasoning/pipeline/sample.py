@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from variational_reasoning.method.prompts import (
@@ -28,30 +27,34 @@ from variational_reasoning.method.prompts import (
     thought_close,
 )
 from variational_reasoning.model_record import (
-    RECORD_NAME,
     model_identity,
-    read_json_object,
-    read_record,
 )
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
     Engine,
     Request,
     Result,
-    context_length,
     engine_name,
     open_engine,
     text_codec,
 )
+from variational_reasoning.pipeline.engines.fitting import (
+    check_context,
+    check_prompt_kind,
+    check_vocabulary,
+    vocabulary_digest,
+)
+from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
     open_stage,
-    read_manifest,
     read_rows,
     table_digest,
 )
-from variational_reasoning.pipeline.work.job import Job, Shard, Summary, run
+from variational_reasoning.pipeline.work.job import Job, Shard
+from variational_reasoning.pipeline.work.launch import run
+from variational_reasoning.pipeline.work.summary import Summary
 
 TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
 """A trace also ends at the tag of another prompt kind; it is malformed then, and more tokens would not mend it."""
@@ -358,44 +361,6 @@ class AnswerSampler(Sampler):
         return columns | {"finish_reason": result.finish_reason, "seed": request.seed}
 
 
-def describe(summary: Summary) -> str:
-    """The lines that a sampling or scoring command prints at its end."""
-    manifest = summary.manifest
-    counts = manifest["counts"] if manifest else summary.counts
-    shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
-    if manifest:
-        lines = [
-            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"
-        ]
-        for what in ("dropped", "failed"):
-            reasons = Counter(row["reason"] for row in manifest.get(what, ()))
-            if reasons:
-                lines.append(
-                    f"{what}: "
-                    + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                )
-    else:
-        lines = [
-            f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"
-        ]
-    if manifest and not summary.sampled:
-        lines.append("nothing to do: the table was finished before")
-    else:
-        tokens = summary.sampled.get("tokens", 0)
-        rate = tokens / summary.seconds if summary.seconds else 0.0
-        lines.append(f"this run: {tokens} tokens in {summary.seconds:.1f} s, {rate:.0f} tokens/s")
-        if shared := summary.sampled.get("prompt_tokens_shared"):
-            share = shared / (shared + summary.sampled["prompt_tokens_computed"])
-            lines[-1] += (
-                f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed again"
-            )
-        if deaths := summary.sampled.get("engine_deaths"):
-            lines.append(
-                f"vLLM's engine died {deaths} times; what it was at was drawn again, see failed"
-            )
-    return "\n".join(lines)
-
-
 def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
     """A 63-bit seed that is a function of its arguments only: no two rows share their noise (defect 33, rule R4)."""
     text = json.dumps([run_seed, question_id, *indices])
@@ -405,80 +370,6 @@ def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
 def answer_stops(chat_format: ChatFormat) -> tuple[str, ...]:
     """Where an answer, or a whole response, ends: at the solution's closing tag or the end of turn."""
     return (SOLUTION_CLOSE, chat_format.end_of_turn)
-
-
-def training_questions(config: Config) -> list[dict[str, Any]]:
-    """The questions of the train split, in the table's order. Raises: ValueError when there is none."""
-    rows = read_rows(
-        config.folder("questions"),
-        "questions",
-        ["question_id", "question", "trace", "solution", "split"],
-    )
-    rows = [row for row in rows if row["split"] == "train"]
-    if not rows:
-        raise ValueError(f"{config.folder('questions')} has no question whose split is train")
-    return rows
-
-
-def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: Config) -> None:
-    """Refuse a model that was trained on another prompt than the one it is about to be given.
-
-    Raises: ValueError that names both; also for a model without a record, unless models.allow_unrecorded is true.
-    """
-    if not folder.is_dir():
-        raise ValueError(
-            f"the model folder {folder} does not exist; train the model first, or set models.*"
-        )
-    record = read_record(folder) or {}
-    faults = []
-    if record.get("prompt_kind") not in (None, kind):
-        faults.append(
-            f"it was trained on the prompt {record['prompt_kind']!r}, but would be given {kind!r} "
-            "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"
-        )
-    if record.get("chat_format") not in (None, chat_format_to_dict(chat_format)):
-        faults.append(
-            f"its chat format was {record['chat_format']}, but it would be given {chat_format}"
-        )
-    if faults:
-        raise ValueError(f"model {folder}: " + "; ".join(faults))
-    silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
-    if silent and not config.models.allow_unrecorded:
-        raise ValueError(
-            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing shows that it was trained on "
-            f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set models.allow_unrecorded: true"
-        )
-
-
-def check_context(folder: Path, config: Config) -> None:
-    """Raises: ValueError when cutoff_len admits texts that the model has no positions for."""
-    path = folder / "config.json"
-    if not path.is_file():  # the model's fingerprint says so
-        return
-    positions = context_length(
-        read_json_object(path, "train the model again or choose another folder")
-    )
-    if positions and config.cutoff_len > positions:
-        raise ValueError(
-            f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} tokens (max_position_embeddings in "
-            "its config.json); lower cutoff_len here and in the training YAMLs, or choose a model with a longer context"
-        )
-
-
-def vocabulary_digest(tokenizer: Any) -> str:
-    """sha256 over a tokenizer's pieces and their ids: equal for two copies of one tokenizer, whoever saved them."""
-    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-
-
-def check_vocabulary(config: Config, tokenizer: Any, model_folder: Path) -> None:
-    """Raises: ValueError when this tokenizer's ids are not the ids of the traces."""
-    if vocabulary_digest(tokenizer) != read_manifest(config.folder("traces"), "traces").get(
-        "vocabulary"
-    ):
-        raise ValueError(
-            f"the tokenizer of {model_folder} is not the one that the traces in {config.folder('traces')} were sampled "
-            "with, so their ids mean other text; reasoner and posterior must start from one base model"
-        )
 
 
 def _duplicates(rows: Sequence[Mapping[str, Any]], *columns: str) -> int:

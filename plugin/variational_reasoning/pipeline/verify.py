@@ -31,6 +31,7 @@ from variational_reasoning.pipeline.rows import (
     table_digest,
 )
 from variational_reasoning.pipeline.work import job as work
+from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.probe import probe
@@ -57,7 +58,7 @@ def verify_answers(config: Config) -> VerifySummary:
     exclude), questions that nothing here can verify (unless verify.unverifiable is accept), and when more than
     verify.max_fault_fraction of the other answers get checker_error or unverifiable.
     """
-    summary = work.run(verdicts_job, config)
+    summary = run(verdicts_job, config)
     return VerifySummary(
         summary.folder, summary.manifest, bool(summary.counts) or summary.missing > 0
     )

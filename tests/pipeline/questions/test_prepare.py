@@ -15,6 +15,7 @@ from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions import prepare
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
+from variational_reasoning.pipeline.train_files import register_datasets
 
 CHATML = load_chat_format("chatml")
 ROWS = [
@@ -240,14 +241,14 @@ def test_a_second_run_changes_nothing_and_other_rows_are_refused(tmp_path, tiny_
 
 def test_other_entries_of_dataset_info_stay(tmp_path):
     (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
-    prepare.register_datasets(tmp_path, {"a": "weighted_sft"})
+    register_datasets(tmp_path, {"a": "weighted_sft"})
     assert json.loads((tmp_path / "dataset_info.json").read_text()) == {
         "mine": {"file_name": "mine.json"},
         "a": {"file_name": "a.parquet", "formatting": "weighted_sft"},
     }
     (tmp_path / "dataset_info.json").write_text("[]")
     with pytest.raises(ValueError, match=r"dataset_info.json holds list, not an object"):
-        prepare.register_datasets(tmp_path, {"a": "weighted_sft"})
+        register_datasets(tmp_path, {"a": "weighted_sft"})
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from tests.pipeline.test_sample import shard_bytes, well_formed_traces
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import read_manifest, read_rows, shard_name
-from variational_reasoning.pipeline.sample import describe, sample_answers, sample_traces
+from variational_reasoning.pipeline.sample import sample_answers, sample_traces
 from variational_reasoning.pipeline.score import score_traces
 from variational_reasoning.pipeline.verify import verify_answers
-from variational_reasoning.pipeline.work.job import own_share, share_of
+from variational_reasoning.pipeline.work.job import share_of
+from variational_reasoning.pipeline.work.launch import own_share
+from variational_reasoning.pipeline.work.summary import describe
 
 ROOT = Path(__file__).parents[3]
 

@@ -44,8 +44,13 @@ from variational_reasoning.pipeline.build.select import (
 )
 from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
-from variational_reasoning.pipeline.questions.prepare import current_manifest, register_datasets
-from variational_reasoning.pipeline.rows import RHO_TERMS, Identity, write_file
+from variational_reasoning.pipeline.rows import Identity
+from variational_reasoning.pipeline.tables import RHO_TERMS
+from variational_reasoning.pipeline.train_files import (
+    current_manifest,
+    register_datasets,
+    write_file,
+)
 
 ORIGINAL, FALLBACK = -2, -1
 """`source` of a row: the original one in a mix, the original one as fallback; otherwise the chosen trace's id."""

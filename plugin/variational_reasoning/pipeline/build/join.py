@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from variational_reasoning.method.prompts import extract_solution
 from variational_reasoning.method.weights import log_answer_term, log_gml, log_ratio, log_rho
 from variational_reasoning.pipeline.config import Config, OutputConfig
+from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import (
     group_by,
     index_by,
@@ -28,7 +29,6 @@ from variational_reasoning.pipeline.rows import (
     read_table,
     table_digest,
 )
-from variational_reasoning.pipeline.sample import training_questions
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
 STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers": 6, "verdicts": 7}

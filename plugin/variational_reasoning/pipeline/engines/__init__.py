@@ -8,6 +8,7 @@ and the system prompt of all."""
 
 import importlib.util
 
+from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines.base import (
     Engine,
@@ -15,7 +16,6 @@ from variational_reasoning.pipeline.engines.base import (
     Result,
     context_length,
     load_tokenizer,
-    need,
     text_codec,
 )
 from variational_reasoning.pipeline.engines.transformers import (
@@ -36,7 +36,6 @@ __all__ = [
     "engine_name",
     "load_model",
     "load_tokenizer",
-    "need",
     "open_engine",
     "text_codec",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.method.prompts import Decode, Encode
+from variational_reasoning.packages import need
 
 
 class Request(NamedTuple):
@@ -80,17 +81,6 @@ def check_requests(requests: Iterable[Request]) -> None:
                 f"request {request.key}: {len(request.prompt_ids)} prompt tokens and room for "
                 f"{request.max_new_tokens} new ones; both must be at least 1"
             )
-
-
-def need(module: str, extra: str) -> Any:
-    """Import a heavy module, or say how to install it."""
-    try:
-        return __import__(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        message = f"{module} is not installed in this environment; install it: pip install -e '.[{extra}]'"
-        raise ModuleNotFoundError(message, name=module) from error
 
 
 def load_tokenizer(folder: str) -> Any:

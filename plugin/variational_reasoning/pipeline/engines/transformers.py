@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from variational_reasoning.packages import need
 from variational_reasoning.pipeline.engines.base import (
     Engine,
     Request,
     Result,
     check_requests,
     end_tokens,
-    need,
     text_codec,
 )
 

@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines.base import (
     Engine,
@@ -27,7 +28,6 @@ from variational_reasoning.pipeline.engines.base import (
     check_requests,
     end_tokens,
     load_tokenizer,
-    need,
 )
 
 ENVIRONMENT = {

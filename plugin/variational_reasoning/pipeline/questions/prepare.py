@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from variational_reasoning.files import file_digest, read_json_object, write_json
+from variational_reasoning.files import file_digest, write_json
 from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
@@ -34,14 +34,10 @@ from variational_reasoning.pipeline.questions.sources import (
 )
 from variational_reasoning.pipeline.questions.subsets import read_ids
 from variational_reasoning.pipeline.questions.usable_rows import Dropped, fitting_rows, usable_rows
-from variational_reasoning.pipeline.rows import (
-    TABLES,
-    Identity,
-    write_file,
-    write_table,
-)
+from variational_reasoning.pipeline.rows import Identity, write_table
+from variational_reasoning.pipeline.tables import TABLES
+from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
-DATASET_INFO = "dataset_info.json"
 CONTAMINATION = "decontamination.json"
 
 
@@ -166,47 +162,6 @@ def describe(summary: PrepareSummary) -> str:
         f"files: {summary.folder}, " + ", ".join(str(path) for path in summary.train_files)
     )
     return "\n".join(lines)
-
-
-def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
-    """The manifest of a train file that is there, unchanged, and made from the same; None when it must be written."""
-    manifest_path = path.with_suffix(".manifest.json")
-    if not (path.is_file() and manifest_path.is_file()):
-        return None
-    manifest = read_json_object(manifest_path, "remove it and run the stage again")
-    is_same = all(manifest.get(name) == value for name, value in identity.to_dict().items())
-    return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
-
-
-def write_file_once(
-    path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity
-) -> bool:
-    """`rows.write_file`, unless `current_manifest` finds it done. Returns whether it was written.
-
-    A train file that is left alone keeps its time stamp, so what was trained from it stays up to date.
-    """
-    if current_manifest(path, identity) is not None:
-        return False
-    write_file(path, table, rows, identity)
-    return True
-
-
-def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
-    """Add data set names to folder/dataset_info.json, each as <name>.parquet beside it; other entries stay.
-
-    Args:
-        formats: data set name to `reasoning` or `weighted_sft`.
-
-    Raises: ValueError for a dataset_info.json that is not a JSON object.
-    """
-    path = folder / DATASET_INFO
-    entries = read_json_object(path, "correct or remove it") if path.is_file() else {}
-    new = {
-        name: {"file_name": f"{name}.parquet", "formatting": formatting}
-        for name, formatting in formats.items()
-    }
-    if any(entries.get(name) != entry for name, entry in new.items()):
-        write_json(path, entries | new)
 
 
 def _check_settings(config: Config) -> None:

@@ -9,20 +9,18 @@ The surprising thing: there is no collective and no lock. A shard takes its name
 again throws his away, so nothing that is killed or done twice can spoil the table. Shares of different counts on one
 folder (0/2 beside 1/3) do some shards twice or leave some; what is left is said, and any later command does it."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from variational_reasoning.pipeline.config import Config, parse_share
 from variational_reasoning.pipeline.rows import Stage, read_manifest
+from variational_reasoning.pipeline.work.summary import Summary
 
 
 class Shard(NamedTuple):
@@ -97,36 +95,6 @@ class Job:
     gpus: int = 0
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a stage did: the table's manifest (None while shards of other processes are missing), and what this process
-    itself did, in which time."""
-
-    folder: Path
-    manifest: dict[str, Any] | None
-    sampled: dict[str, int]
-    seconds: float
-    missing: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-
-
-def run(make_job: Callable[[Config], Job], config: Config) -> Summary:
-    """Do what is missing of this process's share of a stage, or all of it on a Ray cluster (launcher: ray).
-
-    Args:
-        make_job: checks inputs and opens the table; a function that other machines can import.
-
-    Raises: ValueError as make_job does, and when more than the job's fraction of all rows fails.
-    """
-    job = make_job(config)
-    if config.launcher == "ray" and not job.stage.is_complete:
-        from variational_reasoning.pipeline.work.ray_cluster import run_on_ray
-
-        print(job.title)
-        return run_on_ray(make_job, config, job)
-    return do_shards(job, share_of(job.stage.shards, job.cost, *own_share(config)))
-
-
 def do_shards(job: Job, mine: Set[int]) -> Summary:
     """Do what is missing of the shards with these indices, in this process.
 
@@ -195,18 +163,6 @@ class Failures:
                 f"{count} of {self.num_rows} rows failed, above max_failed_fraction {self.fraction}; reasons: "
                 f"{dict(self.reasons.most_common(5))}, for example {example}{undo}. Other finished shards stay valid"
             )
-
-
-def own_share(config: Config) -> tuple[int, int]:
-    """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError for a bad RANK."""
-    index, count = parse_share(config.shard) if config.shard else (0, 1)
-    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(
-            f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE"
-        )
-    rank, world = int(rank), int(world)
-    return index * world + rank, count * world
 
 
 def share_of(

@@ -18,10 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.engines import need
 from variational_reasoning.pipeline.rows import shard_name
-from variational_reasoning.pipeline.work.job import Failures, Job, Summary, Worker, conclude
+from variational_reasoning.pipeline.work.job import Failures, Job, Worker, conclude
+from variational_reasoning.pipeline.work.summary import Summary
 
 MAX_RETRIES = 10
 """How often a task may lose its process or its node before the stage ends with an error."""

@@ -1,0 +1,82 @@
+"""How a command of scripts/ and evals/ reads its words, and how it refuses."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from variational_reasoning.pipeline.config import Config, load_config
+
+TRACEBACK_SWITCH = "VARIATIONAL_REASONING_TRACEBACK"
+
+
+def read_command(
+    usage: str,
+    own: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> tuple[Config, dict[str, str]]:
+    """Read `COMMAND CONFIG.yaml key=value ...`.
+
+    Args:
+        usage: printed for --help and when no configuration is given.
+        own: keys that are the command's own (such as model) and not the configuration's; all are required.
+        optional: the same, not required.
+
+    Returns: the configuration, and the command's own values that are given.
+
+    Raises: ValueError for arguments that do not fit; SystemExit after --help.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        raise SystemExit(0)
+    if not arguments or "=" in arguments[0]:
+        raise ValueError(f"the first argument must be a pipeline.yaml\n{usage}")
+    path, *pairs = arguments
+    ours = {*own, *optional}
+    mine = {
+        name: value
+        for name, equals, value in (pair.partition("=") for pair in pairs)
+        if equals and name in ours
+    }
+    missing = [name for name in own if not mine.get(name)]
+    if missing:
+        raise ValueError(f"missing: {', '.join(f'{name}=...' for name in missing)}\n{usage}")
+    return load_config(path, [pair for pair in pairs if pair.partition("=")[0] not in ours]), mine
+
+
+def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """Read `COMMAND FOLDER [FOLDER ...] key=value ...`: the folders, and the options that are given.
+
+    Raises: ValueError for an unknown option and for no folder; SystemExit after --help.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        raise SystemExit(0)
+    folders = [Path(argument) for argument in arguments if "=" not in argument]
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if unknown := sorted(given.keys() - set(options)):
+        raise ValueError(f"unknown options {', '.join(unknown)}\n{usage}")
+    if not folders:
+        raise ValueError(f"no folder is named\n{usage}")
+    return folders, given
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main; a refusal is one line per fault on stderr and exit code 2, without a traceback.
+
+    VARIATIONAL_REASONING_TRACEBACK=1 shows the traceback, for whoever suspects a fault of the program.
+    """
+    try:
+        main()
+    except (
+        ValueError,
+        OSError,
+        ModuleNotFoundError,
+    ) as error:  # OSError: a missing file, a full disk
+        if os.environ.get(TRACEBACK_SWITCH) == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,312 @@
+"""Token log-likelihoods under one model, for rows of ids and spans of them (stages 4 and 5).
+
+The logits of a whole sequence never exist. The model's body gives hidden states, and the head is
+applied to chunks of the positions that are needed, with the log-softmax in float32.
+
+A row's numbers do not depend on the other rows of its batch. Padding is on the right, where no
+earlier position can see it, so no mask is needed and the causal kernels stay usable:
+
+    row 0:  q1 q2 z1 z2 a1      row 1, two tokens shorter:  q1 q2 z1 0 0
+
+A model that does not fit one GPU is spread by layers over those that are visible (scoring.device:
+split). transformers and accelerate maintain that, and it needs no launcher and no collective.
+Throughput comes from more processes.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from variational_reasoning.pipeline.config import Config
+from variational_reasoning.pipeline.engines.base import context_length
+from variational_reasoning.pipeline.engines.transformers import attention_kernel
+
+if TYPE_CHECKING:
+    import torch
+
+VOCABULARY_TILE = 1024
+"""Ids whose logits a CPU computes at once: 512 positions x 1,024 ids x 4 bytes are 2 MiB."""
+
+
+LENGTH_STEP = 128
+"""On a GPU a batch's padded length is a multiple of this. cuDNN's attention, which torch prefers on an H100 or H200, makes a
+plan for every new shape, on the host and while the GPU waits; so few shapes come back often, for 1 % more padding."""
+
+
+class ScoredSequence(NamedTuple):
+    """A row to score: ids, and the spans [start, stop) of ids whose log-likelihoods are summed; start is at least 1."""
+
+    key: tuple
+    token_ids: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+
+
+class Scorer:
+    """Token log-likelihoods under one model."""
+
+    def __init__(self, model: Any, config: Config, more_temperatures: Sequence[float] = ()) -> None:
+        """
+        Args:
+            more_temperatures: besides scoring.temperature; the logits are computed once for all.
+        """
+        self.model = model
+        self.batch_tokens = config.scoring.batch_tokens
+        self.chunk_positions = config.scoring.chunk_positions
+        self.temperatures = (config.scoring.temperature, *more_temperatures)
+        self._body, self._head, self._device = _body_and_head(model)
+        self.length_step = LENGTH_STEP if model.device.type == "cuda" else 1
+        self._context = context_length(model.config.to_dict())
+        self.is_compiled = config.scoring.compile
+        if self.is_compiled:
+            _compile_layers(model)
+        self.note = ""
+        if self._body is None:
+            self.note = (
+                f"{type(model).__name__} does not split into a body and a linear head; its logits of whole batches are "
+                "computed, which takes memory in proportion to length x vocabulary"
+            )
+
+    def execution(self) -> dict[str, Any]:
+        """How the numbers are computed, for a manifest."""
+        import torch
+
+        device = self.model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        facts = {
+            "device": name,
+            "attention": attention_kernel(self.model),
+            "dtype": str(self.model.dtype),
+        }
+        return facts | {"compiled": self.is_compiled}
+
+    def score(self, sequences: Sequence[ScoredSequence]) -> list[list[float]]:
+        """One sum of log p per span, in nats, at scoring.temperature, for each row in the order given.
+
+        Raises: ValueError with the row's key for an empty span, a span without a token before it, and NaN or infinity.
+        """
+        failures: dict[tuple, str] = {}
+        scored = self.token_logps(sequences, failures)
+        for key, reason in failures.items():
+            raise ValueError(f"row {key}: {reason}")
+        return [[float(logps[0].sum()) for logps in spans] for spans in scored]
+
+    def token_logps(
+        self,
+        sequences: Sequence[ScoredSequence],
+        failures: dict[tuple, str],
+        progress: Callable[[int], Any] | None = None,
+    ) -> list[list["torch.Tensor"]]:
+        """log p of every token of every span, in nats, for each row in the order given.
+
+        Args:
+            failures: gets the reason of each row that has no numbers; such a row's list is empty.
+            progress: called with the number of rows that have just been done.
+
+        Returns: for each row and span a tensor [temperatures, tokens of the span] float64 on the CPU.
+        """
+        import torch
+
+        # equal rows have equal numbers; a sharp posterior repeats itself often
+        places: dict[tuple, list[int]] = {}
+        for i, sequence in enumerate(sequences):
+            if reason := _fault(sequence, self._context):
+                failures[sequence.key] = reason
+            else:
+                places.setdefault((tuple(sequence.token_ids), tuple(sequence.spans)), []).append(i)
+        results: list[list[torch.Tensor]] = [[] for _ in sequences]
+        batches = self._batches(
+            {group[0]: len(sequences[group[0]].token_ids) for group in places.values()}
+        )
+        copies = {group[0]: group for group in places.values()}
+        if progress and failures:
+            progress(len(failures))
+        with torch.inference_mode():
+            while batches:
+                batch = batches.pop(0)
+                try:
+                    scored = self._score_batch([sequences[i] for i in batch])
+                except torch.OutOfMemoryError as error:
+                    if len(batch) > 1:
+                        batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                        torch.cuda.empty_cache()
+                        continue
+                    scored = [
+                        f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: {str(error)[:200]}"
+                    ]
+                for i, spans in zip(batch, scored, strict=True):
+                    for copy in copies[i]:
+                        if isinstance(spans, str):
+                            failures[sequences[copy].key] = spans
+                        else:
+                            results[copy] = spans
+                    if progress:
+                        progress(len(copies[i]))
+        for i, sequence in enumerate(sequences):
+            sums = [float(logps.sum()) for logps in results[i]]
+            if not all(math.isfinite(value) for value in sums):
+                results[i] = []
+                failures[sequence.key] = (
+                    f"its log-likelihood is {sums}; check the model's weights, or score with scoring.dtype=float32"
+                )
+        return results
+
+    def _batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Rows of similar length together; the longest first, so that too large a batch fails at the start."""
+        batches: list[list[int]] = []
+        for i in sorted(lengths, key=lambda i: -lengths[i]):
+            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.batch_tokens:
+                batches.append([])
+            batches[-1].append(i)
+        return batches
+
+    def _score_batch(self, sequences: list[ScoredSequence]) -> list[list["torch.Tensor"]]:
+        import torch
+
+        longest = max(len(sequence.token_ids) for sequence in sequences)
+        columns = math.ceil(longest / self.length_step) * self.length_step
+        ids = torch.zeros(len(sequences), min(columns, self._context or columns), dtype=torch.long)
+        for i, sequence in enumerate(sequences):
+            ids[i, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
+        rows = torch.cat(
+            [torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans]
+        )
+        targets_at = torch.cat([torch.arange(a, b) for s in sequences for a, b in s.spans])
+        output = _forward(
+            self.model if self._body is None else self._body, ids.to(self.model.device)
+        )
+        # the logits at position t - 1 give the log-likelihood of token t
+        whole = output.logits if self._body is None else output.last_hidden_state
+        needed = whole[rows.to(whole.device), (targets_at - 1).to(whole.device)].to(self._device)
+        del output, whole
+        targets = ids[rows, targets_at].to(needed.device)
+        logps = torch.empty(
+            len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device
+        )
+        for begin in range(0, len(rows), self.chunk_positions):
+            end = begin + self.chunk_positions
+            logps[:, begin:end] = self._chunk_logps(needed[begin:end], targets[begin:end])
+        logps = logps.cpu()
+        lengths = [stop - start for sequence in sequences for start, stop in sequence.spans]
+        parts = iter(logps.split(lengths, dim=1))
+        return [[next(parts) for _ in sequence.spans] for sequence in sequences]
+
+    def _chunk_logps(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        """log p of the targets, [temperatures, positions] float32 or float64; log-sum-exp over tiles of the vocabulary.
+
+        Args:
+            hidden: [positions, hidden size], or logits where the model does not split.
+            targets: [positions] int64.
+        """
+        import torch
+
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        chosen = torch.zeros(len(targets), dtype=wide, device=hidden.device)
+        normalizer = torch.full(
+            (len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device
+        )
+        for first, logits in self._tiles(hidden):
+            places = targets - first
+            found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
+            # in place: small tensors that stay, one for each tile, would keep the allocator from using a tile's memory again
+            torch.where((places >= 0) & (places < logits.shape[1]), found, chosen, out=chosen)
+            for total, temperature in zip(normalizer, self.temperatures, strict=True):
+                torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
+        return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
+
+    def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
+        """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does all ids at once."""
+        import torch
+
+        if self._head is None:
+            yield 0, hidden
+        elif (
+            type(self._head) is not torch.nn.Linear
+            or hidden.device.type != "cpu"
+            or self._head.weight.is_meta
+        ):
+            yield (
+                0,
+                self._head(hidden),
+            )  # meta: a hook of accelerate fetches the weight for the call
+        else:
+            for first in range(0, self._head.out_features, VOCABULARY_TILE):
+                ids = slice(first, first + VOCABULARY_TILE)
+                bias = None if self._head.bias is None else self._head.bias[ids]
+                yield first, torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
+
+
+def _compile_layers(model: Any) -> None:
+    """Let torch fuse what stands between a layer's matrix products: norms, rotations, gates, which a GPU spends a fifth of
+    its time on otherwise. The layers share their code, so it is compiled once for one row and once for more.
+
+    Raises: ValueError for a model that does not say what its layers are.
+    """
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if not layers:
+        raise ValueError(
+            f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to false"
+        )
+    for layer in layers:
+        layer.compile(dynamic=True)
+
+
+def _forward(model: Any, ids: "torch.Tensor") -> Any:
+    """The model's output for ids [rows, length], which hold padding on the right only.
+
+    The mask of ones says that there is nothing to mask, so that attention runs its causal kernel without one. With no
+    mask at all, transformers 4.57 looks for packed rows and then hands every kernel a mask of length x length (its issue
+    41856): no flash attention, and the keys copied for every head.
+    """
+    return model(input_ids=ids, attention_mask=ids.new_ones(ids.shape), use_cache=False)
+
+
+def _log_sum_exp(
+    logits: "torch.Tensor", temperature: float, dtype: "torch.dtype"
+) -> "torch.Tensor":
+    """log sum exp(logits / temperature) of each row, computed in `dtype`: [positions].
+
+    x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and copies the logits on a GPU.
+    """
+    scaled = logits if temperature == 1 else logits.to(dtype) / temperature
+    return scaled[:, 0].to(dtype) - scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
+
+
+def _fault(sequence: ScoredSequence, context: int | None) -> str:
+    """Why a row cannot be scored at all, or nothing.
+
+    Args:
+        context: tokens that the model has positions for, where it says so.
+    """
+    num = len(sequence.token_ids)
+    if context and num > context:
+        return f"{num} tokens are more than the model has positions for, {context} (max_position_embeddings in its config.json)"
+    for start, stop in sequence.spans:
+        if not 1 <= start < stop <= num:
+            return f"nothing to score in the span [{start}, {stop}) of {num} ids; a trace or a solution is empty"
+    return ""
+
+
+def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
+    """(body, head, the logits' device) when head(body(x)) equals the model's logits on a probe, else (None, None, device).
+
+    The probe finds what an attribute cannot tell: a scale or a soft cap that a family puts between head and logits, and on
+    which device the head of a model that is split computes (a tied head stands with the embedding, on the first).
+    """
+    import torch
+
+    body = getattr(model, getattr(model, "base_model_prefix", ""), None)
+    head = model.get_output_embeddings()
+    if body is None or body is model or head is None:
+        return None, None, model.device
+    probe = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    with torch.inference_mode():
+        output = _forward(body, probe)
+        if not hasattr(output, "last_hidden_state"):
+            return None, None, model.device
+        apart = head(output.last_hidden_state)
+        whole = _forward(model, probe).logits
+    fits = apart.shape == whole.shape and torch.allclose(
+        apart.float(), whole.to(apart.device).float(), rtol=1e-3, atol=1e-3
+    )
+    return (body, head, apart.device) if fits else (None, None, whole.device)

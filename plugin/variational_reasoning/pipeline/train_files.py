@@ -1,0 +1,91 @@
+"""Train files, one Parquet file each, as LLaMA-Factory reads them: `<run_dir>/train` (stages 0 and 8).
+
+A train file depends on nothing but its inputs. `<name>.manifest.json` names them, and
+dataset_info.json tells LLaMA-Factory how to read the file.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from variational_reasoning.files import file_digest, read_json_object, write_json
+from variational_reasoning.pipeline.rows import Identity, installed_versions, write_parquet
+from variational_reasoning.pipeline.tables import TABLES
+
+
+def write_file(
+    path: str | os.PathLike,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    identity: Identity,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json` beside it.
+
+    An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
+
+    Raises: ValueError as `Stage.write_shard` does; also for no rows.
+    """
+    path = Path(path)
+    if not rows:
+        raise ValueError(f"{path}: the table {table} would have no row")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest_path = path.with_suffix(".manifest.json")
+    manifest_path.unlink(missing_ok=True)  # never a manifest beside the rows of another run
+    write_parquet(path, table, rows, {"counts": {}, "dropped": []})
+    manifest = {
+        "table": table,
+        "rows": len(rows),
+        "columns": TABLES[table].columns.names,
+        "shards": [{"name": path.name, "rows": len(rows), "sha256": file_digest(path)}],
+        **identity.to_dict(),
+        "versions": [installed_versions()],
+        **extra,
+    }
+    write_json(manifest_path, manifest)
+    return manifest
+
+
+DATASET_INFO = "dataset_info.json"
+
+
+def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
+    """The manifest of a train file that is there, unchanged, and made from the same; None when it must be written."""
+    manifest_path = path.with_suffix(".manifest.json")
+    if not (path.is_file() and manifest_path.is_file()):
+        return None
+    manifest = read_json_object(manifest_path, "remove it and run the stage again")
+    is_same = all(manifest.get(name) == value for name, value in identity.to_dict().items())
+    return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
+
+
+def write_file_once(
+    path: Path, table: str, rows: Sequence[Mapping[str, Any]], identity: Identity
+) -> bool:
+    """`write_file`, unless `current_manifest` finds it done. Returns whether it was written.
+
+    A train file that is left alone keeps its time stamp, so what was trained from it stays up to date.
+    """
+    if current_manifest(path, identity) is not None:
+        return False
+    write_file(path, table, rows, identity)
+    return True
+
+
+def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
+    """Add data set names to folder/dataset_info.json, each as <name>.parquet beside it; other entries stay.
+
+    Args:
+        formats: data set name to `reasoning` or `weighted_sft`.
+
+    Raises: ValueError for a dataset_info.json that is not a JSON object.
+    """
+    path = folder / DATASET_INFO
+    entries = read_json_object(path, "correct or remove it") if path.is_file() else {}
+    new = {
+        name: {"file_name": f"{name}.parquet", "formatting": formatting}
+        for name, formatting in formats.items()
+    }
+    if any(entries.get(name) != entry for name, entry in new.items()):
+        write_json(path, entries | new)

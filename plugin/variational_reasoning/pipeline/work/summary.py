@@ -1,0 +1,57 @@
+"""What a stage did, and the lines that its command prints at the end."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did: the table's manifest (None while shards of other processes are missing), and what this process
+    itself did, in which time."""
+
+    folder: Path
+    manifest: dict[str, Any] | None
+    sampled: dict[str, int]
+    seconds: float
+    missing: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def describe(summary: Summary) -> str:
+    """The lines that a sampling or scoring command prints at its end."""
+    manifest = summary.manifest
+    counts = manifest["counts"] if manifest else summary.counts
+    shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
+    if manifest:
+        lines = [
+            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"
+        ]
+        for what in ("dropped", "failed"):
+            reasons = Counter(row["reason"] for row in manifest.get(what, ()))
+            if reasons:
+                lines.append(
+                    f"{what}: "
+                    + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                )
+    else:
+        lines = [
+            f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"
+        ]
+    if manifest and not summary.sampled:
+        lines.append("nothing to do: the table was finished before")
+    else:
+        tokens = summary.sampled.get("tokens", 0)
+        rate = tokens / summary.seconds if summary.seconds else 0.0
+        lines.append(f"this run: {tokens} tokens in {summary.seconds:.1f} s, {rate:.0f} tokens/s")
+        if shared := summary.sampled.get("prompt_tokens_shared"):
+            share = shared / (shared + summary.sampled["prompt_tokens_computed"])
+            lines[-1] += (
+                f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed again"
+            )
+        if deaths := summary.sampled.get("engine_deaths"):
+            lines.append(
+                f"vLLM's engine died {deaths} times; what it was at was drawn again, see failed"
+            )
+    return "\n".join(lines)

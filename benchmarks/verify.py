@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import probe
-from variational_reasoning.verify.runner import run_once
-from variational_reasoning.verify.sandbox import Limits, Sandbox
+from variational_reasoning.verify.sandbox.probe import probe
+from variational_reasoning.verify.sandbox.runner import run_once
+from variational_reasoning.verify.sandbox.sandbox import Limits, Sandbox
 
 MATH = [
     ("42", "42"),

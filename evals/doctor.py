@@ -11,7 +11,7 @@ import sys
 
 from variational_evals.tasks import FILE_TASK, Task, find_file, load_task, task_names
 from variational_reasoning.packages import installed_version
-from variational_reasoning.verify.probe import MINIMUM_TIER, probe
+from variational_reasoning.verify.sandbox.probe import MINIMUM_TIER, probe
 
 INFER = "make infer-env   (then .venv-infer/bin/python evals/doctor.py)"
 PACKAGES = (

@@ -12,8 +12,8 @@ from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import SETTING, probe
-from variational_reasoning.verify.sandbox import Limits
+from variational_reasoning.verify.sandbox.probe import SETTING, probe
+from variational_reasoning.verify.sandbox.sandbox import Limits
 
 USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl [workers=2] [timeout_seconds=1.8]
        [program_cpu_seconds=4] [program_total_seconds=60] [program_memory_mib=1024] [program_python=PATH]

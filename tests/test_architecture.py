@@ -25,7 +25,7 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            # A relative import stays in its own part: the nursery runs apart from the package.
+            # A relative import stays in its own part: the fork server runs apart from the package.
             module = (
                 node.module
                 if node.level == 0
@@ -79,6 +79,36 @@ def test_evals_know_nothing_of_the_host(path):
     assert not reaches(imports(path), "variational_reasoning.host") and not reaches(
         imports(path), "llamafactory"
     )
+
+
+INSIDE = sorted((PACKAGE / "verify/sandbox/inside").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=lambda path: path.name)
+def test_what_runs_inside_the_sandbox_needs_the_standard_library_only(path):
+    # The interpreter that programs run with may have nothing else; and every page costs a fork.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = {alias.name.partition(".")[0] for alias in node.names}
+            assert names <= set(sys.stdlib_module_names), f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module.partition(".")[0] in sys.stdlib_module_names, f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom):  # `from . import confine`: its own folder, no other
+            assert node.level == 1, f"line {node.lineno}"
+
+
+def test_the_fork_server_loads_nothing_of_the_package_but_its_own_folder():
+    code = (
+        "import sys, variational_reasoning.verify.sandbox.inside.fork_server\n"
+        "print(*(name for name in sys.modules if name.startswith('variational_reasoning')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    package = "variational_reasoning.verify.sandbox.inside"
+    own = {f"{package}.{path.stem}" for path in INSIDE if path.stem != "__init__"}
+    parents = {"variational_reasoning", "variational_reasoning.verify", package.rpartition(".")[0]}
+    assert set(done.stdout.split()) - {"variational_reasoning.autoload"} == own | parents | {
+        package
+    }
 
 
 def test_every_module_imports():

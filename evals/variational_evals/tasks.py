@@ -19,7 +19,7 @@ import yaml
 
 from variational_reasoning.files import read_json_lines
 from variational_reasoning.verify.checks import check_faults
-from variational_reasoning.verify.livecodebench import livecodebench_check
+from variational_reasoning.verify.programs.livecodebench import livecodebench_check
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 FILE_TASK = "vr_file"

@@ -2,10 +2,19 @@
 
 import pytest
 
-from variational_reasoning.verify.probe import Probe, probe
-from variational_reasoning.verify.sandbox import Limits, Sandbox
+from variational_reasoning.verify.sandbox.probe import Probe, probe
+from variational_reasoning.verify.sandbox.sandbox import Limits, Sandbox
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=2.5, memory_mib=512, output_mib=4)
+
+DOUBLE = {"inputs": ["3\n", "4\n"], "outputs": ["6\n", "8\n"]}
+"""Tests of a script that doubles a number."""
+
+
+def program(source: str) -> str:
+    """A solution that consists of a program."""
+    return f"```python\n{source}\n```"
+
 
 _found: dict[int, Probe] = {}
 

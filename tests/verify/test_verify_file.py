@@ -171,7 +171,7 @@ def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path)
 
 DENY = """
 import os, platform, sys
-from variational_reasoning.verify import confine
+from variational_reasoning.verify.sandbox.inside import confine
 column = confine.syscalls.ARCHITECTURES[platform.machine()][1]
 numbers = {"unshare": (272, 97)[column], "landlock": 444}
 rules = {numbers[name]: confine._op(confine._GIVE, confine._DENY) for name in sys.argv[1].split(",")}

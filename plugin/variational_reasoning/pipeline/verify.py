@@ -34,8 +34,8 @@ from variational_reasoning.pipeline.work import job as work
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import probe
-from variational_reasoning.verify.sandbox import Limits
+from variational_reasoning.verify.sandbox.probe import probe
+from variational_reasoning.verify.sandbox.sandbox import Limits
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 BAD_GOLD_REASON = "the gold answer is not accepted by its own check"

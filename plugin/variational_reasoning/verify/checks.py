@@ -15,7 +15,8 @@ from typing import Any
 
 from .countdown import check_countdown
 from .mathematics.answers import compare_plainly
-from .programs import extract_program, program_faults
+from .programs.blocks import extract_program
+from .programs.records import program_faults
 from .verdicts import Result, Verdict
 
 CHECK_KEYS = {

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checks import check_inline, gold_answers
-from .sandbox import Limits
+from .sandbox.sandbox import Limits
 from .verdicts import Result, Verdict
 
 _STARVED_FACTOR = 3
@@ -162,7 +162,7 @@ class VerifierPool:
             command = [
                 sys.executable,
                 "-m",
-                __package__ + ".program_worker",
+                __package__ + ".programs.worker",
                 json.dumps(asdict(self.programs)),
                 folder,
             ]

@@ -8,8 +8,8 @@ from tests.hub import PUBLISHED, published_rows
 from variational_reasoning.pipeline.config import DataConfig, ProgramTestsConfig
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.probe import probe
-from variational_reasoning.verify.sandbox import Limits
+from variational_reasoning.verify.sandbox.probe import probe
+from variational_reasoning.verify.sandbox.sandbox import Limits
 from variational_reasoning.verify.verdicts import Verdict
 
 TESTS = [

@@ -1,6 +1,6 @@
 """The process that judges programs: one JSON line in, one JSON line out (stage 7).
 
-Started by `pool` as `python -m variational_reasoning.verify.program_worker SETTINGS FOLDER`. Line in: [check, solution];
+Started by `pool` as `python -m variational_reasoning.verify.programs.worker SETTINGS FOLDER`. Line in: [check, solution];
 line out: [verdict, reason, tier]. It holds the expected outputs and the clock; programs run in its sandbox, which is a
 further process that never sees either. When standard input ends it clears FOLDER away.
 """
@@ -11,10 +11,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from .confine import adopt_orphans
-from .programs import check_program, extract_program
-from .sandbox import Limits, Sandbox, SandboxError
-from .verdicts import Result, Verdict
+from ..sandbox.inside.confine import adopt_orphans
+from ..sandbox.sandbox import Limits, Sandbox, SandboxError
+from ..verdicts import Result, Verdict
+from .blocks import extract_program
+from .judge import check_program
 
 _NUMPY = re.compile(r"^\s*(?:from\s+|import\s+(?:[^#\n]*,\s*)?)numpy\b", re.MULTILINE)
 

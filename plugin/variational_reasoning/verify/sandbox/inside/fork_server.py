@@ -1,8 +1,8 @@
-"""The process that programs are forked from: a warm interpreter inside the sandbox (stage 7).
+"""The fork server: a warm interpreter inside the sandbox, from which programs are forked (stage 7).
 
 `sandbox` starts it as `python -S -s -P -c ... SPEC` with its end of a socket as standard input. In tier 3 it is the first
 process of its own namespaces. Each request opens one program: it brings the program's text, the files for its input and
-output, and a socket, which the process that is forked for it (`stem`) serves from then on. The surprising thing: neither
+output, and a socket, which the process that is forked for it (`program`) serves from then on. The surprising thing: neither
 this process nor what it forks ever holds an expected output, so that nothing in reach of a program is worth reading.
 Standard library only.
 """
@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 
-from . import confine, entry, stem
+from . import confine, entry, program
 
 MODULES = (
     "bisect", "collections", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
@@ -68,9 +68,9 @@ def main() -> None:
 def _hold_open(closed: list[str]) -> dict[str, str]:
     """Open folders of the interpreter that a program's own user could not reach by name (an interpreter below /root, say);
     returns for each the path by which a process that holds its descriptor gets there. The descriptors are those that follow
-    `stem.CHANNEL`; they give no right to open anything, and Landlock holds for what is reached through them."""
+    `program.CHANNEL`; they give no right to open anything, and Landlock holds for what is reached through them."""
     ways = {}
-    for number, folder in enumerate(closed, stem.CHANNEL + 1):
+    for number, folder in enumerate(closed, program.CHANNEL + 1):
         handle = os.open(folder, os.O_PATH)
         if handle != number:
             os.dup2(handle, number)
@@ -105,7 +105,7 @@ def _enter_namespaces(spec: dict) -> None:
         os.waitpid(child, 0)
         os._exit(1)
     confine.die_with_parent()
-    confine.new_root(spec["read_only"], stem.BOX)
+    confine.new_root(spec["read_only"], program.BOX)
 
 
 def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) -> None:
@@ -119,17 +119,17 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
             _reap()
             if spec["tier"] >= 3 and request["box_mib"] is not None:
                 if has_box:
-                    confine.unmount(stem.BOX)
-                confine.mount_box(stem.BOX, request["box_mib"], spec["uid"], spec["gid"])
+                    confine.unmount(program.BOX)
+                confine.mount_box(program.BOX, request["box_mib"], spec["uid"], spec["gid"])
                 has_box = True
-            child = _fork_stem(spec, request, descriptors, rules)
+            child = _fork_program(spec, request, descriptors, rules)
             continue
         os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-        control.send(stem.describe_end(status, usage).encode())
+        control.send(program.describe_end(status, usage).encode())
 
 
-def _fork_stem(
+def _fork_program(
     spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
 ) -> int:
     """The pid of a process that holds the program. In tier 3 it is the first of a namespace of processes of its own, inside
@@ -138,7 +138,7 @@ def _fork_stem(
         confine.unshare(confine.CLONE_NEWPID)
     child = os.fork()
     if child == 0:
-        stem.main(spec, request, descriptors, rules)
+        program.main(spec, request, descriptors, rules)
     if spec["tier"] >= 3:
         confine.return_to_own_processes()
     for descriptor in descriptors:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from .programs import read_tests
+from .records import read_tests
 
 MAX_BYTES = 1 << 30
 """Private tests that would be larger than this when decompressed are refused."""

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.verify import stem
-from variational_reasoning.verify.programs import check_program
-from variational_reasoning.verify.runner import Program
-from variational_reasoning.verify.sandbox import Limits, Sandbox
+from variational_reasoning.verify.programs.judge import check_program
+from variational_reasoning.verify.sandbox.inside import program
+from variational_reasoning.verify.sandbox.runner import Program
+from variational_reasoning.verify.sandbox.sandbox import Limits, Sandbox
 from variational_reasoning.verify.verdicts import Verdict
 
-from .conftest import LIMITS, need_tier
+from ..conftest import LIMITS, need_tier
 
 CHECK = {"kind": "program", "tests": {"inputs": ["7\n"], "outputs": ["14\n"]}}
 RIGHT = "print(int(input()) * 2)\n"
@@ -220,8 +220,8 @@ def test_8_10_22_files_outside_are_out_of_reach(sandbox, tmp_path_factory):
         f"import os; os.symlink({str(token)!r}, 'mine'); open('mine').read()",
         f"import os; os.symlink({str(folder)!r}, 'there'); open('there/token', 'w').write('x')",
         f"import os; os.chdir({str(folder)!r}); open('token').read()",
-        f"open({stem.__file__!r}).read()",
-        f"open({stem.__file__!r}, 'a')",
+        f"open({program.__file__!r}).read()",
+        f"open({program.__file__!r}, 'a')",
         "open('/etc/passwd').read()",
         "open('/etc/hostname').read()",
         "import os; os.listdir('/root')",
@@ -384,8 +384,9 @@ HUNTS = {
     ),
     "the harness": (
         "import importlib, os, sys\n"
+        "INSIDE = ['.sandbox.inside.' + name for name in ('fork_server', 'program', 'entry', 'confine')]\n"
         "def places():\n"
-        "    for name in ('', '.pool', '.programs', '.stem', '.entry', '.program_worker'):\n"
+        "    for name in ('', '.pool', '.programs.judge', '.programs.worker', '.sandbox', *INSIDE):\n"
         "        try: yield repr(vars(importlib.import_module('variational_reasoning.verify' + name)))\n"
         "        except ImportError: pass\n"
         "    for top in ('.', '..', '/box', '/tmp', '/work', '/run', '/var', HERE):\n"
@@ -455,7 +456,7 @@ def hunted_token():
 @pytest.mark.parametrize("name", HUNTS)
 def test_14_the_expected_output_is_nowhere(sandbox, name):
     expected = hunted_token()
-    known = f"HERE, PIDS = {str(Path(__file__).parents[2])!r}, {[os.getpid(), sandbox.pid]}\n"
+    known = f"HERE, PIDS = {str(Path(__file__).parents[3])!r}, {[os.getpid(), sandbox.pid]}\n"
     source = TOKEN + known + HUNTS[name] + "\n" + HUNT + "else: print('nothing')"
     result = judge(
         sandbox,
@@ -509,7 +510,7 @@ def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
     closed, read_only = sandbox.interpreter.closed, sandbox.interpreter.read_only
     if sandbox.tier == 3 or os.getuid() != 0:
         closed = []
-    number_of = {folder: number for number, folder in enumerate(closed, stem.CHANNEL + 1)}
+    number_of = {folder: number for number, folder in enumerate(closed, program.CHANNEL + 1)}
     held = "import os\nfor n in range(3, 64):\n    if n in {}: continue\n    try: os.stat(n)\n    except OSError: continue\n    break\nelse: raise OSError"
     actions = [held.replace("{}", str(list(number_of.values())))]
     for folder, number in number_of.items():
@@ -719,8 +720,8 @@ def test_31_programs_end_with_their_judge(tmp_path):
     (tmp_path / tag).symlink_to(sys.executable)
     code = (
         "import os, signal, threading\n"
-        "from variational_reasoning.verify.runner import run_once\n"
-        "from variational_reasoning.verify.sandbox import Limits, Sandbox\n"
+        "from variational_reasoning.verify.sandbox.runner import run_once\n"
+        "from variational_reasoning.verify.sandbox.sandbox import Limits, Sandbox\n"
         f"sandbox = Sandbox(3, {str(tmp_path / tag)!r})\n"
         "threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
         "print(sandbox._process.pid, flush=True)\n"

@@ -1,6 +1,6 @@
 """How a program starts and ends: as a script, or as a call of one of its functions (stage 7).
 
-This runs in the child that `stem` has forked for one test, after it has given up its powers, and imitates what the
+This runs in the child that `program` has forked for one test, after it has given up its powers, and imitates what the
 interpreter does around a script. Descriptors: 0 input (the arguments as JSON, for a function), 1 output, 2 errors, 3 the
 function's result. The surprising thing: nothing here judges. Whatever a program does to this module, only what it writes
 and its exit code leave the process. Standard library only.

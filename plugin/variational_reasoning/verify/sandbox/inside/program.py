@@ -1,6 +1,6 @@
 """The process that holds one program, and is forked for each of its tests (stage 7).
 
-`nursery` forks it. It gives up its powers in the order below and compiles the program, which runs nothing of it. For each
+`fork_server` forks it. It gives up its powers in the order below and compiles the program, which runs nothing of it. For each
 test `runner` writes the input into a file that this process only reads, and asks; the child that is forked also gives up
 the power to start processes, and only then runs the program. Output goes into files that `runner` empties between tests.
 The surprising thing: a folder that a test has touched is never seen by another test. This process then says so and ends,
@@ -27,7 +27,7 @@ BOX = "/box"
 
 CHANNEL = 4
 """The descriptor of the socket, after 0 input, 1 output, 2 errors, 3 result. Behind it are folders of the interpreter, where
-`nursery` has to hold some open."""
+`fork_server` has to hold some open."""
 
 
 def main(
@@ -42,7 +42,7 @@ def main(
     try:
         _serve(spec, request, descriptors, rules)
         os._exit(0)
-    finally:  # nothing of the nursery may run on in this process
+    finally:  # nothing of the fork server may run on in this process
         os._exit(1)
 
 

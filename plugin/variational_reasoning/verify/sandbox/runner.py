@@ -1,6 +1,6 @@
 """One program in a sandbox, run on many inputs, each run in a fresh process (stage 7).
 
-A `Program` is one `stem` process, confined once and forked for every run. Input, output, errors and result are memory
+A `Program` is one process of `inside.program`, confined once and forked for every run. Input, output, errors and result are memory
 files: this process empties them between runs, and a run sees only its own. The surprising thing: the program is opened
 anew, with another folder, after every run that has touched its folder or left a process, so that no run meets what another
 has left.

@@ -5,8 +5,8 @@
     T1  resource limits, a session of its own, a scrubbed environment
     T0  nothing but the limit of wall time
 
-A `Sandbox` is one `nursery` process, which is warm and serves many programs, one after another; `runner.Program` is a
-program in it. The surprising thing: the nursery never ends for a program's sake. It is started again only when something
+A `Sandbox` is one `inside.fork_server` process, which is warm and serves many programs, one after another; `runner.Program` is a
+program in it. The surprising thing: the fork server never ends for a program's sake. It is started again only when something
 has killed it.
 """
 
@@ -29,9 +29,9 @@ TIERS = {
     1: "rlimits, own session, scrubbed environment",
     0: "nothing but a wall limit",
 }
-NURSERY = (
+FORK_SERVER = (
     "import os; os.register_at_fork = lambda **_: None; "  # what modules do after each fork costs a fifth of a run
-    "from variational_reasoning.verify import nursery; nursery.main()"
+    "from variational_reasoning.verify.sandbox.inside import fork_server; fork_server.main()"
 )
 
 _FIRST_UID = 1_600_000_000
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a process of the sandbox ended, as `stem` and `nursery` tell it.
+    """How a process of the sandbox ended, as `inside.program` and `inside.fork_server` tell it.
 
     code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its powers. is_fresh: its folder
     is as it was before.
@@ -206,8 +206,10 @@ class Sandbox:
             "closed": self.interpreter.closed if is_root and self.tier < 3 else [],
             "preload": [name for name in self.preload if name in self.interpreter.preloadable],
         }
-        here = str(Path(__file__).resolve().parents[2])
-        script = f"import sys; sys.path[:0] = [{here!r}] + {self.interpreter.sys_path!r}; {NURSERY}"
+        here = str(Path(__file__).resolve().parents[3])
+        script = (
+            f"import sys; sys.path[:0] = [{here!r}] + {self.interpreter.sys_path!r}; {FORK_SERVER}"
+        )
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",

@@ -8,10 +8,10 @@ import zlib
 
 import pytest
 
-from variational_reasoning.verify import livecodebench
 from variational_reasoning.verify.checks import check_faults
-from variational_reasoning.verify.livecodebench import livecodebench_check, unpickled_text
-from variational_reasoning.verify.programs import read_tests
+from variational_reasoning.verify.programs import livecodebench
+from variational_reasoning.verify.programs.livecodebench import livecodebench_check, unpickled_text
+from variational_reasoning.verify.programs.records import read_tests
 
 STDIN = [{"input": "3\n", "output": "6\n", "testtype": "stdin"}]
 PRIVATE = [{"input": "4\n", "output": "8\n", "testtype": "stdin"}]

@@ -1,8 +1,4 @@
-# make demo         the environment, then the tiny profile through all stages; SEEDS=3 for standard errors
-# make test         both environments with what the tests need (the real vLLM too), then all tests
-# make env          .venv: training and pipeline (with vLLM where there is a GPU)
-# make infer-env    .venv-infer: vLLM on a CPU, or the newest vLLM on a GPU, and SkyThought
-# PYTHON=python3.12 chooses the interpreter (3.11 or newer).
+# make help lists the targets. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
 SEEDS ?= 1
@@ -10,12 +6,33 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | h
 COMMA := ,
 EXTRAS := train$(if $(GPU),$(COMMA)vllm)
 PIP := -m pip install --disable-pip-version-check --quiet
-# transformers 4 beside the environment's 5, for the tests that run with both.
+# transformers 4 next to the environment's 5, for the tests that run with both.
 OVERLAY := .overlay-transformers-4
 
-.PHONY: demo test env infer-env clean
+.PHONY: help demo check test docs env dev-env infer-env clean
 
-env: .venv/.ready
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: env  ## the environment, then the tiny profile through all stages; SEEDS=3 for standard errors
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS)
+
+test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready  ## both environments, then all tests, the real vLLM included: half an hour on 2 cores
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	PATH="$(CURDIR)/.venv/bin:$$PATH" VR_INFER_PYTHON="$(CURDIR)/.venv-infer/bin/python" .venv/bin/python -m pytest
+
+docs: .venv/.ready-dev  ## the documentation as a site in build/site; a dead link is an error
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
+env: .venv/.ready  ## .venv: training and pipeline (with vLLM where there is a GPU)
+
+dev-env: .venv/.ready-dev  ## .venv with what the tests, the checks and the documentation need
+
+infer-env: .venv-infer/.ready  ## .venv-infer: SkyThought and vLLM, on a CPU or the newest on a GPU
+
+clean:  ## remove runs, the site, and the caches of the tools
+	rm -rf runs build .pytest_cache .ruff_cache .mypy_cache
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,8 +50,6 @@ $(OVERLAY)/.ready: .venv/.ready
 	.venv/bin/python $(PIP) --upgrade --no-deps --target $(OVERLAY) "transformers==4.57.6" "huggingface-hub>=0.34,<1"
 	@touch $@
 
-infer-env: .venv-infer/.ready
-
 # skythought 0.1.0 declares an old Python and an old vLLM; what it really needs is in the extra. On a CPU, torchvision comes
 # as a CUDA build that does not match, and then transformers cannot be imported.
 .venv-infer/.ready: pyproject.toml
@@ -45,14 +60,3 @@ infer-env: .venv-infer/.ready
 	.venv-infer/bin/python $(PIP) --ignore-requires-python --no-deps "skythought==0.1.0"
 	$(if $(GPU),,.venv-infer/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 	@touch $@
-
-demo: env
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS)
-
-test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	PATH="$(CURDIR)/.venv/bin:$$PATH" VR_INFER_PYTHON="$(CURDIR)/.venv-infer/bin/python" .venv/bin/python -m pytest
-
-clean:
-	rm -rf runs .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""What the README says exists: commands, files, keys, and the tree."""
+"""What the README and the pages of docs/ say exists: commands, files, keys, and the tree."""
 
 import re
 from pathlib import Path
@@ -7,27 +7,46 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TREE = README.split("## The tree")[1].split("```")[1]
+PAGES = {
+    path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+}
+DOCUMENTATION = "\n".join([README, *PAGES.values()])
+"""The front door and every page of docs/."""
+NAMED_FILE = re.compile(r"(?:scripts|evals|benchmarks|data|plugin|examples)/[\w/.-]+\.\w+")
+TREES = {"README.md": README.split("## The tree")[1], "docs/tree.md": PAGES["tree.md"]}
+
+
+def test_the_readme_is_a_front_door():
+    assert len(README.splitlines()) <= 160
 
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"make ([a-z][\w-]*)", README))
+    # Of code only, since "make" is also a word: `make demo`, or a line of a block that begins with it.
+    named = set(re.findall(r"(?:`|^ *)make ([a-z][\w-]*)", DOCUMENTATION, re.M))
     assert {"demo", "test"} <= named <= targets
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(
-        set(re.findall(r"(?:scripts|evals|benchmarks|data|plugin|examples)/[\w/.-]+\.\w+", README))
-    ),
-)
+@pytest.mark.parametrize("path", sorted(set(NAMED_FILE.findall(DOCUMENTATION))))
 def test_named_files_exist(path):
     assert (ROOT / path).is_file()
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_front_door_lead_somewhere(name):
+    """mkdocs checks the links between pages of docs/; these files are outside of it."""
+    text = (ROOT / name).read_text(encoding="utf-8") if (ROOT / name).is_file() else ""
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
 def test_named_models_of_a_profile_are_trained_in_it():
-    files = [ROOT / "README.md", ROOT / "evals/README.md", *(ROOT / "examples").rglob("*.md")]
+    files = [
+        ROOT / "README.md",
+        ROOT / "evals/README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+    ]
     calls = [
         call
         for path in files
@@ -41,10 +60,11 @@ def test_named_models_of_a_profile_are_trained_in_it():
         )
 
 
-def tree_paths() -> list[str]:
-    """Paths that the tree names, from its indentation."""
+def tree_paths(page: str) -> list[str]:
+    """Paths that a page's tree names, from its indentation."""
+    tree = TREES[page].split("```")[1]
     found, parents = [], []
-    for line in TREE.strip("\n").splitlines():
+    for line in tree.strip("\n").splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         for name in re.findall(r"^(?:\S+(?:  (?=\S))?)+", line.strip()):
             for word in name.split("  "):
@@ -55,7 +75,7 @@ def tree_paths() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", tree_paths())
+@pytest.mark.parametrize("path", sorted({path for page in TREES for path in tree_paths(page)}))
 def test_the_tree_names_only_what_exists(path):
     assert (ROOT / path).exists()
 
@@ -67,17 +87,18 @@ def test_the_tree_names_every_module_of_the_first_four_parts():
         for path in (ROOT / "plugin/variational_reasoning" / part).glob("*.py")
         if path.name != "__init__.py"
     }
-    assert modules <= set(tree_paths())
+    assert modules <= set(tree_paths("docs/tree.md"))
 
 
-def test_top_level_is_what_the_readme_shows():
+@pytest.mark.parametrize("page", TREES)
+def test_top_level_is_what_the_tree_shows(page):
     import subprocess
 
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     top = {path.partition("/")[0] for path in listed if not path.startswith(".")}
-    assert top == {path.partition("/")[0] for path in tree_paths()}
+    assert top == {path.partition("/")[0] for path in tree_paths(page)}
 
 
 def test_every_key_and_seam_is_documented():
@@ -86,10 +107,10 @@ def test_every_key_and_seam_is_documented():
     from variational_reasoning.host.formats import FORMATS
 
     for key in OUR_KEYS:
-        assert f"`{key}:" in README
+        assert f"`{key}:" in PAGES["training.md"]
     for name in FORMATS:
-        assert f"| `{name}` |" in README
+        assert f"| `{name}` |" in PAGES["training.md"]
     for seam in seams.REPLACED:
-        assert f"`{seam.module}`" in README and f"`{seam.name}`" in README
+        assert f"`{seam.module}`" in PAGES["plugin.md"] and f"`{seam.name}`" in PAGES["plugin.md"]
     for seam in seams.REPLACED:
         assert seam.name.split(".")[-1] in seams.__doc__

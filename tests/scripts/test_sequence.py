@@ -203,9 +203,10 @@ def test_paths_may_have_spaces(commands, tmp_path):
 
 
 def documented() -> list[str]:
-    """Every call of run.py with a profile of its own that a README or a YAML's header shows."""
+    """Every call of run.py with a profile of its own that a README, a page of docs/ or a YAML's header shows."""
     files = [
         ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "examples").rglob("*.yaml"),
     ]

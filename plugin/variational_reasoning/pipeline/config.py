@@ -246,7 +246,7 @@ class BuildConfig:
 class EvalTask:
     """A benchmark of a suite."""
 
-    task: str = ""  # a name that evals/README.md lists
+    task: str = ""  # a name that docs/evaluation.md lists
     num_samples: int | None = _number(None, at_least=1)  # None: eval.num_samples
     file: str | None = (
         None  # of the task vr_file: a .jsonl with a question and its gold on every line

@@ -163,7 +163,7 @@ def benchmarks(runs: Sequence[Run]) -> Section:
                 score = mean_and_error(list(evaluation.shares.values()))
                 found.setdefault(model, {}).setdefault(benchmark, []).append(score)
     if not found:
-        section.absent = "No evaluation here is of one of the paper's benchmarks (evals/README.md says how to run them)."
+        section.absent = "No evaluation here is of one of the paper's benchmarks (docs/evaluation.md says how to run them)."
         return section
     columns = [
         name

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: JSON read and written, atomic replacement, digests. Standard library only.
+"""Files that are whole or absent: JSON, atomic replacement, digests. Standard library only.
 
 `host` and `pipeline` never meet; what both need of files is here.
 """
@@ -8,9 +8,15 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+_MAY_HOLD_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""What the bytes of a JSON line have if one of its texts holds half of a surrogate pair.
+
+An escape from \\ud800 to \\udfff, or the same code point in the pattern of UTF-8."""
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -20,10 +26,11 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = True) -> None:
-    """Let `write` fill a temporary file, sync it, and give it its name: the file is whole or not there.
+    """Let `write` fill a temporary file, sync it, and rename it: the file is whole or not there.
 
     Args:
-        replace: whether a file that is there already makes way; otherwise it stays, and the new one is thrown away.
+        replace: whether a file that is there already is replaced; otherwise it stays, and the new
+            one is thrown away.
 
     Raises: OSError that names the file, for a full disk.
     """
@@ -42,7 +49,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
             os.close(folder)
     except OSError as error:
         raise OSError(
-            f"{path} could not be written ({error}); finished files are valid: make room and run the same command again"
+            f"{path} could not be written ({error}); finished files are valid: make room and run "
+            "the same command again"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
@@ -68,7 +76,10 @@ def _give_name(temporary: Path, path: Path, replace: bool) -> None:
 
 
 def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises: ValueError that names the file and ends in `remedy`."""
+    """A JSON file that holds an object.
+
+    Raises: ValueError that names the file and ends in `remedy`.
+    """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -81,25 +92,27 @@ def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
 def read_json_lines(
     path: str | os.PathLike, faults: list[str] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line's number from 1, object) of a file with a JSON object per line; empty lines are skipped.
+    """(number from 1, object) of each line of a file of JSON objects; empty lines are skipped.
+
+    A line ends at \\n alone: U+2028 and its like may be inside a text.
 
     Args:
-        faults: takes what is wrong with a line, which is then left out; without it the first fault is raised.
+        faults: takes what is wrong with a line, which is then left out; without it the first fault
+            is raised.
 
     Raises: ValueError that names the file and the line.
     """
-    with Path(path).open(
-        "rb"
-    ) as stream:  # bytes: a line ends at \n alone, not at what else may stand inside a text
+    with Path(path).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
                 value = json.loads(line)
-                fault = _row_fault(value, f"line {number}", b"\\u" in line)
+                fault = _row_fault(value, f"line {number}", bool(_MAY_HOLD_HALF.search(line)))
             except UnicodeDecodeError as error:
                 fault = f"line {number} is not UTF-8 ({error})"
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
+                # a ValueError that is not a JSONDecodeError: an integer of more than 4,300 digits
                 fault = f"line {number} is not valid JSON ({error})"
             if fault is None:
                 yield number, value
@@ -115,11 +128,11 @@ def row_faults(rows: list[Any]) -> list[str]:
     return [fault for fault in faults if fault]
 
 
-def _row_fault(value: Any, where: str, has_escapes: bool) -> str | None:
-    """What is wrong with a row; only text with escapes can hold half of a surrogate pair."""
+def _row_fault(value: Any, where: str, may_hold_half: bool) -> str | None:
+    """What is wrong with a row, or None. Only rows that may hold half of a pair are searched."""
     if not isinstance(value, dict):
-        return f"{where} is no object: {value!r:.60}"
-    if not has_escapes:
+        return f"{where} is not an object: {value!r:.60}"
+    if not may_hold_half:
         return None
     for name, part in value.items():
         try:

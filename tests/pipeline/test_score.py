@@ -252,7 +252,8 @@ def score_file(*arguments: str) -> subprocess.CompletedProcess:
 def test_a_file_of_texts(tiny_model_dir, tmp_path):
     targets = ["7.", "It is 7,\u2028surely."]  # a line separator inside a text ends no line of JSON
     rows = [
-        {"id": i, "prompt": "What is 3 + 4?", "target": target} for i, target in enumerate(targets)
+        {"id": i, "prompt": "What is 3 + 4?", "target": target, "further": [i]}
+        for i, target in enumerate(targets)
     ]
     source, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
     source.write_text(
@@ -268,7 +269,8 @@ def test_a_file_of_texts(tiny_model_dir, tmp_path):
         scored = json.loads(line)
         prompt_ids, target_ids = encode(row["prompt"]), encode(row["target"])
         ids = prompt_ids + target_ids
-        assert scored["id"] == row["id"] and scored["target_tokens"] == len(target_ids)
+        assert scored["id"] == row["id"] and scored["further"] == row["further"]
+        assert scored["target_tokens"] == len(target_ids)
         assert scored["target_logp"] == pytest.approx(
             naive(model, ids, len(prompt_ids), len(ids)), abs=1e-9
         )
@@ -277,14 +279,16 @@ def test_a_file_of_texts(tiny_model_dir, tmp_path):
 def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text(
-        '{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n['
+        '{"id": 1, "prompt": "a", "target": ""}\n{"id": 1, "promt": "a", "target": "b"}\n[\n'
+        '{"id": 2, "prompt": "a", "target": "\\ud800"}\n'
     )
     refused = score_file(f"model={tiny_model_dir}", f"input={source}", f"output={tmp_path / 'o'}")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     for part in (
         "line 1: 'target' is ''",
-        "line 2: holds ['id', 'promt', 'target']",
+        "line 2: lacks prompt; it holds ['id', 'promt', 'target']",
         "line 3 is not valid JSON",
+        "line 4, column 'target' holds '\\ud800', half of a surrogate pair",
     ):
         assert part in refused.stderr
     refused = score_file(
@@ -293,7 +297,7 @@ def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
     for part in (
         "unknown key 'inptu'",
         "input=... is missing",
-        "temperature=0.0 must be above 0",
+        "temperature='0' is not a number above 0",
         "must be a file in a folder",
     ):
         assert part in refused.stderr

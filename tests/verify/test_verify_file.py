@@ -45,6 +45,33 @@ def test_rows_come_back_in_order_with_their_verdicts(tmp_path):
     assert found[1]["gold"] == "x+1"
 
 
+def test_further_columns_pass_through_and_old_results_are_replaced(tmp_path):
+    rows = [
+        {"id": 1, "kind": "exact", "gold": "5", "answer": "5", "source": {"file": "a"}, "n": None},
+        {"id": 2, "kind": "exact", "gold": "5", "answer": "6", "tests": "of another kind"},
+        {"id": 3, "kind": "exact", "gold": "5", "answer": "5", "verdict": "wrong", "tier": "T3"},
+    ]
+    done = verify_file(tmp_path, rows)
+    assert done.returncode == 0, done.stderr
+    assert "further columns, passed through: n, source, tests" in done.stdout
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for row, after in zip(rows, found, strict=True):
+        result = {name: after.pop(name) for name in ("verdict", "reason", "seconds")}
+        assert result["verdict"] == ("wrong" if row["id"] == 2 else "correct")
+        assert after == {name: row[name] for name in row if name not in ("verdict", "tier")}
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_line_before_any_work(tmp_path):
+    row = {"id": 1, "kind": "exact", "gold": "5", "answer": "5"}
+    whole = "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")
+    lines = [row | {"answer": whole}, row | {"answer": "\ud800"}, row | {"note": ["a", "\udfff"]}]
+    done = verify_file(tmp_path, lines)
+    assert done.returncode == 2 and not (tmp_path / "out.jsonl").exists()
+    assert "2 faults" in done.stderr and "Traceback" not in done.stderr
+    assert "line 2, column 'answer' holds '\\ud800', half of a surrogate pair" in done.stderr
+    assert "line 3, column 'note' holds '\\udfff', half of a surrogate pair" in done.stderr
+
+
 PROGRAMS = {  # what n is makes every row another text; the costly ones are few
     "print(int(input()) + {n})": "correct",
     "import sys\nprint(sum(map(int, sys.stdin)) + {n})": "correct",
@@ -106,7 +133,7 @@ def test_every_faulty_line_is_named(tmp_path):
     for message in (
         "line 1 (id 1): check of kind math lacks 'gold'",
         "line 2 is not valid JSON",
-        "line 3 is no object",
+        "line 3 is not an object",
         "line 4 (id 4): answer is 5",
         "line 4 (id 4): check kind 'mth' is not one of",
         "line 5 (id 5): check kind ['program'] is not one of",
@@ -121,7 +148,7 @@ def test_unknown_options_and_missing_files_are_refused(tmp_path):
     )
     assert (
         done.returncode,
-        "'inptu=x' is not one of" in done.stderr,
+        "unknown key 'inptu'; did you mean 'input'?" in done.stderr,
         "input=... is missing" in done.stderr,
     ) == (2, 1, 1)
     done = subprocess.run(

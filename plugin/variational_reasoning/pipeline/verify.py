@@ -34,7 +34,7 @@ from variational_reasoning.pipeline.work import job as work
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
-from variational_reasoning.verify.sandbox.probe import probe
+from variational_reasoning.verify.sandbox.probe import SETTING, probe
 from variational_reasoning.verify.sandbox.sandbox import Limits
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
@@ -184,8 +184,13 @@ def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
     )
 
 
-def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> ProgramSettings | None:
+def open_programs(
+    checks: Mapping[str, dict[str, Any]], config: Config, setting: str = f"verify.{SETTING}"
+) -> ProgramSettings | None:
     """How programs will run, after the probe of this machine, which is printed; None where no check needs it.
+
+    Args:
+        setting: what messages call the key that allows less isolation.
 
     Raises: ValueError for a tier below the minimum without verify.allow_unsandboxed_code.
     """
@@ -193,7 +198,7 @@ def open_programs(checks: Mapping[str, dict[str, Any]], config: Config) -> Progr
         return None
     settings = config.verify
     found = probe(settings.program_python)
-    found.announce(settings.allow_unsandboxed_code)
+    found.announce(settings.allow_unsandboxed_code, setting)
     limits = Limits(
         cpu_seconds=settings.program_cpu_seconds,
         wall_seconds=2 * settings.program_cpu_seconds + 1,

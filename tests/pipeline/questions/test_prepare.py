@@ -275,7 +275,7 @@ def test_other_entries_of_dataset_info_stay(tmp_path):
             "row 1: check kind 'mth' is not one of",
         ),
         ('{"question": 1}\nnot json\n', "t.jsonl", "line 2 is not valid JSON"),
-        ("[1]\n", "t.jsonl", r"line 1 is no object: \[1\]"),
+        ("[1]\n", "t.jsonl", r"line 1 is not an object: \[1\]"),
         ('{"a": 1}', "t.json", "holds dict; a .json file is a list of rows"),
         ("", "t.jsonl", "has no row"),
         ("a,b", "t.csv", "files of type '.csv' are not read"),

@@ -13,8 +13,8 @@ from variational_reasoning.files import read_json_lines, write_atomically
 from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.config import Config, ScoringConfig
 from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
-from variational_reasoning.pipeline.options import above, output_faults, read_options
 from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
+from variational_reasoning.pipeline.options import above, output_faults, read_options
 
 USAGE = """usage: python scripts/score_file.py model=FOLDER input=ROWS.jsonl output=SCORES.jsonl
        [dtype=float32] [temperature=1.0] [batch_tokens=16384] [device=auto]

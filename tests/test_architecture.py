@@ -142,6 +142,7 @@ def test_method_and_pipeline_live_without_the_host():
 ROOMS_OF_THE_PIPELINE = (
     "config",
     "commands",
+    "options",
     "tables",
     "rows",
     "train_files",

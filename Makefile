@@ -9,7 +9,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 # transformers 4 next to the environment's 5, for the tests that run with both.
 OVERLAY := .overlay-transformers-4
 
-.PHONY: help demo check test docs env dev-env infer-env clean
+.PHONY: help demo check test docs reference env dev-env infer-env clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready  ## both environment
 
 docs: .venv/.ready-dev  ## the documentation as a site in build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
+reference: .venv/.ready-dev  ## docs/configuration.md and the JSON schema of pipeline.yaml, from the code
+	.venv/bin/python docs/reference.py
 
 env: .venv/.ready  ## .venv: training and pipeline (with vLLM where there is a GPU)
 

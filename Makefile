@@ -6,7 +6,7 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | h
 COMMA := ,
 EXTRAS := train$(if $(GPU),$(COMMA)vllm)
 PIP := -m pip install --disable-pip-version-check --quiet
-# transformers 4 next to the environment's 5, for the tests that run with both.
+# transformers 4.57.6 next to the environment's 5.5.4, for the tests that run with both.
 OVERLAY := .overlay-transformers-4
 
 .PHONY: help demo check test docs reference env dev-env infer-env clean

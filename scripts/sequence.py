@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from variational_reasoning.model_record import masked_word
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.trainings import batch_settings, is_trained
 from variational_reasoning.pipeline.work.timings import record
@@ -321,8 +322,9 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as a user would type it."""
-    return shlex.join("python" if word == sys.executable else word for word in command)
+    """A command as a user would type it, with secrets masked."""
+    words = ["python" if word == sys.executable else masked_word(word) for word in command]
+    return shlex.join(words)
 
 
 def report_failure(error: subprocess.CalledProcessError) -> None:

@@ -1,10 +1,12 @@
-"""What a training writes beside a model, and what the stages after it read: which prompt it was trained on, and from what.
+"""What a training writes next to a model: which prompt it was trained on, and from what.
 
-Standard library only, as it is what `host` and `pipeline` share.
+The stages that follow read it. Standard library only, since `host` and `pipeline` share it.
 """
 
 import hashlib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,46 @@ from variational_reasoning.files import read_json_object, write_json
 
 RECORD_NAME = "variational_reasoning.json"
 
+SECRET_KEY = re.compile(
+    r"(token|api_?key|access_?key|secret|secret_?key|password|passwd|credentials?|webhook_url)$",
+    re.IGNORECASE,
+)
+"""Names of keys whose text is never written: hf_hub_token, swanlab_api_key, swanlab_lark_secret."""
+
+
+def masked(value: Any) -> Any:
+    """A copy in which the text of every secret-like key is `<NAME OF THE KEY>`, at any depth.
+
+    {"hub_token": "hf_abc", "lr": 1} becomes {"hub_token": "<HUB_TOKEN>", "lr": 1}. The host masks its
+    own logs in the same way. Only text is masked: `max_token: 3` stays.
+    """
+    if isinstance(value, Mapping):
+        return {key: _masked_entry(str(key), entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(entry) for entry in value]
+    return value
+
+
+def _masked_entry(key: str, value: Any) -> Any:
+    if isinstance(value, str) and value and SECRET_KEY.search(key):
+        return f"<{key.upper()}>"
+    return masked(value)
+
+
+def masked_word(word: str) -> str:
+    """A word of a command line, `key=value` or `--key=value`, with a secret-like key's value masked."""
+    key, equals, value = word.partition("=")
+    if equals and value and SECRET_KEY.search(key):
+        return f"{key}=<{key.removeprefix('--').upper()}>"
+    return word
+
 
 def write_record(folder: str | os.PathLike, record: dict[str, Any]) -> None:
-    """Write the record atomically. Keys: see `host.trainer`; `prompt_kind` and `chat_format` are what the sampler checks."""
-    write_json(Path(folder) / RECORD_NAME, record)
+    """Write the record atomically, with secrets masked.
+
+    Keys: see `host.trainer`. The sampler checks `prompt_kind` and `chat_format`.
+    """
+    write_json(Path(folder) / RECORD_NAME, masked(record))
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:

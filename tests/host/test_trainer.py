@@ -105,8 +105,9 @@ def test_weights_survive_the_collator_in_float32():
     assert batch["row_names"] == [["a"], ["b", "c"]]
 
 
+@pytest.mark.parametrize("do_train", [True, False])
 @pytest.mark.parametrize("compute_accuracy", [False, True])
-def test_evaluation(world, run_exp, compute_accuracy):
+def test_evaluation(world, run_exp, compute_accuracy, do_train):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     config = world.config(
@@ -117,6 +118,7 @@ def test_evaluation(world, run_exp, compute_accuracy):
         compute_accuracy=compute_accuracy,
         eval_strategy="steps",
         eval_steps=1,
+        do_train=do_train,
     )
     run_exp(config)
     results = json.loads((world.root / "out/eval_results.json").read_text(encoding="utf-8"))
@@ -149,6 +151,14 @@ def test_record_is_written_beside_model_and_checkpoints(world, run_exp):
     )
     assert set(record["sources"]["rows"]) == {"file", "sha256"} and "fingerprint" in record["model"]
     assert record["yaml"]["learning_rate"] == 100.0
+
+
+def test_secrets_are_masked_in_the_record(world, run_exp):
+    secrets = {"hf_hub_token": "hf_abc", "hub_token": "hf_def", "swanlab_api_key": "key_ghi"}
+    run_exp(world.config(**secrets))
+    text = (world.root / "out/variational_reasoning.json").read_text(encoding="utf-8")
+    assert not any(value in text for value in secrets.values())
+    assert json.loads(text)["yaml"]["hub_token"] == "<HUB_TOKEN>"
 
 
 def test_our_formats_with_the_hosts_own_loss(world, run_exp):

@@ -32,6 +32,14 @@ def model(tmp_path):
     return folder
 
 
+def test_a_record_with_a_secret_in_clear_is_not_pushed(model):
+    record = {"yaml": {"hf_hub_token": "hf_abc"}}
+    (model / "variational_reasoning.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="holds a token or another secret in clear") as caught:
+        plan_push(model, "me/x")
+    assert "hf_abc" not in str(caught.value)
+
+
 def test_the_plan_lists_what_is_needed(model):
     plan = plan_push(model, "me/x")
     assert (plan.kind, plan.private) == ("model", True)

@@ -40,6 +40,7 @@ def _parse_train_args(original):
         from transformers import HfArgumentParser
 
         from variational_reasoning.host import args as ours
+        from variational_reasoning.model_record import masked
 
         raw = host.read_args(args)
         if isinstance(raw, list) and {"-h", "--help"} & set(raw):
@@ -56,7 +57,9 @@ def _parse_train_args(original):
             # Rows are independent in the loss, so they must not attend to each other in a pack either.
             data_args.neat_packing = True
         data_args.variational = config
-        run = ours.VariationalRun(config, yaml=ours.as_mapping(rest) | keys)
+        run = ours.VariationalRun(config, yaml=masked(ours.as_mapping(rest) | keys))
+        if isinstance(config.constant_loss_normalizer, float):
+            run.constant_loss_normalizer = config.constant_loss_normalizer
         finetuning_args.variational = training_args.variational = run
         return model_args, data_args, training_args, finetuning_args, generating_args
 

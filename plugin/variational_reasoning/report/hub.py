@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from variational_reasoning.model_record import RECORD_NAME
+from variational_reasoning.model_record import RECORD_NAME, masked, read_record
 from variational_reasoning.report.cards import CARD, UNKNOWN
 
 LEFT_OUT = (
@@ -40,8 +40,8 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         repo: ACCOUNT/NAME.
         kind: model or dataset; found from the folder by default.
 
-    Raises: ValueError for a folder without our card or of no known kind, a repository name that the hub does not take, and a
-        public push under an unknown licence.
+    Raises: ValueError for a folder without our card or of no known kind, a repository name that the hub does not take, a
+        public push under an unknown licence, and a record with a secret in clear.
     """
     from huggingface_hub import RepoCard
     from huggingface_hub.errors import HFValidationError
@@ -81,6 +81,12 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         raise ValueError(
             f"{card}: the licence is unknown, so this is only pushed privately; run scripts/write_cards.py with "
             "cards.data_license=... and cards.model_license=..."
+        )
+    record = read_record(folder)
+    if record != masked(record):
+        raise ValueError(
+            f"{folder / RECORD_NAME} holds a token or another secret in clear, as early versions wrote "
+            "it; remove its value from the file, and revoke it if others could read the file"
         )
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files = [name for name in names if not any(fnmatch(name, pattern) for pattern in LEFT_OUT)]

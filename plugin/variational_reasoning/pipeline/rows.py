@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from variational_reasoning.files import file_digest, read_json_object, write_atomically, write_json
 from variational_reasoning.packages import installed_version
-from variational_reasoning.pipeline.tables import SCORES_ON_REQUEST, TABLES
+from variational_reasoning.pipeline.tables import TABLES
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -393,11 +393,10 @@ def write_parquet(
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:
     names = set(TABLES[table].columns.names)
+    required = names - TABLES[table].not_required
     for number, row in enumerate(rows):
-        missing, unknown = (
-            sorted(names - row.keys() - {*SCORES_ON_REQUEST}),
-            sorted(row.keys() - names),
-        )
+        missing = sorted(required - row.keys())
+        unknown = sorted(row.keys() - names)
         if missing or unknown:
             raise ValueError(
                 f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}"

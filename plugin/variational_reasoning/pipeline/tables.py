@@ -1,49 +1,195 @@
-"""The tables on disk: one schema and one row type per table. Ids join tables, never positions."""
+"""The tables on disk: one row type per table, and the schema that follows from it.
 
-from collections.abc import Iterable
-from typing import NamedTuple
+Ids join tables, never positions. A row type gives each column's Python type; where Parquet needs
+to know more, the type says it (`Int32`). The first columns are those that identify a row:
+
+    class AnswerRow(TypedDict):        question_id: string, not null     } the key
+        question_id: str               trace_id: int32, not null         }
+        trace_id: Int32                answer_logp: double, may be null
+        answer_logp: float | None
+"""
+
+import types
+import typing
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 
+Int32 = Annotated[int, pa.int32()]
+Int64 = Annotated[int, pa.int64()]
+TokenIds = Annotated[list[int], pa.list_(pa.field("element", pa.int32(), nullable=False))]
+TokenLogps = Annotated[list[float], pa.list_(pa.field("element", pa.float32(), nullable=False))]
+_PLAIN = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+
+
+class QuestionRow(TypedDict):
+    """Stage 0. check: a JSON object for the verifier, such as {"kind": "math", "gold": "7"}."""
+
+    question_id: str
+    question: str
+    trace: str
+    solution: str
+    source: str
+    check: str
+    split: str  # train or test
+
+
+class TraceRow(TypedDict):
+    """Stage 3: a sampled trace; seed and temperature are those of its sampling."""
+
+    question_id: str
+    trace_id: Int32
+    token_ids: TokenIds
+    text: str
+    finish_reason: str
+    is_well_formed: bool
+    is_retokenized: bool
+    seed: Int64
+    prompt_kind: str
+    temperature: float
+
+
+class TraceLogpRow(TypedDict):
+    """Stages 4 and 5, in nats. answer_*: null for the posterior, which is never asked for an answer.
+
+    The columns from sampling_temperature on hold the same sums at the temperature that the traces
+    were sampled at, and the terms of the sums, token by token.
+    """
+
+    question_id: str
+    trace_id: Int32
+    trace_logp: float
+    trace_tokens: Int32
+    answer_logp: float | None
+    answer_tokens: Int32 | None
+    temperature: float
+    sampling_temperature: NotRequired[float | None]
+    trace_logp_at_sampling: NotRequired[float | None]
+    answer_logp_at_sampling: NotRequired[float | None]
+    trace_token_logps: NotRequired[TokenLogps | None]
+    answer_token_logps: NotRequired[TokenLogps | None]
+
+
+class AnswerRow(TypedDict):
+    """Stage 6: a sampled answer of the reasoner after a trace."""
+
+    question_id: str
+    trace_id: Int32
+    answer_id: Int32
+    token_ids: TokenIds
+    text: str
+    finish_reason: str
+    seed: Int64
+
+
+class VerdictRow(TypedDict):
+    """Stage 7: a value of `verify.verdicts.Verdict`. tier: of the sandbox; empty without programs."""
+
+    question_id: str
+    trace_id: Int32
+    answer_id: Int32
+    verdict: str
+    reason: str
+    seconds: float
+    tier: str
+
+
+class ReasoningRow(TypedDict):
+    """A train file of stage 0, which the host renders as a reasoner's or a posterior's row."""
+
+    question_id: str
+    question: str
+    trace: str
+    solution: str
+    source: str
+
+
+class TrainRow(TypedDict):
+    """A train file of stage 8, with the terms of rho raw (RHO_TERMS).
+
+    source: -2 the original row, -1 the original row as fallback, k >= 0 the trace that was chosen.
+    question_accuracy: P of the question (method/weights.py), in every row of it.
+    """
+
+    question_id: str
+    source: Int32
+    prompt: str
+    response: str
+    weight: float
+    trace_id: Int32 | None
+    answer_id: Int32 | None
+    mean_log_ratio: float | None
+    sum_log_ratio: float | None
+    trace_tokens: Int32 | None
+    accuracy: float | None
+    num_correct: Int32 | None
+    num_answers: Int32 | None
+    gml: float | None
+    answer_logp: float | None
+    answer_tokens: Int32 | None
+    log_rho: float | None
+    question_accuracy: float | None
+
+
+class SampleRow(TypedDict):
+    """The evaluation's samples, a whole response each."""
+
+    question_id: str
+    answer_id: Int32
+    token_ids: TokenIds
+    text: str
+    finish_reason: str
+    seed: Int64
+
+
+class EvalRow(SampleRow):
+    """The same with their verdicts."""
+
+    verdict: str
+    reason: str
+    tier: str
+
 
 class Schema(NamedTuple):
-    """The columns of a table and those that identify a row."""
+    """The columns of a table, those that identify a row, and those that a row may leave out."""
 
     columns: pa.Schema
     key: tuple[str, ...]
+    not_required: frozenset[str]
 
 
-def _schema(
-    key: tuple[str, ...], *columns: tuple[str, pa.DataType], optional: Iterable[str] = ()
-) -> Schema:
-    id_types = {
-        "question_id": pa.string(),
-        "trace_id": pa.int32(),
-        "answer_id": pa.int32(),
-        "source": pa.int32(),
-    }
-    everything = [(name, id_types[name]) for name in key] + list(columns)
-    skip = set(optional)
-    return Schema(
-        pa.schema([pa.field(name, kind, nullable=name in skip) for name, kind in everything]), key
-    )
+def _schema(row_type: type, num_keys: int) -> Schema:
+    """Args: num_keys: how many of the first columns identify a row."""
+    hints = typing.get_type_hints(row_type, include_extras=True)
+    columns = [_field(name, hint) for name, hint in hints.items()]
+    key = tuple(hints)[:num_keys]
+    return Schema(pa.schema(columns), key, frozenset(row_type.__optional_keys__))
 
 
-_IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+def _field(name: str, hint: Any) -> pa.Field:
+    """`answer_tokens: NotRequired[Int32 | None]` is a column of int32 that may be null."""
+    if typing.get_origin(hint) is NotRequired:
+        (hint,) = typing.get_args(hint)
+    nullable = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    if nullable:
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    is_annotated = typing.get_origin(hint) is Annotated
+    kind = hint.__metadata__[0] if is_annotated else _PLAIN[hint]
+    return pa.field(name, kind, nullable=nullable)
 
 
-_LOGPS = pa.list_(pa.field("element", pa.float32(), nullable=False))
-
-
-SCORES_ON_REQUEST = (
-    "sampling_temperature",
-    "trace_logp_at_sampling",
-    "answer_logp_at_sampling",
-    "trace_token_logps",
-    "answer_token_logps",
-)
-"""Columns of trace_logps that are null unless scoring.at_sampling_temperature or scoring.token_logps asks for them."""
-
+TABLES: dict[str, Schema] = {
+    "questions": _schema(QuestionRow, num_keys=1),
+    "traces": _schema(TraceRow, num_keys=2),
+    "trace_logps": _schema(TraceLogpRow, num_keys=2),
+    "answers": _schema(AnswerRow, num_keys=3),
+    "verdicts": _schema(VerdictRow, num_keys=3),
+    "reasoning": _schema(ReasoningRow, num_keys=1),
+    "train": _schema(TrainRow, num_keys=2),
+    "samples": _schema(SampleRow, num_keys=2),
+    "evals": _schema(EvalRow, num_keys=2),
+}
+"""Table name to schema."""
 
 RHO_TERMS = (
     "mean_log_ratio",
@@ -57,109 +203,6 @@ RHO_TERMS = (
     "answer_tokens",
     "log_rho",
 )
-"""Columns of a train row that keep the terms of rho raw; null in rows that no trace was chosen for, and where a term was
-not computed. The naive likelihood L is there as its logarithm, answer_logp: a long solution's L is 0 in any float."""
-
-
-TABLES: dict[str, Schema] = {
-    # check is a JSON object for the verifier, such as {"kind": "math", "gold": "7"}; split is train or test
-    "questions": _schema(
-        ("question_id",),
-        ("question", pa.string()),
-        ("trace", pa.string()),
-        ("solution", pa.string()),
-        ("source", pa.string()),
-        ("check", pa.string()),
-        ("split", pa.string()),
-    ),
-    "traces": _schema(
-        ("question_id", "trace_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("is_well_formed", pa.bool_()),
-        ("is_retokenized", pa.bool_()),
-        ("seed", pa.int64()),
-        ("prompt_kind", pa.string()),
-        ("temperature", pa.float64()),
-    ),
-    # nats; answer_* are null for the posterior, which is never asked for an answer
-    "trace_logps": _schema(
-        ("question_id", "trace_id"),
-        ("trace_logp", pa.float64()),
-        ("trace_tokens", pa.int32()),
-        ("answer_logp", pa.float64()),
-        ("answer_tokens", pa.int32()),
-        ("temperature", pa.float64()),
-        # the same sums at the temperature that the traces were sampled at, and the terms token by token, on request
-        ("sampling_temperature", pa.float64()),
-        ("trace_logp_at_sampling", pa.float64()),
-        ("answer_logp_at_sampling", pa.float64()),
-        ("trace_token_logps", _LOGPS),
-        ("answer_token_logps", _LOGPS),
-        optional=("answer_logp", "answer_tokens", *SCORES_ON_REQUEST),
-    ),
-    "answers": _schema(
-        ("question_id", "trace_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-    ),
-    "verdicts": _schema(
-        ("question_id", "trace_id", "answer_id"),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("seconds", pa.float64()),
-        ("tier", pa.string()),
-    ),
-    # train files of stage 0, rendered by the host as reasoner or posterior rows
-    "reasoning": _schema(
-        ("question_id",),
-        ("question", pa.string()),
-        ("trace", pa.string()),
-        ("solution", pa.string()),
-        ("source", pa.string()),
-    ),
-    # source: -2 the original row, -1 the original row as fallback, k >= 0 the trace that was chosen
-    "train": _schema(
-        ("question_id", "source"),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("weight", pa.float64()),
-        ("trace_id", pa.int32()),
-        ("answer_id", pa.int32()),
-        ("mean_log_ratio", pa.float64()),
-        ("sum_log_ratio", pa.float64()),
-        ("trace_tokens", pa.int32()),
-        ("accuracy", pa.float64()),
-        ("num_correct", pa.int32()),
-        ("num_answers", pa.int32()),
-        ("gml", pa.float64()),
-        ("answer_logp", pa.float64()),
-        ("answer_tokens", pa.int32()),
-        ("log_rho", pa.float64()),
-        # P of the question (method/weights.py), for every row of it; null without verdicts
-        ("question_accuracy", pa.float64()),
-        optional=("trace_id", "answer_id", *RHO_TERMS, "question_accuracy"),
-    ),
-    # the evaluation's samples, a whole response each; evals: the same with their verdicts
-    "samples": _schema(
-        ("question_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-    ),
-    "evals": _schema(
-        ("question_id", "answer_id"),
-        ("token_ids", _IDS),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("tier", pa.string()),
-    ),
-}
-"""Table name to schema. Ids join tables, never positions."""
+"""Columns of a train row that keep the terms of rho raw. They are null in rows that no trace was chosen for, and where a
+term was not computed. The naive likelihood L is there as its logarithm, answer_logp: a long solution's L is 0 in any
+float."""

@@ -18,7 +18,7 @@ from variational_reasoning.pipeline.evaluate import (
     RESULT,
     Benchmark,
     Model,
-    describe,
+    describe_result,
     evaluate,
     recorded_chat_format,
 )
@@ -141,7 +141,7 @@ def main() -> None:
         )
         for benchmark, result in evaluate(benchmarks, model):
             print(
-                describe(result)
+                describe_result(result)
                 if result
                 else f"{benchmark.folder}: other processes' shards are still missing"
             )

@@ -1,6 +1,6 @@
 """Stage 8: weights, and the train files of the final models."""
 
-from variational_reasoning.pipeline.build.datasets import build_datasets, describe
+from variational_reasoning.pipeline.build.datasets import build_datasets, describe_files
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.work.timings import timed
 
@@ -14,7 +14,7 @@ def main() -> None:
     with timed(config.run_dir, config.stage_name("build_dataset")) as timing:
         summary = build_datasets(config)
         timing.did_something = any(file.was_written for file in summary.files)
-    print(describe(summary))
+    print(describe_files(summary))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stage 0: questions, traces and solutions into our tables; train files for the reasoner and the posterior."""
 
 from variational_reasoning.pipeline.commands import read_command, run_command
-from variational_reasoning.pipeline.questions.prepare import describe, prepare_data
+from variational_reasoning.pipeline.questions.prepare import describe_preparation, prepare_data
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/prepare_data.py CONFIG.yaml [key=value ...]
@@ -13,7 +13,7 @@ def main() -> None:
     with timed(config.run_dir, "prepare_data") as timing:
         summary = prepare_data(config)
         timing.did_something = summary.did_something
-    print(describe(summary))
+    print(describe_preparation(summary))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.sample import sample_answers
-from variational_reasoning.pipeline.work.summary import describe
+from variational_reasoning.pipeline.work.summary import describe_table
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/sample_answers.py CONFIG.yaml [key=value ...]
@@ -15,7 +15,7 @@ def main() -> None:
     with timed(config.run_dir, config.stage_name("sample_answers")) as timing:
         summary = sample_answers(config)
         timing.did_something = bool(summary.sampled)
-    print(describe(summary))
+    print(describe_table(summary))
 
 
 if __name__ == "__main__":

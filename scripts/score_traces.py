@@ -2,7 +2,7 @@
 
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.score import score_traces
-from variational_reasoning.pipeline.work.summary import describe
+from variational_reasoning.pipeline.work.summary import describe_table
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/score_traces.py CONFIG.yaml model=reasoner|posterior [key=value ...]
@@ -15,7 +15,7 @@ def main() -> None:
     with timed(config.run_dir, config.stage_name(f"score_traces_{own['model']}")) as timing:
         summary = score_traces(config, own["model"])
         timing.did_something = bool(summary.sampled)
-    print(describe(summary))
+    print(describe_table(summary))
 
 
 if __name__ == "__main__":

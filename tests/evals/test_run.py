@@ -20,7 +20,7 @@ from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.evaluate import (
     Benchmark,
     Model,
-    describe,
+    describe_result,
     evaluate,
     recorded_chat_format,
     summarize,
@@ -362,7 +362,7 @@ def test_summary_arithmetic():
     assert result["avg"] == 0.5
     assert result["standard_error"] == pytest.approx(math.sqrt(0.25 / 3), rel=1e-12)
     assert result["mean_tokens"] == 1.5 and result["no_answer"] == pytest.approx(1 / 6)
-    assert "Avg@2 50.0 ± 28.9 on 3 questions" in describe(
+    assert "Avg@2 50.0 ± 28.9 on 3 questions" in describe_result(
         result | {"name": "x", "task": "", "dropped": 0, "failed": 0}
     )
 

@@ -17,7 +17,7 @@ from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import sample_answers, sample_seed, sample_traces
-from variational_reasoning.pipeline.work.summary import describe
+from variational_reasoning.pipeline.work.summary import describe_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ def test_traces_have_ids_seeds_and_counts(make_run):
     counts = summary.manifest["counts"]
     assert counts["stop"] + counts["length"] == 18 if "stop" in counts else counts["length"] == 18
     assert counts["malformed"] == sum(not row["is_well_formed"] for row in rows)
-    assert "tokens/s" in describe(summary)
+    assert "tokens/s" in describe_table(summary)
 
 
 def test_samples_of_one_question_and_first_samples_of_questions_are_no_copies(make_run):
@@ -87,7 +87,7 @@ def test_a_finished_stage_has_nothing_to_do_and_another_one_is_refused(make_run)
     path = make_run()
     sample_traces(load_config(path))
     before = shard_bytes(load_config(path).folder("traces"))
-    assert "nothing to do" in describe(sample_traces(load_config(path)))
+    assert "nothing to do" in describe_table(sample_traces(load_config(path)))
     with pytest.raises(ValueError, match=r"config\.sampling\.temperature: there 1\.0, now 0\.5"):
         sample_traces(load_config(path, ["sampling.temperature=0.5"]))
     with pytest.raises(ValueError, match=r"seed: there 0, now 1"):
@@ -127,7 +127,7 @@ def test_prompts_that_do_not_fit_are_dropped_with_their_reason(make_run):
         for row in traces
         if row["question_id"] == "q000" and not row["is_retokenized"]
     )
-    assert "3" in describe(summary) and "no room" in describe(summary)
+    assert "3" in describe_table(summary) and "no room" in describe_table(summary)
 
 
 def test_a_table_without_any_row_is_an_error(make_run):

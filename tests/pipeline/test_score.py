@@ -27,7 +27,7 @@ from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import sample_answers, sample_traces
 from variational_reasoning.pipeline.score import score_traces
-from variational_reasoning.pipeline.work.summary import describe
+from variational_reasoning.pipeline.work.summary import describe_table
 
 
 def naive(model, token_ids, start, stop, temperature=1.0) -> float:
@@ -186,7 +186,7 @@ def test_both_stages_against_naive_numbers(make_run):
     }
     for name, kind in (("reasoner", "reasoner"), ("posterior", "posterior_b")):
         summary = score_traces(config, name)
-        assert summary.manifest["counts"]["malformed"] == 6 and "12 rows" in describe(summary)
+        assert summary.manifest["counts"]["malformed"] == 6 and "12 rows" in describe_table(summary)
         encode, decode = text_codec(load_tokenizer(config.model_folder(name)))
         model = AutoModelForCausalLM.from_pretrained(config.model_folder(name))
         rows = read_rows(config.folder("trace_logps", name), "trace_logps")
@@ -210,7 +210,7 @@ def test_both_stages_against_naive_numbers(make_run):
                 )
             else:
                 assert row["answer_logp"] is None and row["answer_tokens"] is None
-        assert "nothing to do" in describe(score_traces(config, name))
+        assert "nothing to do" in describe_table(score_traces(config, name))
 
 
 def test_rows_beyond_cutoff_len_are_dropped_and_all_dropped_is_an_error(make_run):

@@ -95,7 +95,7 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
     assert [found["q1", i][0] for i in range(3)] == ["correct", "wrong", "no_answer"]
     assert [found["q2", i][0] for i in range(2)] == ["correct", "wrong"]
     assert summary.manifest["counts"] == {"correct": 3, "wrong": 3, "no_answer": 4, "malformed": 1}
-    assert "correct 3, wrong 3, no_answer 4, malformed 1" in verify.describe(summary)
+    assert "correct 3, wrong 3, no_answer 4, malformed 1" in verify.describe_verdicts(summary)
 
 
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in rows]
     summary = verify.verify_answers(config)
     assert not summary.did_something
-    assert "nothing to do" in verify.describe(summary)
+    assert "nothing to do" in verify.describe_verdicts(summary)
 
 
 def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
@@ -189,7 +189,7 @@ def test_golds_that_their_own_check_rejects_refuse_or_are_excluded(tmp_path):
     assert verdicts(config)["q1", 0] == ("unverifiable", verify.BAD_GOLD_REASON)
     assert verdicts(config)["q0", 0] == ("correct", "")
     assert summary.manifest["excluded_questions"] == {"q1": verify.BAD_GOLD_REASON}
-    assert "1 the gold answer is not accepted" in verify.describe(summary)
+    assert "1 the gold answer is not accepted" in verify.describe_verdicts(summary)
 
 
 PROGRAM = {
@@ -218,7 +218,7 @@ def test_programs_are_judged_in_a_sandbox_and_rows_name_its_tier(tmp_path, capsy
     rows = read_rows(config.folder("verdicts"), "verdicts")
     tiers = {(row["question_id"], row["answer_id"]): row["tier"] for row in rows}
     assert tiers["q0", 0] in ("T3", "T2") and tiers["q1", 0] == ""
-    assert f"programs ran in tier {tiers['q0', 0]}" in verify.describe(summary)
+    assert f"programs ran in tier {tiers['q0', 0]}" in verify.describe_verdicts(summary)
     assert "programs run in tier T" in capsys.readouterr().out
 
 

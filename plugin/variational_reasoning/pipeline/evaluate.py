@@ -34,7 +34,13 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
-from variational_reasoning.pipeline.engines import Engine, Request, Result, engine_name, open_engine
+from variational_reasoning.pipeline.engines import (
+    Completion,
+    Engine,
+    Request,
+    engine_name,
+    open_engine,
+)
 from variational_reasoning.pipeline.engines.fitting import check_prompt_kind
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
@@ -45,10 +51,17 @@ from variational_reasoning.pipeline.rows import (
     read_manifest,
     read_rows,
 )
-from variational_reasoning.pipeline.sample import Plan, Sampler, answer_stops, sample_seed
+from variational_reasoning.pipeline.sample import Sampler, ShardRequests, answer_stops, sample_seed
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
-from variational_reasoning.pipeline.work import job as work
-from variational_reasoning.pipeline.work.summary import describe as describe_samples
+from variational_reasoning.pipeline.work.job import (
+    Shard,
+    ShardByShard,
+    StageJob,
+    do_shards,
+    share_of_costs,
+)
+from variational_reasoning.pipeline.work.launch import own_share
+from variational_reasoning.pipeline.work.summary import describe_table
 from variational_reasoning.verify.pool import Job, ProgramSettings
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
@@ -158,7 +171,7 @@ def evaluate(
     }
     programs = open_programs(checks, config)
     del checks  # programs' tests may be gigabytes
-    shares = _shares(jobs, *work.own_share(config))
+    shares = _shares(jobs, *own_share(config))
     todo = [_num_missing(job, mine) for job, mine in zip(jobs, shares, strict=True)]
     started = time.monotonic()
     for number, (benchmark, job, mine) in enumerate(zip(benchmarks, jobs, shares, strict=True)):
@@ -168,13 +181,13 @@ def evaluate(
             print(
                 f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so far"
             )
-        sampled = work.do_shards(job, mine)
-        print(describe_samples(sampled))
-        judged = work.do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
+        sampled = do_shards(job, mine)
+        print(describe_table(sampled))
+        judged = do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
         yield benchmark, _result(benchmark, model) if judged.manifest else None
 
 
-def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
+def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
     """Open the table of a benchmark's samples."""
     config = model.config
     identity = Identity(
@@ -198,7 +211,7 @@ def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
     units = [row["question_id"] for row in benchmark.questions]
     per_shard = max(1, config.eval.answers_per_shard // benchmark.num_samples)
     folder = benchmark.folder / "samples"
-    return work.Job(
+    return StageJob(
         stage=open_stage(folder, "samples", identity, units, per_shard),
         title=f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; writes {folder}"
         + _bound(config),
@@ -212,7 +225,7 @@ def samples_job(benchmark: Benchmark, model: Model) -> work.Job:
 
 def verdicts_job(
     benchmark: Benchmark, model: Model, samples: Stage, programs: ProgramSettings | None
-) -> work.Job:
+) -> StageJob:
     """Open the table of a benchmark's verdicts; `samples` is the table that they are about."""
     config = model.config
     settings = resolved(config, "verify.timeout_seconds", "verify.memory_mib")
@@ -220,7 +233,7 @@ def verdicts_job(
     settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
     identity = dataclasses.replace(samples.identity, config={**samples.identity.config, **settings})
     units = [unit for units in samples.shards for unit in units]
-    return work.Job(
+    return StageJob(
         stage=open_stage(benchmark.folder, "evals", identity, units, len(samples.shards[0])),
         title=f"reads {samples.folder}; writes {benchmark.folder}",
         row="verdict",
@@ -244,13 +257,13 @@ class ResponseSampler(Sampler):
         )  # of the benchmarks that the same engine has done
 
     def statistics(self) -> dict[str, int]:
-        """See Worker."""
+        """See ShardFiller."""
         return {name: count - self._before[name] for name, count in super().statistics().items()}
 
     def close(self) -> None:
-        """See Worker. The engine stays open for the next benchmark."""
+        """See ShardFiller. The engine stays open for the next benchmark."""
 
-    def plan(self, units: Sequence[str]) -> Plan:
+    def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         settings, num_samples = self.config.eval, self.benchmark.num_samples
         stop, limit = (
@@ -280,15 +293,15 @@ class ResponseSampler(Sampler):
                         settings.top_p,
                     )
                 )
-        return Plan(requests, dropped, counts, len(dropped) * num_samples)
+        return ShardRequests(requests, dropped, counts, len(dropped) * num_samples)
 
-    def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
+    def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
         columns = {"token_ids": result.token_ids, "text": self.decode(result.token_ids)}
         return columns | {"finish_reason": result.finish_reason, "seed": request.seed}
 
 
-class ResponseJudge(work.ShardByShard):
+class ResponseJudge(ShardByShard):
     """The worker that gives verdicts: a pool of processes."""
 
     def __init__(
@@ -299,16 +312,14 @@ class ResponseJudge(work.ShardByShard):
         self.pool = open_pool(config, programs)
 
     def facts(self) -> dict[str, Any]:
-        """See Worker."""
+        """See ShardFiller."""
         return {"workers_replaced": self.pool.num_replaced}
 
     def close(self) -> None:
-        """See Worker."""
+        """See ShardFiller."""
         self.pool.close()
 
-    def fill_one(
-        self, index: int, units: Sequence[str], progress: Callable[[int], Any]
-    ) -> work.Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
         rows = {
             (row["question_id"], row["answer_id"]): row for row in self.samples.read_shard(index)
@@ -325,7 +336,7 @@ class ResponseJudge(work.ShardByShard):
                 "tier": result.tier,
             }
             progress(1)
-        return work.Shard(list(rows.values()), Counter(row["verdict"] for row in rows.values()))
+        return Shard(list(rows.values()), Counter(row["verdict"] for row in rows.values()))
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -353,7 +364,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def describe_result(result: Mapping[str, Any]) -> str:
     """One line of a result."""
     error = "" if result["standard_error"] is None else f" ± {100 * result['standard_error']:.1f}"
     missing = (
@@ -412,13 +423,13 @@ def _bound(config: Config) -> str:
     return f"\neval.max_new_tokens {limit} is more than the context: prompt and response end at {config.cutoff_len} tokens"
 
 
-def _num_missing(job: work.Job, mine: set[int]) -> int:
+def _num_missing(job: StageJob, mine: set[int]) -> int:
     return sum(
         job.size(unit) for index, units in job.stage.pending() if index in mine for unit in units
     )
 
 
-def _shares(jobs: Sequence[work.Job], index: int, count: int) -> list[set[int]]:
+def _shares(jobs: Sequence[StageJob], index: int, count: int) -> list[set[int]]:
     """Per job the shards of process `index` of `count`, balanced over all jobs together."""
     places = [
         (number, shard) for number, job in enumerate(jobs) for shard in range(len(job.stage.shards))
@@ -427,7 +438,7 @@ def _shares(jobs: Sequence[work.Job], index: int, count: int) -> list[set[int]]:
         sum(map(jobs[number].cost, jobs[number].stage.shards[shard])) for number, shard in places
     ]
     shares: list[set[int]] = [set() for _ in jobs]
-    for position in work.share_of_costs(costs, index, count):
+    for position in share_of_costs(costs, index, count):
         number, shard = places[position]
         shares[number].add(shard)
     return shares

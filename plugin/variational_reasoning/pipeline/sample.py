@@ -31,9 +31,9 @@ from variational_reasoning.model_record import (
 )
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
+    Completion,
     Engine,
     Request,
-    Result,
     engine_name,
     open_engine,
     text_codec,
@@ -52,15 +52,15 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
-from variational_reasoning.pipeline.work.job import Job, Shard
+from variational_reasoning.pipeline.work.job import Shard, StageJob
 from variational_reasoning.pipeline.work.launch import run
-from variational_reasoning.pipeline.work.summary import Summary
+from variational_reasoning.pipeline.work.summary import StageSummary
 
 TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
 """A trace also ends at the tag of another prompt kind; it is malformed then, and more tokens would not mend it."""
 
 
-def sample_traces(config: Config) -> Summary:
+def sample_traces(config: Config) -> StageSummary:
     """Stage 3: `sampling.num_traces` traces for each training question, into run_dir/traces.
 
     Raises: ValueError for a model that was trained on another prompt, a table of another run, or when no trace remains.
@@ -68,7 +68,7 @@ def sample_traces(config: Config) -> Summary:
     return run(traces_job, config)
 
 
-def sample_answers(config: Config) -> Summary:
+def sample_answers(config: Config) -> StageSummary:
     """Stage 6: `sampling.num_answers` answers of the reasoner after each well-formed trace, into run_dir/answers.
 
     Traces that are malformed, or after which cutoff_len leaves no room, get no answer and are counted.
@@ -78,7 +78,7 @@ def sample_answers(config: Config) -> Summary:
     return run(answers_job, config)
 
 
-def traces_job(config: Config) -> Job:
+def traces_job(config: Config) -> StageJob:
     """Check what stage 3 reads and open its table."""
     name = config.sampling.traces_from
     kind = config.posterior_prompt if name == "posterior" else "reasoner"
@@ -101,7 +101,7 @@ def traces_job(config: Config) -> Job:
         model=model_identity(model_folder),
         seed=config.seed,
     )
-    return Job(
+    return StageJob(
         stage=open_stage(
             folder, "traces", identity, list(questions), config.sampling.questions_per_shard
         ),
@@ -115,7 +115,7 @@ def traces_job(config: Config) -> Job:
     )
 
 
-def answers_job(config: Config) -> Job:
+def answers_job(config: Config) -> StageJob:
     """Check what stage 6 reads and open its table."""
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
@@ -151,7 +151,7 @@ def answers_job(config: Config) -> Job:
         check_vocabulary(config, engine.tokenizer, model_folder)
         return AnswerSampler(config, questions, by_question, engine)
 
-    return Job(
+    return StageJob(
         stage=open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard),
         title=f"reads {len(traces)} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
         row="answer",
@@ -163,7 +163,7 @@ def answers_job(config: Config) -> Job:
     )
 
 
-class Plan(NamedTuple):
+class ShardRequests(NamedTuple):
     """What a shard asks of the engine: `num_unasked` of its rows are not requests, because they are dropped or malformed."""
 
     requests: list[Request]
@@ -186,18 +186,18 @@ class Sampler(ABC):
         self.encode, self.decode = text_codec(engine.tokenizer)
 
     @abstractmethod
-    def plan(self, units: Sequence[str]) -> Plan:
+    def plan(self, units: Sequence[str]) -> ShardRequests:
         """The samples to draw for these questions."""
 
     @abstractmethod
-    def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
+    def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """The columns of a sample besides its ids; what is worth counting is added to `counts`."""
 
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
     ) -> Iterator[tuple[int, Shard]]:
-        """See Worker. The engine takes the next shard's requests as it has room."""
-        plans: dict[int, tuple[int, Plan]] = {}
+        """See ShardFiller. The engine takes the next shard's requests as it has room."""
+        plans: dict[int, tuple[int, ShardRequests]] = {}
 
         def groups() -> Iterator[list[Request]]:
             for number, (index, units) in enumerate(shards):
@@ -210,7 +210,7 @@ class Sampler(ABC):
             index, plan = plans.pop(number)
             yield index, self._shard(plan, results)
 
-    def _shard(self, plan: Plan, results: Sequence[Result]) -> Shard:
+    def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
         rows, failed, counts = [], [], plan.counts
         for request, result in zip(plan.requests, results, strict=True):
             ids = dict(zip(self.names, request.key, strict=True))
@@ -226,7 +226,7 @@ class Sampler(ABC):
         return Shard(rows, counts, plan.dropped, failed)
 
     def facts(self) -> dict[str, Any]:
-        """See Worker. Settings that change rows by float noise at most are in the manifest and not compared."""
+        """See ShardFiller. Settings that change rows by float noise at most are in the manifest and not compared."""
         execution = (
             resolved(self.config, "sampling.device", "sampling.batch_tokens")
             | self.engine.execution()
@@ -234,12 +234,12 @@ class Sampler(ABC):
         return {"vocabulary": self._vocabulary, "execution": execution}
 
     def statistics(self) -> dict[str, int]:
-        """See Worker."""
+        """See ShardFiller."""
         statistics = self.engine.statistics()
         return statistics | {"tokens": statistics["sampled_tokens"]}
 
     def close(self) -> None:
-        """See Worker."""
+        """See ShardFiller."""
         self.engine.close()
 
     @cached_property
@@ -271,7 +271,7 @@ class TraceSampler(Sampler):
         super().__init__(config, questions, engine)
         self.kind = kind
 
-    def plan(self, units: Sequence[str]) -> Plan:
+    def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         config, kind, num_traces = self.config, self.kind, self.config.sampling.num_traces
         stop = (*TRACE_CLOSES, *answer_stops(self.chat_format))
@@ -289,9 +289,9 @@ class TraceSampler(Sampler):
                 self._request((question_id, k), prompt_ids, room, stop) for k in range(num_traces)
             ]
         num_unasked = len(dropped) * num_traces
-        return Plan(requests, dropped, Counter(dropped=num_unasked), num_unasked)
+        return ShardRequests(requests, dropped, Counter(dropped=num_unasked), num_unasked)
 
-    def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
+    def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
         cut = cut_trace(self.kind, self.chat_format, result.token_ids, self.encode, self.decode)
         counts["malformed"] += not cut.is_well_formed
@@ -325,7 +325,7 @@ class AnswerSampler(Sampler):
         super().__init__(config, questions, engine)
         self.by_question = by_question
 
-    def plan(self, units: Sequence[str]) -> Plan:
+    def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         config, num_answers = self.config, self.config.sampling.num_answers
         stop = answer_stops(self.chat_format)
@@ -351,11 +351,11 @@ class AnswerSampler(Sampler):
                     requests += [
                         self._request((*key, m), start_ids, room, stop) for m in range(num_answers)
                     ]
-        return Plan(
+        return ShardRequests(
             requests, dropped, counts, (counts["malformed"] + counts["no_room"]) * num_answers
         )
 
-    def row(self, request: Request, result: Result, counts: Counter) -> dict[str, Any]:
+    def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
         columns = {"token_ids": result.token_ids, "text": self.decode(result.token_ids)}
         return columns | {"finish_reason": result.finish_reason, "seed": request.seed}

@@ -40,8 +40,8 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
-from variational_reasoning.pipeline.sample import Summary
-from variational_reasoning.pipeline.work.job import Job, Shard, ShardByShard
+from variational_reasoning.pipeline.sample import StageSummary
+from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ QUADRATIC_TOKENS = 27_000
 """Length at which attention takes as long as all else (27.3k for Qwen3-4B); only the balance of shares depends on it."""
 
 
-def score_traces(config: Config, model_name: str) -> Summary:
+def score_traces(config: Config, model_name: str) -> StageSummary:
     """Stage 4 (reasoner) or 5 (posterior): log-likelihoods of the well-formed traces, into run_dir/trace_logps/<model>.
 
     Malformed traces are counted and not scored: their ids do not end with the boundary, so the ratio would compare
@@ -70,17 +70,17 @@ def score_traces(config: Config, model_name: str) -> Summary:
     return run(reasoner_job if model_name == "reasoner" else posterior_job, config)
 
 
-def reasoner_job(config: Config) -> Job:
+def reasoner_job(config: Config) -> StageJob:
     """Check what stage 4 reads and open its table."""
     return _job(config, "reasoner", "reasoner")
 
 
-def posterior_job(config: Config) -> Job:
+def posterior_job(config: Config) -> StageJob:
     """Check what stage 5 reads and open its table."""
     return _job(config, "posterior", config.posterior_prompt)
 
 
-def _job(config: Config, name: str, kind: str) -> Job:
+def _job(config: Config, name: str, kind: str) -> StageJob:
     chat_format = load_chat_format(config.chat_format)
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
     check_prompt_kind(model_folder, kind, chat_format, config)
@@ -139,7 +139,7 @@ def _job(config: Config, name: str, kind: str) -> Job:
             print(scorer.note)
         return TraceScorer(config, kind, questions, by_question, unwanted, tokenizer, scorer)
 
-    return Job(
+    return StageJob(
         stage=open_stage(
             folder,
             "trace_logps",
@@ -203,7 +203,7 @@ class TraceScorer(ShardByShard):
         self.num_tokens = 0
 
     def facts(self) -> dict[str, Any]:
-        """See Worker."""
+        """See ShardFiller."""
         execution = (
             resolved(self.config, "scoring.batch_tokens", "scoring.chunk_positions")
             | self.scorer.execution()
@@ -211,7 +211,7 @@ class TraceScorer(ShardByShard):
         return {"execution": execution}
 
     def statistics(self) -> dict[str, int]:
-        """See Worker."""
+        """See ShardFiller."""
         return {"tokens": self.num_tokens}
 
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:

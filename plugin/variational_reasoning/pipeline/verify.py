@@ -30,7 +30,7 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     table_digest,
 )
-from variational_reasoning.pipeline.work import job as work
+from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
@@ -64,7 +64,7 @@ def verify_answers(config: Config) -> VerifySummary:
     )
 
 
-def verdicts_job(config: Config) -> work.Job:
+def verdicts_job(config: Config) -> StageJob:
     """Check what stage 7 reads, golds included, and open its table."""
     chat_format = load_chat_format(config.chat_format)
     folder = config.folder("verdicts")
@@ -108,7 +108,7 @@ def verdicts_job(config: Config) -> work.Job:
     num_verifiable = sum(
         len(by_question[question_id]) for question_id in units if question_id not in excluded
     )
-    return work.Job(
+    return StageJob(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
         title=f"reads {len(answers)} answers to {len(units)} questions; writes {folder}",
         row="answer",
@@ -120,7 +120,7 @@ def verdicts_job(config: Config) -> work.Job:
     )
 
 
-class AnswerVerifier(work.ShardByShard):
+class AnswerVerifier(ShardByShard):
     """The worker of stage 7: a pool of processes."""
 
     def __init__(
@@ -144,7 +144,7 @@ class AnswerVerifier(work.ShardByShard):
         self.pool = open_pool(config, programs)
 
     def facts(self) -> dict[str, Any]:
-        """See Worker."""
+        """See ShardFiller."""
         facts = {
             "excluded_questions": dict(self.excluded),
             "workers_replaced": self.pool.num_replaced,
@@ -152,12 +152,10 @@ class AnswerVerifier(work.ShardByShard):
         return facts | {"tier": self.tier}
 
     def close(self) -> None:
-        """See Worker."""
+        """See ShardFiller."""
         self.pool.close()
 
-    def fill_one(
-        self, index: int, units: Sequence[str], progress: Callable[[int], Any]
-    ) -> work.Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard. Raises: ValueError when the checkers decide too few of the answers."""
         answers = [row for question_id in units for row in self.by_question[question_id]]
         rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
@@ -174,11 +172,11 @@ class AnswerVerifier(work.ShardByShard):
                 f"{self.num_undecided} of {self.num_verifiable} answers got no decision from their checker, above "
                 f"verify.max_fault_fraction {fraction}; reasons: {dict(faults.most_common(5))}. The shards before stay valid"
             )
-        return work.Shard(rows, Counter(row["verdict"] for row in rows))
+        return Shard(rows, Counter(row["verdict"] for row in rows))
 
 
 def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
-    """Worker processes with the limits of the section verify."""
+    """ShardFiller processes with the limits of the section verify."""
     return VerifierPool(
         config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, programs
     )
@@ -273,7 +271,7 @@ def rejected_golds(
     return rejected
 
 
-def describe(summary: VerifySummary) -> str:
+def describe_verdicts(summary: VerifySummary) -> str:
     """The lines that the command prints at its end."""
     manifest = summary.manifest
     if manifest is None:

@@ -75,7 +75,7 @@ def test_columns_from_every_file_type(tmp_path, tiny_model_dir, name):
         "own_reasoner": {"file_name": "own_reasoner.parquet", "formatting": "reasoning"},
         "own_posterior": {"file_name": "own_posterior.parquet", "formatting": "reasoning"},
     }
-    assert "checks of kind none" in prepare.describe(summary)
+    assert "checks of kind none" in prepare.describe_preparation(summary)
 
 
 def test_ids_are_given_or_a_hash_of_the_content(tmp_path, tiny_model_dir):
@@ -371,7 +371,7 @@ def test_listed_questions_go_on_and_the_others_may_be_held_out(
         table = pq.read_table(tmp_path / f"run/train/own_{role}.parquet").to_pylist()
         assert [row["question_id"] for row in table] == ids
     assert (summary.num_rows, summary.num_expert_rows) == ({"train": 2}, len(experts))
-    assert f"stages 1 and 2 train on {len(experts)} rows" in prepare.describe(summary)
+    assert f"stages 1 and 2 train on {len(experts)} rows" in prepare.describe_preparation(summary)
     assert read_manifest(tmp_path / "run/questions", "questions")["num_expert_rows"] == len(experts)
 
 
@@ -434,7 +434,7 @@ def test_questions_of_a_benchmark_are_reported_or_dropped(published, tmp_path, m
         ("0", 1, 4),
         ("3", 2, 1),
     ]
-    assert "mini: 2 (2 of its 3 questions)" in prepare.describe(summary)
+    assert "mini: 2 (2 of its 3 questions)" in prepare.describe_preparation(summary)
     with pytest.raises(
         ValueError, match=r"(?s)was filled from something else.*ngram_words: there 13, now 8"
     ):

@@ -24,7 +24,7 @@ from variational_reasoning.pipeline.score import score_traces
 from variational_reasoning.pipeline.verify import verify_answers
 from variational_reasoning.pipeline.work.job import share_of
 from variational_reasoning.pipeline.work.launch import own_share
-from variational_reasoning.pipeline.work.summary import describe
+from variational_reasoning.pipeline.work.summary import describe_table
 
 ROOT = Path(__file__).parents[3]
 
@@ -187,7 +187,7 @@ def test_shares_of_different_counts_on_one_folder_lose_and_spoil_nothing(make_ru
     first = sample_traces(load_config(path, ["shard=0/2"]))
     second = sample_traces(load_config(path, ["shard=1/3"]))
     assert (first.missing, second.missing) == (3, 2) and second.manifest is None
-    assert "2 shards are still missing" in describe(second)
+    assert "2 shards are still missing" in describe_table(second)
     assert sample_traces(load_config(path)).manifest["shards_found_finished"] == 4
     assert shard_bytes(load_config(path).folder("traces")) == shard_bytes(
         load_config(whole).folder("traces")
@@ -212,7 +212,7 @@ def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_
     assert [(row["question_id"], row["trace_id"]) for row in summary.manifest["failed"]] == [
         ("q001", k) for k in range(3)
     ]
-    assert "failed: 3 the model's logits are not finite" in describe(summary)
+    assert "failed: 3 the model's logits are not finite" in describe_table(summary)
 
 
 def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):

@@ -340,7 +340,7 @@ def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:
     return list(merged.values())
 
 
-def describe(summary: BuildSummary) -> str:
+def describe_files(summary: BuildSummary) -> str:
     """The lines that the command prints at its end."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.filtered.items()))
     lines = [f"traces that are no candidates: {reasons or 'none'}"]

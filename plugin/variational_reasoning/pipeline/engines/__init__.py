@@ -11,9 +11,9 @@ import importlib.util
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines.base import (
+    Completion,
     Engine,
     Request,
-    Result,
     context_length,
     load_tokenizer,
     text_codec,
@@ -26,9 +26,9 @@ from variational_reasoning.pipeline.engines.transformers import (
 from variational_reasoning.pipeline.engines.vllm import VllmEngine
 
 __all__ = [
+    "Completion",
     "Engine",
     "Request",
-    "Result",
     "TransformersEngine",
     "VllmEngine",
     "attention_kernel",

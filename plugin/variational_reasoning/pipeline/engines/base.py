@@ -20,7 +20,7 @@ class Request(NamedTuple):
     top_p: float
 
 
-class Result(NamedTuple):
+class Completion(NamedTuple):
     """What was sampled, the stop string or end-of-text token included; or why the engine could not."""
 
     token_ids: list[int]
@@ -38,7 +38,7 @@ class Engine(ABC):
     @abstractmethod
     def stream(
         self, groups: Iterable[Sequence[Request]], progress: Callable[[int], Any] | None = None
-    ) -> Iterator[tuple[int, list[Result]]]:
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """Draw the samples of group after group.
 
         Args:
@@ -56,7 +56,7 @@ class Engine(ABC):
 
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int], Any] | None = None
-    ) -> list[Result]:
+    ) -> list[Completion]:
         """The samples of one group, in the order of its requests."""
         [(_, results)] = self.stream([requests], progress)
         return results

@@ -18,9 +18,9 @@ import numpy as np
 
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.engines.base import (
+    Completion,
     Engine,
     Request,
-    Result,
     check_requests,
     end_tokens,
     text_codec,
@@ -218,12 +218,14 @@ class TransformersEngine(Engine):
 
     def stream(
         self, groups: Iterable[Sequence[Request]], progress: Callable[[int], Any] | None = None
-    ) -> Iterator[tuple[int, list[Result]]]:
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """See Engine; one group after the other."""
         for number, requests in enumerate(groups):
             yield number, self._draw(requests, progress or (lambda num: None))
 
-    def _draw(self, requests: Sequence[Request], progress: Callable[[int], Any]) -> list[Result]:
+    def _draw(
+        self, requests: Sequence[Request], progress: Callable[[int], Any]
+    ) -> list[Completion]:
         import torch
 
         check_requests(requests)
@@ -232,7 +234,7 @@ class TransformersEngine(Engine):
             of_prompt.setdefault(tuple(request.prompt_ids), []).append(i)
         prompts = sorted(of_prompt)
         self._prompt_tokens += sum(len(request.prompt_ids) for request in requests)
-        results: dict[int, Result] = {}
+        results: dict[int, Completion] = {}
         with torch.inference_mode():
             for block in self._blocks(prompts, shared_prefixes(prompts)):
                 stems = self._compute_stems(block)
@@ -256,7 +258,7 @@ class TransformersEngine(Engine):
                             batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                             continue
                         drawn = [
-                            Result(
+                            Completion(
                                 [],
                                 "error",
                                 f"the row alone does not fit the memory: {str(error)[:200]}",
@@ -382,7 +384,7 @@ class TransformersEngine(Engine):
         requests: list[Request],
         stem_of: Mapping[Prompt, Prompt],
         stems: Mapping[Prompt, KeysValues],
-    ) -> list[Result]:
+    ) -> list[Completion]:
         import torch
 
         device = self.model.device
@@ -450,9 +452,9 @@ class TransformersEngine(Engine):
             logits = self._forward(tokens.clamp(min=0)[:, None], mask, cache)
         self._sampled += int(lengths.sum())
         return [
-            Result([], "error", errors[i])
+            Completion([], "error", errors[i])
             if i in errors
-            else Result(sampled[i, : lengths[i]].tolist(), "stop" if stopped[i] else "length")
+            else Completion(sampled[i, : lengths[i]].tolist(), "stop" if stopped[i] else "length")
             for i in range(num)
         ]
 

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines.base import (
+    Completion,
     Engine,
     Request,
-    Result,
     check_requests,
     end_tokens,
     load_tokenizer,
@@ -108,7 +108,7 @@ class VllmEngine(Engine):
 
     def stream(
         self, groups: Iterable[Sequence[Request]], progress: Callable[[int], Any] | None = None
-    ) -> Iterator[tuple[int, list[Result]]]:
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """See Engine.
 
         Raises: ChildProcessError when the engine dies more often than sampling.max_engine_restarts.
@@ -146,7 +146,7 @@ class VllmEngine(Engine):
                 except EngineDeadError:
                     lost.append(ticket)
                 except (ValueError, EngineGenerateError) as error:
-                    flow.finish(ticket, Result([], "error", f"vLLM refused it: {error}"))
+                    flow.finish(ticket, Completion([], "error", f"vLLM refused it: {error}"))
         finally:
             for task in running:
                 task.cancel()
@@ -201,7 +201,7 @@ class VllmEngine(Engine):
         ]
         return output
 
-    def _result(self, request: Request, output: Any) -> Result:
+    def _result(self, request: Request, output: Any) -> Completion:
         cached = output.num_cached_tokens or 0
         self._prompt_tokens += len(request.prompt_ids)
         self._computed += len(request.prompt_ids) - cached
@@ -209,14 +209,14 @@ class VllmEngine(Engine):
         token_ids = list(sample.token_ids)
         self._sampled += len(token_ids)
         if sample.finish_reason not in ("stop", "length"):
-            return Result([], "error", f"vLLM ended it with {sample.finish_reason!r}")
+            return Completion([], "error", f"vLLM ended it with {sample.finish_reason!r}")
         if not token_ids or max(token_ids) >= self._vocabulary:
-            return Result(
+            return Completion(
                 [],
                 "error",
                 "vLLM drew no id, or one of the rows that only pad the embedding matrix",
             )
-        return Result(token_ids, sample.finish_reason)
+        return Completion(token_ids, sample.finish_reason)
 
 
 class _Ticket(NamedTuple):
@@ -271,18 +271,20 @@ class _Flow:
         elif self.is_part_running:
             self.finish(
                 lost[0],
-                Result([], "error", "vLLM's engine died on it twice, the second time on it alone"),
+                Completion(
+                    [], "error", "vLLM's engine died on it twice, the second time on it alone"
+                ),
             )
         else:
             self.suspects.append(lost)
 
-    def finish(self, ticket: _Ticket, result: Result) -> None:
+    def finish(self, ticket: _Ticket, result: Completion) -> None:
         """Keep a result."""
         self.results[ticket.group][ticket.place] = result
         self.num_left[ticket.group] -= 1
         self.progress(1)
 
-    def whole_groups(self) -> Iterator[tuple[int, list[Result]]]:
+    def whole_groups(self) -> Iterator[tuple[int, list[Completion]]]:
         """Groups all of whose results are there, once each."""
         for group in [group for group, num in self.num_left.items() if num == 0]:
             del self.num_left[group]

@@ -125,7 +125,7 @@ def prepare_data(config: Config) -> PrepareSummary:
     )
 
 
-def describe(summary: PrepareSummary) -> str:
+def describe_preparation(summary: PrepareSummary) -> str:
     """The lines that the command prints at its end."""
     lines = []
     for split, count in summary.num_rows.items():

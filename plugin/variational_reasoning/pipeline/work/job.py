@@ -1,6 +1,6 @@
 """How a stage gets done: by one process, by many that share its shards, or on a Ray cluster (stages 3 to 7).
 
-A stage describes itself as a Job: its table on disk, what each unit costs, and how to load what fills a shard. Processes
+A stage describes itself as a StageJob: its table on disk, what each unit costs, and how to load what fills a shard. Processes
 share without talking to each other. Each computes the same assignment of shards (dearest first, always to the process
 with the least so far), does its own, and whoever finds all of them on disk writes the manifest. A process's share comes
 from `shard=i/n` (a Slurm array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from variational_reasoning.pipeline.rows import Stage, read_manifest
-from variational_reasoning.pipeline.work.summary import Summary
+from variational_reasoning.pipeline.work.summary import StageSummary
 
 
 class Shard(NamedTuple):
@@ -32,7 +32,7 @@ class Shard(NamedTuple):
     failed: Sequence[Mapping[str, Any]] = ()
 
 
-class Worker(Protocol):
+class ShardFiller(Protocol):
     """A loaded model, or whatever else turns units into rows."""
 
     def fill(
@@ -42,7 +42,7 @@ class Worker(Protocol):
 
         Args:
             shards: taken one by one: a worker that can begin the next before the last is done may do so.
-            progress: called with the number of rows just done, in all with `Job.size` of every unit.
+            progress: called with the number of rows just done, in all with `StageJob.size` of every unit.
         """
 
     def facts(self) -> dict[str, Any]:
@@ -56,29 +56,29 @@ class Worker(Protocol):
 
 
 class ShardByShard(ABC):
-    """A Worker that is done with one shard before it takes the next, and has nothing to count or to end."""
+    """A ShardFiller that is done with one shard before it takes the next, and has nothing to count or to end."""
 
     @abstractmethod
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
-        """One shard; see `Worker.fill`."""
+        """One shard; see `ShardFiller.fill`."""
 
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
     ) -> Iterator[tuple[int, Shard]]:
-        """See Worker."""
+        """See ShardFiller."""
         for index, units in shards:
             yield index, self.fill_one(index, units, progress)
 
     def statistics(self) -> dict[str, int]:
-        """See Worker."""
+        """See ShardFiller."""
         return {}
 
     def close(self) -> None:  # noqa: B027
-        """See Worker."""
+        """See ShardFiller."""
 
 
 @dataclass(frozen=True)
-class Job:
+class StageJob:
     """A stage that can be done shard by shard.
 
     size: rows that a unit gives, for the bar and for the limit on failures; cost: what a unit takes, in any one unit.
@@ -90,19 +90,19 @@ class Job:
     row: str
     size: Callable[[str], int]
     cost: Callable[[str], float]
-    load: Callable[[], Worker]
+    load: Callable[[], ShardFiller]
     max_failed_fraction: float = 0.0
     gpus: int = 0
 
 
-def do_shards(job: Job, mine: Set[int]) -> Summary:
+def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     """Do what is missing of the shards with these indices, in this process.
 
     Raises: ValueError when more than the job's fraction of all rows fails.
     """
     stage = job.stage
     if stage.is_complete:
-        return Summary(stage.folder, read_manifest(stage.folder, stage.table), {}, 0.0)
+        return StageSummary(stage.folder, read_manifest(stage.folder, stage.table), {}, 0.0)
     print(job.title)
     if len(mine) < len(stage.shards):
         print(f"this process does {len(mine)} of {len(stage.shards)} shards")
@@ -125,24 +125,24 @@ def do_shards(job: Job, mine: Set[int]) -> Summary:
 
 
 def conclude(
-    job: Job,
+    job: StageJob,
     facts: dict[str, Any],
     statistics: dict[str, int],
     counts: dict[str, int],
     seconds: float,
-) -> Summary:
+) -> StageSummary:
     """Write the manifest when every shard is there, and say what was done."""
     missing = sum(1 for _ in job.stage.pending())
     manifest = None if missing else job.stage.finish(**facts)
     if manifest:
         Failures(job).check(manifest["failed"])
-    return Summary(job.stage.folder, manifest, statistics, seconds, missing, counts)
+    return StageSummary(job.stage.folder, manifest, statistics, seconds, missing, counts)
 
 
 class Failures:
     """Rows that an engine could not compute end a stage only beyond a fraction of all its rows."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: StageJob) -> None:
         self.fraction = job.max_failed_fraction
         self.num_rows = sum(job.size(unit) for units in job.stage.shards for unit in units)
         self.reasons: Counter[str] = Counter()

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 
 from variational_reasoning.pipeline.config import Config, parse_share
-from variational_reasoning.pipeline.work.job import Job, do_shards, share_of
+from variational_reasoning.pipeline.work.job import StageJob, do_shards, share_of
 from variational_reasoning.pipeline.work.ray_cluster import run_on_ray
-from variational_reasoning.pipeline.work.summary import Summary
+from variational_reasoning.pipeline.work.summary import StageSummary
 
 
-def run(make_job: Callable[[Config], Job], config: Config) -> Summary:
+def run(make_job: Callable[[Config], StageJob], config: Config) -> StageSummary:
     """Do what is missing of this process's share of a stage, or all of it on a Ray cluster (launcher: ray).
 
     Args:

@@ -21,14 +21,16 @@ from tqdm import tqdm
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.rows import shard_name
-from variational_reasoning.pipeline.work.job import Failures, Job, Worker, conclude
-from variational_reasoning.pipeline.work.summary import Summary
+from variational_reasoning.pipeline.work.job import Failures, ShardFiller, StageJob, conclude
+from variational_reasoning.pipeline.work.summary import StageSummary
 
 MAX_RETRIES = 10
 """How often a task may lose its process or its node before the stage ends with an error."""
 
 
-def run_on_ray(make_job: Callable[[Config], Job], config: Config, job: Job) -> Summary:
+def run_on_ray(
+    make_job: Callable[[Config], StageJob], config: Config, job: StageJob
+) -> StageSummary:
     """Do all missing shards on the cluster at ray_address.
 
     Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster; ValueError as the stage
@@ -113,7 +115,7 @@ def fill_shard(
 
 
 @lru_cache(maxsize=1)
-def _loaded(blob: bytes) -> tuple[Job, Worker]:
+def _loaded(blob: bytes) -> tuple[StageJob, ShardFiller]:
     make_job, config = pickle.loads(blob)
     job = make_job(config)
     return job, job.load()

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Summary:
+class StageSummary:
     """What a stage did: the table's manifest (None while shards of other processes are missing), and what this process
     itself did, in which time."""
 
@@ -19,7 +19,7 @@ class Summary:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def describe(summary: Summary) -> str:
+def describe_table(summary: StageSummary) -> str:
     """The lines that a sampling or scoring command prints at its end."""
     manifest = summary.manifest
     counts = manifest["counts"] if manifest else summary.counts

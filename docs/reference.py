@@ -62,8 +62,11 @@ def keys_of(section: type) -> Iterator[Key]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        limits = {name: field.metadata.get(name) for name in LIMITS}
-        limits = {name: limit for name, limit in limits.items() if limit is not None}
+        limits = {}
+        for name in LIMITS:
+            limit = field.metadata.get(name)
+            if limit is not None:
+                limits[name] = limit
         text = field.metadata.get("help", comments.get(field.name, ""))
         yield Key(field.name, hints[field.name], default, limits, text)
 

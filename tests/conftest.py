@@ -102,6 +102,15 @@ def record_of(kind: str, chat_format: str = "chatml") -> dict:
     return {"prompt_kind": kind, "chat_format": chat_format_to_dict(load_chat_format(chat_format))}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`infer` for every test that uses the inference environment, `host` for all of tests/host."""
+    for item in items:
+        if "infer_python" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.infer)
+        if ROOT / "tests/host" in item.path.parents:
+            item.add_marker(pytest.mark.host)
+
+
 @pytest.fixture(scope="session")
 def bpe_tokenizer():
     """A byte-level BPE tokenizer of 340 pieces; the tags are ordinary text to it."""

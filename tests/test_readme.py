@@ -1,5 +1,6 @@
 """What the README and the pages of docs/ say exists: commands, files, keys, and the tree."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -114,3 +115,13 @@ def test_every_key_and_seam_is_documented():
         assert f"`{seam.module}`" in PAGES["plugin.md"] and f"`{seam.name}`" in PAGES["plugin.md"]
     for seam in seams.REPLACED:
         assert seam.name.split(".")[-1] in seams.__doc__
+
+
+def test_the_generated_reference_is_current():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
+    assert spec and spec.loader
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    schema = (ROOT / "docs/pipeline.schema.json").read_text(encoding="utf-8")
+    assert PAGES["configuration.md"] == reference.page(), "stale: run `make reference`"
+    assert schema == reference.schema_text(), "stale: run `make reference`"

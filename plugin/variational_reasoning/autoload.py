@@ -8,6 +8,13 @@ module of ours is called; the finder itself never loads anything. `VARIATIONAL_R
 import os
 import sys
 
+TYPE_CHECKING = False  # as typing's, whose import every interpreter would pay for
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
 DISABLE_VARIABLE = "VARIATIONAL_REASONING_DISABLE"
 ENTRIES = {
     "llamafactory.train.tuner": "variational_reasoning.host.seams",
@@ -24,7 +31,9 @@ class _PostImportFinder:
     """Wraps the loader of a host's entry, so that activation runs right after the entry's own code."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(
+        name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         if name not in ENTRIES:
             return None
         for finder in sys.meta_path:
@@ -32,7 +41,7 @@ class _PostImportFinder:
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                spec.loader = _ActivatingLoader(spec.loader)
+                spec.loader = _ActivatingLoader(spec.loader)  # type: ignore[assignment]
                 return spec
         return None
 
@@ -40,23 +49,23 @@ class _PostImportFinder:
 class _ActivatingLoader:
     """Delegates to the host module's loader, then activates ours."""
 
-    def __init__(self, loader):
+    def __init__(self, loader: "Any") -> None:
         self._loader = loader
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> "Any":
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
+    def exec_module(self, module: "ModuleType") -> None:
         self._loader.exec_module(module)
         import importlib
 
         importlib.import_module(ENTRIES[module.__name__]).activate(module.__name__)
 
 
-def install():
+def install() -> None:
     """Put the finder first on `sys.meta_path`, once, unless the environment switches the plugin off."""
     if os.environ.get(DISABLE_VARIABLE, "").lower() in ("1", "true", "y"):
         return

@@ -11,6 +11,8 @@ states and head are formed in the forward pass, while the chunk's probabilities 
 pass. That is also what makes it fit ZeRO-3, where the head's weight is whole only inside the head's own forward.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -119,7 +121,15 @@ def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> flo
 
 class _ChunkedWeightedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, head_weight, head_bias, targets, weights, chunk_tokens):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head_weight: Tensor,
+        head_bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor]:
         compute_dtype = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             compute_dtype = torch.get_autocast_dtype(hidden.device.type)
@@ -131,7 +141,9 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             weights = weights.to(sum_dtype)
             grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
             grad_weight = torch.zeros_like(head_weight) if needs_weight else None
-            grad_bias = torch.zeros_like(head_bias) if needs_bias else None
+            grad_bias = None
+            if head_bias is not None and needs_bias:
+                grad_bias = torch.zeros_like(head_bias)
             weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             for start in range(0, len(targets), chunk_tokens):
@@ -153,20 +165,22 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 scores.mul_((weights[part] / totals).unsqueeze(1))
                 scores.scatter_add_(1, index, -weights[part].unsqueeze(1))
                 grad_scores = scores.to(compute_dtype)
-                if needs_hidden:
+                if grad_hidden is not None:
                     torch.mm(grad_scores, head, out=grad_hidden[part])
-                if needs_weight and grad_weight.dtype == compute_dtype:
+                if grad_weight is not None and grad_weight.dtype == compute_dtype:
                     grad_weight.addmm_(grad_scores.T, inputs[part])
-                elif needs_weight:
+                elif grad_weight is not None:
                     grad_weight.add_(grad_scores.T @ inputs[part])
-                if needs_bias:
+                if grad_bias is not None:
                     grad_bias.add_(scores.sum(0))
-        ctx.grads = (grad_hidden.to(hidden.dtype) if needs_hidden else None, grad_weight, grad_bias)
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(hidden.dtype)
+        ctx.grads = (grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(plain)
         return weighted, plain
 
     @staticmethod
-    def backward(ctx, grad_weighted, _):
+    def backward(ctx: Any, grad_weighted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError(
                 "the chunked loss keeps its gradients for one backward pass; retain_graph is not supported"

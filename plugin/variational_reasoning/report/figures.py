@@ -25,7 +25,7 @@ MARKERS = (
     "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
 )
 DASHES = ("-", "--", "-.", ":")
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,

@@ -125,3 +125,27 @@ def test_the_generated_reference_is_current():
     schema = (ROOT / "docs/pipeline.schema.json").read_text(encoding="utf-8")
     assert PAGES["configuration.md"] == reference.page(), "stale: run `make reference`"
     assert schema == reference.schema_text(), "stale: run `make reference`"
+
+
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:[\w.-]+/)+[\w.-]+\.\w+", text.replace(".venv/", "")))
+    folders = set(re.findall(r"`((?:[\w.-]+/)+)`", text))
+    assert len(named) > 25
+    package = ROOT / "plugin/variational_reasoning"
+    missing = [path for path in named if not (ROOT / path).is_file()]
+    missing += [
+        path
+        for path in folders
+        if not any((top / path).is_dir() for top in (ROOT, package, package / "verify"))
+    ]
+    assert not missing
+
+
+def test_contributing_names_tests_and_targets_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.M)) <= targets
+    for command in re.findall(r"`(?:[\w./]+ -m )?pytest ([^`]*)`", text):
+        for word in command.split(" -k ")[0].split():
+            assert (ROOT / word).exists(), word

@@ -150,3 +150,14 @@ def file_digest(path: str | os.PathLike) -> str:
     """sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def path_digest(path: str | os.PathLike) -> str:
+    """sha256 of a file's bytes, or of the names and bytes of all files in a folder, in hex."""
+    root = Path(path)
+    if not root.is_dir():
+        return file_digest(root)
+    digest = hashlib.sha256()
+    for file in sorted(found for found in root.rglob("*") if found.is_file()):
+        digest.update(f"{file.relative_to(root)} {file_digest(file)}\n".encode())
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 import venv
 from pathlib import Path
 
@@ -60,11 +61,13 @@ def test_all_seams_fit_and_are_replaced_once_the_host_is_imported():
         "for seam in seams.REPLACED: print(seam.find()[2].__code__.co_name)\n"
         "print(seams.faults())"
     )
-    *names, faults = run_python(code).stdout.splitlines()[-10:]
+    *names, faults = run_python(code).stdout.splitlines()[-12:]
     assert names == [
         "parse_train_args",
         "refuse_our_features",
         "refuse_our_features",
+        "check_parsed_arguments",
+        "enter_run_sft",
         "export_with_record",
         "join_columns",
         "align_rows",
@@ -133,6 +136,65 @@ def test_megatron_is_refused_by_name(world):
         ValueError, match=r"USE_MCA=1 \(Megatron\) is not supported with our keys and formats"
     ):
         parser._parse_train_mca_args(world.config())
+
+
+def test_a_launcher_that_we_do_not_know_is_refused_when_it_parses_by_itself(
+    world, run_exp, monkeypatch
+):
+    from llamafactory.hparams import parser
+
+    def parse_by_itself(args):
+        ours = ("constant_loss_normalizer", "prompt_kind", "chat_format")
+        host_parser = parser.HfArgumentParser(parser._TRAIN_ARGS)
+        return host_parser.parse_dict({key: args[key] for key in args if key not in ours})
+
+    monkeypatch.setattr(parser, "_parse_train_mca_args", parse_by_itself)
+    monkeypatch.setenv("USE_MCA", "1")
+    monkeypatch.setenv("USE_SOMETHING_NEW", "1")
+    with pytest.raises(ValueError, match=r"unset USE_MCA=1, USE_SOMETHING_NEW=1"):
+        run_exp(world.config())
+    assert not (world.root / "out").exists()
+
+
+def test_a_launcher_that_refuses_our_keys_is_refused_by_name(world, run_exp, monkeypatch):
+    from llamafactory.hparams import parser
+
+    def is_not_installed(args):
+        raise ImportError("megatron-bridge is required when USE_MEGATRON_BRIDGE=1.")
+
+    monkeypatch.setattr(parser, "_parse_train_mca_args", is_not_installed)
+    monkeypatch.setenv("USE_MCA", "1")
+    with pytest.raises(ValueError, match="this launcher reads other arguments than LLaMA-Factory"):
+        run_exp(world.config())
+
+
+def test_a_workflow_that_we_do_not_know_is_refused_when_it_reads_the_data(
+    world, run_exp, monkeypatch
+):
+    """The host's dispatch after the arguments: here its HyperParallel, as if we did not know it."""
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+    from llamafactory.train import tuner
+
+    def run_sft(model_args, data_args, training_args, finetuning_args, *args):
+        module = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+        get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+        raise AssertionError("the data was read")
+
+    def with_hyper_parallel(args):
+        parsed = checked(args)
+        parsed[3].use_hyper_parallel = True
+        return parsed
+
+    checked = tuner.get_train_args
+    workflow = types.ModuleType("llamafactory.train.hyper_parallel")
+    workflow.run_sft = run_sft
+    monkeypatch.setitem(sys.modules, workflow.__name__, workflow)
+    monkeypatch.setattr(tuner, "get_train_args", with_hyper_parallel)
+    monkeypatch.setattr(tuner, "is_hyper_parallel_available", lambda: True)
+    with pytest.raises(ValueError, match="this launcher reads data in another place than LLaMA-F"):
+        run_exp(world.config())
 
 
 def test_a_merged_adapter_keeps_its_record(world):

@@ -81,6 +81,9 @@ class VariationalRun:
         the training set is tokenized.
     facts: of the training set; None before it is tokenized, for a stream and for an evaluation alone.
     sources: data set name -> where its rows come from.
+    expects_run_sft: whether the host's training has begun, but not yet its `run_sft`, the one workflow
+        that our loss is in.
+    inputs: what the record says of the data, the models and the files that the training starts from.
     """
 
     config: VariationalConfig
@@ -88,6 +91,8 @@ class VariationalRun:
     constant_loss_normalizer: float | None = None
     facts: "RowFacts | None" = None
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    expects_run_sft: bool = False
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 OUR_KEYS = tuple(f.name for f in fields(VariationalArguments))

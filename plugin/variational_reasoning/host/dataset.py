@@ -25,7 +25,6 @@ from llamafactory.data.processor.supervised import (
 )
 from llamafactory.extras import logging
 
-from variational_reasoning.files import file_digest
 from variational_reasoning.host.formats import (
     ID_COLUMNS,
     RowRenderer,
@@ -34,6 +33,7 @@ from variational_reasoning.host.formats import (
 )
 from variational_reasoning.method.losses import IGNORE_INDEX, auto_constant_loss_normalizer
 from variational_reasoning.method.prompts import encode_target
+from variational_reasoning.training_identity import file_identity
 
 LOGGER = "llamafactory.variational_reasoning"
 """A child of the host's logger, so that our lines appear among its own."""
@@ -302,14 +302,17 @@ def settle_constant_loss_normalizer(config, facts: RowFacts | None) -> float | N
 
 
 def source_hashes(data_args) -> dict[str, dict[str, str]]:
-    """Where the training rows come from: file and SHA-256 of each local data set, the hub name of the others."""
+    """Where the training rows come from.
+
+    Returns: {data set: {"file", "sha256"}} for local files and folders, {"name"} of the hub for others.
+    """
     info, where = read_dataset_info(data_args.dataset_dir)
     sources = {}
     for name in data_args.dataset or []:
         entry = info.get(name, {})
         path = Path(where).parent / entry.get("file_name", "")
-        if "file_name" in entry and path.is_file():
-            sources[name] = {"file": str(path), "sha256": file_digest(path)}
+        if "file_name" in entry and path.exists():
+            sources[name] = file_identity(path)
         else:
             sources[name] = {"name": str(entry.get("hf_hub_url") or entry.get("file_name") or name)}
     return sources

@@ -4,6 +4,8 @@
     hparams.parser  _parse_train_args              parse_train_args                  our YAML keys and their checks
     hparams.parser  _parse_train_mca_args          refusal of our features           Megatron has trainers of its own
     train.tuner     _ray_training_function         refusal of our features           Ray workers are not tested
+    train.tuner     get_train_args                 check_parsed_arguments            unknown launchers, checkpoints
+    train.tuner     run_sft                        enter_run_sft                     unknown launchers
     train.tuner     export_model                   export_with_record                merged adapters keep their record
     data.parser     DatasetAttr.join               join_columns                      columns of our formats
     data.loader     align_dataset                  align_rows                        rows of our formats to texts
@@ -16,6 +18,7 @@ A host that does not fit is left untouched but for its entry, which refuses YAML
 """
 
 import functools
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +55,7 @@ def _parse_train_args(original):
         if not (keys or faults or ours.uses_our_features(raw)):
             return original(args)
         model_args, data_args, training_args, finetuning_args, generating_args = original(rest)
+        _PARSED.calls += 1
         config = ours.check(keys, faults, model_args, data_args, training_args, finetuning_args)
         if data_args.packing and not data_args.neat_packing:
             # Rows are independent in the loss, so they must not attend to each other in a pack either.
@@ -64,6 +68,73 @@ def _parse_train_args(original):
         return model_args, data_args, training_args, finetuning_args, generating_args
 
     return parse_train_args
+
+
+class _Parsed:
+    """How often this process has parsed arguments with our keys. One counter, `_PARSED`."""
+
+    calls = 0
+
+
+_PARSED = _Parsed()
+
+
+def _unknown_launcher(what: str) -> str:
+    """The refusal of a launcher that we do not know; it names the variables that may have chosen it."""
+    on = ("1", "true", "y", "yes", "on")
+    names = [name for name, value in os.environ.items() if name.startswith("USE_")]
+    chosen = sorted(
+        f"{name}={os.environ[name]}" for name in names if os.environ[name].lower() in on
+    )
+    hint = f"unset {', '.join(chosen)}" if chosen else "use `llamafactory-cli train`"
+    return (
+        f"variational_reasoning: this launcher reads {what} than LLaMA-Factory's supervised "
+        f"fine-tuning does, so it would not train as our keys and formats say; {hint}"
+    )
+
+
+def _check_parsed(original):
+    @functools.wraps(original)
+    def check_parsed_arguments(args=None):
+        """Whatever parses the arguments of a training of ours, it must have been `_parse_train_args`."""
+        from llamafactory.hparams.parser import read_args
+
+        from variational_reasoning.host.args import uses_our_features
+
+        raw = read_args(args)
+        if not uses_our_features(raw):
+            return original(args)
+        calls_before = _PARSED.calls
+        try:
+            parsed = original(args)
+        except (ValueError, ImportError) as error:
+            if _PARSED.calls == calls_before:
+                raise ValueError(_unknown_launcher("other arguments")) from error
+            raise
+        if _PARSED.calls == calls_before:
+            raise ValueError(_unknown_launcher("other arguments"))
+        from variational_reasoning.host.resume import check_resume
+
+        run = parsed[3].variational
+        run.expects_run_sft = True
+        check_resume(run, parsed)
+        return parsed
+
+    return check_parsed_arguments
+
+
+def _enter_sft(original):
+    @functools.wraps(original)
+    def enter_run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs):
+        run = getattr(finetuning_args, "variational", None)
+        if run is not None:
+            from variational_reasoning.host.resume import settle_inputs
+
+            run.expects_run_sft = False
+            settle_inputs(run, data_args, training_args.world_size)
+        return original(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
+
+    return enter_run_sft
 
 
 def _refuse(launcher: str):
@@ -129,6 +200,8 @@ def _align(original):
             return original(dataset, dataset_attr, data_args, training_args)
         from variational_reasoning.host.dataset import align
 
+        if training_args.variational.expects_run_sft:
+            raise ValueError(_unknown_launcher("data in another place"))
         return align(dataset, dataset_attr, data_args, training_args)
 
     return align_rows
@@ -173,9 +246,11 @@ def _preprocess(original):
 
             facts = None if data_args.streaming else gather_facts(tokenized, len(dataset))
             run = training_args.variational
+            if run.expects_run_sft:
+                raise ValueError(_unknown_launcher("data in another place"))
             run.facts = facts
             run.constant_loss_normalizer = settle_constant_loss_normalizer(run.config, facts)
-            run.sources = source_hashes(data_args)
+            run.sources = run.sources or source_hashes(data_args)
         return tokenized
 
     return preprocess_and_count
@@ -197,6 +272,13 @@ REPLACED = (
     _seam("hparams.parser", "_parse_train_args", ("args",), _parse_train_args),
     _seam("hparams.parser", "_parse_train_mca_args", ("args",), _refuse("USE_MCA=1 (Megatron)")),
     _seam("train.tuner", "_ray_training_function", ("ray_args", "config"), _refuse("USE_RAY=1")),
+    _seam("train.tuner", "get_train_args", ("args",), _check_parsed),
+    _seam(
+        "train.tuner",
+        "run_sft",
+        ("model_args", "data_args", "training_args", "finetuning_args"),
+        _enter_sft,
+    ),
     _seam("train.tuner", "export_model", ("args",), _export),
     _seam("data.parser", "DatasetAttr.join", ("self", "attr"), _join),
     _seam(

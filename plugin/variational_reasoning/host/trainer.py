@@ -13,7 +13,6 @@ import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,7 @@ from variational_reasoning.method.losses import (
     weighted_nll_from_hidden,
     weighted_nll_from_logits,
 )
-from variational_reasoning.method.prompts import chat_format_to_dict
-from variational_reasoning.model_record import model_identity, write_record
+from variational_reasoning.model_record import write_record
 from variational_reasoning.packages import installed_version
 
 logger = logging.get_logger(LOGGER)
@@ -97,10 +95,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self.config = run.config
         self.constant_loss_normalizer: float | None = run.constant_loss_normalizer
         self.facts = run.facts
-        self.sources = run.sources
-        self.yaml: dict[str, Any] = run.yaml
-        base = self.yaml.get("model_name_or_path", "")
-        self._base_model = model_identity(base) if Path(base).is_dir() else {"path": base}
+        self._inputs: dict[str, Any] = run.inputs
         self._tokens_in_step: torch.Tensor | None = None
         self._nll_since_log = torch.zeros((), device=self.args.device)
         self._steps_since_log = 0
@@ -304,15 +299,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             write_record(folder or self.args.output_dir, self._record())
 
     def _record(self) -> dict[str, Any]:
-        record = {
-            "prompt_kind": self.config.prompt_kind,
-            "chat_format": None
-            if self.config.chat_format is None
-            else chat_format_to_dict(self.config.chat_format),
+        record = self._inputs | {
             "loss": {"name": "the host's own"},
-            "model": self._base_model,
-            "sources": self.sources,
-            "yaml": self.yaml,
             "versions": {"variational_reasoning": __version__, "python": platform.python_version()}
             | {
                 name: installed_version(name)

@@ -9,22 +9,17 @@ from typing import Any
 
 import yaml
 
-from variational_reasoning.files import file_digest
+from variational_reasoning.files import read_json_object
 from variational_reasoning.model_record import model_identity, read_record
+from variational_reasoning.training_identity import (
+    dataset_entries,
+    differences,
+    file_identity,
+    files_of_keys,
+)
 
-NEUTRAL = {
-    "overwrite_output_dir",
-    "overwrite_cache",
-    "report_to",
-    "run_name",
-    "logging_steps",
-    "plot_loss",
-    "logging_dir",
-}
-"""Keys that change neither the data nor the model."""
-
-SPLIT_OF_A_STEP = {"per_device_train_batch_size", "gradient_accumulation_steps"}
-"""Keys that change neither where both trainings have the same rows_per_step: no other product of them is trained."""
+OUR_KEYS = ("constant_loss_normalizer", "prompt_kind", "chat_format")
+"""A YAML that has one of these leaves a record next to its model."""
 
 
 def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
@@ -43,14 +38,19 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
     if not (folder / "train_results.json").is_file():
         return False
     record = read_record(folder)
+    if record is None and (ours := [key for key in OUR_KEYS if key in config]):
+        raise ValueError(
+            f"{folder} holds a model that was trained without the plugin: there is no record next to "
+            f"it, but the YAML has {', '.join(ours)}; remove the folder or change output_dir"
+        )
     if record is None:
         print(
             f"{folder}: is trained already, without our keys and formats, so there is no record to compare with",
             flush=True,
         )
         return True
-    if differences := _differences(config, record):
-        listing = "".join(f"\n  {difference}" for difference in differences)
+    if found := differences(record, _planned(config, record)):
+        listing = "".join(f"\n  {difference}" for difference in found)
         raise ValueError(
             f"{folder} holds another training; remove the folder or change output_dir:{listing}"
         )
@@ -122,32 +122,26 @@ def _read_recipe(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def _differences(config: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-    then = record.get("yaml", {})
-    is_same_step = "rows_per_step" in then and _is_same(
-        then["rows_per_step"], config.get("rows_per_step")
-    )
-    names = sorted(
-        (set(config) | set(then)) - NEUTRAL - (SPLIT_OF_A_STEP if is_same_step else set())
-    )
-    found = [
-        f"{name}: was {then.get(name)!r}, is {config.get(name)!r}"
-        for name in names
-        if not _is_same(then.get(name), config.get(name))
-    ]
+def _planned(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record of this YAML's training would say, for the inputs that the old record names."""
+    planned: dict[str, Any] = {"yaml": config, "files": files_of_keys(config)}
+    folder = config.get("dataset_dir", "data")
+    info_path = Path(folder if isinstance(folder, str) else ".") / "dataset_info.json"
+    info = read_json_object(info_path, "correct it") if info_path.is_file() else {}
+    planned["sources"] = {}
     for name, source in record.get("sources", {}).items():
-        if "sha256" in source and not Path(source["file"]).is_file():
-            found.append(f"data set {name}: {source['file']} is gone")
-        elif "sha256" in source and file_digest(source["file"]) != source["sha256"]:
-            found.append(f"data set {name}: the contents of {source['file']} have changed")
+        if "file" not in source:
+            continue
+        listed = info.get(name, {}).get("file_name")
+        path = source["file"] if listed is None else info_path.parent / listed
+        planned["sources"][name] = file_identity(path)
+    planned["dataset_info"] = dataset_entries(info, planned["sources"])
     base = record.get("model", {})
-    if "fingerprint" in base and model_identity(base["path"])["fingerprint"] != base["fingerprint"]:
-        found.append(f"base model: the contents of {base['path']} have changed")
-    return found
-
-
-def _is_same(then: Any, now: Any) -> bool:
-    try:
-        return float(then) == float(now)  # 1e-5, 0.00001 and "1e-5" are one number
-    except (TypeError, ValueError):
-        return str(then) == str(now)
+    if "fingerprint" in base:
+        planned["model"] = model_identity(base["path"])
+    planned["adapters"] = [
+        model_identity(adapter["path"])
+        for adapter in record.get("adapters", [])
+        if "fingerprint" in adapter
+    ]
+    return planned

@@ -1,0 +1,134 @@
+"""What a training is made from, for the record next to its model, and whether it may go on from a checkpoint.
+
+The host resumes from the last checkpoint in output_dir whatever the YAML now says. The model would
+then be neither the old training's nor the new one's. So the checkpoint's own record is compared with
+the one that this run would write, before the model is loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from llamafactory.extras import logging
+from transformers.trainer_utils import get_last_checkpoint
+
+from variational_reasoning.host.args import VariationalArguments, VariationalRun
+from variational_reasoning.host.dataset import LOGGER, source_hashes
+from variational_reasoning.host.formats import read_dataset_info
+from variational_reasoning.method.prompts import chat_format_to_dict
+from variational_reasoning.model_record import RECORD_NAME, model_identity, read_record
+from variational_reasoning.training_identity import (
+    dataset_entries,
+    differences,
+    files_of_keys,
+)
+
+logger = logging.get_logger(LOGGER)
+
+STATE = "trainer_state.json"
+"""The last file of a checkpoint that the host writes; without it the checkpoint is not whole."""
+
+OPTIMIZER_STATES = ("optimizer*", "global_step*", "*fsdp*")
+"""Files or folders of a checkpoint that hold the optimizer: of one process, DeepSpeed, FSDP."""
+
+
+def settle_inputs(run: VariationalRun, data_args: Any, processes: int) -> dict[str, Any]:
+    """What the record says of a training's inputs; fingerprints them at the first call.
+
+    Raises: ValueError for a base model or adapter whose folder holds no model.
+    """
+    if run.inputs:
+        return run.inputs
+    run.sources = run.sources or source_hashes(data_args)
+    chat_format = run.config.chat_format
+    info, _ = read_dataset_info(data_args.dataset_dir)
+    adapters = run.yaml.get("adapter_name_or_path") or []
+    names = adapters.split(",") if isinstance(adapters, str) else adapters
+    run.inputs = {
+        "prompt_kind": run.config.prompt_kind,
+        "chat_format": None if chat_format is None else chat_format_to_dict(chat_format),
+        "model": _identity(str(run.yaml.get("model_name_or_path", ""))),
+        "adapters": [_identity(str(name).strip()) for name in names],
+        "sources": run.sources,
+        "dataset_info": dataset_entries(info, run.sources),
+        "files": files_of_keys(run.yaml),
+        "processes": processes,
+        "yaml": run.yaml,
+    }
+    return run.inputs
+
+
+def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
+    """Settle from which checkpoint the training goes on, and refuse one of another training.
+
+    A checkpoint whose saving was interrupted is passed over for the one before it, unless it was given
+    by hand.
+
+    Args:
+        arguments: the host's five argument objects, the second of the data, the third of the training.
+
+    Raises: ValueError for a checkpoint without a record, without the optimizer's state, or of another
+        training, with all differences.
+    """
+    _, data_args, training_args, *_ = arguments
+    is_given = bool(run.yaml.get("resume_from_checkpoint"))
+    checkpoint = training_args.resume_from_checkpoint
+    if checkpoint is True or str(checkpoint).lower() == "true":
+        checkpoint = get_last_checkpoint(training_args.output_dir)
+    elif checkpoint and not is_given:
+        checkpoint = training_args.resume_from_checkpoint = _last_whole(Path(checkpoint))
+    if not checkpoint or not Path(checkpoint).is_dir() or not training_args.do_train:
+        return  # a path that does not exist is named by the host
+    folder = Path(checkpoint)
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(
+            f"variational_reasoning: {folder} has no {RECORD_NAME}, so nothing shows which training it "
+            f"belongs to; it was written without the plugin. {_remedy(folder, is_given)}"
+        )
+    if not any(next(folder.glob(pattern), None) for pattern in OPTIMIZER_STATES):
+        raise ValueError(
+            f"variational_reasoning: {folder} holds no state of the optimizer (save_only_model), so the "
+            f"training would not go on as it was. {_remedy(folder, is_given)}"
+        )
+    now = settle_inputs(run, data_args, training_args.world_size)
+    groups = [type(group) for group in arguments]
+    defaults = {
+        f.name: f.default for group in (*groups, VariationalArguments) for f in fields(group)
+    }
+    given = {name: value for name, value in defaults.items() if value is not MISSING}
+    found = differences(record, now, given)
+    if found:
+        listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(found, 1))
+        raise ValueError(
+            f"variational_reasoning: {folder} is a checkpoint of another training, and going on from it "
+            f"would give a model of neither. Nothing was loaded or written.{listing}\n"
+            f"To finish that training, take the changes back. {_remedy(folder, is_given)}"
+        )
+
+
+def _remedy(folder: Path, is_given: bool) -> str:
+    if is_given:
+        return (
+            "To train from these weights instead, set `model_name_or_path` (for LoRA "
+            f"`adapter_name_or_path`) to {folder} and remove `resume_from_checkpoint`."
+        )
+    return f"To begin anew, remove the checkpoints in {folder.parent}, or change `output_dir`."
+
+
+def _last_whole(newest: Path) -> str | None:
+    """The newest checkpoint next to `newest`, itself included, whose saving came to its end."""
+    folders = [path for path in newest.parent.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    for folder in sorted(folders, key=lambda path: int(path.name[11:]), reverse=True):
+        if (folder / STATE).is_file():
+            return str(folder)
+        logger.warning_rank0(
+            f"variational_reasoning: {folder} is passed over: it has no {STATE}, so its saving was "
+            "interrupted"
+        )
+    return None
+
+
+def _identity(model: str) -> dict[str, str]:
+    return model_identity(model) if Path(model).is_dir() else {"path": model}

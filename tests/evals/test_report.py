@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 def write_evaluation(
     folder: Path, model: str, task: str, shares: dict[str, str], seed: int = 0, **changes
 ) -> Path:
-    """What an evaluation leaves: `shares` maps a question to its samples, c for correct, w wrong, n no answer, u undecided."""
+    """What an evaluation leaves.
+
+    shares: question to its samples: c for correct, w wrong, n no answer, u undecided.
+    """
     verdicts = {"c": "correct", "w": "wrong", "n": "no_answer", "u": "checker_error"}
     rows = [
         {
@@ -59,7 +62,7 @@ def write_evaluation(
 def report(monkeypatch, capsys):
     """The command in this process, as a function from its arguments to what it prints."""
     monkeypatch.syspath_prepend(ROOT / "evals")
-    main = importlib.import_module("report").main
+    main = importlib.import_module("report").main  # evals/report.py
 
     def run(*arguments: str | Path) -> str:
         monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
@@ -141,6 +144,70 @@ def test_what_is_not_the_same_is_said_and_never_compared(results, report):
     assert "vr_file, other: no checker decides 1 answers" in text
 
 
+def test_a_question_whose_only_sample_failed_is_left_out_of_comparisons(results, report):
+    """One of 3 samples failed, which is allowed: the question is not in the verdicts at all."""
+    write_evaluation(results, "failed", "vr_file", {"x": "c"}, failed=1)
+    text = report(results, "baseline=base")
+    assert "| failed | vr_file | +100.0 | +100.0 to +100.0 |" in text
+    assert "vr_file: failed and base: 1 question is not compared" in text
+    assert "vr_file, failed: 1 samples failed in the engine and do not count" in text
+    # without a question in common there is nothing to compare, and the others are still shown
+    write_evaluation(results, "none", "vr_file", {"y": "c"}, failed=1)
+    text = report(results, "baseline=failed")
+    assert (
+        "vr_file: none and failed: 2 questions are not compared" in text
+        and "| base | vr_file |" in text
+    )
+
+
+def test_a_question_that_lost_samples_counts_up_to_the_k_that_it_has(results, report):
+    settings = {"cutoff_len": 100, "sampling.dtype": "float32", "num_samples": 3}
+    shares = {"a": "cww", "b": "cw", "c": "w"}
+    write_evaluation(results, "lost", "vr_aime25", shares, failed=3, settings=settings)
+    text = report(results)
+    # Pass@1 (1/3 + 1/2 + 0) / 3, Pass@2 over a and b (2/3 + 1) / 2, Pass@3 over a
+    assert (
+        "| AIME25 | lost | 3 | 3 | 10 | 0.0% | 0.0% | @1 27.8 ± 14.7, @2 83.3 ± 16.7, @3 100.0 |"
+        in text
+    )
+    assert "AIME25 Avg@3" in text
+
+
+def test_the_folder_of_one_model_or_of_one_task(results, report, tmp_path):
+    assert "| final | 66.7 ± 33.3 | 50.0 | 50.0 ± 50.0 |" in report(results / "final-seed0")
+    assert "| final | 50.0 |" in report(results / "final-seed0/vr_amc23")
+    # of a run, the folder of a model holds the result itself
+    write_evaluation(tmp_path / "run", "x", "", {"a": "cw"})
+    assert "| x | 50.0 |" in report(tmp_path / "run/x-seed0")
+
+
+def test_unfinished_evaluations_are_named(results, report, tmp_path):
+    def begin(place: Path, num_sampled: int, is_whole: bool, num_judged: int) -> None:
+        for table, count in ((place / "samples", num_sampled), (place, num_judged)):
+            table.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                (table / f"shard-{number:05d}.parquet").touch()
+        (place / "samples/stage.json").write_text("{}")
+        if is_whole:
+            (place / "samples/manifest.json").write_text("{}")
+
+    begin(results / "slow-seed0/vr_aime24", 3, False, 0)
+    begin(results / "final-seed0/vr_aime25", 5, True, 2)
+    text = report(results)
+    assert (
+        "slow-seed0/vr_aime24 is not finished and not in this report: 3 shards of answers are "
+        "sampled. Run evals/run.py again" in text
+    )
+    assert (
+        "final-seed0/vr_aime25 is not finished and not in this report: all answers are sampled, "
+        "2 shards of them are judged" in text
+    )
+    begin(tmp_path / "only/model-seed0/vr_aime24", 0, False, 0)
+    with pytest.raises(ValueError, match="holds no finished evaluation") as caught:
+        report(tmp_path / "only")
+    assert "model-seed0/vr_aime24 is not finished" in str(caught.value)
+
+
 def test_seeds_of_one_model_are_kept_apart(results, report, tmp_path):
     again = write_evaluation(
         tmp_path / "again", "final", "vr_aime24", {"a": "cc", "b": "ww", "c": "cw"}, seed=1
@@ -158,7 +225,8 @@ def test_refusals(results, report, tmp_path):
         (results, "colour=red"): r"unknown options colour",
         (results, "baseline=nobody"): "baseline='nobody' is not one of base, final",
         (results, "paper=70B"): "paper='70B' fits no model or backbone",
-        (tmp_path / "empty",): r"holds no result\.json",
+        (tmp_path / "empty",): r"holds no result\.json, neither in itself",
+        (tmp_path / "nowhere",): "there is no folder",
         (results, twice): "both hold base, seed 0, AIME24",
     }
     for arguments, message in cases.items():

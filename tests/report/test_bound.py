@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tests.report.tables import write_traces
 
+from variational_reasoning.method.evaluation import bootstrap_columns
 from variational_reasoning.method.weights import iwae_bound
-from variational_reasoning.report.bound import MAX_SUBSETS, bootstrap, estimate_bound, subset_means
+from variational_reasoning.report.bound import MAX_SUBSETS, estimate_bound, subset_means
 from variational_reasoning.report.traces import read_terms
 
 
@@ -44,11 +45,11 @@ def test_more_subsets_than_are_taken_are_drawn_under_the_seed():
 
 def test_bootstrap_of_questions_keeps_columns_together():
     values = np.random.default_rng(0).normal(size=(400, 1)) @ np.ones((1, 2)) + [0.0, 10.0]
-    low, high = bootstrap(values)
-    assert low[1] - low[0] == pytest.approx(10.0)
+    first, second = bootstrap_columns(values)
+    assert second.low - first.low == pytest.approx(10.0)
     # a standard error of 1/20, so an interval of about 4/20
-    assert high[0] - low[0] == pytest.approx(0.2, abs=0.03)
-    assert bootstrap(np.full((5, 1), 2.0)) == (pytest.approx([2.0]), pytest.approx([2.0]))
+    assert first.high - first.low == pytest.approx(0.2, abs=0.03)
+    assert bootstrap_columns(np.full((5, 1), 2.0)) == [pytest.approx((2.0, 2.0, 2.0))]
 
 
 def test_questions_without_all_traces_are_left_out_and_zeros_counted(tmp_path):

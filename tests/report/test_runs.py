@@ -10,9 +10,10 @@ from tests.report.tables import write_traces
 
 from variational_reasoning.pipeline.rows import Identity, write_table
 from variational_reasoning.pipeline.work.timings import read_timings, record, timed
-from variational_reasoning.report.report import read_runs, summary
+from variational_reasoning.report.evaluations import pass_curve
+from variational_reasoning.report.report import read_runs, summary, write_report
 from variational_reasoning.report.runs import read_run
-from variational_reasoning.report.scores import benchmark_name, benchmarks, pass_curve
+from variational_reasoning.report.scores import benchmark_name, benchmarks
 from variational_reasoning.report.training import read_trainings
 
 SCRIPT = Path(__file__).parents[2] / "scripts/report.py"
@@ -162,10 +163,45 @@ def test_evaluations_of_different_k_are_refused(tmp_path):
         report([tmp_path])
 
 
+def test_a_failed_sample_does_not_stop_the_report(tmp_path):
+    """q1's only sample failed: it is left out, where both were asked the same questions."""
+    runs = [tmp_path / "0", tmp_path / "1"]
+    for run in runs:
+        write_evaluation(run, "reasoner", [[False], [True]])
+        write_evaluation(run, "final", [[True]])
+    for path in tmp_path.glob("*/evals/*/result.json"):
+        result = json.loads(path.read_text()) | {"questions": "0a", "settings": {"num_samples": 1}}
+        path.write_text(json.dumps(result))
+    text = report([runs[0]])
+    assert "| final | 100.0 | +100.0 |" in text
+    assert f"{runs[0]}: final and reasoner: 1 question is not compared" in text
+    assert "| final | 100.0 ± 0.0 | +100.0 ± 0.0 |" in report(runs)
+
+
+def test_seeds_that_lost_different_numbers_of_samples(tmp_path):
+    runs = [tmp_path / "0", tmp_path / "1"]
+    write_evaluation(runs[0], "reasoner", [[True, True]])
+    write_evaluation(runs[1], "reasoner", [[True]])
+    for path in tmp_path.glob("*/evals/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"num_samples": 2}}))
+    written = write_report(runs, tmp_path / "report.md")
+    assert "| reasoner | 100.0 ± 0.0 |" in written.markdown and "Avg@2" in written.markdown
+    assert len(written.pictures) == 1
+
+
+def test_an_unfinished_evaluation_is_named(tmp_path):
+    write_evaluation(tmp_path, "reasoner", [[True]])
+    (tmp_path / "evals/final/samples").mkdir(parents=True)
+    (tmp_path / "evals/final/samples/stage.json").write_text("{}")
+    text = report([tmp_path])
+    assert f"{tmp_path}: final is not finished and not in this report" in text
+
+
 def test_pass_curve_by_hand(tmp_path):
     write_evaluation(tmp_path, "final", [[True, False, False], [True, True, False]])
     # k = 1: (1/3 + 2/3) / 2; k = 2: 1 - C(2,2)/C(3,2) = 2/3 and 1; k = 3: 1
-    assert pass_curve(read_run(tmp_path).evaluations["final"]) == pytest.approx([0.5, 5 / 6, 1.0])
+    curve = pass_curve(read_run(tmp_path).evaluations["final"])
+    assert [estimate.mean for estimate in curve] == pytest.approx([0.5, 5 / 6, 1.0])
 
 
 def test_benchmarks_beside_the_papers_figures(tmp_path):

@@ -1,15 +1,17 @@
-"""How tight the bound is on the run's own traces: estimates of L_1 .. L_K of Eq. 5, with bootstrap intervals.
+"""How tight the bound is on the run's own traces: L_1 .. L_K of Eq. 5, with bootstrap intervals.
 
-L_k is the mean over questions of E log (1/k) sum_{i in S} rho_i, with S a set of k traces from the posterior. From the K
-traces of a question, the expectation is estimated by the mean over its k-subsets: over all of them where there are at most
-MAX_SUBSETS, otherwise over that many drawn under a fixed seed, the same for every question. No order of the traces
-is preferred, and so the estimate of L_k is unbiased for every k, and the exact ones never decrease in k.
+L_k is the mean over questions of E log (1/k) sum_{i in S} rho_i, with S a set of k traces from the
+posterior. The expectation is estimated by the mean over the k-subsets of a question's K traces:
+over all of them where there are at most MAX_SUBSETS, otherwise over that many random ones under a
+fixed seed, the same for every question. The order of the traces has no influence. The estimate is
+therefore unbiased for every k, and the exact ones never decrease in k.
 
-With the sum of log ratios and the likelihood of the reference solution this is the bound of the paper; with their
-geometric means it is the method's own surrogate of it and bounds nothing.
+With the sum of log ratios and the likelihood of the reference solution this is the bound of the
+paper. With their geometric means it is the method's own surrogate of it and bounds nothing.
 
-The surprising thing: with Acc one trace without a correct answer makes log rho, and so L_1, minus infinity. An accuracy of 0
-of M therefore counts as half an answer, 1/(2M), in this estimate and nowhere else; how many did is part of the result.
+With Acc one trace without a correct answer makes log rho, and so L_1, minus infinity. An accuracy
+of 0 of M therefore counts as half an answer, 1/(2M), in this estimate and nowhere else. How many
+did is part of the result.
 """
 
 import math
@@ -18,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from variational_reasoning.method.evaluation import bootstrap_columns
 from variational_reasoning.report.traces import TraceTerms
 
 MAX_SUBSETS = 256
@@ -26,7 +29,7 @@ _QUESTIONS_AT_ONCE = 512
 
 
 class Bound(NamedTuple):
-    """L_1 .. L_K in nats, [K] each: estimate and 95 % interval over questions; and what it stands on.
+    """L_1 .. L_K in nats, [K] each: estimate and 95 % interval over questions; and its basis.
 
     num_questions: those with all K traces scored, over which the mean is.
     num_left_out: questions with a trace that was malformed, cut, dropped or not scored.
@@ -67,9 +70,10 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
             log_answer = np.where(is_zero, np.log(0.5 / terms.num_answers), log_answer)
     log_ratio = terms.sum_log_ratio if ratio == "sum" else terms.mean_log_ratio
     per_question = subset_means((log_ratio + log_answer)[is_whole], seed)
-    lows, highs = bootstrap(per_question, seed)
+    intervals = bootstrap_columns(per_question, seed, NUM_RESAMPLES)
+    means, lows, highs = np.array(intervals).T
     counts = int(is_whole.sum()), int((~is_whole).sum())
-    return Bound(per_question.mean(axis=0), lows, highs, *counts, num_floored)
+    return Bound(means, lows, highs, *counts, num_floored)
 
 
 def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -90,26 +94,6 @@ def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
             logs = np.logaddexp.reduce(chosen, axis=2) - math.log(k)
             means[start : start + _QUESTIONS_AT_ONCE, k - 1] = logs.mean(axis=1)
     return means
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The 2.5th and 97.5th percentile of the mean over lines, when the lines are drawn anew with return.
-
-    Args:
-        values: [Q, K]; a line is a question, so its K columns stay together.
-
-    Returns: [K] each.
-    """
-    rng = np.random.default_rng(seed)
-    num_questions = len(values)
-    resampled = np.empty((NUM_RESAMPLES, values.shape[1]))
-    for i in range(NUM_RESAMPLES):
-        counts = np.bincount(
-            rng.integers(num_questions, size=num_questions), minlength=num_questions
-        )
-        resampled[i] = counts @ values / num_questions
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return low, high
 
 
 def _subsets(num_traces: int, k: int, rng: np.random.Generator) -> np.ndarray:

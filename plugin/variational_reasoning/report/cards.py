@@ -22,7 +22,8 @@ from variational_reasoning.method.prompts import (
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.rows import MANIFEST
-from variational_reasoning.report.runs import Evaluation, StageFacts, read_evaluations, read_stages
+from variational_reasoning.report.evaluations import Evaluation, read_evaluations
+from variational_reasoning.report.runs import StageFacts, read_stages
 from variational_reasoning.report.scores import listed
 from variational_reasoning.report.training import training_folders
 

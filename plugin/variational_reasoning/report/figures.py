@@ -1,7 +1,8 @@
-"""The plots: arrays in, PNG bytes out. What is plotted is computed elsewhere; here are only axes, labels and colours.
+"""The plots: arrays in, PNG bytes out. Only axes, labels and colors are made here.
 
-The palette is that of Okabe and Ito, which colour-blind readers tell apart; lines and bars also differ by marker or hatch, so
-that a print in grey can be read. Figures are made without pyplot, so nothing global is changed and no display is needed.
+The palette is that of Okabe and Ito, which color-blind readers tell apart. Lines and bars also
+differ by marker or hatch, so that a print in gray can be read. Figures are made without pyplot, so
+nothing global is changed and no display is needed.
 """
 
 import io
@@ -15,15 +16,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from variational_reasoning.method.evaluation import Estimate
 from variational_reasoning.report.bound import Bound
 from variational_reasoning.report.leakage import Leakage
 from variational_reasoning.report.traces import ACCURACY_BINS
 from variational_reasoning.report.training import CURVES, Training
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = (
-    "osD^vPX<"  # one more than colours, so that the pairs repeat after 56 lines and not after 7
-)
+MARKERS = "osD^vPX<"
+"""One more than colors, so that the pairs repeat after 56 lines and not after 7."""
 DASHES = ("-", "--", "-.", ":")
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -40,6 +41,8 @@ STYLE: dict[str, Any] = {
 }
 WIDTH, DPI = 7.2, 160
 """Inches, and pixels per inch: 1152 pixels wide."""
+COLUMNS, PANEL_HEIGHT = 3, 2.3
+"""Panels next to each other in a plot with one per task, and the height of each in inches."""
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 
 
@@ -62,7 +65,7 @@ def _plot(draw: Callable[..., None]) -> Callable[..., bytes]:
 def plot_sources(
     figure: Figure, names: Sequence[str], means: Sequence[float], errors: Sequence[float]
 ) -> None:
-    """Accuracy by source as bars from the top, each with its standard error over questions; all in [0, 1]."""
+    """Accuracy by source as bars from the top, with standard errors over questions; in [0, 1]."""
     figure.set_size_inches(WIDTH, 0.9 + 0.28 * len(names))
     axes = figure.subplots()
     places = np.arange(len(names))
@@ -83,13 +86,12 @@ def plot_weights(
     sizes: Mapping[str, np.ndarray],
     num_traces: int,
 ) -> None:
-    """Histograms of rho~ over traces (shares of all, log scale) and of effective sample size over questions."""
+    """Histograms of rho~ over traces (log scale) and of effective sample size over questions."""
     left, right = figure.subplots(1, 2)
     for color, dash, name in zip(PALETTE, DASHES, weights, strict=False):
         _outline(left, weights[name].ravel(), np.linspace(0, 1, 26), color, dash, name)
-        bins = np.arange(
-            0.75, num_traces + 0.5, 0.5
-        )  # whole numbers, the most frequent values, in the middle of a bin
+        # whole numbers, the most frequent values, are in the middle of a bin
+        bins = np.arange(0.75, num_traces + 0.5, 0.5)
         _outline(right, sizes[name], bins, color, dash, f"{name}, mean {sizes[name].mean():.2f}")
     left.axvline(1 / num_traces, color="#666666", linewidth=0.8, linestyle=":")
     left.set(
@@ -107,7 +109,7 @@ def plot_weights(
 
 @_plot
 def plot_bound(figure: Figure, panels: Mapping[str, Mapping[str, Bound]]) -> None:
-    """L_1 .. L_K with bands of the bootstrap's 95 % intervals; a panel per ratio, a line per answer term."""
+    """L_1 .. L_K with the bootstrap's 95 % bands; a panel per ratio, a line per answer term."""
     for axes, (title, bounds) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -122,7 +124,7 @@ def plot_bound(figure: Figure, panels: Mapping[str, Mapping[str, Bound]]) -> Non
 
 @_plot
 def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
-    """Panels (label of x, label of y, x, y) as densities of points, and a line through running medians."""
+    """Panels (label of x, label of y, x, y): densities of points, and a line of running medians."""
     figure.set_size_inches(WIDTH, 2.7 * math.ceil(len(panels) / 2))
     grid = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
     for axes, (x_label, y_label, x, y) in zip(grid, panels, strict=False):
@@ -150,7 +152,7 @@ def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np
 
 @_plot
 def plot_difficulty(figure: Figure, shares: np.ndarray, masses: Mapping[str, np.ndarray]) -> None:
-    """Per range of question accuracy the share of questions, and the share of the weight that each method gives it."""
+    """Share of the questions, and of each method's weight, by range of question accuracy."""
     axes = figure.subplots()
     places, num = np.arange(len(shares)), 1 + len(masses)
     bars = {"questions": shares, **{f"weight, {name}": mass for name, mass in masses.items()}}
@@ -175,7 +177,7 @@ def plot_difficulty(figure: Figure, shares: np.ndarray, masses: Mapping[str, np.
 
 @_plot
 def plot_leakage(figure: Figure, kinds: Mapping[str, Leakage]) -> None:
-    """The share of traces in which the hint's final answer has appeared by a fraction of the trace, a line per kind."""
+    """Share of traces with the hint's answer so far, over fractions of a trace; a line per kind."""
     axes = figure.subplots()
     for color, dash, (name, leakage) in zip(PALETTE, DASHES, kinds.items(), strict=False):
         fractions = np.sort(leakage.fractions)
@@ -219,27 +221,87 @@ def plot_trainings(figure: Figure, trainings: Sequence[Training]) -> None:
 
 
 @_plot
-def plot_pass_at_k(figure: Figure, curves: Mapping[str, Sequence[float]]) -> None:
-    """Pass@1 .. Pass@n by model, in [0, 1], on a log scale of k."""
-    figure.set_size_inches(WIDTH, 3.3)
+def plot_pass_curves(
+    figure: Figure, panels: Mapping[str, Mapping[str, Sequence[Estimate]]]
+) -> None:
+    """Pass@1 .. Pass@n in [0, 1] on a log scale of k, with bands of one standard error.
+
+    Args:
+        panels: by title, which may be empty, the curve of each model.
+    """
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / COLUMNS)
+    width = WIDTH * max(columns, 2) / COLUMNS if len(panels) > 1 else 0.8 * WIDTH
+    figure.set_size_inches(width, PANEL_HEIGHT * rows + (0.5 if len(panels) > 1 else 1.2))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    models = dict.fromkeys(model for curves in panels.values() for model in curves)
+    styles = dict(zip(models, zip(cycle(PALETTE), cycle(MARKERS), strict=False), strict=False))
+    handles = {}
+    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+        for model, curve in curves.items():
+            color, marker = styles[model]
+            handles[model] = _pass_curve(axes, curve, color, marker)
+        longest = max(map(len, curves.values()))
+        ticks = [2**i for i in range(longest.bit_length())]
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.set_title(title)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("k, samples per question", fontsize="medium")
+    figure.supylabel("Pass@k, ± standard error", fontsize="medium")
+    columns = min(len(handles), 3)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
+
+
+@_plot
+def plot_scores(
+    figure: Figure,
+    tasks: Sequence[str],
+    scores: Mapping[str, Mapping[str, Estimate]],
+    paper: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Avg@k in [0, 1] by task: a point with its standard error for each model.
+
+    The paper's points are open.
+
+    Args:
+        scores, paper: by model, by task; a model may lack tasks.
+    """
+    figure.set_size_inches(max(WIDTH / 2, 1.6 + 0.72 * len(tasks)), 3.6)
     axes = figure.subplots()
-    styles = zip(curves.items(), cycle(PALETTE), cycle(MARKERS), strict=False)
-    for (name, values), color, marker in styles:
-        axes.plot(
-            range(1, len(values) + 1),
-            values,
-            color=color,
-            marker=marker,
-            markersize=3.5,
-            linewidth=1.2,
-            label=name,
+    num = len(scores) + len(paper)
+    styles = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
+    handles = []
+    for i, model in enumerate([*scores, *paper]):
+        color, marker = next(styles)
+        look = {"color": color, "marker": marker, "markersize": 5, "linestyle": "none"}
+        # the models of a task are next to each other, and fill 0.7 of the space between two tasks
+        offset = 0.7 * ((i + 0.5) / num - 0.5)
+        by_task = scores[model] if model in scores else paper[model]
+        places = [place + offset for place, task in enumerate(tasks) if task in by_task]
+        values = [by_task[task] for task in tasks if task in by_task]
+        if model in paper:
+            look["markerfacecolor"] = "white"
+            handles += axes.plot(places, values, clip_on=False, **look)
+            continue
+        means = [estimate.mean for estimate in values]
+        errors = [estimate.standard_error or 0.0 for estimate in values]
+        bars = axes.errorbar(
+            places, means, yerr=errors, capsize=2, elinewidth=1, clip_on=False, **look
         )
-    ticks = [2**i for i in range(12) if 2**i <= max(map(len, curves.values()))]
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set(xlabel="k, samples per question", ylabel="Pass@k")
+        handles.append(bars)
+    axes.set_xticks(range(len(tasks)), tasks)
+    axes.tick_params(axis="x", length=0)
+    for place in range(1, len(tasks)):
+        axes.axvline(place - 0.5, color="#dddddd", linewidth=0.6)
+    axes.set(ylabel="Avg@k, ± standard error", xlim=(-0.5, len(tasks) - 0.5), ylim=(0, None))
     axes.yaxis.set_major_formatter(PERCENT)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.grid(axis="x", visible=False)
+    names = [*scores, *paper]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(num, 3))
 
 
 def running_median(
@@ -247,7 +309,8 @@ def running_median(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(median of x, median of y) in groups of about equal size by x.
 
-    Equal x stay in one group; a group of fewer than 1 % of the points is left out, its median would be noise.
+    Equal x stay in one group. A group of fewer than 1 % of the points is left out, because its
+    median would be noise.
 
     Args:
         x, y: [N], not empty.
@@ -258,6 +321,20 @@ def running_median(
     return tuple(
         np.array([np.median(values[groups == group]) for group in kept]) for values in (x, y)
     )
+
+
+def _pass_curve(axes: Any, curve: Sequence[Estimate], color: str, marker: str) -> Any:
+    """One model's curve and its band; markers at the powers of two. Returns the line."""
+    k = range(1, len(curve) + 1)
+    means = [estimate.mean for estimate in curve]
+    errors = [estimate.standard_error or 0.0 for estimate in curve]
+    low = [mean - error for mean, error in zip(means, errors, strict=True)]
+    high = [mean + error for mean, error in zip(means, errors, strict=True)]
+    marked = [2**i - 1 for i in range(len(curve).bit_length()) if 2**i <= len(curve)]
+    look = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
+    (line,) = axes.plot(k, means, markevery=marked, **look)
+    axes.fill_between(k, low, high, color=color, alpha=0.18, linewidth=0)
+    return line
 
 
 def _outline(

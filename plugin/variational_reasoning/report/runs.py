@@ -1,7 +1,8 @@
-"""What a run folder holds for the report: evaluations, stages with time, tokens and counts, health, train files.
+"""What a run folder holds for the report: evaluations, stages, health, train files.
 
-A run is a folder; its rounds are run_dir/round<t> with the same layout, each a part of the report of its own. Everything here
-is read from result files, manifests and timings; nothing is computed from rows but the evaluations' shares.
+A run is a folder. Its rounds are run_dir/round<t> with the same layout, each a part of the report.
+Everything here is read from result files, manifests and timings; only the shares of evaluations are
+computed from rows.
 """
 
 import math
@@ -10,39 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
-
 from variational_reasoning.files import read_json_object
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.build.health import HEALTH
-from variational_reasoning.pipeline.rows import MANIFEST, read_table
+from variational_reasoning.pipeline.rows import MANIFEST
 from variational_reasoning.pipeline.work.timings import read_timings
+from variational_reasoning.report.evaluations import (
+    REMEDY,
+    Evaluation,
+    read_evaluations,
+    read_unfinished,
+)
 from variational_reasoning.report.training import training_folders
-from variational_reasoning.verify.verdicts import Verdict
-
-RESULT = "result.json"
-REMEDY = "run the command that wrote it again"
-
-
-class Evaluation(NamedTuple):
-    """One model of one run: result.json, and by question_id the correct and all samples."""
-
-    result: dict[str, Any]
-    counts: dict[str, tuple[int, int]]
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of correct samples by question_id, in [0, 1]."""
-        return {
-            question_id: correct / samples
-            for question_id, (correct, samples) in self.counts.items()
-        }
 
 
 class StageFacts(NamedTuple):
     """What one command did. None where it is not known, or has no such number.
 
-    num_in, num_out: rows, or for a training rows per epoch. tokens: sampled, scored or trained on (targets of all epochs).
+    num_in, num_out: rows, or for a training rows per epoch. tokens: sampled, scored or trained on
+    (targets of all epochs).
     reasons: what became of the difference, and what else was counted.
     """
 
@@ -53,10 +40,14 @@ class StageFacts(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run folder, or one round of it; evaluations by name, seconds and facts by stage."""
+    """One run folder, or one round of it; evaluations by name, seconds and facts by stage.
+
+    unfinished: how far the evaluations are that have no result yet, by name.
+    """
 
     folder: Path
     evaluations: dict[str, Evaluation]
+    unfinished: dict[str, str]
     seconds: dict[str, float]
     health: dict[str, Any] | None
     train_files: dict[str, dict[str, Any]]
@@ -64,10 +55,14 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder. Raises: ValueError for a folder that is not there or holds nothing to report."""
+    """Read one run folder.
+
+    Raises: ValueError for a folder that is not there or holds nothing to report.
+    """
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     evaluations = read_evaluations(folder / "evals")
+    unfinished = read_unfinished(folder / "evals")
     health_path = folder / HEALTH
     health = read_json_object(health_path, REMEDY) if health_path.is_file() else None
     train_files = {}
@@ -77,9 +72,10 @@ def read_run(folder: Path) -> Run:
             "rows": manifest["rows"]
         } | manifest.get("figures", {})
     seconds = read_timings(folder)
-    if not (evaluations or seconds or health or train_files):
+    if not (evaluations or unfinished or seconds or health or train_files):
         raise ValueError(f"{folder} holds no evaluation, timing or train file; is it a run folder?")
-    return Run(folder, evaluations, seconds, health, train_files, read_stages(folder, evaluations))
+    stages = read_stages(folder, evaluations)
+    return Run(folder, evaluations, unfinished, seconds, health, train_files, stages)
 
 
 def read_rounds(folder: Path) -> list[Run]:
@@ -89,29 +85,6 @@ def read_rounds(folder: Path) -> list[Run]:
         read_run(path)
         for path in [folder, *sorted(rounds, key=lambda path: int(path.name.removeprefix("round")))]
     ]
-
-
-def read_evaluations(folder: Path) -> dict[str, Evaluation]:
-    """The evaluations in a folder by name; `MODEL/TASK` for the tasks of a suite, which lie one folder deeper."""
-    evaluations = {}
-    for path in sorted([*folder.glob(f"*/{RESULT}"), *folder.glob(f"*/*/{RESULT}")]):
-        table = read_table(path.parent, "evals", ["question_id", "answer_id", "verdict"])
-        is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).cast("int64")
-        grouped = table.append_column("correct", is_correct).group_by(
-            "question_id", use_threads=False
-        )
-        groups = grouped.aggregate([("correct", "sum"), ("correct", "count")])
-        columns = (
-            groups[name].to_pylist() for name in ("question_id", "correct_sum", "correct_count")
-        )
-        counts = {
-            question_id: (correct, samples)
-            for question_id, correct, samples in zip(*columns, strict=True)
-        }
-        evaluations[str(path.parent.relative_to(folder))] = Evaluation(
-            read_json_object(path, REMEDY), counts
-        )
-    return evaluations
 
 
 def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str, StageFacts]:

@@ -1,12 +1,12 @@
-"""The sections that compare runs and models: scores, Pass@k, the paper's figures, posterior's health, train files, times.
+"""The sections that compare runs and models: scores, Pass@k, the paper, health, files, times.
 
-A model is compared with the baseline on the same questions: with one run the difference is paired over questions and its
-standard error is over questions; with several runs the difference of each run is such a mean, and the standard error is
-over runs, which is what another seed would change. A run without evaluations still gives times and health.
+A model is compared with the baseline on the same questions. With one run the difference is paired
+over questions and its standard error is over questions. With several runs each run gives one such
+mean difference, and the standard error is over runs, which is what another seed would change. A run
+without evaluations still gives times and health.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from variational_reasoning.method.evaluation import (
@@ -14,17 +14,21 @@ from variational_reasoning.method.evaluation import (
     Estimate,
     PaperResult,
     mean_and_error,
-    paired_differences,
     paper_results,
-    pass_at_k,
 )
 from variational_reasoning.model_record import read_record
+from variational_reasoning.report.evaluations import (
+    compare,
+    left_out_warning,
+    pass_curve,
+    unfinished_warning,
+)
 from variational_reasoning.report.page import Picture, Section, Table
-from variational_reasoning.report.runs import Evaluation, Run
+from variational_reasoning.report.runs import Run
 from variational_reasoning.report.training import training_folders
 
 BASE = "base"
-"""The evaluation of the model that was never trained on the task; it is listed before the baseline."""
+"""The evaluation of the model that was never trained on the task; it comes before the baseline."""
 
 
 def scores(runs: Sequence[Run], baseline: str) -> Section:
@@ -36,66 +40,34 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
         "Scores",
         "Avg@k: the mean over questions of the share of correct samples, and its standard error.",
     )
-    names = _ordered(
-        (name for run in runs for name in run.evaluations if "/" not in name), baseline
-    )
+    section.warnings += [
+        unfinished_warning(f"{run.folder}: {name}", state)
+        for run in runs
+        for name, state in run.unfinished.items()
+    ]
+    names = _own_names(runs, baseline)
     if not names:
         section.absent = (
             "No model is evaluated yet: `python evals/run.py CONFIG.yaml model=NAME name=NAME`."
         )
         return section
-    ks = {
-        run.evaluations[name].result["num_samples"]
-        for run in runs
-        for name in names
-        if name in run.evaluations
-    }
-    if len(ks) > 1:
-        raise ValueError(
-            f"the evaluations have different numbers of samples per question: {sorted(ks)}; evaluate again"
-        )
-    table = Table(
-        [
-            "model",
-            f"Avg@{ks.pop()}",
-            f"against {baseline}",
-            "tokens",
-            "truncated",
-            "no answer",
-            "runs",
-        ],
-        [],
-    )
+    heads = [f"Avg@{_common_k(runs, names)}", f"against {baseline}"]
+    table = Table(["model", *heads, "tokens", "truncated", "no answer", "runs"], [])
     for name in names:
-        found = [run for run in runs if name in run.evaluations]
-        results = [run.evaluations[name].result for run in found]
+        found = [run.evaluations[name] for run in runs if name in run.evaluations]
+        results = [evaluation.result for evaluation in found]
         if len(runs) == 1:
-            score = mean_and_error(list(found[0].evaluations[name].shares.values()))
+            score = found[0].score
         else:
             score = mean_and_error([result["avg"] for result in results])
-        both = [run for run in found if baseline in run.evaluations and name != baseline]
-        gains = [_gain(run, name, baseline) for run in both]
-        gain = (
-            ""
-            if not gains
-            else _points(
-                gains[0] if len(runs) == 1 else mean_and_error([g.mean for g in gains]), "+"
-            )
-        )
+        gains = [] if name == baseline else _gains(runs, name, baseline, section.warnings)
+        gain = percent(_over_runs(gains, len(runs)), "+") if gains else ""
         tokens, truncated, no_answer = (
             math.fsum(result[key] for result in results) / len(results)
             for key in ("mean_tokens", "truncated", "no_answer")
         )
-        row = [
-            name,
-            _points(score),
-            gain,
-            f"{tokens:.1f}",
-            f"{truncated:.1%}",
-            f"{no_answer:.1%}",
-            str(len(found)),
-        ]
-        table.rows.append(row)
+        cells = [f"{tokens:.1f}", f"{truncated:.1%}", f"{no_answer:.1%}", str(len(found))]
+        table.rows.append([name, percent(score), gain, *cells])
     over = "questions" if len(runs) == 1 else "runs"
     note = f"Percent; ± is the standard error over {over}. Differences are paired over questions."
     if baseline not in names:
@@ -109,50 +81,34 @@ def pass_curves(runs: Sequence[Run], baseline: str) -> Section:
     """Pass@1 .. Pass@n of every model on the run's own questions, the mean over runs (Fig. 2)."""
     section = Section(
         "Pass@k",
-        "The chance that at least one of k samples is right, by the unbiased estimator 1 - C(n-c, k) / C(n, k) (the paper's "
-        "Fig. 2): a curve that starts higher but ends level has made answers surer, not more questions solvable.",
+        "The chance that at least one of k samples is right, by the unbiased estimator "
+        "1 - C(n-c, k) / C(n, k) (the paper's Fig. 2). A curve that starts higher but ends level "
+        "has made answers surer, not more questions solvable.",
     )
     curves = {}
-    for name in _ordered(
-        (name for run in runs for name in run.evaluations if "/" not in name), baseline
-    ):
+    for name in _own_names(runs, baseline):
         found = [pass_curve(run.evaluations[name]) for run in runs if name in run.evaluations]
-        curves[name] = [math.fsum(values) / len(values) for values in zip(*found, strict=True)]
+        shortest = min(map(len, found))  # runs differ where samples failed in the engine
+        curves[name] = [
+            _over_runs([curve[place] for curve in found], len(runs)) for place in range(shortest)
+        ]
     if not curves:
         section.absent = "There are no evaluations (evals/)."
         return section
-    from variational_reasoning.report.figures import plot_pass_at_k
+    from variational_reasoning.report.figures import plot_pass_curves
 
-    section.pictures.append(Picture("pass_at_k", plot_pass_at_k(curves)))
+    section.pictures.append(Picture("pass_at_k", plot_pass_curves({"": curves})))
     return section
 
 
-def pass_curve(evaluation: Evaluation) -> list[float]:
-    """Pass@k for k = 1 .. n, n the fewest samples of a question; the mean over questions, in [0, 1].
-
-    Source: arXiv 2509.22637, Fig. 2.
-    """
-    kinds = Counter(
-        evaluation.counts.values()
-    )  # questions with the same counts have the same value
-    fewest = min(samples for _, samples in kinds)
-    return [
-        math.fsum(
-            count * pass_at_k(samples, correct, k) for (correct, samples), count in kinds.items()
-        )
-        / kinds.total()
-        for k in range(1, fewest + 1)
-    ]
-
-
 def benchmarks(runs: Sequence[Run]) -> Section:
-    """Scores on the paper's benchmarks beside the paper's figures.
+    """Scores on the paper's benchmarks next to the paper's figures.
 
-    The paper's rows are those of the same backbone, or all where the backbone is none of the paper's.
+    The paper's rows are those of the same backbone, or all rows where the paper has no such one.
     """
     section = Section(
         "The paper's benchmarks",
-        "Avg@k in percent beside the figures of arXiv 2509.22637, tables 1 to 3, 5 and 6.",
+        "Avg@k in percent, next to the figures of arXiv 2509.22637, tables 1 to 3, 5 and 6.",
     )
     found: dict[str, dict[str, list[Estimate]]] = {}
     for run in runs:
@@ -160,10 +116,13 @@ def benchmarks(runs: Sequence[Run]) -> Section:
             model, _, task = name.partition("/")
             benchmark = benchmark_name(task or str(evaluation.result.get("task") or ""))
             if benchmark:
-                score = mean_and_error(list(evaluation.shares.values()))
-                found.setdefault(model, {}).setdefault(benchmark, []).append(score)
+                by_benchmark = found.setdefault(model, {})
+                by_benchmark.setdefault(benchmark, []).append(evaluation.score)
     if not found:
-        section.absent = "No evaluation here is of one of the paper's benchmarks (docs/evaluation.md says how to run them)."
+        section.absent = (
+            "No evaluation here is of one of the paper's benchmarks "
+            "(docs/evaluation.md says how to run them)."
+        )
         return section
     columns = [
         name
@@ -176,13 +135,7 @@ def benchmarks(runs: Sequence[Run]) -> Section:
         cells = []
         for name in columns:
             estimates = by_benchmark.get(name, [])
-            # a single run: the error is over questions; several: over runs
-            several = (
-                mean_and_error([estimate.mean for estimate in estimates])
-                if len(estimates) > 1
-                else None
-            )
-            cells.append(_points(several or estimates[0]) if estimates else "")
+            cells.append(percent(_over_runs(estimates, len(estimates))) if estimates else "")
         table.rows.append([f"{model} (this run)", *cells])
     for result in _paper_rows(runs):
         table.rows.append(
@@ -190,13 +143,14 @@ def benchmarks(runs: Sequence[Run]) -> Section:
         )
     section.tables.append(table)
     section.notes.append(
-        "± is the standard error over questions, or over runs where there are several. The paper gives none."
+        "± is the standard error over questions, or over runs where there are several. "
+        "The paper gives none."
     )
     return section
 
 
 def benchmark_name(task: str) -> str | None:
-    """The paper's benchmark that a task's name stands for, such as `math500` for `vr_MATH500`; None for another task."""
+    """The paper's benchmark of a task, such as `math500` for `vr_MATH500`; None for another."""
     plain = "".join(
         character for character in task.lower().removeprefix("vr_") if character.isalnum()
     )
@@ -242,7 +196,8 @@ def health(runs: Sequence[Run]) -> Section:
         return section
     section.tables.append(table)
     section.notes.append(
-        "Coverage: questions with an accepted answer after at least one trace. No weights: questions whose rho are all 0."
+        "Coverage: questions with an accepted answer after at least one trace. "
+        "No weights: questions whose rho are all 0."
     )
     return section
 
@@ -293,14 +248,14 @@ def times(runs: Sequence[Run]) -> Section:
         Table(["stage", f"seconds{over}", f"tokens{over}"], [*rows, ["all", f"{total:.1f}", ""]])
     )
     section.notes.append(
-        "Seconds of each command, summed over resumed ones; commands that ran side by side count in full. Tokens: sampled, "
-        "scored, or for a training the targets of all epochs."
+        "Seconds of each command, summed over resumed ones; commands that ran at the same time "
+        "count in full. Tokens: sampled, scored, or for a training the targets of all epochs."
     )
     return section
 
 
 def _tokens_of(run: Run, stage: str) -> int | None:
-    """Tokens of a command of timings.jsonl; the evaluation of a suite is one command for all its tasks."""
+    """Tokens of a command of timings.jsonl; one command evaluates all tasks of a suite."""
     found = [facts.tokens for name, facts in run.stages.items() if name.partition("/")[0] == stage]
     return sum(found) if found and None not in found else None
 
@@ -309,7 +264,7 @@ def counts(run: Run) -> Section:
     """Rows into and out of every stage of one run, with the reasons."""
     section = Section(
         "Counts",
-        "Rows into and out of every stage, and what became of the others or was counted on the way.",
+        "Rows into and out of every stage, and what became of the others or was counted.",
     )
     order = [stage for stage in run.seconds if stage in run.stages]
     rows = [
@@ -348,13 +303,55 @@ def listed(counts: Mapping[str, int]) -> str:
     )
 
 
-def _gain(run: Run, name: str, baseline: str) -> Estimate:
-    shares = (run.evaluations[name].shares, run.evaluations[baseline].shares)
-    return mean_and_error(paired_differences(*shares, where=f"{run.folder} {name}"))
+def percent(estimate: Estimate, sign: str = "") -> str:
+    """A share as percent with its error, such as `50.0 ± 2.1`; `sign` is + to show a plus."""
+    error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
+    return f"{100 * estimate.mean:{sign}.1f}{error}"
 
 
-def _ordered(names, baseline: str) -> list[str]:
-    """Each name once; the base and the baseline first."""
+def _common_k(runs: Sequence[Run], names: Sequence[str]) -> int:
+    """The samples per question of all these evaluations."""
+    found: dict[int, list[str]] = {}
+    for run in runs:
+        for name in names:
+            if name in run.evaluations:
+                k = run.evaluations[name].num_samples
+                found.setdefault(k, []).append(f"{run.folder.name}/{name}")
+    if len(found) > 1:
+        where = "; ".join(f"{k}: {', '.join(those)}" for k, those in sorted(found.items()))
+        raise ValueError(
+            f"the evaluations have different numbers of samples per question: {sorted(found)} "
+            f"({where}); evaluate again under other names, with one eval.num_samples for all"
+        )
+    return next(iter(found))
+
+
+def _gains(runs: Sequence[Run], name: str, baseline: str, warnings: list[str]) -> list[Estimate]:
+    """For each run that has both models, the mean difference over questions."""
+    gains = []
+    for run in runs:
+        if name not in run.evaluations or baseline not in run.evaluations:
+            continue
+        pair = run.evaluations[name], run.evaluations[baseline]
+        comparison = compare(*pair, where=f"{run.folder} {name}")
+        if comparison.num_left_out:
+            where = f"{run.folder}: {name} and {baseline}"
+            warnings.append(left_out_warning(where, comparison.num_left_out))
+        if comparison.differences:
+            gains.append(mean_and_error(comparison.differences))
+    return gains
+
+
+def _over_runs(estimates: Sequence[Estimate], num_runs: int) -> Estimate:
+    """The estimate of one run, with its error over questions; for several, the error over runs."""
+    if num_runs == 1:
+        return estimates[0]
+    return mean_and_error([estimate.mean for estimate in estimates])
+
+
+def _own_names(runs: Sequence[Run], baseline: str) -> list[str]:
+    """Names of the evaluations on the runs' own questions; the base and the baseline first."""
+    names = (name for run in runs for name in run.evaluations if "/" not in name)
     once = list(dict.fromkeys(names))
     first = [name for name in (BASE, baseline) if name in once]
     return first + [name for name in once if name not in first]
@@ -368,11 +365,6 @@ def _paper_rows(runs: Sequence[Run]) -> list[PaperResult]:
     ]
     bases = {str(record.get("model", {}).get("path", "")).rpartition("/")[2] for record in records}
     return [result for result in paper_results() if result.backbone in bases] or paper_results()
-
-
-def _points(estimate: Estimate, sign: str = "") -> str:
-    error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
-    return f"{100 * estimate.mean:{sign}.1f}{error}"
 
 
 def _number(value: int | None) -> str:

@@ -1,0 +1,393 @@
+"""The report of evaluations (evals/report.py): Avg@k, Pass@k, the answers, the paper, comparisons.
+
+Everything is computed from the verdicts that evals/run.py left next to each result.json. Errors are
+over questions, and a comparison is paired by question: two models whose errors overlap may still
+differ clearly.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from variational_reasoning.method.evaluation import (
+    BENCHMARKS,
+    Interval,
+    PaperResult,
+    bootstrap_interval,
+    paper_results,
+)
+from variational_reasoning.report.evaluations import (
+    Evaluation,
+    compare,
+    left_out_warning,
+    pass_curve,
+    read_evaluations,
+    read_unfinished,
+    unfinished_warning,
+)
+from variational_reasoning.report.page import Section, Table, to_markdown
+from variational_reasoning.report.scores import benchmark_name, percent
+from variational_reasoning.verify.verdicts import UNDECIDED
+
+LABELS = {
+    "math500": "MATH500",
+    "aime24": "AIME24",
+    "aime25": "AIME25",
+    "amc23": "AMC23",
+    "olympiadbench": "Olympiad",
+    "gpqa_diamond": "GPQA-D",
+    "livecodebench_easy": "LCB-E",
+    "livecodebench_medium": "LCB-M",
+    "livecodebench_hard": "LCB-H",
+    "mmlu_pro": "MMLU-Pro",
+}
+"""The paper's benchmarks as its tables call them."""
+
+GROUP_LABELS = {"math": "Avg math", "general": "Avg general"}
+TRUNCATION_TO_WARN = 0.1
+"""Share of truncated answers above which the length limit is part of the score."""
+
+OWN_QUESTIONS = "own questions"
+
+
+class Results(NamedTuple):
+    """Evaluations by task and model, tasks in the paper's order, models in that of the folders.
+
+    unfinished: a warning for each evaluation that was begun and has no result yet.
+    """
+
+    by_task: dict[str, dict[str, Evaluation]]
+    models: list[str]
+    unfinished: list[str]
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """All evaluations of the folders; a model of several seeds gets a name for each.
+
+    Raises: ValueError for a folder without results, and for two of one model, seed and task.
+    """
+    found: dict[tuple[str, int, str], tuple[Path, Evaluation]] = {}
+    unfinished: list[str] = []
+    for folder in folders:
+        evaluations = read_evaluations(folder)
+        begun = read_unfinished(folder)
+        unfinished += [unfinished_warning(name, state) for name, state in begun.items()]
+        if not evaluations:
+            raise ValueError(_nothing_to_report(folder, begun))
+        for name, evaluation in evaluations.items():
+            result = evaluation.result
+            key = (result["name"], result["seed"], task_label(result["task"]))
+            if key in found:
+                raise ValueError(
+                    f"{found[key][0]} and {folder / name} both hold {key[0]}, seed {key[1]}, "
+                    f"{key[2]}; name only one of them"
+                )
+            found[key] = folder / name, evaluation
+    seeds: dict[str, set[int]] = {}
+    for name, seed, _ in found:
+        seeds.setdefault(name, set()).add(seed)
+
+    def model_of(name: str, seed: int) -> str:
+        return name if len(seeds[name]) == 1 else f"{name} seed {seed}"
+
+    by_task: dict[str, dict[str, Evaluation]] = {}
+    for name, seed, task in sorted(found, key=lambda key: _place_of(key[2])):
+        by_task.setdefault(task, {})[model_of(name, seed)] = found[name, seed, task][1]
+    models = dict.fromkeys(model_of(name, seed) for name, seed, _ in found)
+    return Results(by_task, list(models), unfinished)
+
+
+def task_label(task: str) -> str:
+    """How the report calls a task: as the paper does, or by its own name."""
+    return LABELS.get(benchmark_name(task) or "", task or OWN_QUESTIONS)
+
+
+def scores_section(results: Results, paper: Sequence[PaperResult]) -> Section:
+    """Avg@k, a row per model; averages of the paper's two groups where all of a group is there."""
+    names = {label: name for name, label in LABELS.items()}
+    groups = {}
+    for group, members in BENCHMARKS.items():
+        labels = [LABELS[name] for name in members]
+        if all(label in results.by_task for label in labels):
+            groups[GROUP_LABELS[group]] = labels
+    tasks = list(results.by_task)
+    rows = []
+    for model in results.models:
+        means = {}
+        cells = []
+        for task in tasks:
+            evaluation = results.by_task[task].get(model)
+            if evaluation is None:
+                cells.append("")
+                continue
+            means[task] = evaluation.score.mean
+            cells.append(percent(evaluation.score))
+        for labels in groups.values():
+            is_whole = all(label in means for label in labels)
+            values = [means[label] for label in labels if is_whole]
+            cells.append(f"{100 * sum(values) / len(values):.1f}" if is_whole else "")
+        rows.append([model, *cells])
+    has_benchmarks = any(task in names for task in tasks)
+    for row in paper if has_benchmarks else ():
+        cells = [f"{row.scores[names[task]]:.1f}" if task in names else "" for task in tasks]
+        for labels in groups.values():
+            values = [row.scores[names[label]] for label in labels]
+            cells.append(f"{sum(values) / len(values):.1f}")
+        rows.append([f"{row.model} (paper)", *cells])
+    heads = [f"{task} Avg@{_ks(by_model)}" for task, by_model in results.by_task.items()]
+    note = (
+        "Percent; ± is the standard error over questions. The paper (arXiv 2509.22637) gives none."
+    )
+    return Section(
+        "Scores",
+        tables=[Table(["model", *heads, *groups], rows)],
+        notes=[note],
+        warnings=list(results.unfinished),
+    )
+
+
+def details_section(results: Results) -> Section:
+    """What the answers look like, by task and model."""
+    columns = ["task", "model", "k", "questions", "mean tokens", "truncated", "no answer", "Pass@k"]
+    table, warnings = Table(columns, []), []
+    for task, by_model in results.by_task.items():
+        for model, evaluation in by_model.items():
+            result, curve = evaluation.result, pass_curve(evaluation)
+            powers = [2**i for i in range(len(curve).bit_length()) if 2**i <= len(curve)]
+            shown = dict.fromkeys([*powers, len(curve)])
+            cells = [str(evaluation.num_samples), str(result["num_questions"])]
+            cells += [f"{result['mean_tokens']:,.0f}"]
+            cells += [f"{result['truncated']:.1%}", f"{result['no_answer']:.1%}"]
+            cells += [", ".join(f"@{k} {percent(curve[k - 1])}" for k in shown)]
+            table.rows.append([task, model, *cells])
+            warnings += [f"{task}, {model}: {text}" for text in _doubts(result)]
+    note = (
+        "Truncated: the answer met its length limit. No answer: no complete pair of solution tags; "
+        "it counts as wrong."
+    )
+    return Section("Answers", tables=[table], notes=[note], warnings=warnings)
+
+
+def comparison_section(results: Results, baseline: str) -> Section:
+    """Every other model minus the baseline on the same questions, with the bootstrap's interval.
+
+    Raises: ValueError for a baseline that was not evaluated.
+    """
+    if baseline not in results.models:
+        raise ValueError(f"baseline={baseline!r} is not one of {', '.join(results.models)}")
+    table = Table(["model", "task", f"minus {baseline}", "95 % interval"], [])
+    warnings: list[str] = []
+    for model in results.models:
+        groups = []
+        for task, by_model in results.by_task.items():
+            if model == baseline or not {model, baseline} <= by_model.keys():
+                continue
+            where = f"{task}: {model} and {baseline}"
+            ours, theirs = by_model[model], by_model[baseline]
+            differing = _differences(ours, theirs)
+            if differing:
+                warnings.append(f"{where} differ in {', '.join(differing)}")
+            if "questions" in differing:
+                continue
+            comparison = compare(ours, theirs, where)
+            if comparison.num_left_out:
+                warnings.append(left_out_warning(where, comparison.num_left_out))
+            if not comparison.differences:
+                continue
+            groups.append(comparison.differences)
+            table.rows.append([model, task, *_interval(bootstrap_interval(groups[-1:]))])
+        if len(groups) > 1:
+            mean = f"mean of {len(groups)} tasks"
+            table.rows.append([model, mean, *_interval(bootstrap_interval(groups))])
+    if not table.rows:
+        absent = "There are no two models with a task in common, so nothing is compared."
+        return Section("Comparison", absent=absent, warnings=warnings)
+    note = (
+        "Percentage points, paired by question. The interval is the percentile bootstrap's over "
+        "questions, 10,000 resamples, seed 0; for a mean of tasks each task is resampled by itself."
+    )
+    return Section("Comparison", tables=[table], notes=[note], warnings=warnings)
+
+
+def origin_section(results: Results) -> Section:
+    """How the answers were made: settings and versions by model, and each task's prompt."""
+    columns = ["model", "task", "settings", "engine and versions"]
+    rows: list[list[str]] = []
+    prompts: dict[str, list[str]] = {}
+    for task, by_model in results.by_task.items():
+        for model, evaluation in by_model.items():
+            result = evaluation.result
+            settings = _pairs({"seed": result["seed"], **result["settings"]})
+            versions = " and ".join(_pairs(each) for each in result["versions"])
+            rows.append([model, task, settings, f"{_pairs(result['execution'])}; {versions}"])
+            prompts.setdefault(result["prompt"], []).append(f"{task}, {model}")
+    fence = "~" * 8
+    notes = [
+        f"The first prompt of {'; '.join(where)}:\n\n{fence}text\n{text}\n{fence}"
+        for text, where in prompts.items()
+    ]
+    return Section("How the answers were made", tables=[Table(columns, rows)], notes=notes)
+
+
+def csv_rows(results: Results, paper: Sequence[PaperResult]) -> list[dict[str, Any]]:
+    """A row per task and model, the paper's too; shares are in [0, 1]."""
+    rows: list[dict[str, Any]] = []
+    copied = ("num_questions", "num_samples", "mean_tokens", "truncated", "no_answer")
+    for task, by_model in results.by_task.items():
+        for model, evaluation in by_model.items():
+            result, average = evaluation.result, evaluation.score
+            row = {"source": "measured", "model": model, "task": task, "avg": average.mean}
+            row |= {"standard_error": average.standard_error, "seed": result["seed"]}
+            row |= {name: result[name] for name in copied}
+            for k, estimate in enumerate(pass_curve(evaluation), start=1):
+                row[f"pass@{k}"] = estimate.mean
+            rows.append(row)
+        for name in (name for name, label in LABELS.items() if label == task):
+            for each in paper:
+                row = {"source": "paper", "model": each.model, "task": task}
+                rows.append(row | {"avg": each.scores[name] / 100})
+    return rows
+
+
+def write_suite_report(
+    folders: Sequence[Path], output: Path, baseline: str | None, paper: str | None
+) -> tuple[str, list[Path]]:
+    """Write report.md, report.csv and the plots into `output`.
+
+    Returns: the Markdown, and the files.
+    Raises: ValueError as the parts do, and for a `paper` that fits no row.
+    """
+    results = read_results(folders)
+    chosen = choose_paper_rows(paper)
+    sections = [
+        scores_section(results, chosen),
+        details_section(results),
+        comparison_section(results, baseline or results.models[0]),
+        origin_section(results),
+    ]
+    pictures = _plots(results, chosen if paper else [])
+    sections[1].notes += [f"![{name.removesuffix('.png')} by task]({name})" for name in pictures]
+    parts = [to_markdown(section.title, [section], level=2) for section in sections]
+    text = "\n".join([f"# Evaluations in {', '.join(map(str, folders))}\n", *parts])
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "report.md").write_text(text, encoding="utf-8")
+    rows = csv_rows(results, chosen)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with (output / "report.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    for name, png in pictures.items():
+        (output / name).write_bytes(png)
+    return text, [output / name for name in ("report.md", "report.csv", *pictures)]
+
+
+def choose_paper_rows(texts: str | None) -> list[PaperResult]:
+    """The rows that `paper=` asks for; all without it.
+
+    Raises: ValueError for a text that fits no row.
+    """
+    rows = paper_results()
+    if not texts:
+        return rows
+    wanted = texts.split(",")
+    for text in wanted:
+        if not any(_fits(row, text) for row in rows):
+            models = ", ".join(row.model for row in rows)
+            raise ValueError(f"paper={text!r} fits no model or backbone of {models}")
+    return [row for row in rows if any(_fits(row, text) for text in wanted)]
+
+
+def _plots(results: Results, paper: Sequence[PaperResult]) -> dict[str, bytes]:
+    """PNG bytes by file name."""
+    from variational_reasoning.report.figures import plot_pass_curves, plot_scores
+
+    names = {label: name for name, label in LABELS.items()}
+    scores = {
+        model: {
+            task: by_model[model].score
+            for task, by_model in results.by_task.items()
+            if model in by_model
+        }
+        for model in results.models
+    }
+    published = {}
+    for row in paper:
+        known = [task for task in results.by_task if task in names]
+        published[f"{row.model} (paper)"] = {task: row.scores[names[task]] / 100 for task in known}
+    pictures = {"scores.png": plot_scores(list(results.by_task), scores, published)}
+    curves = {}
+    for task, by_model in results.by_task.items():
+        found = {model: pass_curve(evaluation) for model, evaluation in by_model.items()}
+        if max(map(len, found.values())) > 1:
+            curves[task] = found
+    if curves:
+        pictures["pass_at_k.png"] = plot_pass_curves(curves)
+    return pictures
+
+
+def _nothing_to_report(folder: Path, begun: Mapping[str, str]) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if begun:
+        lines = [f"  {unfinished_warning(name, state)}" for name, state in begun.items()]
+        return "\n".join([f"{folder} holds no finished evaluation (result.json):", *lines])
+    return (
+        f"{folder} holds no result.json, neither in itself nor in its folders or theirs; name a "
+        "folder that evals/run.py wrote: results, results/NAME-seed0, or RUN_DIR/evals"
+    )
+
+
+def _place_of(task: str) -> int:
+    """The task's place in the paper's tables; other tasks come last."""
+    order = list(LABELS.values())
+    return order.index(task) if task in order else len(order)
+
+
+def _fits(row: PaperResult, text: str) -> bool:
+    return text in row.model or text in row.backbone
+
+
+def _interval(interval: Interval) -> list[str]:
+    low, high = f"{100 * interval.low:+.1f}", f"{100 * interval.high:+.1f}"
+    return [f"{100 * interval.mean:+.1f}", f"{low} to {high}"]
+
+
+def _ks(by_model: Mapping[str, Evaluation]) -> str:
+    ks = dict.fromkeys(evaluation.num_samples for evaluation in by_model.values())
+    return "/".join(map(str, ks))
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _doubts(result: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before believing a score."""
+    doubts = []
+    if result["truncated"] > TRUNCATION_TO_WARN:
+        doubts.append(
+            f"{result['truncated']:.0%} of the answers are truncated, "
+            "so the length limit is part of the score"
+        )
+    if result["dropped"]:
+        doubts.append(
+            f"{result['dropped']} questions are left out, because their prompts fill the context"
+        )
+    if result["failed"]:
+        doubts.append(f"{result['failed']} samples failed in the engine and do not count")
+    undecided = sum(result["verdicts"].get(verdict.value, 0) for verdict in UNDECIDED)
+    if undecided:
+        doubts.append(f"no checker decides {undecided} answers; they count as wrong")
+    return doubts
+
+
+def _differences(ours: Evaluation, theirs: Evaluation) -> list[str]:
+    """What is not the same in two evaluations of a task, apart from the model."""
+    mine, other = ours.result, theirs.result
+    settings = {**mine["settings"], **other["settings"]}
+    names = [name for name in settings if mine["settings"].get(name) != other["settings"].get(name)]
+    return names + [
+        name for name in ("questions", "prompt", "versions") if mine[name] != other[name]
+    ]

@@ -9,9 +9,13 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+_ABANDONED_SECONDS = 24 * 3600
+"""Age at which a temporary file of another machine is taken for that of a killed process."""
 
 _MAY_HOLD_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 """What the bytes of a JSON line have if one of its texts holds half of a surrogate pair.
@@ -54,6 +58,28 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
         ) from error
     finally:
         temporary.unlink(missing_ok=True)  # its space may be all that the next attempt lacks
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether a temporary file of `write_atomically` can be removed, because its writer is gone.
+
+    shard-00003.parquet.node7.4711.tmp is of process 4711 on node7. On this machine the process is
+    looked for; a file of another machine is abandoned after a day without a write.
+    """
+    *_, process, _ = temporary.name.split(".")
+    is_of_this_machine = temporary.name.endswith(f".{platform.node()}.{process}.tmp")
+    if is_of_this_machine and process.isdecimal():
+        try:
+            os.kill(int(process), 0)  # signal 0 only asks
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # it is alive, and another user's
+            return False
+        return False
+    try:
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _give_name(temporary: Path, path: Path, replace: bool) -> None:

@@ -1,6 +1,10 @@
 """Tables on disk: schemas, shards, manifests, resume, refusals."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +52,31 @@ def fill(stage, only: set[int] | None = None) -> None:
 UNITS = ["a", "b", "c", "d", "e"]
 
 
+def ended_process() -> int:
+    """The id of a process that is not alive any more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_temporary_shards_of_living_processes_stay(tmp_path):
+    """The last shard is another process's too, which is still writing it."""
+    stage = open_stage(tmp_path, "verdicts", IDENTITY, UNITS, 2)
+    ended = ended_process()
+    node = platform.node()
+    living = tmp_path / f"shard-00002.parquet.{node}.{os.getppid()}.tmp"
+    dead = tmp_path / f"shard-00002.parquet.{node}.{ended}.tmp"
+    elsewhere = tmp_path / f"shard-00002.parquet.other-{node}.{ended}.tmp"
+    old = tmp_path / f"shard-00001.parquet.other-{node}.{ended}.tmp"
+    for path in (living, dead, elsewhere, old):
+        path.write_text("half a shard")
+    os.utime(old, (0, 0))
+    fill(stage)
+    stage.finish()
+    assert living.exists() and elsewhere.exists()
+    assert not dead.exists() and not old.exists()
+
+
 def test_a_stage_from_begin_to_end(tmp_path):
     stage = open_stage(tmp_path, "verdicts", IDENTITY, UNITS, 2)
     assert not stage.is_complete and [units for _, units in stage.pending()] == [
@@ -79,9 +108,9 @@ def test_resumed_in_any_order_gives_the_same_bytes(tmp_path):
     fill(whole := open_stage(tmp_path / "whole", "verdicts", IDENTITY, UNITS, 2))
     whole.finish()
     fill(open_stage(tmp_path / "parts", "verdicts", IDENTITY, UNITS, 2), only={1})
-    (tmp_path / "parts" / "shard-00000.parquet.77.tmp").write_bytes(
-        b"half a shard of a killed process"
-    )
+    (
+        tmp_path / "parts" / f"shard-00000.parquet.{platform.node()}.{ended_process()}.tmp"
+    ).write_bytes(b"half a shard of a killed process")
     stage = open_stage(tmp_path / "parts", "verdicts", IDENTITY, UNITS, 2)
     assert [index for index, _ in stage.pending()] == [0, 2] and stage.num_found == 1
     fill(stage)

@@ -49,6 +49,7 @@ def test_keys_are_the_first_columns():
         "trace_logps": ("question_id", "trace_id"),
         "answers": ("question_id", "trace_id", "answer_id"),
         "verdicts": ("question_id", "trace_id", "answer_id"),
+        "golds": ("question_id",),
         "reasoning": ("question_id",),
         "train": ("question_id", "source"),
         "samples": ("question_id", "answer_id"),

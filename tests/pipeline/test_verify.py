@@ -1,6 +1,7 @@
 """Stage 7 on answers tables that the real writers made, with real worker processes where math needs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,13 @@ import pytest
 from variational_reasoning.method.prompts import answer_lead, load_chat_format
 from variational_reasoning.pipeline import verify
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.rows import Identity, read_rows, table_digest, write_table
+from variational_reasoning.pipeline.rows import (
+    Identity,
+    open_stage,
+    read_rows,
+    table_digest,
+    write_table,
+)
 
 LEAD = answer_lead("reasoner", load_chat_format("chatml"))
 END = "<|end_of_solution|>"
@@ -266,6 +273,68 @@ def test_too_many_undecided_answers_stop_the_run(tmp_path):
         assert "max_fault_fraction" in str(error) or "gold answers are not accepted" in str(error)
     else:
         pytest.fail("an unreadable gold went through")
+
+
+@pytest.fixture
+def undecided(tmp_path):
+    """Eight answers, one in each shard. The golds of q1 and q5 equal themselves, and no checker can read them."""
+    questions = {f"q{i}": (MATH, [solution(r"\boxed{1+x}")]) for i in range(8)}
+    for name in ("q1", "q5"):
+        questions[name] = ({"kind": "math", "gold": "???"}, [solution(r"\boxed{5}")])
+    settings = {"max_fault_fraction": 0.2}
+    write_run(tmp_path, questions, settings, shard=1)
+    return tmp_path / "pipeline.yaml"
+
+
+def test_undecided_answers_are_counted_over_what_is_on_disk(undecided):
+    """2 of 8 with a limit of 0.2: one process stops at the second, however often it is run."""
+    for attempt in (["shard=0/1"], [], ["shard=1/2"], ["shard=0/2"]):
+        try:
+            summary = verify.verify_answers(load_config(undecided, attempt))
+        except ValueError as error:
+            assert "no checker decides 2 of 8 answers, above verify.max_fault_fraction" in str(
+                error
+            )
+        else:
+            assert summary.manifest is None
+    config = load_config(undecided, ["verify.max_fault_fraction=0.3"])
+    assert not (config.folder("verdicts") / "manifest.json").exists()
+    assert verify.verify_answers(config).manifest["counts"]["unverifiable"] == 2
+    with pytest.raises(ValueError, match="no checker decides 2 of 8 answers"):
+        verify.verify_answers(load_config(undecided))
+
+
+def test_golds_are_settled_once_for_all_processes(tmp_path, capsys):
+    """What the first process found is what the others go by, even if they would find otherwise."""
+    questions = {f"q{i}": (EXACT, [solution("5")]) for i in range(2)}
+    write_run(tmp_path, questions, shard=1)
+    path = tmp_path / "pipeline.yaml"
+    first = load_config(path, ["shard=0/2", "verify.bad_golds=exclude"])
+    verify.verify_answers(first)
+    folder = verify.golds_folder(first)
+    assert [row["verdict"] for row in read_rows(folder, "golds")] == ["correct", "correct"]
+    assert "golds against themselves" in capsys.readouterr().err
+    # as if the first process had run out of time on q1's gold
+    identity = json.loads((folder / "stage.json").read_text())
+    shutil.rmtree(folder)
+    rows = [
+        {"question_id": "q0", "verdict": "correct", "reason": ""},
+        {"question_id": "q1", "verdict": "checker_error", "reason": "no time"},
+    ]
+    known = {name: identity[name] for name in ("inputs", "config", "model", "seed")}
+    stage = open_stage(folder, "golds", Identity(**known), ["q0", "q1"], 2)
+    stage.write_shard(0, rows)
+    second = load_config(path, ["shard=1/2", "verify.bad_golds=exclude"])
+    manifest = verify.verify_answers(second).manifest
+    assert manifest["excluded_questions"] == {"q1": verify.BAD_GOLD_REASON}
+    assert "golds against themselves" not in capsys.readouterr().err
+
+
+def test_a_refusal_for_golds_leaves_nothing_that_a_corrected_run_would_trip_over(tmp_path):
+    config = write_run(tmp_path, {"q0": ({"kind": "math", "gold": "$$"}, [solution("5")])})
+    with pytest.raises(ValueError, match="1 of 1 gold answers are not accepted"):
+        verify.verify_answers(config)
+    assert not config.folder("verdicts").exists()
 
 
 def test_faulty_checks_are_listed_by_question(tmp_path):

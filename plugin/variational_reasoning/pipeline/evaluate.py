@@ -61,6 +61,7 @@ from variational_reasoning.pipeline.work.job import (
     share_of_costs,
 )
 from variational_reasoning.pipeline.work.launch import own_share
+from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.pipeline.work.summary import describe_table
 from variational_reasoning.verify.pool import Job, ProgramSettings
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
@@ -211,15 +212,23 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
     units = [row["question_id"] for row in benchmark.questions]
     per_shard = max(1, config.eval.answers_per_shard // benchmark.num_samples)
     folder = benchmark.folder / "samples"
+
+    def size(unit: str) -> int:
+        return benchmark.num_samples
+
     return StageJob(
         stage=open_stage(folder, "samples", identity, units, per_shard),
         title=f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; writes {folder}"
         + _bound(config),
         row="answer",
-        size=lambda unit: benchmark.num_samples,
+        size=size,
         cost=lambda unit: benchmark.num_samples,
         load=lambda: ResponseSampler(benchmark, model),
-        max_failed_fraction=config.sampling.max_failed_fraction,
+        limit=FailureLimit(
+            "sampling.max_failed_fraction",
+            config.sampling.max_failed_fraction,
+            total=lambda: sum(map(size, units)),
+        ),
     )
 
 
@@ -233,6 +242,12 @@ def verdicts_job(
     settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
     identity = dataclasses.replace(samples.identity, config={**samples.identity.config, **settings})
     units = [unit for units in samples.shards for unit in units]
+
+    def num_answers() -> int:
+        """Without questions that had no room, and samples that the engine failed on."""
+        shards = range(len(samples.shards))
+        return sum(len(samples.read_shard(index, ["answer_id"])) for index in shards)
+
     return StageJob(
         stage=open_stage(benchmark.folder, "evals", identity, units, len(samples.shards[0])),
         title=f"reads {samples.folder}; writes {benchmark.folder}",
@@ -240,6 +255,15 @@ def verdicts_job(
         size=lambda unit: benchmark.num_samples,
         cost=lambda unit: benchmark.num_samples,
         load=lambda: ResponseJudge(benchmark, samples, config, programs),
+        limit=FailureLimit(
+            "verify.max_fault_fraction",
+            config.verify.max_fault_fraction,
+            total=num_answers,
+            message="no checker decides {count} of {total} answers",
+            columns=("question_id", "answer_id", "verdict", "reason"),
+            is_failure=lambda row: row["verdict"] in UNDECIDED,
+            at_end=True,
+        ),
     )
 
 
@@ -385,16 +409,10 @@ def describe_result(result: Mapping[str, Any]) -> str:
 
 
 def _result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
-    """What result.json holds, written. Raises: ValueError when the checkers decided too few answers."""
-    config, folder = model.config, benchmark.folder
+    """What result.json holds, written."""
+    folder = benchmark.folder
     samples = read_manifest(folder / "samples", "samples")
     summary = summarize(read_rows(folder, "evals"))
-    undecided = sum(summary["verdicts"].get(verdict.value, 0) for verdict in UNDECIDED)
-    if undecided > config.verify.max_fault_fraction * summary["num_answers"]:
-        raise ValueError(
-            f"{folder}: no checker decides {undecided} of {summary['num_answers']} answers ({summary['verdicts']}), more "
-            f"than verify.max_fault_fraction {config.verify.max_fault_fraction}; Avg@k would say nothing"
-        )
     result = {
         "name": model.name,
         "task": benchmark.task,

@@ -32,7 +32,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from variational_reasoning.files import file_digest, read_json_object, write_atomically, write_json
+from variational_reasoning.files import (
+    file_digest,
+    is_abandoned,
+    read_json_object,
+    write_atomically,
+    write_json,
+)
 from variational_reasoning.packages import installed_version
 from variational_reasoning.pipeline.tables import TABLES
 
@@ -123,9 +129,15 @@ class Stage:
             statistics["failed"] = [dict(row) for row in failed]
         write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
 
-    def read_shard(self, index: int) -> list[dict[str, Any]]:
-        """The rows of a shard that is on disk, for a stage that goes on with it before the table is whole."""
-        return pq.read_table(self.folder / shard_name(index)).to_pylist()
+    def read_shard(self, index: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of a shard that is on disk, for use before the table is whole; all columns by default."""
+        path = self.folder / shard_name(index)
+        return pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
+
+    def statistics(self, index: int) -> dict[str, Any]:
+        """What `write_shard` was told of a shard that is on disk: counts, dropped, failed."""
+        schema = pq.read_schema(self.folder / shard_name(index))
+        return {"failed": [], **json.loads(schema.metadata[_STATISTICS])}
 
     def finish(self, **extra: Any) -> dict[str, Any]:
         """Check all shards together, write the manifest, and return it. `extra` goes into the manifest as it is.
@@ -140,10 +152,10 @@ class Stage:
         shards, counts, dropped, failed, keys = [], Counter(), [], [], []
         for index in range(len(self.shards)):
             path = self.folder / shard_name(index)
-            statistics = json.loads(pq.read_schema(path).metadata[_STATISTICS])
+            statistics = self.statistics(index)
             counts.update(statistics["counts"])
             dropped += statistics["dropped"]
-            failed += [row | {"shard": path.name} for row in statistics.get("failed", [])]
+            failed += [row | {"shard": path.name} for row in statistics["failed"]]
             keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
             shards.append(
                 {"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)}
@@ -171,10 +183,9 @@ class Stage:
             **extra,
         }
         write_json(self.folder / MANIFEST, manifest)
-        for leftover in self.folder.glob(
-            "shard-*.tmp"
-        ):  # of killed processes; a manifest's may be another's, just now
-            leftover.unlink(missing_ok=True)
+        for leftover in self.folder.glob("shard-*.tmp"):
+            if is_abandoned(leftover):
+                leftover.unlink(missing_ok=True)
         self.is_complete = True
         return manifest
 

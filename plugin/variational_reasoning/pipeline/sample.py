@@ -54,6 +54,7 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.pipeline.work.job import Shard, StageJob
 from variational_reasoning.pipeline.work.launch import run
+from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
 
 TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
@@ -101,16 +102,24 @@ def traces_job(config: Config) -> StageJob:
         model=model_identity(model_folder),
         seed=config.seed,
     )
+
+    def size(unit: str) -> int:
+        return config.sampling.num_traces
+
     return StageJob(
         stage=open_stage(
             folder, "traces", identity, list(questions), config.sampling.questions_per_shard
         ),
         title=f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}",
         row="trace",
-        size=lambda unit: config.sampling.num_traces,
+        size=size,
         cost=lambda unit: 1.0,
         load=lambda: TraceSampler(config, questions, kind, open_engine(config, str(model_folder))),
-        max_failed_fraction=config.sampling.max_failed_fraction,
+        limit=FailureLimit(
+            "sampling.max_failed_fraction",
+            config.sampling.max_failed_fraction,
+            total=lambda: sum(map(size, questions)),
+        ),
         gpus=config.sampling.tensor_parallel_size,
     )
 
@@ -146,6 +155,9 @@ def answers_job(config: Config) -> StageJob:
         seed=config.seed,
     )
 
+    def size(unit: str) -> int:
+        return len(by_question[unit]) * config.sampling.num_answers
+
     def load() -> AnswerSampler:
         engine = open_engine(config, str(model_folder))
         check_vocabulary(config, engine.tokenizer, model_folder)
@@ -155,10 +167,14 @@ def answers_job(config: Config) -> StageJob:
         stage=open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard),
         title=f"reads {len(traces)} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
         row="answer",
-        size=lambda unit: len(by_question[unit]) * config.sampling.num_answers,
+        size=size,
         cost=lambda unit: sum(trace["is_well_formed"] for trace in by_question[unit]),
         load=load,
-        max_failed_fraction=config.sampling.max_failed_fraction,
+        limit=FailureLimit(
+            "sampling.max_failed_fraction",
+            config.sampling.max_failed_fraction,
+            total=lambda: sum(map(size, units)),
+        ),
         gpus=config.sampling.tensor_parallel_size,
     )
 

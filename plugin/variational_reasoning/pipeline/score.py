@@ -43,6 +43,7 @@ from variational_reasoning.pipeline.rows import (
 from variational_reasoning.pipeline.sample import StageSummary
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
+from variational_reasoning.pipeline.work.limits import FailureLimit
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +120,9 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
             f"{sorted(temperatures)}"
         )
 
+    def size(unit: str) -> int:
+        return len(by_question[unit])
+
     def cost(unit: str) -> float:
         lengths = [
             len(t["token_ids"])
@@ -149,10 +153,14 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         ),
         title=f"reads {len(traces)} traces of {len(units)} questions, {name} {model_folder} ({kind}); writes {folder}",
         row="trace",
-        size=lambda unit: len(by_question[unit]),
+        size=size,
         cost=cost,
         load=load,
-        max_failed_fraction=config.scoring.max_failed_fraction,
+        limit=FailureLimit(
+            "scoring.max_failed_fraction",
+            config.scoring.max_failed_fraction,
+            total=lambda: sum(map(size, units)),
+        ),
         gpus=1,
     )
 

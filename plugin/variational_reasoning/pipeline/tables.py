@@ -94,6 +94,17 @@ class VerdictRow(TypedDict):
     tier: str
 
 
+class GoldRow(TypedDict):
+    """Stage 7: what a question's check says of its own gold; the worst verdict of several golds.
+
+    verdict: null where there is no gold to try.
+    """
+
+    question_id: str
+    verdict: str | None
+    reason: str
+
+
 class ReasoningRow(TypedDict):
     """A train file of stage 0, which the host renders as a reasoner's or a posterior's row."""
 
@@ -184,6 +195,7 @@ TABLES: dict[str, Schema] = {
     "trace_logps": _schema(TraceLogpRow, num_keys=2),
     "answers": _schema(AnswerRow, num_keys=3),
     "verdicts": _schema(VerdictRow, num_keys=3),
+    "golds": _schema(GoldRow, num_keys=1),
     "reasoning": _schema(ReasoningRow, num_keys=1),
     "train": _schema(TrainRow, num_keys=2),
     "samples": _schema(SampleRow, num_keys=2),

@@ -6,13 +6,16 @@ must be accepted by its own check; a check that rejects its own gold would silen
 Programs run only in a sandbox, whose tier is probed and printed first and stands in every row.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from variational_reasoning.faults import NUM_LISTED, list_faults
 from variational_reasoning.method.prompts import (
     SOLUTION_CLOSE,
     ChatFormat,
@@ -27,11 +30,13 @@ from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
     open_stage,
+    read_manifest,
     read_rows,
     table_digest,
 )
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
+from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.sandbox.probe import SETTING, probe
@@ -39,7 +44,6 @@ from variational_reasoning.verify.sandbox.sandbox import Limits
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
-_NUM_LISTED = 10
 
 
 class VerifySummary(NamedTuple):
@@ -84,38 +88,52 @@ def verdicts_job(config: Config) -> StageJob:
             f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}"
         )
     units = [question_id for question_id in questions if question_id in by_question]
+    limits = {
+        **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
+        **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
+        **resolved(config, "verify.program_memory_mib", "verify.program_output_mib"),
+    }
+    questions_digest = table_digest(config.folder("questions"), "questions")
     identity = Identity(
         inputs={
-            "questions": table_digest(config.folder("questions"), "questions"),
+            "questions": questions_digest,
             "answers": table_digest(config.folder("answers"), "answers"),
         },
         config={
             "chat_format": chat_format_to_dict(chat_format),
-            **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
+            **limits,
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
-            **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
-            **resolved(config, "verify.program_memory_mib", "verify.program_output_mib"),
         },
     )
-    checks, excluded, programs = {}, {}, None
-    if not (
-        folder / MANIFEST
-    ).is_file():  # a refusal here must leave no trace of its policies on disk
+    checks, programs = {}, None
+    if (folder / MANIFEST).is_file():
+        excluded = read_manifest(folder, "verdicts")["excluded_questions"]
+    else:  # a refusal here must leave no trace of its policies on disk
         checks = read_checks(questions[question_id] for question_id in units)
         programs = open_programs(checks, config)
-        with open_pool(config, programs) as pool:
-            excluded = _excluded_questions(checks, questions, pool, config)
-    num_verifiable = sum(
-        len(by_question[question_id]) for question_id in units if question_id not in excluded
-    )
+        excluded = _excluded_questions(
+            checks, questions, Identity({"questions": questions_digest}, limits), programs, config
+        )
+
+    def num_verifiable() -> int:
+        return sum(len(by_question[unit]) for unit in units if unit not in excluded)
+
     return StageJob(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
         title=f"reads {len(answers)} answers to {len(units)} questions; writes {folder}",
         row="answer",
         size=lambda unit: len(by_question[unit]),
         cost=lambda unit: len(by_question[unit]),
-        load=lambda: AnswerVerifier(
-            config, by_question, checks, excluded, num_verifiable, programs
+        load=lambda: AnswerVerifier(config, by_question, checks, excluded, programs),
+        limit=FailureLimit(
+            "verify.max_fault_fraction",
+            config.verify.max_fault_fraction,
+            total=num_verifiable,
+            message="no checker decides {count} of {total} answers",
+            columns=("question_id", "trace_id", "answer_id", "verdict", "reason"),
+            is_failure=lambda row: (
+                row["verdict"] in UNDECIDED and row["question_id"] not in excluded
+            ),
         ),
     )
 
@@ -129,16 +147,9 @@ class AnswerVerifier(ShardByShard):
         by_question: Mapping[str, Sequence[Mapping[str, Any]]],
         checks: Mapping[str, dict[str, Any]],
         excluded: Mapping[str, str],
-        num_verifiable: int,
         programs: ProgramSettings | None,
     ) -> None:
-        self.config, self.by_question, self.checks, self.excluded = (
-            config,
-            by_question,
-            checks,
-            excluded,
-        )
-        self.num_verifiable, self.num_undecided = num_verifiable, 0
+        self.by_question, self.checks, self.excluded = by_question, checks, excluded
         self.chat_format = load_chat_format(config.chat_format)
         self.tier = f"T{programs.tier}" if programs else None
         self.pool = open_pool(config, programs)
@@ -156,22 +167,9 @@ class AnswerVerifier(ShardByShard):
         self.pool.close()
 
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
-        """See ShardByShard. Raises: ValueError when the checkers decide too few of the answers."""
+        """See ShardByShard."""
         answers = [row for question_id in units for row in self.by_question[question_id]]
         rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
-        undecided = [
-            row
-            for row in rows
-            if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded
-        ]
-        self.num_undecided += len(undecided)
-        fraction = self.config.verify.max_fault_fraction
-        if self.num_undecided > fraction * self.num_verifiable:
-            faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
-            raise ValueError(
-                f"{self.num_undecided} of {self.num_verifiable} answers got no decision from their checker, above "
-                f"verify.max_fault_fraction {fraction}; reasons: {dict(faults.most_common(5))}. The shards before stay valid"
-            )
         return Shard(rows, Counter(row["verdict"] for row in rows))
 
 
@@ -220,7 +218,7 @@ def read_checks(
             faults.append(f"question {row['question_id']}: {error}")
     if faults:
         raise ValueError(
-            _listed(f"{len(faults)} questions have checks that cannot be used", faults)
+            list_faults(f"{len(faults)} questions have checks that cannot be used", faults)
         )
     return checks
 
@@ -248,13 +246,13 @@ def solution_of_answer(
     return solution, None
 
 
-def rejected_golds(
+def try_golds(
     checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool
-) -> dict[str, str]:
-    """Questions whose check rejects its own gold: id to the verdict and its reason.
+) -> dict[str, dict[str, str]]:
+    """What each question's check says of its own gold: id to verdict and reason, of the first gold that it rejects.
 
     A countdown without a gold is tried with the reference solution. A program is tried with the data set's own
-    solutions, which the check carries; where it carries none, nothing can be tried.
+    solutions, which the check carries. A question without anything to try is not among the results.
     """
     jobs = []
     for question_id, check in checks.items():
@@ -263,12 +261,16 @@ def rejected_golds(
             if not golds and check["kind"] == "countdown":
                 golds = [solutions[question_id]]
             jobs += [Job((question_id, number), check, gold) for number, gold in enumerate(golds)]
-    rejected = {}
+    results: dict[tuple[str, int], Result] = {}
     bar = tqdm(pool.check(jobs), total=len(jobs), unit="gold", desc="golds against themselves")
-    for (question_id, _), result in bar:
-        if result.verdict is not Verdict.CORRECT:
-            rejected[question_id] = f"{result.verdict.value}: {result.reason}"
-    return rejected
+    for key, result in bar:
+        results[key] = result
+    tried: dict[str, dict[str, str]] = {}
+    for (question_id, _), result in sorted(results.items()):
+        earlier = tried.get(question_id)
+        if earlier is None or earlier["verdict"] == Verdict.CORRECT.value:
+            tried[question_id] = {"verdict": result.verdict.value, "reason": result.reason}
+    return tried
 
 
 def describe_verdicts(summary: VerifySummary) -> str:
@@ -338,10 +340,14 @@ def _judge(
 def _excluded_questions(
     checks: Mapping[str, dict[str, Any]],
     questions: Mapping[str, Mapping[str, Any]],
-    pool: VerifierPool,
+    identity: Identity,
+    programs: ProgramSettings | None,
     config: Config,
 ) -> dict[str, str]:
-    """Questions that are not verified under a named policy, with the reason. Raises: ValueError without the policy."""
+    """Questions that are not verified under a named policy, with the reason.
+
+    Raises: ValueError without the policy; the table of golds is removed then, so that they are tried again.
+    """
     unverifiable = {
         question_id: UNVERIFIABLE_KINDS[check["kind"]]
         for question_id, check in checks.items()
@@ -353,32 +359,70 @@ def _excluded_questions(
             f"question {question_id}: {reason}" for question_id, reason in unverifiable.items()
         ]
         faults.append(
-            _listed(
+            list_faults(
                 f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them out, or set "
                 "verify.unverifiable: accept (stage 8 then treats them by its fallback policy)",
                 listed,
             )
         )
-    solutions = {question_id: row["solution"] for question_id, row in questions.items()}
-    rejected = rejected_golds(checks, solutions, pool)
+    folder = golds_folder(config)
+    rejected = settled_golds(folder, identity, checks, questions, programs, config)
     if rejected and config.verify.bad_golds == "refuse":
-        listed = [
-            f"question {question_id}: {reason}" for question_id, reason in sorted(rejected.items())
-        ]
+        listed = [f"question {question_id}: {reason}" for question_id, reason in rejected.items()]
         faults.append(
-            _listed(
+            list_faults(
                 f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own check; correct them, or set "
                 "verify.bad_golds: exclude",
                 listed,
             )
         )
     if faults:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(
+            OSError
+        ):  # verdicts of an earlier run are there, or another process was faster
+            folder.parent.rmdir()
         raise ValueError("\n".join(faults))
-    for question_id in sorted(rejected)[:_NUM_LISTED]:
+    for question_id in list(rejected)[:NUM_LISTED]:
         print(f"excluded: question {question_id}, gold {rejected[question_id]}")
-    return unverifiable | dict.fromkeys(sorted(rejected), BAD_GOLD_REASON)
+    return unverifiable | dict.fromkeys(rejected, BAD_GOLD_REASON)
 
 
-def _listed(head: str, lines: Sequence[str]) -> str:
-    more = [f"  and {len(lines) - _NUM_LISTED} more"] if len(lines) > _NUM_LISTED else []
-    return "\n".join([head + ":", *(f"  {line}" for line in lines[:_NUM_LISTED]), *more])
+def golds_folder(config: Config) -> Path:
+    """Where the table of golds is: inside that of the verdicts, which depend on it and are removed with it."""
+    return config.folder("verdicts", "golds")
+
+
+def settled_golds(
+    folder: Path,
+    identity: Identity,
+    checks: Mapping[str, dict[str, Any]],
+    questions: Mapping[str, Mapping[str, Any]],
+    programs: ProgramSettings | None,
+    config: Config,
+) -> dict[str, str]:
+    """Questions whose check rejects their own gold: id to the verdict and its reason, the same in all processes.
+
+    Processes that share the stage may all try the golds; the first to finish decides, and all read its table.
+
+    A check near its time limit may accept a gold in one process and reject it in another. Were each to go by its own
+    result, one would exclude the question and the other would verify answers to it.
+    """
+    stage = open_stage(folder, "golds", identity, list(checks), len(checks))
+    if not stage.is_complete:
+        if not stage.has(0):
+            solutions = {question_id: row["solution"] for question_id, row in questions.items()}
+            with open_pool(config, programs) as pool:
+                tried = try_golds(checks, solutions, pool)
+            rows = [
+                {"question_id": question_id, "verdict": None, "reason": ""}
+                | tried.get(question_id, {})
+                for question_id in checks
+            ]
+            stage.write_shard(0, rows)  # which leaves a shard that is there already as it is
+        stage.finish()
+    rejected = {}
+    for row in read_rows(folder, "golds"):
+        if row["verdict"] not in (None, Verdict.CORRECT.value):
+            rejected[row["question_id"]] = f"{row['verdict']}: {row['reason']}"
+    return dict(sorted(rejected.items()))

@@ -194,17 +194,22 @@ def test_shares_of_different_counts_on_one_folder_lose_and_spoil_nothing(make_ru
     )
 
 
-def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_run):
-    """The embedding of one id is not finite, and only q001's question holds it: its rows fail, all others are there."""
-    path = make_run(num_questions=3, sampling={"max_failed_fraction": 0.5})
-    config = load_config(path)
+def break_the_posterior(config) -> None:
+    """The embedding of one id is not finite, and only q001's question holds it: its rows fail."""
     weights_file = config.model_folder("posterior") / "model.safetensors"
     weights = load_file(weights_file)
     tokenizer = json.loads((config.model_folder("posterior") / "tokenizer.json").read_text())
     weights["model.embed_tokens.weight"][tokenizer["model"]["vocab"]["A"]] = torch.nan
     save_file(weights, weights_file, metadata={"format": "pt"})
+
+
+def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_run):
+    path = make_run(num_questions=3, sampling={"max_failed_fraction": 0.5})
+    config = load_config(path)
+    break_the_posterior(config)
     with pytest.raises(
-        ValueError, match=r"3 of 9 rows failed, above max_failed_fraction 0\.1.*not finite.*'q001'"
+        ValueError,
+        match=r"3 of 9 rows failed, above sampling\.max_failed_fraction 0\.1.*not finite.*'q001'",
     ):
         sample_traces(load_config(path, ["sampling.max_failed_fraction=0.1"]))
     summary = sample_traces(config)
@@ -213,6 +218,40 @@ def test_failed_rows_are_recorded_and_end_a_stage_only_beyond_the_fraction(make_
         ("q001", k) for k in range(3)
     ]
     assert "failed: 3 the model's logits are not finite" in describe_table(summary)
+
+
+def test_the_failure_limit_counts_what_is_on_disk(make_run):
+    """3 of 9 rows fail, all of them in shard 1, which a more patient run left on disk."""
+    settings = {"max_failed_fraction": 0.5, "questions_per_shard": 1}
+    path = make_run(num_questions=3, sampling=settings)
+    patient = load_config(path)
+    break_the_posterior(patient)
+    sample_traces(load_config(path, ["shard=0/3"]))
+    sample_traces(load_config(path, ["shard=1/3"]))
+    strict = load_config(path, ["sampling.max_failed_fraction=0.1"])
+    folder = strict.folder("traces")
+    failing = shard_name(1)
+    refusal = rf"3 of 9 rows failed.* remove from \S+: {failing}\."
+    for _ in range(4):
+        with pytest.raises(ValueError, match=refusal):
+            sample_traces(strict)
+    for index in range(3):
+        share = [f"shard={index}/3", "sampling.max_failed_fraction=0.1"]
+        with pytest.raises(ValueError, match=refusal):
+            sample_traces(load_config(path, share))
+    assert not (folder / "manifest.json").exists()
+
+    assert sample_traces(patient).manifest["counts"]["failed"] == 3
+    # a finished table is refused too, and what the message says can be done
+    with pytest.raises(ValueError, match=rf"remove from \S+: manifest\.json, {failing}\."):
+        sample_traces(strict)
+    wanted = shard_bytes(folder)
+    for name in ("manifest.json", failing):
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match="3 of 9 rows failed.*Nothing of it was written"):
+        sample_traces(strict)
+    sample_traces(patient)
+    assert shard_bytes(folder) == wanted
 
 
 def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):

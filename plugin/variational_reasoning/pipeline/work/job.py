@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from variational_reasoning.pipeline.rows import Stage, read_manifest
+from variational_reasoning.pipeline.work.limits import FailureCount, FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
 
 
@@ -81,8 +82,8 @@ class ShardByShard(ABC):
 class StageJob:
     """A stage that can be done shard by shard.
 
-    size: rows that a unit gives, for the bar and for the limit on failures; cost: what a unit takes, in any one unit.
-    title: printed before anything is loaded. row: what the bar counts.
+    size: rows that a unit gives, for the bar; cost: what a unit takes, in any one unit.
+    title: printed before anything is loaded. row: what the bar counts. limit: on failed rows.
     """
 
     stage: Stage
@@ -91,16 +92,19 @@ class StageJob:
     size: Callable[[str], int]
     cost: Callable[[str], float]
     load: Callable[[], ShardFiller]
-    max_failed_fraction: float = 0.0
+    limit: FailureLimit | None = None
     gpus: int = 0
 
 
 def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     """Do what is missing of the shards with these indices, in this process.
 
-    Raises: ValueError when more than the job's fraction of all rows fails.
+    Raises: ValueError when more of the table's rows fail than the job's limit allows.
     """
     stage = job.stage
+    failures = FailureCount(stage, job.limit) if job.limit else None
+    if failures:
+        failures.check()  # of a finished table too: the limit may be lower now
     if stage.is_complete:
         return StageSummary(stage.folder, read_manifest(stage.folder, stage.table), {}, 0.0)
     print(job.title)
@@ -109,12 +113,13 @@ def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     sizes = {index: sum(map(job.size, stage.shards[index])) for index in mine}
     found = sum(size for index, size in sizes.items() if stage.has(index))
     worker = job.load()
-    done, failures = Counter(), Failures(job)
+    done: Counter[str] = Counter()
     started = time.monotonic()
     with closing(worker), tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
         pending = ((index, units) for index, units in stage.pending() if index in mine)
         for index, shard in worker.fill(pending, bar.update):
-            failures.check(shard.failed)
+            if failures:
+                failures.check_shard(shard.rows, shard.failed)
             stage.write_shard(index, *shard)
             done.update(shard.counts)
             rate = worker.statistics().get("tokens", 0) / max(time.monotonic() - started, 1e-9)
@@ -131,38 +136,15 @@ def conclude(
     counts: dict[str, int],
     seconds: float,
 ) -> StageSummary:
-    """Write the manifest when every shard is there, and say what was done."""
+    """Write the manifest when every shard is there, and say what was done.
+
+    Raises: ValueError when more of the table's rows failed than the job's limit allows.
+    """
     missing = sum(1 for _ in job.stage.pending())
+    if job.limit and not missing:
+        FailureCount(job.stage, job.limit).check()
     manifest = None if missing else job.stage.finish(**facts)
-    if manifest:
-        Failures(job).check(manifest["failed"])
     return StageSummary(job.stage.folder, manifest, statistics, seconds, missing, counts)
-
-
-class Failures:
-    """Rows that an engine could not compute end a stage only beyond a fraction of all its rows."""
-
-    def __init__(self, job: StageJob) -> None:
-        self.fraction = job.max_failed_fraction
-        self.num_rows = sum(job.size(unit) for units in job.stage.shards for unit in units)
-        self.reasons: Counter[str] = Counter()
-
-    def check(self, failed: Sequence[Mapping[str, Any]]) -> None:
-        """Count these, too. Raises: ValueError beyond the fraction, with the reasons."""
-        self.reasons.update(str(row["reason"]) for row in failed)
-        count = self.reasons.total()
-        if count > self.fraction * self.num_rows:
-            shards = sorted({row["shard"] for row in failed if "shard" in row})
-            undo = (
-                f"; they belong to {', '.join(shards[:20])}: remove these files to try again"
-                if shards
-                else ""
-            )
-            example = {name: value for name, value in failed[0].items() if name.endswith("_id")}
-            raise ValueError(
-                f"{count} of {self.num_rows} rows failed, above max_failed_fraction {self.fraction}; reasons: "
-                f"{dict(self.reasons.most_common(5))}, for example {example}{undo}. Other finished shards stay valid"
-            )
 
 
 def share_of(

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.rows import shard_name
-from variational_reasoning.pipeline.work.job import Failures, ShardFiller, StageJob, conclude
+from variational_reasoning.pipeline.work.job import ShardFiller, StageJob, conclude
+from variational_reasoning.pipeline.work.limits import FailureCount
 from variational_reasoning.pipeline.work.summary import StageSummary
 
 MAX_RETRIES = 10
@@ -36,6 +36,8 @@ def run_on_ray(
     Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster; ValueError as the stage
     itself does.
     """
+    if job.limit:
+        FailureCount(job.stage, job.limit).check()
     ray = need("ray", "infer")
     try:
         ray.init(
@@ -62,7 +64,6 @@ def run_on_ray(
     fill = ray.remote(**options)(fill_shard)
     blob = pickle.dumps((make_job, config))
     started, done, statistics, facts = time.monotonic(), Counter(), Counter(), {}
-    failures = Failures(job)
     sizes = {
         index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)
     }
@@ -77,14 +78,13 @@ def run_on_ray(
             [ref], _ = ray.wait(list(waiting), num_returns=1)
             index = waiting.pop(ref)
             try:
-                facts, added, counts, failed = ray.get(ref)
+                facts, added, counts = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 for other in waiting:
                     ray.cancel(other)
                 raise (
                     error.cause if isinstance(error.cause, ValueError | OSError) else error
                 ) from None
-            failures.check([row | {"shard": shard_name(index)} for row in failed])
             done.update(counts)
             statistics.update(added)
             bar.update(sizes[index])
@@ -96,22 +96,21 @@ def run_on_ray(
 
 def fill_shard(
     blob: bytes, folder: str, index: int
-) -> tuple[dict[str, Any], Counter, dict[str, int], list]:
+) -> tuple[dict[str, Any], Counter, dict[str, int]]:
     """The task: fill shard `index` and write it.
 
-    Returns: the worker's facts, what its statistics grew by, the shard's counts and failed rows.
+    Returns: the filler's facts, what its statistics grew by, and the shard's counts.
+
+    Raises: ValueError when more of the table's rows failed than the job's limit allows.
     """
     os.chdir(folder)  # paths of a configuration are relative to it
     job, worker = _loaded(blob)
     before = Counter(worker.statistics())
     [(_, shard)] = worker.fill([(index, job.stage.shards[index])], lambda num: None)
+    if job.limit:
+        FailureCount(job.stage, job.limit).check_shard(shard.rows, shard.failed)
     job.stage.write_shard(index, *shard)
-    return (
-        worker.facts(),
-        Counter(worker.statistics()) - before,
-        dict(shard.counts),
-        list(shard.failed),
-    )
+    return worker.facts(), Counter(worker.statistics()) - before, dict(shard.counts)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,107 @@
+"""How many rows of a table may fail before its stage ends with an error (stages 3 to 7, evaluation).
+
+The count is over the shards on disk, whoever wrote them and when. A limit that one process counted
+for itself could be passed by trying again, or by sharing the stage:
+
+    limit 1 of 100 rows, two failed rows in each of shard 0 and shard 1
+    counted per process    run 1 stops at shard 1; run 2 finds shard 0 done and starts from zero
+    counted on disk        run 2 finds the failures of shard 0, and stops as run 1 did
+
+It is checked before a shard is written, before the manifest is written, and when a finished table
+is opened.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from variational_reasoning.pipeline.rows import MANIFEST, Stage, shard_name
+
+_NUM_LISTED = 20
+
+
+@dataclass(frozen=True)
+class FailureLimit:
+    """A fraction of a table's rows that may fail.
+
+    setting: the configuration's key. total: how many rows the whole table could have failed on.
+    message: what is said, with {count} and {total}.
+    is_failure: whether a row on disk counts as failed, from its `columns`. By default no row does,
+    and what counts are the rows that the engine could not compute (`Stage.write_shard`, failed).
+    at_end: checked when the last shard is there, not before: what is on disk then is worth keeping.
+    """
+
+    setting: str
+    fraction: float
+    total: Callable[[], int]
+    message: str = "{count} of {total} rows failed"
+    columns: tuple[str, ...] = ()
+    is_failure: Callable[[Mapping[str, Any]], bool] | None = None
+    at_end: bool = False
+
+
+class FailureCount:
+    """The failed rows of a table that is being filled, by shard."""
+
+    def __init__(self, stage: Stage, limit: FailureLimit) -> None:
+        self.stage, self.limit = stage, limit
+        self._on_disk: dict[int, list[Mapping[str, Any]]] = {}
+
+    def check_shard(
+        self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Raises: ValueError when a shard that is about to be written passes the limit."""
+        if not self.limit.at_end:
+            self._check(self._failures(rows, failed))
+
+    def check(self) -> None:
+        """Raises: ValueError when the shards on disk pass the limit."""
+        if not self.limit.at_end or not any(self.stage.pending()):
+            self._check([])
+
+    def _check(self, more: Sequence[Mapping[str, Any]]) -> None:
+        self._read_new_shards()
+        found = [*more, *(row for rows in self._on_disk.values() for row in rows)]
+        if not found:
+            return
+        total = self.limit.total()
+        if len(found) <= self.limit.fraction * total:
+            return
+        reasons = Counter(str(row["reason"]) for row in found)
+        example = {name: value for name, value in found[0].items() if name.endswith("_id")}
+        raise ValueError(
+            f"{self.stage.folder}: "
+            + self.limit.message.format(count=len(found), total=total)
+            + f", above {self.limit.setting} {self.limit.fraction}; "
+            + f"reasons: {dict(reasons.most_common(5))}, for example {example}. {self._remedy()}"
+        )
+
+    def _read_new_shards(self) -> None:
+        there = {path.name for path in self.stage.folder.glob("shard-*.parquet")}
+        for index in range(len(self.stage.shards)):
+            if index in self._on_disk or shard_name(index) not in there:
+                continue
+            columns = self.limit.columns
+            rows = self.stage.read_shard(index, columns) if columns else []
+            self._on_disk[index] = self._failures(rows, self.stage.statistics(index)["failed"])
+
+    def _failures(
+        self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        is_failure = self.limit.is_failure
+        return [*failed, *(row for row in rows if is_failure and is_failure(row))]
+
+    def _remedy(self) -> str:
+        files = [shard_name(index) for index, rows in self._on_disk.items() if rows]
+        if not files:
+            return f"Nothing of it was written; mend the cause, or raise {self.limit.setting}"
+        if (self.stage.folder / MANIFEST).is_file():
+            files.insert(0, MANIFEST)
+        listed = ", ".join(files[:_NUM_LISTED])
+        if len(files) > _NUM_LISTED:
+            listed += f" and {len(files) - _NUM_LISTED} more"
+        return (
+            f"To try these rows again, remove from {self.stage.folder}: {listed}. "
+            f"To keep them as they are, raise {self.limit.setting}. All other shards stay valid"
+        )

@@ -6,12 +6,14 @@
 #SBATCH --cpus-per-task=32
 #SBATCH --time=08:00:00
 #SBATCH --requeue
-# One sampling, scoring or verification stage as a Slurm array, from the root of a checkout that all nodes see:
+# One sampling, scoring or verification stage as a Slurm array, from the root of a checkout that all
+# nodes see:
 #   sbatch examples/variational_reasoning/slurm.sh sample_traces CONFIG.yaml [key=value ...]
 #   sbatch --dependency=afterok:JOB examples/variational_reasoning/slurm.sh score_traces CONFIG.yaml model=reasoner
-# Every GPU of every array task is one process with shards of its own; nothing is exchanged, so a task that was killed is
-# just submitted again (--requeue does it), and whoever finds all shards done writes the manifest. Models of more than one
-# GPU: PROCESSES = GPUs of a node / sampling.tensor_parallel_size. Not measured on a cluster.
+# Every GPU of every array task is one process with shards of its own; nothing is exchanged. A task
+# that was killed is submitted again (--requeue does it). The last process writes the manifest.
+# Models of more than one GPU: PROCESSES = GPUs of a node / sampling.tensor_parallel_size. Not
+# measured on a cluster.
 set -euo pipefail
 
 stage=$1

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The final models for K = 1, 2, 4, 8, 16, 32 traces per question, after `python scripts/run.py qwen2_5_7b_1k` has made the
-# reasoner and the posterior; from the repository's root:
+# The final models for K = 1, 2, 4, 8, 16, 32 traces per question, after `python scripts/run.py
+# qwen2_5_7b_1k` has made the reasoner and the posterior; from the repository's root:
 #   BASE=MODEL bash examples/variational_reasoning/qwen2_5_7b_1k/k_scaling.sh data.train=PATH [key=value ...]
 # ESTIMATOR=gml in place of acc; GPUS=4 in place of 8.
-# Batch 16 x K, so that every K takes about as many steps (App. C). What is finished is left alone. Not measured.
+# Batch 16 x K, so that every K takes about as many steps (App. C). What is finished is skipped. Not
+# measured.
 set -euo pipefail
 : "${BASE:?is the model folder that everything starts from}"
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from variational_evals.models import reasoner_format, tensor_parallel_size
+from variational_evals.models import reasoner_renderer, tensor_parallel_size
 from variational_evals.tasks import load_questions, load_task
 from variational_reasoning.files import read_json_lines
-from variational_reasoning.method.prompts import ChatFormat
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines import engine_name
@@ -20,7 +20,7 @@ from variational_reasoning.pipeline.evaluate import (
     Model,
     describe_result,
     evaluate,
-    recorded_chat_format,
+    recorded_renderer,
 )
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.work.timings import timed
@@ -63,28 +63,28 @@ def run_questions(config: Config) -> list[dict[str, Any]]:
     return rows[: config.eval.max_questions]
 
 
-def find_model(config: Config, named: str) -> tuple[Path, ChatFormat]:
+def find_model(config: Config, named: str) -> tuple[Path, Renderer]:
     """The folder that `model=` names, downloaded if it is the hub's, and the chat format that the model is asked in.
 
     Raises: ValueError for a model that is not there, or of which nothing shows that it knows the reasoner's prompt.
     """
     folder = Path(named) if Path(named).is_dir() else config.model_folder(named)
     if folder.is_dir():
-        return folder, recorded_chat_format(folder, config)
+        return folder, recorded_renderer(folder, config)
     if named.count("/") != 1:
         raise ValueError(
             f"model={named!r} is no folder, {folder} does not exist, and it is no name on the hub"
         )
-    chat_format = reasoner_format(named)
+    renderer = reasoner_renderer(named)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        if chat_format is None:  # its record, if it has one, before gigabytes of weights
-            chat_format = recorded_chat_format(
+        if renderer is None:  # its record, if it has one, before gigabytes of weights
+            renderer = recorded_renderer(
                 Path(snapshot_download(named, allow_patterns=["*.json"])), config
             )
-        return Path(snapshot_download(named)), chat_format
+        return Path(snapshot_download(named)), renderer
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"model={named!r} is no folder, and cannot be had from the hub: {error}"
@@ -127,9 +127,9 @@ def main() -> None:
     tasks = config.eval.tasks
     if not tasks and "name" not in own:
         raise ValueError(f"missing: name=...\n{USAGE}")
-    folder, chat_format = find_model(config, own["model"])
+    folder, renderer = find_model(config, own["model"])
     name = own.get("name", Path(own["model"]).name)
-    model = Model(name, folder, chat_format, with_parallelism(config, folder))
+    model = Model(name, folder, renderer, with_parallelism(config, folder))
     if tasks:
         benchmarks = suite(config, model.name)
     else:

@@ -97,9 +97,9 @@ def make_model_dir(
 
 def record_of(kind: str, chat_format: str = "chatml") -> dict:
     """What a training would write beside a model."""
-    from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
+    from variational_reasoning.method.prompts import make_renderer
 
-    return {"prompt_kind": kind, "chat_format": chat_format_to_dict(load_chat_format(chat_format))}
+    return {"prompt_kind": kind} | make_renderer(chat_format).to_record()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

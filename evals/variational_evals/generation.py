@@ -14,7 +14,7 @@ from skythought.evals.models import ModelConfig
 from skythought.evals.util.response import Response
 
 from variational_evals.models import stop_strings, tensor_parallel_size
-from variational_reasoning.method.prompts import ChatFormat, render_prompt
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.engines import text_codec
 from variational_reasoning.pipeline.sample import sample_seed
 
@@ -29,7 +29,7 @@ class ReasonerConfig(SeededConfig):
     """The settings of a reasoner of ours. The two texts of SkyThought's fields are for its records; the ids that the engine
     gets are rendered in the chat format."""
 
-    chat_format: ChatFormat
+    renderer: Renderer
 
 
 class Conversation(list):
@@ -64,7 +64,7 @@ def generate(
     engine = vllm.LLM(
         model=model_config.model_id, **engine_settings(model_config.model_id, backend_params.params)
     )
-    prompts = prompt_ids(conversations, model_config.chat_format, engine.get_tokenizer())
+    prompts = prompt_ids(conversations, model_config.renderer, engine.get_tokenizer())
     _, decode = text_codec(engine.get_tokenizer())
     params = request_parameters(
         conversations,
@@ -88,7 +88,7 @@ def generate(
 
 
 def prompt_ids(
-    conversations: Sequence[Sequence[dict[str, str]]], chat_format: ChatFormat, tokenizer: Any
+    conversations: Sequence[Sequence[dict[str, str]]], renderer: Renderer, tokenizer: Any
 ) -> list[list[int]]:
     """The ids that training has before each target; of a conversation only the user's text is read."""
     encode, _ = text_codec(tokenizer)
@@ -96,7 +96,7 @@ def prompt_ids(
         next(message["content"] for message in each if message["role"] == "user")
         for each in conversations
     ]
-    return [encode(render_prompt("reasoner", chat_format, question)) for question in questions]
+    return [encode(renderer.prompt("reasoner", question)) for question in questions]
 
 
 def engine_settings(model: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def request_parameters(
                 model_config.seed, f"eval/{getattr(conversation, 'question_id', number)}", answer_id
             ),
             max_tokens=min(wanted, room),
-            stop=stop_strings(model_config.chat_format, given_stops),
+            stop=stop_strings(model_config.renderer, given_stops),
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             spaces_between_special_tokens=False,

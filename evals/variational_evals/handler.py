@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from variational_evals.generation import Conversation
 from variational_evals.host_fit import require
+from variational_evals.models import RUN
 from variational_evals.tasks import FILE_TASK, definitions, load_questions, load_task
-from variational_reasoning.method.prompts import extract_solution, thought_open
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.verify import open_programs
 from variational_reasoning.verify.checks import parse_check
@@ -141,8 +142,12 @@ class VariationalTaskHandler(TaskHandler):
 def _solution(record: dict[str, Any], response: str) -> str | None:
     """What is judged: the text inside the solution tags of a reasoner of ours, and the whole response of another model."""
     last = record["input_conversation"][-1]
-    is_ours = last["role"] == "assistant" and last["content"].startswith(thought_open("reasoner"))
-    return extract_solution(response) if is_ours else response
+    renderer = RUN.renderer or make_renderer(
+        "chatml"
+    )  # judged apart from its run: the paper's tags
+    opening = renderer.texts("reasoner").opening.strip()
+    is_ours = last["role"] == "assistant" and last["content"].startswith(opening)
+    return renderer.solution_of_response(response) if is_ours else response
 
 
 def _entry(result: Result) -> dict[str, Any]:

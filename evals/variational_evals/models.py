@@ -5,15 +5,23 @@ known by the record that training writes beside it, or by its name on the hub. N
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from variational_reasoning.method.prompts import (
-    CHAT_FORMATS,
-    SOLUTION_CLOSE,
-    ChatFormat,
-    chat_format_from_dict,
-)
+from variational_reasoning.method.prompts import Renderer, make_renderer, renderer_of_record
 from variational_reasoning.model_record import RECORD_NAME, read_record
+
+
+@dataclass
+class Run:
+    """What this process runs: the seed of the command line, and the prompts of a reasoner of ours."""
+
+    seed: int = 0
+    renderer: Renderer | None = None
+
+
+RUN = Run()
+"""SkyThought hands neither to the functions that need them."""
 
 ACCOUNT = "zhouxiangxin"
 REASONERS = frozenset(
@@ -43,8 +51,8 @@ PAPER_TENSOR_PARALLEL = ((3e9, 1), (20e9, 4), (float("inf"), 8))
 """(parameters below, GPUs): the paper's 4 for 4B to 8B and 8 for 32B; a small model needs one."""
 
 
-def reasoner_format(model: str) -> ChatFormat | None:
-    """The chat format of a reasoner of ours, or None for a model of which nothing is known.
+def reasoner_renderer(model: str) -> Renderer | None:
+    """The prompts of a reasoner of ours, or None for a model of which nothing is known.
 
     Args:
         model: a local folder or a name on the hub.
@@ -56,24 +64,24 @@ def reasoner_format(model: str) -> ChatFormat | None:
             f"{model} is a posterior: it reads the reference answer, and is not evaluated on questions alone"
         )
     if model in REASONERS:
-        return CHAT_FORMATS["chatml"]
+        return make_renderer("chatml")
     record = read_record(model) if Path(model).is_dir() else None
     if record is None:
         return None
     path = Path(model) / RECORD_NAME
-    kind, chat_format = record.get("prompt_kind"), record.get("chat_format")
+    kind = record.get("prompt_kind")
     if kind not in (None, "reasoner"):
         raise ValueError(
             f"{path} says that the model was trained on the prompt {kind!r}; only a reasoner is evaluated"
         )
-    if kind is None or chat_format is None:
+    if kind is None or record.get("chat_format") is None:
         return None
-    return chat_format_from_dict(chat_format, source=str(path))
+    return renderer_of_record(record, source=str(path))
 
 
-def stop_strings(chat_format: ChatFormat, more: Iterable[str] = ()) -> list[str]:
+def stop_strings(renderer: Renderer, more: Iterable[str] = ()) -> list[str]:
     """Where a response ends: the solution's closing tag, the model's end of turn, and what the user adds."""
-    return list(dict.fromkeys((SOLUTION_CLOSE, chat_format.end_of_turn, *more)))
+    return list(dict.fromkeys((*renderer.answer_stops, *more)))
 
 
 def tensor_parallel_size(model: str, num_processes: int = 1) -> int:

@@ -18,17 +18,16 @@ import functools
 from collections.abc import Callable
 
 from variational_evals.host_fit import found_faults
-from variational_evals.models import reasoner_format
+from variational_evals.models import RUN, reasoner_renderer
 from variational_evals.tasks import definitions
-from variational_reasoning.method.prompts import CHAT_FORMATS, SYSTEM_PROMPTS, thought_open
+from variational_reasoning.method.chat_formats import CHAT_FORMATS
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam
 
-PROMPT_NAMES = {f"vr_{name}": chat_format for name, chat_format in CHAT_FORMATS.items()}
+PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
 """What `--system-prompt-name` takes beside SkyThought's own names: the reasoner's prompt in this chat format."""
 NO_PROMPT = "vr_none"
 """The same for a model that is to be run with its chat template and no system prompt."""
-
-_run = {"seed": 0}
 
 
 _seam = functools.partial(Seam, "skythought.evals")
@@ -37,7 +36,7 @@ _seam = functools.partial(Seam, "skythought.evals")
 def _remember_seed(original: Callable) -> Callable:
     @functools.wraps(original)
     def remember_seed(seed: int) -> None:
-        _run["seed"] = seed
+        RUN.seed = seed
         original(seed)
 
     return remember_seed
@@ -52,8 +51,9 @@ def _choose_prompt(original: Callable) -> classmethod:
 
         from variational_evals.generation import ReasonerConfig, SeededConfig
 
-        chat_format = PROMPT_NAMES.get(system_prompt_name) or reasoner_format(model_id)
-        if chat_format is not None:
+        renderer = PROMPT_NAMES.get(system_prompt_name) or reasoner_renderer(model_id)
+        RUN.renderer = renderer
+        if renderer is not None:
             given = {"--system-prompt": system_prompt, "--assistant-prefill": assistant_prefill}
             if system_prompt_name not in (None, *PROMPT_NAMES):
                 given["--system-prompt-name"] = system_prompt_name
@@ -64,10 +64,10 @@ def _choose_prompt(original: Callable) -> classmethod:
                 )
             return ReasonerConfig(
                 model_id=model_id,
-                system_prompt=SYSTEM_PROMPTS["reasoner"],
-                assistant_prefill=thought_open("reasoner") + chat_format.separator,
-                chat_format=chat_format,
-                seed=_run["seed"],
+                system_prompt=renderer.texts("reasoner").system,
+                assistant_prefill=renderer.texts("reasoner").opening,
+                renderer=renderer,
+                seed=RUN.seed,
             )
         known = models.get_system_prompt_keys()  # which also loads the table of models
         if not (
@@ -83,7 +83,7 @@ def _choose_prompt(original: Callable) -> classmethod:
             )
         name = None if system_prompt_name == NO_PROMPT else system_prompt_name
         stock = original(model_id, name, system_prompt, assistant_prefill)
-        return SeededConfig(**stock.model_dump(), seed=_run["seed"])
+        return SeededConfig(**stock.model_dump(), seed=RUN.seed)
 
     return classmethod(choose_prompt)
 

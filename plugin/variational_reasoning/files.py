@@ -1,4 +1,4 @@
-"""Files that are whole or absent: JSON, atomic replacement, digests. Standard library only.
+"""Files that are whole or absent: JSON and YAML, atomic replacement, digests.
 
 `host` and `pipeline` never meet; what both need of files is here.
 """
@@ -99,6 +99,22 @@ def _give_name(temporary: Path, path: Path, replace: bool) -> None:
         if path.exists():
             return
     temporary.replace(path)
+
+
+def read_yaml_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises: ValueError that names the file and ends in `remedy`.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, not a mapping; {remedy}")
+    return value
 
 
 def read_json_object(path: str | os.PathLike, remedy: str) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def differences(
     old_adapters, new_adapters = then.get("adapters", []), now.get("adapters", [])
     for old, new in zip(old_adapters, new_adapters, strict=False):
         found += _model_differences("adapter", old, new)
-    for name in ("chat_format", "processes"):
+    for name in ("chat_format", "prompt_family", "processes"):
         if name in then and name in now and then[name] != now[name]:
             found.append(f"{name}: was {then[name]}, is {now[name]}")
     return found

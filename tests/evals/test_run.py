@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import QUESTIONS, make_model_dir, record_of
 from tests.pipeline.test_sample import shard_bytes
 
-from variational_reasoning.method.prompts import load_chat_format, render_prompt
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.evaluate import (
@@ -22,7 +22,7 @@ from variational_reasoning.pipeline.evaluate import (
     Model,
     describe_result,
     evaluate,
-    recorded_chat_format,
+    recorded_renderer,
     summarize,
 )
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
@@ -54,7 +54,7 @@ def run(monkeypatch, capsys):
 
 def open_model(path: Path, folder: Path, *overrides: str) -> Model:
     config = load_config(path, ["sampling.device=cpu", *overrides])
-    return Model(folder.name, folder, recorded_chat_format(folder, config), config)
+    return Model(folder.name, folder, recorded_renderer(folder, config), config)
 
 
 def benchmark(
@@ -112,9 +112,7 @@ def test_rows_result_and_second_run(make_run, run):
     result = json.loads((folder / "result.json").read_text())
     assert result["num_questions"] == 3 and result["num_samples"] == 2 and result["avg"] == 0
     assert result["mean_tokens"] == sum(len(row["token_ids"]) for row in rows) / 6
-    assert result["prompt"] == render_prompt(
-        "reasoner", load_chat_format("chatml"), f"{QUESTIONS[1][0]} (1)"
-    )
+    assert result["prompt"] == make_renderer("chatml").prompt("reasoner", f"{QUESTIONS[1][0]} (1)")
     assert (
         result["versions"][0].keys() >= {"torch", "transformers"}
         and result["settings"]["eval.temperature"] == 0.7
@@ -230,7 +228,7 @@ def test_answers_survive_checkers_that_decide_nothing(suite, reasoner, tmp_path,
 
 def test_the_context_bounds_an_answer_and_is_named(suite, tmp_path, bpe_tokenizer, capsys):
     prompts = [
-        render_prompt("reasoner", load_chat_format("chatml"), row["question"])
+        make_renderer("chatml").prompt("reasoner", row["question"])
         for row in benchmark(tmp_path, "x").questions
     ]
     lengths = [len(bpe_tokenizer.encode(prompt, add_special_tokens=False)) for prompt in prompts]
@@ -267,9 +265,9 @@ def test_the_context_bounds_an_answer_and_is_named(suite, tmp_path, bpe_tokenize
 
 
 def test_the_record_beside_a_model_decides_its_prompt(suite, reasoner):
-    assert open_model(suite, reasoner).chat_format == load_chat_format("chatml")
+    assert open_model(suite, reasoner).renderer == make_renderer("chatml")
     write_record(reasoner, record_of("reasoner", "llama3"))
-    assert open_model(suite, reasoner).chat_format == load_chat_format("llama3")
+    assert open_model(suite, reasoner).renderer == make_renderer("llama3")
     (reasoner / "variational_reasoning.json").unlink()
     with pytest.raises(
         ValueError,
@@ -277,7 +275,7 @@ def test_the_record_beside_a_model_decides_its_prompt(suite, reasoner):
     ):
         open_model(suite, reasoner)
     allowed = open_model(suite, reasoner, "models.allow_unrecorded=true", "chat_format=llama3")
-    assert allowed.chat_format == load_chat_format("llama3")
+    assert allowed.renderer == make_renderer("llama3")
 
 
 def test_unfit_models_and_arguments_are_refused(make_run, run):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import dataclasses, json, sys
 from pathlib import Path
-from variational_reasoning.method.prompts import load_chat_format
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.evaluate import Benchmark, Model, evaluate
 
@@ -20,7 +20,7 @@ def main():
     folder, reasoner = map(Path, sys.argv[1:])
     overrides = ["sampling.engine=vllm", "sampling.enforce_eager=true", "cutoff_len=1400", "eval.context=cutoff_len"]
     config = load_config("evals/paper.yaml", [*overrides, "eval.max_new_tokens=8", "eval.temperature=1"])
-    model = Model("tiny", reasoner, load_chat_format("chatml"), config)
+    model = Model("tiny", reasoner, make_renderer("chatml"), config)
     rows = [{"question_id": i, "question": f"What is 3 + {i}?", "check": '{"kind": "exact", "gold": "7"}'} for i in "456"]
     for seed in (0, 1):
         model.config = dataclasses.replace(config, seed=seed)

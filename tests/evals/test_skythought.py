@@ -13,12 +13,12 @@ from tests.commands import infer_environment, run_evaluation, skythought_evaluat
 from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
 from tests.host.conftest import World
 
-from variational_evals.models import REASONERS, fitting_size, reasoner_format, stop_strings
+from variational_evals.models import REASONERS, fitting_size, reasoner_renderer, stop_strings
 from variational_reasoning.method.losses import IGNORE_INDEX
-from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
+from variational_reasoning.method.prompts import make_renderer
 
 ROOT = Path(__file__).parents[2]
-CHATML = CHAT_FORMATS["chatml"]
+CHATML = make_renderer("chatml")
 QWEN25 = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -48,9 +48,7 @@ def models(tmp_path_factory) -> Path:
     model = AutoModelForCausalLM.from_pretrained(root / "qwen3")
     batch = []
     for question, trace, solution in ROWS:
-        prompt = tokenizer.encode(
-            render_prompt("reasoner", CHATML, question), add_special_tokens=False
-        )
+        prompt = tokenizer.encode(CHATML.prompt("reasoner", question), add_special_tokens=False)
         text = f"{trace}<|end_of_thought|>\n\n<|begin_of_solution|>{solution}<|end_of_solution|> What is"
         target = tokenizer.encode(
             text if solution else trace + "<|im_end|>", add_special_tokens=False
@@ -155,7 +153,7 @@ facts["unknown"] = refusal(of, "some/model")
 facts["posterior"] = refusal(of, "zhouxiangxin/Variational-Posterior-PB-4B")
 facts["prefilled"] = refusal(of, root + "/qwen3", assistant_prefill="<think>")
 facts["published"] = type(of("zhouxiangxin/Variational-Reasoning-4B-Acc")).__name__
-facts["chosen"] = of("some/model", "vr_llama3").chat_format.name
+facts["chosen"] = of("some/model", "vr_llama3").renderer.chat_format.name
 facts["none"] = of("some/model", "vr_none").system_prompt
 facts["stock"] = of("Qwen/Qwen2.5-7B-Instruct").system_prompt
 facts["ray"] = refusal(inference_and_check.inference, [], Backend.RAY, None, of(root + "/qwen3"), None)
@@ -169,7 +167,7 @@ for seed in (1, 2):
         model = of(root + "/" + name)
         conversations = handler.make_conversations(data, model.system_prompt, model.user_template, model.assistant_prefill)
         tokenizer = get_tokenizer(root + "/" + name)
-        ids = generation.prompt_ids(conversations, model.chat_format, tokenizer)
+        ids = generation.prompt_ids(conversations, model.renderer, tokenizer)
         asked = {"n": 3, "max_tokens": 9, "temperature": 0.7, "stop": ["Q:"]}
         params = SamplingParameters.from_dict(Backend.VLLM, asked).params
         requests = generation.request_parameters(conversations, ids, model, params, 2000)
@@ -275,22 +273,22 @@ def training_prompt_ids(folder: Path, root: Path) -> list[list[int]]:
 
 
 def test_which_models_are_known(tmp_path, bpe_tokenizer):
-    assert len(REASONERS) == 14 and all(reasoner_format(name) == CHATML for name in REASONERS)
-    assert reasoner_format("Qwen/Qwen3-4B-Base") is None
+    assert len(REASONERS) == 14 and all(reasoner_renderer(name) == CHATML for name in REASONERS)
+    assert reasoner_renderer("Qwen/Qwen3-4B-Base") is None
     make_model_dir(tmp_path / "bare", bpe_tokenizer)
-    assert reasoner_format(str(tmp_path / "bare")) is None
+    assert reasoner_renderer(str(tmp_path / "bare")) is None
     make_model_dir(tmp_path / "llama", bpe_tokenizer, record=record_of("reasoner", "llama3"))
-    assert reasoner_format(str(tmp_path / "llama")) == CHAT_FORMATS["llama3"]
+    assert reasoner_renderer(str(tmp_path / "llama")) == make_renderer("llama3")
     make_model_dir(
         tmp_path / "silent", bpe_tokenizer, record=record_of("reasoner") | {"prompt_kind": None}
     )
-    assert reasoner_format(str(tmp_path / "silent")) is None
+    assert reasoner_renderer(str(tmp_path / "silent")) is None
     make_model_dir(tmp_path / "posterior", bpe_tokenizer, record=record_of("posterior_a"))
     with pytest.raises(
         ValueError, match="was trained on the prompt 'posterior_a'; only a reasoner is evaluated"
     ):
-        reasoner_format(str(tmp_path / "posterior"))
-    assert stop_strings(CHAT_FORMATS["llama3"], ["<|eot_id|>", "x"]) == [
+        reasoner_renderer(str(tmp_path / "posterior"))
+    assert stop_strings(make_renderer("llama3"), ["<|eot_id|>", "x"]) == [
         "<|end_of_solution|>",
         "<|eot_id|>",
         "x",

@@ -61,7 +61,7 @@ def train_folder(tmp_path_factory) -> Path:
     import pyarrow
     import pyarrow.parquet
 
-    from variational_reasoning.method.prompts import load_chat_format, render
+    from variational_reasoning.method.prompts import make_renderer
 
     folder = tmp_path_factory.mktemp("train")
     info = json.loads((ROOT / "data" / "dataset_info.json").read_text(encoding="utf-8"))
@@ -76,8 +76,8 @@ def train_folder(tmp_path_factory) -> Path:
             if entry.get("formatting") == "reasoning":
                 rows.append({"question": question, "trace": trace, "solution": solution})
             elif entry.get("formatting") == "weighted_sft":
-                prompt, response = render(
-                    values["prompt_kind"], load_chat_format(chat_format), question, trace, solution
+                prompt, response = make_renderer(chat_format).render(
+                    values["prompt_kind"], question, trace, solution
                 )
                 rows.append({"prompt": prompt, "response": response, "weight": weight})
             else:

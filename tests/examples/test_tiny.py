@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.method.prompts import (
-    cut_trace,
-    encode_target,
-    load_chat_format,
-    render,
-    split_response,
-)
+from variational_reasoning.method.prompts import make_renderer
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "variational_reasoning" / "tiny" / "make_task.py"
 spec = importlib.util.spec_from_file_location("make_task", SCRIPT)
@@ -87,14 +81,14 @@ def test_a_careless_writer_computes_one_step_and_guesses_after_a_gap():
 
 def test_text_to_ids_to_text(tokenizer):
     encode, decode = encode_with(tokenizer), decode_with(tokenizer)
-    chat_format = load_chat_format(str(make_task.CHAT_FORMAT))
+    renderer = make_renderer(str(make_task.CHAT_FORMAT))
     assert len(tokenizer) == len(make_task.VOCABULARY) == 24
     for kind in ("reasoner", "posterior_b"):
-        prompt, response = render(kind, chat_format, "3+5*2", "+5=1*2=2", "2")
+        prompt, response = renderer.render(kind, "3+5*2", "+5=1*2=2", "2")
         assert decode(encode(prompt)) == prompt
         assert (
-            decode(encode_target(chat_format, response, encode))
-            == response + chat_format.end_of_turn
+            decode(renderer.encode_target(response, encode))
+            == response + renderer.chat_format.end_of_turn
         )
     # Nonsense that a model may write must come back too.
     nonsense = "+-*=4=5<|pad|>66<|question|>=1-"
@@ -104,18 +98,17 @@ def test_text_to_ids_to_text(tokenizer):
 
 
 def test_a_sampled_trace_is_cut_at_the_closing_tag(tokenizer):
-    chat_format = load_chat_format(str(make_task.CHAT_FORMAT))
+    renderer = make_renderer(str(make_task.CHAT_FORMAT))
     encode, decode = encode_with(tokenizer), decode_with(tokenizer)
-    cut = cut_trace(
+    cut = renderer.cut_trace(
         "posterior_b",
-        chat_format,
         encode("+5=1*2=2<|end_of_thought|><|end_of_turn|>"),
         encode,
         decode,
     )
     assert cut.text == "+5=1*2=2" and cut.is_well_formed and not cut.is_retokenized
     text = "<|begin_of_thought|>+5=1<|end_of_thought|><|begin_of_solution|>1<|end_of_solution|>"
-    assert split_response(text, chat_format.separator) == ("+5=1", "1")
+    assert renderer.split_response(text) == ("+5=1", "1")
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_task(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from variational_reasoning.method.prompts import SYSTEM_PROMPTS
+from variational_reasoning.method.families import FAMILIES
 
 ROWS = [
     # (question, trace, solution, weight); lengths differ, weights are exact in float32, one is zero
@@ -47,7 +47,11 @@ def make_tokenizer(folder: Path):
         show_progress=False,
     )
     tokenizer.train_from_iterator(
-        [*SYSTEM_PROMPTS.values(), *(text for row in ROWS for text in row[:3])], trainer
+        [
+            *(texts.system for texts in FAMILIES["paper"].kinds.values()),
+            *(text for row in ROWS for text in row[:3]),
+        ],
+        trainer,
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"

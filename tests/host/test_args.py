@@ -30,7 +30,7 @@ def test_a_good_yaml_is_parsed(world, parse):
     assert (
         config.constant_loss_normalizer,
         config.prompt_kind,
-        config.chat_format.name,
+        config.renderer.chat_format.name,
         config.overlong,
     ) == (
         12.5,
@@ -72,7 +72,7 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
         ({"chat_format": None}, "chat_format: is missing"),
         (
             {"chat_format": "qwen"},
-            "chat_format 'qwen' is neither one of chatml, llama3 nor an existing .json file",
+            "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral nor an existing .json file",
         ),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),
@@ -156,9 +156,9 @@ def test_several_faults_are_reported_together(world, parse):
 
 
 def test_a_posterior_yaml_refuses_reasoner_rows(world, parse):
-    from variational_reasoning.method.prompts import CHAT_FORMATS, render
+    from variational_reasoning.method.prompts import make_renderer
 
-    prompt, response = render("reasoner", CHAT_FORMATS["chatml"], "What?", "Hm.", "4")
+    prompt, response = make_renderer("chatml").render("reasoner", "What?", "Hm.", "4")
     world.add("rendered", [{"prompt": prompt, "response": response}], formatting="weighted_sft")
     message = refused(parse, world.config(dataset="rendered", prompt_kind="posterior_b"))
     assert "data set 'rendered', row 1, column 'prompt': is laid out for reasoner" in message

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from variational_reasoning.method.losses import IGNORE_INDEX
-from variational_reasoning.method.prompts import CHAT_FORMATS, render
+from variational_reasoning.method.prompts import make_renderer
 
 from .conftest import ROWS
 from .reference import row_ids
@@ -43,11 +43,14 @@ def target(example) -> list[int]:
 @pytest.mark.parametrize("chat_format", ["chatml", "llama3"])
 def test_reasoning_rows_are_rendered_by_the_one_renderer(world, load, kind, chat_format):
     dataset, _, tokenizer = load(world.config(prompt_kind=kind, chat_format=chat_format))
-    fmt = CHAT_FORMATS[chat_format]
+    renderer = make_renderer(chat_format)
     for example, (question, trace, solution, weight) in zip(dataset, ROWS, strict=True):
-        prompt, response = render(kind, fmt, question, trace, solution)
-        assert tokenizer.decode(example["input_ids"]) == prompt + response + fmt.end_of_turn
-        assert tokenizer.decode(target(example)) == response + fmt.end_of_turn
+        prompt, response = renderer.render(kind, question, trace, solution)
+        assert (
+            tokenizer.decode(example["input_ids"])
+            == prompt + response + renderer.chat_format.end_of_turn
+        )
+        assert tokenizer.decode(target(example)) == response + renderer.chat_format.end_of_turn
         assert example["row_weights"] == [weight]
 
 
@@ -70,7 +73,7 @@ def test_weighted_rows_are_taken_as_they_are_and_closed_once(world, load):
 
 def test_a_published_schema_trains_as_it_is(world, load):
     # prompt, response, source, average_correctness: no weight, columns that nobody asked for.
-    prompt, response = render("posterior_b", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
+    prompt, response = make_renderer("chatml").render("posterior_b", QUESTION, TRACE, SOLUTION)
     rows = [
         {"prompt": prompt, "response": response, "source": s, "average_correctness": 0.5}
         for s in (-2, -1, 3)
@@ -113,7 +116,7 @@ def test_a_hub_data_set_goes_through_the_same_path(world, load, tmp_path):
     # `datasets` loads a local folder by the same call as a hub name.
     folder = tmp_path / "owner" / "name"
     folder.mkdir(parents=True)
-    prompt, response = render("reasoner", CHAT_FORMATS["chatml"], QUESTION, TRACE, SOLUTION)
+    prompt, response = make_renderer("chatml").render("reasoner", QUESTION, TRACE, SOLUTION)
     pq.write_table(
         pa.Table.from_pylist([{"prompt": prompt, "response": response}] * 2),
         folder / "train.parquet",
@@ -237,8 +240,10 @@ def test_bad_texts_are_errors_with_row_and_column(world, load, row, expected):
 
 
 def test_another_kinds_row_in_the_middle(world, load):
-    fmt = CHAT_FORMATS["chatml"]
-    pairs = [render(kind, fmt, QUESTION, TRACE, SOLUTION) for kind in ("posterior_b", "reasoner")]
+    renderer = make_renderer("chatml")
+    pairs = [
+        renderer.render(kind, QUESTION, TRACE, SOLUTION) for kind in ("posterior_b", "reasoner")
+    ]
     world.add("mix", [{"prompt": p, "response": r} for p, r in pairs], formatting="weighted_sft")
     with pytest.raises(
         ValueError, match="row 2, column 'prompt': is laid out for reasoner, but the YAML says"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.method.prompts import CHAT_FORMATS, render
+from variational_reasoning.method.prompts import make_renderer
 
 from ..hub import ACCOUNT, client_environment, published_rows, serve, write_repository
 
 DATA = Path(__file__).parents[2] / "data"
 INFO = json.loads((DATA / "dataset_info.json").read_text(encoding="utf-8"))
 NAMES = [name for name, entry in INFO.items() if "hf_hub_url" in entry]
-CHATML = CHAT_FORMATS["chatml"]
+CHATML = make_renderer("chatml")
 
 
 def fixture_of(name: str) -> str:
@@ -71,7 +71,7 @@ def test_rows_become_the_texts_that_were_published(world, hub_folder, monkeypatc
             expected.append(row["prompt"] + row["response"])
         else:
             texts = (row[f"{part}_content"] for part in ("question", "think", "solution"))
-            expected.append("".join(render("reasoner", CHATML, *texts)))
+            expected.append("".join(CHATML.render("reasoner", *texts)))
     decoded = [module["tokenizer"].decode(example["input_ids"]) for example in dataset]
     assert decoded == [text + CHATML.end_of_turn for text in expected]
     assert {weight for example in dataset for weight in example["row_weights"]} == {1.0}

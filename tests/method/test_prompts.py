@@ -9,33 +9,27 @@ import pytest
 from tests.conftest import SPLITS, make_bpe_tokenizer
 from transformers.convert_slow_tokenizer import Qwen2Converter, TikTokenConverter
 
-from variational_reasoning.method.prompts import (
+from variational_reasoning.method.chat_formats import (
     CHAT_FORMATS,
-    PROMPT_KINDS,
-    SOLUTION_CLOSE,
     ChatFormat,
-    answer_lead,
     chat_format_from_dict,
     chat_format_to_dict,
-    cut_trace,
-    detect_prompt_kind,
-    encode_answer,
-    encode_target,
-    extract_solution,
     load_chat_format,
-    render,
-    render_prompt,
-    split_example,
-    split_response,
-    thought_close,
 )
+from variational_reasoning.method.families import FAMILIES as PROMPT_FAMILIES
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.engines import text_codec
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUESTION = "What is 3 + 4?\nShow {braces} and <|tags|>."
 TRACE = "First, 3 + 4 = 7.\n\nSo it is 7."
 SOLUTION = "\n\nThe answer is \\boxed{7}.\n\n"
-CHATML = CHAT_FORMATS["chatml"]
+PAPER = {
+    name: Renderer(PROMPT_FAMILIES["paper"], chat_format)
+    for name, chat_format in CHAT_FORMATS.items()
+}
+CHATML = PAPER["chatml"]
+PROMPT_KINDS = CHATML.kinds
 
 NASTY = {
     "trained": (),
@@ -72,20 +66,20 @@ def codec(request):
 @pytest.mark.parametrize("name", ["chatml", "llama3"])
 @pytest.mark.parametrize("kind", PROMPT_KINDS)
 def test_golden_bytes(name, kind):
-    prompt, response = render(kind, CHAT_FORMATS[name], QUESTION, TRACE, SOLUTION)
+    prompt, response = PAPER[name].render(kind, QUESTION, TRACE, SOLUTION)
     assert prompt.encode() == (GOLDEN / f"{name}_{kind}_prompt.txt").read_bytes()
     assert response.encode() == (GOLDEN / f"{name}_{kind}_response.txt").read_bytes()
     hint = None if kind == "reasoner" else SOLUTION
-    assert render_prompt(kind, CHAT_FORMATS[name], QUESTION, hint) == prompt
-    assert detect_prompt_kind(prompt, CHAT_FORMATS[name]) == kind
+    assert PAPER[name].prompt(kind, QUESTION, hint) == prompt
+    assert PAPER[name].detect_kind(prompt) == kind
 
 
 def test_the_rendered_ids_are_the_golden_ones():
     """ids of the golden bytes with a tokenizer in which every byte is a token: the bytes themselves, boundary included."""
     encode, decode = list, bytes  # a byte tokenizer: ids are bytes
     for name, kind in itertools.product(("chatml", "llama3"), PROMPT_KINDS):
-        _, response = render(kind, CHAT_FORMATS[name], QUESTION, TRACE, SOLUTION)
-        ids = encode_target(CHAT_FORMATS[name], response, lambda text: encode(text.encode()))
+        _, response = PAPER[name].render(kind, QUESTION, TRACE, SOLUTION)
+        ids = PAPER[name].encode_target(response, lambda text: encode(text.encode()))
         wanted = (GOLDEN / f"{name}_{kind}_response.txt").read_bytes() + CHAT_FORMATS[
             name
         ].end_of_turn.encode()
@@ -108,20 +102,18 @@ def test_the_families_split_texts_as_the_published_tokenizers_do():
 
 def test_hints_and_kinds_out_of_place_are_refused():
     with pytest.raises(ValueError, match="takes no hint"):
-        render_prompt("reasoner", CHATML, "x", "y")
+        CHATML.prompt("reasoner", "x", "y")
     with pytest.raises(ValueError, match="needs a hint"):
-        render_prompt("posterior_a", CHATML, "x")
+        CHATML.prompt("posterior_a", "x")
     with pytest.raises(
         ValueError, match="'posterior' is not one of reasoner, posterior_a, posterior_b"
     ):
-        render_prompt("posterior", CHATML, "x", "y")
+        CHATML.prompt("posterior", "x", "y")
 
 
 def test_a_question_with_placeholders_and_an_empty_hint_stays_as_it_is():
-    assert "{system} {question}" in render_prompt("reasoner", CHATML, "{system} {question}")
-    assert "<|begin_of_solution|><|end_of_solution|>" in render_prompt(
-        "posterior_b", CHATML, "x", ""
-    )
+    assert "{system} {question}" in CHATML.prompt("reasoner", "{system} {question}")
+    assert "<|begin_of_solution|><|end_of_solution|>" in CHATML.prompt("posterior_b", "x", "")
 
 
 NO_TEXT = (
@@ -135,7 +127,7 @@ def test_chat_formats_from_files(tmp_path):
         '{"name": "mine", "system": "", "user": "{question} ", "assistant": "", "end_of_turn": "<e>", "separator": ""}'
     )
     fmt = load_chat_format(str(path))
-    assert render("reasoner", fmt, "q", "z", "y") == (
+    assert Renderer(PROMPT_FAMILIES["paper"], fmt).render("reasoner", "q", "z", "y") == (
         "q <|begin_of_thought|>",
         "z<|end_of_thought|><|begin_of_solution|>y<|end_of_solution|>",
     )
@@ -165,8 +157,8 @@ def test_reasoner_and_posteriors_train_on_the_same_trace_ids(codec):
     encode, decode = codec
     heads = []
     for kind in PROMPT_KINDS:
-        _, response = render(kind, CHATML, QUESTION, TRACE, SOLUTION)
-        ids = encode_target(CHATML, response, encode)
+        _, response = CHATML.render(kind, QUESTION, TRACE, SOLUTION)
+        ids = CHATML.encode_target(response, encode)
         assert decode(ids) == response + "<|im_end|>"
         cut = len(encode(TRACE + "<|end_of"))
         assert decode(ids[:cut]) == TRACE + "<|end_of"
@@ -177,9 +169,9 @@ def test_reasoner_and_posteriors_train_on_the_same_trace_ids(codec):
 def test_training_scoring_and_sampling_agree_on_ids(codec):
     """prompt + trace ids + answer ids as they are scored equal the reasoner's training target, id for id."""
     encode, decode = codec
-    _, response = render("reasoner", CHATML, QUESTION, TRACE, SOLUTION)
-    answer_ids, start, stop = encode_answer(CHATML, SOLUTION, encode, decode)
-    target = encode_target(CHATML, response + "<|im_end|>", encode)
+    _, response = CHATML.render("reasoner", QUESTION, TRACE, SOLUTION)
+    answer_ids, start, stop = CHATML.encode_answer(SOLUTION, encode, decode)
+    target = CHATML.encode_target(response + "<|im_end|>", encode)
     scored = encode(TRACE + "<|end_of") + answer_ids + encode("<|im_end|>")
     assert scored == target
     assert 0 < start < stop <= len(answer_ids)
@@ -189,13 +181,13 @@ def test_training_scoring_and_sampling_agree_on_ids(codec):
 def test_a_sampled_trace_is_cut_at_the_boundary(codec, kind):
     """Whatever way a model spells its text in tokens: the ids before the boundary stay, and their text is exact."""
     encode, decode = codec
-    text = TRACE + thought_close(kind) + "\n\n<|begin_of_solution|>"
+    text = TRACE + CHATML.texts(kind).close + "\n\n<|begin_of_solution|>"
     spellings = [encode(text)]
     for cut in range(1, len(text), 3):
         spellings.append(encode(text[:cut]) + encode(text[cut:]))
     for ids in spellings:
         assert decode(ids) == text
-        cut = cut_trace(kind, CHATML, ids, encode, decode)
+        cut = CHATML.cut_trace(kind, ids, encode, decode)
         assert cut.text == TRACE and cut.is_well_formed
         assert decode(cut.token_ids) == TRACE + "<|end_of"
         if not cut.is_retokenized:
@@ -217,7 +209,7 @@ def test_multibyte_text_before_the_boundary(codec):
     text = "√2 ≈ 1.41 → 答え<|end_of_thought|>"
     singles = [token for char in text for token in encode(char)]
     for ids in (encode(text), singles):
-        cut = cut_trace("reasoner", CHATML, ids, encode, decode)
+        cut = CHATML.cut_trace("reasoner", ids, encode, decode)
         assert cut.text == "√2 ≈ 1.41 → 答え" and cut.is_well_formed
         assert decode(cut.token_ids) == "√2 ≈ 1.41 → 答え<|end_of"
 
@@ -241,14 +233,14 @@ def test_multibyte_text_before_the_boundary(codec):
 )
 def test_well_formed_traces(codec, kind, text, is_well_formed, trace):
     encode, decode = codec
-    cut = cut_trace(kind, CHATML, encode(text), encode, decode)
+    cut = CHATML.cut_trace(kind, encode(text), encode, decode)
     assert (cut.is_well_formed, cut.text) == (is_well_formed, trace)
 
 
 def test_a_trace_without_a_boundary_is_kept_whole(codec):
     encode, decode = codec
     ids = encode("no end at all")
-    assert cut_trace("reasoner", CHATML, ids, encode, decode) == (
+    assert CHATML.cut_trace("reasoner", ids, encode, decode) == (
         ids,
         "no end at all",
         False,
@@ -258,10 +250,10 @@ def test_a_trace_without_a_boundary_is_kept_whole(codec):
 
 def test_the_solutions_ids_are_those_that_hold_some_of_it(codec):
     encode, decode = codec
-    lead = answer_lead("reasoner", CHATML)
+    lead = CHATML.answer_lead
     for solution in (SOLUTION, "7", "\\boxed{7}", "\n\nThe answer is \\boxed{7}."):
-        ids, start, stop = encode_answer(CHATML, solution, encode, decode)
-        assert decode(ids) == lead + solution + SOLUTION_CLOSE
+        ids, start, stop = CHATML.encode_answer(solution, encode, decode)
+        assert decode(ids) == lead + solution + CHATML.answer_close
         ends = [len(decode(ids[:n])) for n in range(len(ids) + 1)]
         # token n covers the characters ends[n] to ends[n + 1]; the solution covers len(lead) to len(lead + solution)
         wanted = [
@@ -272,29 +264,29 @@ def test_the_solutions_ids_are_those_that_hold_some_of_it(codec):
 
 def test_an_empty_solution_has_no_ids_to_score(codec):
     encode, decode = codec
-    _, start, stop = encode_answer(CHATML, "", encode, decode)
+    _, start, stop = CHATML.encode_answer("", encode, decode)
     assert start == stop
 
 
 def test_solutions_are_extracted_from_complete_tags_only():
-    assert extract_solution("x<|begin_of_solution|>7<|end_of_solution|>") == "7"
+    assert CHATML.solution_of_response("x<|begin_of_solution|>7<|end_of_solution|>") == "7"
     assert (
-        extract_solution(
+        CHATML.solution_of_response(
             "<|begin_of_solution|>7<|end_of_solution|><|begin_of_solution|>8<|end_of_solution|>"
         )
         == "7"
     )
-    assert extract_solution("<|begin_of_solution|>7") is None
-    assert extract_solution("7<|end_of_solution|>") is None
-    assert extract_solution("<|end_of_solution|><|begin_of_solution|>7") is None
+    assert CHATML.solution_of_response("<|begin_of_solution|>7") is None
+    assert CHATML.solution_of_response("7<|end_of_solution|>") is None
+    assert CHATML.solution_of_response("<|end_of_solution|><|begin_of_solution|>7") is None
 
 
 def test_published_responses_are_split_at_their_tags():
     text = "<|begin_of_thought|>\n\na\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nb\n\n<|end_of_solution|>"
-    assert split_response(text) == ("a\n\n", "\n\nb\n\n")
-    assert split_response(text.replace("<|end_of_thought|>", "")) is None
-    assert split_response(text + "<|end_of_solution|>") is None
-    prompt, response = render("reasoner", CHATML, "q", *split_response(text))
+    assert CHATML.split_response(text) == ("a\n\n", "\n\nb\n\n")
+    assert CHATML.split_response(text.replace("<|end_of_thought|>", "")) is None
+    assert CHATML.split_response(text + "<|end_of_solution|>") is None
+    prompt, response = CHATML.render("reasoner", "q", *CHATML.split_response(text))
     assert (prompt + response).endswith("<|im_start|>assistant\n" + text)
 
 
@@ -310,20 +302,20 @@ BARE = ChatFormat(
 @pytest.mark.parametrize("closed", [False, True])
 def test_an_example_is_taken_apart_as_it_was_rendered(chat_format, kind, closed):
     parts = ("Is $1 < 2$?\n\nSay so.", "It is.\n\nSurely.\n\n", "\n\n\\boxed{yes}\n\n")
-    text = "".join(render(kind, chat_format, *parts)) + (chat_format.end_of_turn if closed else "")
-    assert split_example(text, chat_format) == parts
+    renderer = Renderer(PROMPT_FAMILIES["paper"], chat_format)
+    text = "".join(renderer.render(kind, *parts)) + (chat_format.end_of_turn if closed else "")
+    assert renderer.split_example(text) == parts
 
 
 @pytest.mark.parametrize("kind", PROMPT_KINDS)
 def test_an_example_that_is_not_whole_is_none(kind):
-    chatml = CHAT_FORMATS["chatml"]
-    text = "".join(render(kind, chatml, "Q", "T", "S"))
-    assert split_example(text.replace("<|im_start|>user\n", ""), chatml) is None
-    assert split_example(text.replace("<|im_start|>assistant\n", ""), chatml) is None
-    last_tag = "<|end_of_solution|>" if kind == "reasoner" else thought_close(kind)
-    assert split_example(text.removesuffix(last_tag), chatml) is None
+    text = "".join(CHATML.render(kind, "Q", "T", "S"))
+    assert CHATML.split_example(text.replace("<|im_start|>user\n", "")) is None
+    assert CHATML.split_example(text.replace("<|im_start|>assistant\n", "")) is None
+    last_tag = "<|end_of_solution|>" if kind == "reasoner" else CHATML.texts(kind).close
+    assert CHATML.split_example(text.removesuffix(last_tag)) is None
     other = {"posterior_a": "thought", "posterior_b": "explanation", "reasoner": "explanation"}[
         kind
     ]
     swapped = text.removesuffix(last_tag) + f"<|end_of_{other}|>"
-    assert split_example(swapped, chatml) is None
+    assert CHATML.split_example(swapped) is None

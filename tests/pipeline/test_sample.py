@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
-from variational_reasoning.method.prompts import CHAT_FORMATS, render_prompt
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
@@ -101,11 +101,7 @@ def test_prompts_that_do_not_fit_are_dropped_with_their_reason(make_run):
     encode, _ = text_codec(load_tokenizer(config.model_folder("posterior")))
     rows = read_rows(config.folder("questions"), "questions")
     lengths = [
-        len(
-            encode(
-                render_prompt("posterior_b", CHAT_FORMATS["chatml"], r["question"], r["solution"])
-            )
-        )
+        len(encode(make_renderer("chatml").prompt("posterior_b", r["question"], r["solution"])))
         for r in rows
     ]
     # q001 is the longest prompt: cutoff_len equals its length, so there is no room for one token

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import make_model_dir, record_of
 from tests.pipeline.test_sample import well_formed_traces
-from variational_reasoning.method.prompts import CHAT_FORMATS, encode_answer, render_prompt
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.model_record import write_record
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
 from variational_reasoning.pipeline.engines import (
@@ -177,7 +177,7 @@ def test_empty_spans_and_nan_are_errors_with_the_id(tiny_model_dir):
 def test_both_stages_against_naive_numbers(make_run):
     config = load_config(make_run())
     well_formed_traces(config)
-    fmt = CHAT_FORMATS["chatml"]
+    renderer = make_renderer("chatml")
     questions = {
         row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")
     }
@@ -196,9 +196,9 @@ def test_both_stages_against_naive_numbers(make_run):
         for row in rows[:4]:
             question = questions[row["question_id"]]
             hint = question["solution"] if name == "posterior" else None
-            prompt_ids = encode(render_prompt(kind, fmt, question["question"], hint))
+            prompt_ids = encode(renderer.prompt(kind, question["question"], hint))
             trace_ids = traces[row["question_id"], row["trace_id"]]["token_ids"]
-            answer_ids, start, stop = encode_answer(fmt, question["solution"], encode, decode)
+            answer_ids, start, stop = renderer.encode_answer(question["solution"], encode, decode)
             ids = prompt_ids + trace_ids + (answer_ids if name == "reasoner" else [])
             begin, end = len(prompt_ids), len(prompt_ids + trace_ids)
             assert row["trace_tokens"] == len(trace_ids) and row["temperature"] == 1.0
@@ -218,13 +218,17 @@ def test_rows_beyond_cutoff_len_are_dropped_and_all_dropped_is_an_error(make_run
     config = load_config(path)
     well_formed_traces(config)
     encode, decode = text_codec(load_tokenizer(config.model_folder("reasoner")))
-    fmt = CHAT_FORMATS["chatml"]
+    renderer = make_renderer("chatml")
     lengths = []
     for row in read_rows(config.folder("questions"), "questions"):
-        text = render_prompt("reasoner", fmt, row["question"]), "It is 7.<|end_of", fmt.end_of_turn
+        text = (
+            renderer.prompt("reasoner", row["question"]),
+            "It is 7.<|end_of",
+            renderer.chat_format.end_of_turn,
+        )
         lengths.append(
             sum(len(encode(t)) for t in text)
-            + len(encode_answer(fmt, row["solution"], encode, decode)[0])
+            + len(renderer.encode_answer(row["solution"], encode, decode)[0])
         )
     summary = score_traces(load_config(path, [f"cutoff_len={min(lengths)}"]), "reasoner")
     assert summary.manifest["rows"] == 2 and summary.manifest["counts"]["no_room"] == 2

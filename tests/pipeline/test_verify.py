@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from variational_reasoning.method.prompts import answer_lead, load_chat_format
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline import verify
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import (
@@ -20,7 +20,7 @@ from variational_reasoning.pipeline.rows import (
     write_table,
 )
 
-LEAD = answer_lead("reasoner", load_chat_format("chatml"))
+LEAD = make_renderer("chatml").answer_lead
 END = "<|end_of_solution|>"
 EXACT = {"kind": "exact", "gold": "5"}
 HANG = r"\sum_{k=0}^{1000}(2+\sqrt{3})^{k}"

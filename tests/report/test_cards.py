@@ -4,19 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from tests.report.tables import write_traces
 
-from variational_reasoning.method.prompts import (
-    CHAT_FORMATS,
-    PROMPT_KINDS,
-    load_chat_format,
-    render_prompt,
-)
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import Identity, write_table
 from variational_reasoning.pipeline.tables import TABLES
@@ -36,7 +30,7 @@ def write_model(folder: Path, kind: str, base: str) -> None:
     folder.mkdir(parents=True)
     record = {
         "prompt_kind": kind,
-        "chat_format": asdict(CHAT_FORMATS["chatml"]),
+        **make_renderer("chatml").to_record(),
         "loss": {
             "name": "weighted Dr. SFT",
             "constant_loss_normalizer": 18.25,
@@ -181,7 +175,7 @@ def test_the_texts_say_how_it_was_made(run):
     assert "| x_reasoner.parquet | 1 |  |  | the original rows |  |  |" in data
 
 
-@pytest.mark.parametrize("kind", PROMPT_KINDS)
+@pytest.mark.parametrize("kind", make_renderer("chatml").kinds)
 @pytest.mark.parametrize(
     "chat_format",
     ["chatml", "llama3", str(ROOT / "examples/variational_reasoning/tiny/chat_format.json")],
@@ -189,14 +183,14 @@ def test_the_texts_say_how_it_was_made(run):
 def test_the_snippets_prompt_is_the_renderers(run, kind, chat_format):
     if chat_format.endswith(".json") and kind == "posterior_a":
         pytest.skip("its boundary does not begin posterior A's tag")
-    form, config = load_chat_format(chat_format), config_of(run)
+    form, config = make_renderer(chat_format), config_of(run)
     values: dict[str, str] = {}
     exec(prompt_snippet(kind, form), values)
-    assert values["prompt"] == render_prompt(kind, form, values["question"], values.get("hint"))
+    assert values["prompt"] == form.prompt(kind, values["question"], values.get("hint"))
     assert ("hint" in values) == (kind != "reasoner")
     for snippet in (transformers_snippet(kind, form, config), vllm_snippet(kind, form, config)):
         compile(snippet, "snippet", "exec")
-        assert prompt_snippet(kind, form) in snippet and form.end_of_turn in snippet
+        assert prompt_snippet(kind, form) in snippet and form.chat_format.end_of_turn in snippet
 
 
 def test_the_transformers_snippet_runs(run, tmp_path):
@@ -211,9 +205,9 @@ def test_the_transformers_snippet_runs(run, tmp_path):
     )
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    form, kind = CHAT_FORMATS["chatml"], "reasoner"
+    form, kind = make_renderer("chatml"), "reasoner"
     num_prompt = len(
-        tokenizer.encode(render_prompt(kind, form, "What is 1 + 1?"), add_special_tokens=False)
+        tokenizer.encode(form.prompt(kind, "What is 1 + 1?"), add_special_tokens=False)
     )
     code = transformers_snippet(kind, form, config_of(run, f"cutoff_len={num_prompt + 4}"))
     values: dict[str, object] = {}

@@ -23,15 +23,7 @@ import random
 import sys
 from pathlib import Path
 
-from variational_reasoning.method.prompts import (
-    SOLUTION_CLOSE,
-    SOLUTION_OPEN,
-    load_chat_format,
-    render,
-    render_prompt,
-    thought_close,
-    thought_open,
-)
+from variational_reasoning.method.prompts import make_renderer
 
 MODULUS = 7
 NUM_OPERANDS = 6
@@ -61,10 +53,10 @@ TAGS = (
     PAD,
     QUESTION,
     END_OF_TURN,
-    thought_open("reasoner"),
-    thought_close("reasoner"),
-    SOLUTION_OPEN,
-    SOLUTION_CLOSE,
+    "<|begin_of_thought|>",
+    "<|end_of_thought|>",
+    "<|begin_of_solution|>",
+    "<|end_of_solution|>",
 )
 VOCABULARY = (
     *TAGS,
@@ -163,12 +155,10 @@ def pretraining_document(rng: random.Random) -> str:
     question, steps, _ = draw_question(rng, NUM_OPERANDS)
     num_steps = rng.randint(SHORTEST_BREAK, len(steps))
     trace, answer = careless_trace(rng, question, steps[:num_steps])
-    chat_format = load_chat_format(str(CHAT_FORMAT))
-    prompt, response = render("reasoner", chat_format, question, trace, answer)
+    renderer = make_renderer(str(CHAT_FORMAT))
+    prompt, response = renderer.render("reasoner", question, trace, answer)
     if rng.random() < STRAY_SHARE:
-        prompt = render_prompt(
-            "posterior_b", chat_format, question, hint=str(rng.randrange(MODULUS))
-        )
+        prompt = renderer.prompt("posterior_b", question, hint=str(rng.randrange(MODULUS)))
     return prompt + response
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from variational_reasoning.host import formats
-from variational_reasoning.method.prompts import PROMPT_KINDS, ChatFormat, load_chat_format
+from variational_reasoning.method.families import FAMILIES
+from variational_reasoning.method.prompts import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
@@ -34,12 +35,21 @@ class VariationalArguments:
     prompt_kind: str | None = field(
         default=None,
         metadata={
-            "help": f"What the rows of our data formats are rendered as, or were: one of {', '.join(PROMPT_KINDS)}."
+            "help": "What the rows of our data formats are rendered as, or were: a prompt kind of the family, "
+            "reasoner, posterior_a or posterior_b in the family paper."
         },
     )
     chat_format: str | None = field(
         default=None,
-        metadata={"help": "How our data formats write turns: chatml, llama3, or a .json file."},
+        metadata={
+            "help": "How our data formats write turns: chatml, llama3, gemma, mistral, or a .json file."
+        },
+    )
+    prompt_family: str = field(
+        default="paper",
+        metadata={
+            "help": "What prompts say, and how thought and solution are marked: paper, think, or a .yaml file."
+        },
     )
     overlong: str = field(
         default="drop",
@@ -65,7 +75,7 @@ class VariationalConfig:
 
     constant_loss_normalizer: float | str | None
     prompt_kind: str | None
-    chat_format: ChatFormat | None
+    renderer: Renderer | None
     overlong: str
 
 
@@ -178,18 +188,25 @@ def check(
     faults = list(faults)
     normalizer = _check_constant_loss_normalizer(ours.get("constant_loss_normalizer"), faults)
     prompt_kind, overlong = ours.get("prompt_kind"), ours.get("overlong", "drop")
-    if prompt_kind is not None and prompt_kind not in PROMPT_KINDS:
-        faults.append(f"prompt_kind: {prompt_kind!r} is not one of {', '.join(PROMPT_KINDS)}")
     if overlong not in OVERLONG_POLICIES:
         faults.append(f"overlong: {overlong!r} is not one of {', '.join(OVERLONG_POLICIES)}")
-    chat_format = None
-    if "chat_format" in ours:
-        try:
-            chat_format = load_chat_format(str(ours["chat_format"]))
-        except ValueError as error:
-            faults.append(str(error))
+    renderer = None
+    try:
+        # Without a chat format the family is checked all the same.
+        made = make_renderer(
+            str(ours.get("chat_format", "chatml")), str(ours.get("prompt_family", "paper"))
+        )
+    except ValueError as error:
+        faults += str(error).splitlines()
+    else:
+        renderer = made if "chat_format" in ours else None
+        if prompt_kind is not None and prompt_kind not in made.kinds:
+            faults.append(
+                f"prompt_kind: {prompt_kind!r} is not one of {', '.join(made.kinds)} "
+                f"(prompt_family {made.family.name!r})"
+            )
     _check_rows_per_step(ours.get("rows_per_step"), data_args, training_args, faults)
-    _check_datasets(ours, chat_format, data_args, faults)
+    _check_datasets(ours, renderer, data_args, faults)
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     if faults:
@@ -197,7 +214,7 @@ def check(
         raise ValueError(
             f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}"
         )
-    return VariationalConfig(normalizer, prompt_kind, chat_format, overlong)
+    return VariationalConfig(normalizer, prompt_kind, renderer, overlong)
 
 
 def _names(value: Any) -> list[str]:
@@ -249,7 +266,7 @@ def _check_rows_per_step(rows: Any, data_args, training_args, faults: list[str])
 
 
 def _check_datasets(
-    ours: dict[str, Any], chat_format: ChatFormat | None, data_args, faults: list[str]
+    ours: dict[str, Any], renderer: Renderer | None, data_args, faults: list[str]
 ) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
@@ -271,18 +288,19 @@ def _check_datasets(
             faults.append(f"dataset: {name!r} is not in {where}; {hint}")
     used = {info[name].get("formatting", "alpaca") for name in names if name in info}
     our_formats = used & set(formats.FORMATS)
-    for key in ("prompt_kind", "chat_format", "overlong"):
+    for key in ("prompt_kind", "chat_format", "prompt_family", "overlong"):
         if key in ours and not our_formats and not faults:
             faults.append(
                 f"{key}: has no effect, because no data set of this run is {' or '.join(formats.FORMATS)}"
             )
     if our_formats and "chat_format" not in ours:
         faults.append(
-            "chat_format: is missing; data sets in our formats need it (chatml, llama3, or a .json file)"
+            "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, mistral, or a .json file)"
         )
     if "reasoning" in our_formats and "prompt_kind" not in ours:
         faults.append(
-            f"prompt_kind: is missing; `reasoning` rows are rendered as one of {', '.join(PROMPT_KINDS)}"
+            "prompt_kind: is missing; `reasoning` rows are rendered as one of "
+            + ", ".join((renderer.family if renderer else FAMILIES["paper"]).kinds)
         )
     if our_formats and our_formats == used and data_args.template not in (None, "empty"):
         faults.append(
@@ -292,7 +310,7 @@ def _check_datasets(
     for name in names:
         if name in info and info[name].get("formatting") in formats.FORMATS:
             faults += formats.check_source(
-                name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), chat_format
+                name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), renderer
             )
 
 

@@ -32,7 +32,6 @@ from variational_reasoning.host.formats import (
     read_dataset_info,
 )
 from variational_reasoning.method.losses import IGNORE_INDEX, auto_constant_loss_normalizer
-from variational_reasoning.method.prompts import encode_target
 from variational_reasoning.training_identity import file_identity
 
 LOGGER = "llamafactory.variational_reasoning"
@@ -72,7 +71,7 @@ def align(dataset, dataset_attr, data_args, training_args):
     if faults:
         raise ValueError("\n".join(faults))
     renderer = RowRenderer(
-        source, dataset_attr.formatting, columns, config.prompt_kind, config.chat_format
+        source, dataset_attr.formatting, columns, config.prompt_kind, config.renderer
     )
 
     def to_aligned(example: dict[str, Any], index: int) -> dict[str, Any]:
@@ -150,8 +149,8 @@ class RowProcessor(SupervisedDatasetProcessor):
     ) -> tuple[list[int], list[int]] | None:
         config = self.data_args.variational
         prompt_ids = self._ids(examples["_prompt"][i][0]["content"])
-        target_ids = encode_target(
-            config.chat_format, examples["_response"][i][0]["content"], self._ids
+        target_ids = config.renderer.encode_target(
+            examples["_response"][i][0]["content"], self._ids
         )
         room = self.data_args.cutoff_len - len(prompt_ids)
         if len(target_ids) > room:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
-from variational_reasoning.method.prompts import ChatFormat, detect_prompt_kind, render
+from variational_reasoning.method.prompts import Renderer
 
 FORMATS = {"weighted_sft": ("prompt", "response"), "reasoning": ("question", "trace", "solution")}
 ID_COLUMNS = ("question_id", "trace_id", "answer_id")
@@ -72,7 +72,7 @@ class RowRenderer:
     formatting: str
     columns: dict[str, str]
     prompt_kind: str | None
-    chat_format: ChatFormat
+    renderer: Renderer
 
     def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
         """Render one row.
@@ -83,10 +83,10 @@ class RowRenderer:
         """
         texts = [self._text(example, index, role) for role in FORMATS[self.formatting]]
         if self.formatting == "reasoning":
-            prompt, response = render(self.prompt_kind, self.chat_format, *texts)
+            prompt, response = self.renderer.render(self.prompt_kind, *texts)
         else:
             prompt, response = texts
-            found = detect_prompt_kind(prompt, self.chat_format)
+            found = self.renderer.detect_kind(prompt)
             if self.prompt_kind is not None and found != self.prompt_kind:
                 raise ValueError(
                     f"{self._where(index, 'prompt')}: is laid out for {found or 'no kind that we know'}, but the YAML says "
@@ -137,7 +137,7 @@ def check_source(
     entry: dict[str, Any],
     dataset_dir: Any,
     prompt_kind: str | None,
-    chat_format: ChatFormat | None,
+    renderer: Renderer | None,
 ) -> list[str]:
     """Faults of a local data set that its first row already shows; a hub data set is checked when it is loaded."""
     if "file_name" not in entry or (
@@ -162,11 +162,11 @@ def check_source(
     )
     if (
         not faults
-        and chat_format is not None
+        and renderer is not None
         and (prompt_kind is not None or entry["formatting"] == "weighted_sft")
     ):
         try:
-            RowRenderer(source, entry["formatting"], columns, prompt_kind, chat_format)(first, 0)
+            RowRenderer(source, entry["formatting"], columns, prompt_kind, renderer)(first, 0)
         except ValueError as error:
             faults.append(str(error))
     return faults

@@ -16,7 +16,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from variational_reasoning.host.args import VariationalArguments, VariationalRun
 from variational_reasoning.host.dataset import LOGGER, source_hashes
 from variational_reasoning.host.formats import read_dataset_info
-from variational_reasoning.method.prompts import chat_format_to_dict
 from variational_reasoning.model_record import RECORD_NAME, model_identity, read_record
 from variational_reasoning.training_identity import (
     dataset_entries,
@@ -41,13 +40,13 @@ def settle_inputs(run: VariationalRun, data_args: Any, processes: int) -> dict[s
     if run.inputs:
         return run.inputs
     run.sources = run.sources or source_hashes(data_args)
-    chat_format = run.config.chat_format
+    renderer = run.config.renderer
     info, _ = read_dataset_info(data_args.dataset_dir)
     adapters = run.yaml.get("adapter_name_or_path") or []
     names = adapters.split(",") if isinstance(adapters, str) else adapters
     run.inputs = {
         "prompt_kind": run.config.prompt_kind,
-        "chat_format": None if chat_format is None else chat_format_to_dict(chat_format),
+        **({"chat_format": None} if renderer is None else renderer.to_record()),
         "model": _identity(str(run.yaml.get("model_name_or_path", ""))),
         "adapters": [_identity(str(name).strip()) for name in names],
         "sources": run.sources,

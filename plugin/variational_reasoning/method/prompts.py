@@ -1,219 +1,48 @@
-"""The one renderer: question, trace and solution to text, and text to token ids (App. E; stages 0 to 9 and the evaluation).
+"""The one renderer: question, trace and solution to text, and text to token ids (App. E; stages 0 to 9, evaluation).
 
-A sequence is a prompt (no loss) and a response (the target). With ChatML:
+A sequence is a prompt (no loss) and a response (the target). What the texts are is the prompt family's (families.py),
+how turns are written is the chat format's (chat_formats.py). For the family `paper` with ChatML:
 
     reasoner    prompt    ...system turn, user turn, <|im_start|>assistant\\n<|begin_of_thought|>\\n\\n
                 response  {trace}<|end_of_thought|>\\n\\n<|begin_of_solution|>{solution}<|end_of_solution|>
     posterior   prompt    ...assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n
                 response  {trace}<|end_of_thought|>
 
-Posterior A says `explanation` where B says `thought`. The chat format's end of turn closes every response.
+The chat format's end of turn closes every response.
 
-The boundary between trace and answer. The tags are ordinary text to most tokenizers, so a tokenizer may merge across them,
-and A's closing tag differs from the reasoner's. Every response is therefore cut in ids at one place, the end of the first
-`<|end_of`, which all closing tags share: the trace's ids are those up to and including that piece, and `_thought|>...` or
-`_explanation|>...` is tokenized apart. Reasoner and posterior thus score the same ids, for any tokenizer. With the Qwen and
-Llama 3 pre-tokenizers `_thought` starts a piece anyway, so the ids equal those of the whole text.
+The boundary between trace and answer. To most tokenizers a closing tag is ordinary text, so a tokenizer may merge across
+it, and the closing tags of reasoner and posterior may differ. Every response is therefore cut in ids at one place, the
+end of the first boundary text (`<|end_of` in `paper`, `</think>` in `think`), which begins every closing tag of the
+family: the trace's ids are those up to and including the boundary, and what follows is tokenized apart. Reasoner and
+posterior thus score the same ids, for any tokenizer. With the Qwen and Llama 3 pre-tokenizers `_thought` starts a piece
+anyway, and `</think>` is a single token of Qwen3, so the ids equal those of the whole text.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from variational_reasoning.files import read_json_object
-
-PROMPT_KINDS = ("reasoner", "posterior_a", "posterior_b")
-"""What a prompt conditions: pi(z, y | x), or q(z | x, y') in the wording of Sakana's RLT (A) or of the paper (B)."""
-
-SYSTEM_PROMPTS = {
-    kind: (Path(__file__).parent / "system_prompts" / f"{kind}_system.txt")
-    .read_bytes()
-    .decode("utf-8")
-    for kind in PROMPT_KINDS
-}
-"""Interface constants, byte for byte: published models only work with them, misspellings included."""
-
-SOLUTION_OPEN = "<|begin_of_solution|>"
-SOLUTION_CLOSE = "<|end_of_solution|>"
+from variational_reasoning.method.chat_formats import (
+    ChatFormat,
+    chat_format_from_dict,
+    chat_format_to_dict,
+    load_chat_format,
+)
+from variational_reasoning.method.families import (
+    FAMILIES,
+    REASONER,
+    KindTexts,
+    PromptFamily,
+    family_from_dict,
+    family_to_dict,
+    load_family,
+)
 
 Encode = Callable[[str], list[int]]
-"""Text to ids without adding special tokens; special tokens that stand in the text are recognised."""
+"""Text to ids without adding special tokens; special tokens that are in the text are recognized."""
 Decode = Callable[[Sequence[int]], str]
 """Ids to text, special tokens included, without clean-up of spaces."""
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """How a model family writes turns, and how our tags stand in them.
-
-    system, user: turn texts with `{system}` and `{question}`; an empty `system` means that the format has no system turn.
-    assistant: what opens the model's turn. end_of_turn: what closes it (the model's own stop).
-    separator: what stands after the opening thought tag and between the two sections.
-    boundary: the text that ends a trace's ids; it must begin every closing tag that is used (see the module docstring).
-    """
-
-    name: str
-    system: str
-    user: str
-    assistant: str
-    end_of_turn: str
-    separator: str = "\n\n"
-    boundary: str = "<|end_of"
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.system and "{system}" not in self.system:
-            faults.append(f"`system` lacks the placeholder {{system}}: {self.system!r}")
-        if "{question}" not in self.user:
-            faults.append(f"`user` lacks the placeholder {{question}}: {self.user!r}")
-        if not self.end_of_turn:
-            faults.append("`end_of_turn` is empty; without it a model never learns to stop")
-        if not thought_close("reasoner").startswith(self.boundary) or not self.boundary:
-            faults.append(f"`boundary` must begin {thought_close('reasoner')!r}: {self.boundary!r}")
-        if faults:
-            raise ValueError(f"chat format {self.name!r}: " + "; ".join(faults))
-
-
-def thought_open(kind: str) -> str:
-    """The tag that opens a trace for this prompt kind."""
-    return "<|begin_of_explanation|>" if kind == "posterior_a" else "<|begin_of_thought|>"
-
-
-def thought_close(kind: str) -> str:
-    """The tag that closes a trace for this prompt kind."""
-    return "<|end_of_explanation|>" if kind == "posterior_a" else "<|end_of_thought|>"
-
-
-CHAT_FORMATS = {
-    "chatml": ChatFormat(
-        name="chatml",
-        system="<|im_start|>system\n{system}<|im_end|>\n",
-        user="<|im_start|>user\n{question}<|im_end|>\n",
-        assistant="<|im_start|>assistant\n",
-        end_of_turn="<|im_end|>",
-    ),
-    "llama3": ChatFormat(
-        name="llama3",
-        system="<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
-        user="<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>",
-        assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
-        end_of_turn="<|eot_id|>",
-    ),
-}
-
-
-def load_chat_format(name_or_path: str) -> ChatFormat:
-    """A chat format by name (`chatml`, `llama3`), or from a JSON file with the fields of `ChatFormat`.
-
-    Raises: ValueError for a name that is not known, a missing file, one that is no JSON object, and fields that do not fit.
-    """
-    if name_or_path in CHAT_FORMATS:
-        return CHAT_FORMATS[name_or_path]
-    path = Path(name_or_path)
-    if path.suffix != ".json" or not path.is_file():
-        known = ", ".join(CHAT_FORMATS)
-        raise ValueError(
-            f"chat_format {name_or_path!r} is neither one of {known} nor an existing .json file"
-        )
-    return chat_format_from_dict(read_json_object(path, "correct it"), source=str(path))
-
-
-def chat_format_from_dict(values: dict[str, str], source: str) -> ChatFormat:
-    """The inverse of `dataclasses.asdict`; `source` names the file in errors. Raises: ValueError."""
-    names = {f.name for f in fields(ChatFormat)}
-    unknown = sorted(set(values) - names)
-    missing = sorted({"name", "system", "user", "assistant", "end_of_turn"} - set(values))
-    if unknown or missing:
-        raise ValueError(
-            f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: {sorted(names)}"
-        )
-    if wrong := [
-        f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)
-    ]:
-        raise ValueError(f"{source}: {', '.join(wrong)}; text is needed")
-    return ChatFormat(**values)
-
-
-def chat_format_to_dict(chat_format: ChatFormat) -> dict[str, str]:
-    """What a model's record stores, so that a model folder is enough to sample from it."""
-    return asdict(chat_format)
-
-
-def render_prompt(
-    kind: str, chat_format: ChatFormat, question: str, hint: str | None = None
-) -> str:
-    """The text that the model continues with a trace.
-
-    Args:
-        kind: one of PROMPT_KINDS.
-        question: x.
-        hint: y', needed by the posteriors and refused for the reasoner.
-
-    Raises: ValueError for an unknown kind, or a hint that is missing or out of place.
-    Source: arXiv 2509.22637, App. E.
-    """
-    if kind not in PROMPT_KINDS:
-        raise ValueError(f"prompt kind {kind!r} is not one of {', '.join(PROMPT_KINDS)}")
-    if (kind == "reasoner") == (hint is not None):
-        raise ValueError(
-            f"prompt kind {kind!r} " + ("takes no hint" if kind == "reasoner" else "needs a hint")
-        )
-    if not thought_close(kind).startswith(chat_format.boundary):
-        raise ValueError(
-            f"chat format {chat_format.name!r} cannot carry {kind}: its boundary {chat_format.boundary!r} "
-            f"does not begin {thought_close(kind)!r}"
-        )
-    turns = [
-        chat_format.system.replace("{system}", SYSTEM_PROMPTS[kind]),
-        chat_format.user.replace("{question}", question),
-        chat_format.assistant,
-    ]
-    if hint is not None:
-        turns += [SOLUTION_OPEN, hint, SOLUTION_CLOSE, chat_format.separator]
-    return "".join([*turns, thought_open(kind), chat_format.separator])
-
-
-def answer_lead(kind: str, chat_format: ChatFormat) -> str:
-    """The fixed text between a trace's last id and the solution: the rest of the closing tag, and the solution's opening."""
-    return (
-        thought_close(kind).removeprefix(chat_format.boundary)
-        + chat_format.separator
-        + SOLUTION_OPEN
-    )
-
-
-def render(
-    kind: str, chat_format: ChatFormat, question: str, trace: str, solution: str
-) -> tuple[str, str]:
-    """A training example as (prompt, response); the end of turn is not part of the response.
-
-    The solution is the target's second part for the reasoner, and the hint in the prompt for the posteriors.
-    """
-    if kind == "reasoner":
-        prompt = render_prompt(kind, chat_format, question)
-        answer = answer_lead(kind, chat_format) + solution + SOLUTION_CLOSE
-        return prompt, trace + chat_format.boundary + answer
-    return render_prompt(kind, chat_format, question, hint=solution), trace + thought_close(kind)
-
-
-def detect_prompt_kind(prompt: str, chat_format: ChatFormat) -> str | None:
-    """The kind whose layout a rendered prompt ends with, or None for a text of another layout."""
-    for kind in ("posterior_a", "posterior_b"):
-        if prompt.endswith(
-            SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator
-        ):
-            return kind
-    opening = chat_format.assistant + thought_open("reasoner") + chat_format.separator
-    return "reasoner" if prompt.endswith(opening) else None
-
-
-def encode_target(chat_format: ChatFormat, response: str, encode: Encode) -> list[int]:
-    """Ids of a response, cut once after the first boundary (module docstring) and closed by the end of turn."""
-    if not response.endswith(chat_format.end_of_turn):
-        response += chat_format.end_of_turn
-    head, boundary, rest = response.partition(chat_format.boundary)
-    return encode(head + boundary) + encode(rest) if rest else encode(response)
 
 
 class SampledTrace(NamedTuple):
@@ -225,37 +54,343 @@ class SampledTrace(NamedTuple):
     is_retokenized: bool
 
 
-def cut_trace(
-    kind: str, chat_format: ChatFormat, sampled_ids: Sequence[int], encode: Encode, decode: Decode
-) -> SampledTrace:
-    """Cut what a model sampled after its prompt into the trace's ids.
+@dataclass(frozen=True)
+class Renderer:
+    """A prompt family in a chat format: everything between texts and the ids of a model."""
 
-    The ids are the sampled ones up to the end of the first boundary. Only when one sampled token reaches beyond that
-    end are the ids from the last clean token on made anew from the text; `is_retokenized` says so, and callers count it.
-    A trace is well formed when it is not empty, is closed by its own kind's tag, and holds no other tag.
+    family: PromptFamily
+    chat_format: ChatFormat
 
-    Returns: ids, the text before the closing tag, and the two flags. Without a boundary: everything, not well formed.
-    """
-    ids = list(sampled_ids)
-    text = decode(ids)
-    trace, boundary, rest = text.partition(chat_format.boundary)
-    if not boundary:
-        return SampledTrace(ids, text, is_well_formed=False, is_retokenized=False)
-    closed = rest.startswith(thought_close(kind).removeprefix(chat_format.boundary))
-    is_well_formed = closed and bool(trace.strip()) and "<|begin_of" not in trace
-    through = trace + boundary
-    end = _first_prefix(ids, through, decode)
-    if decode(ids[:end]) == through:
-        return SampledTrace(ids[:end], trace, is_well_formed, is_retokenized=False)
-    clean = end - 1
-    while clean > 0 and not through.startswith(decode(ids[:clean])):
-        clean -= 1  # the text so far ends inside a character
-    remade = ids[:clean] + encode(through[len(decode(ids[:clean])) :])
-    return SampledTrace(remade, trace, is_well_formed, is_retokenized=True)
+    @property
+    def boundary(self) -> str:
+        """The text that ends a trace's ids."""
+        return self.family.boundary or self.chat_format.boundary
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The prompt kinds, the reasoner's first."""
+        return tuple(self.family.kinds)
+
+    @property
+    def answer_open(self) -> str:
+        """What the reasoner writes between its closing tag and the solution."""
+        return self.family.answer_open.replace("{separator}", self.chat_format.separator)
+
+    @property
+    def answer_close(self) -> str:
+        """What closes a solution; empty where only the end of turn does."""
+        return self.family.answer_close
+
+    @property
+    def answer_stops(self) -> tuple[str, ...]:
+        """Where a sampled answer ends."""
+        stops = (self.answer_close, self.chat_format.end_of_turn)
+        return tuple(stop for stop in stops if stop)
+
+    @property
+    def trace_stops(self) -> tuple[str, ...]:
+        """Where a sampled trace ends: at any kind's closing tag, or where an answer would."""
+        closes = (self._resolved(texts).close for texts in self.family.kinds.values())
+        return tuple(dict.fromkeys((*closes, *self.answer_stops)))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The texts that a question, a trace or a solution of a data set must not hold."""
+        tags = []
+        for texts in self.family.kinds.values():
+            resolved = self._resolved(texts)
+            tags += [resolved.opening.rpartition("{hint}")[2].strip(), resolved.close]
+        tags += [self.answer_open.strip(), self.answer_close, self.chat_format.end_of_turn]
+        tags += self.family.forbidden
+        pieces = (piece for tag in tags for piece in re.split(r"\s{2,}", tag))
+        return tuple(dict.fromkeys(piece for piece in pieces if piece))
+
+    def texts(self, kind: str) -> KindTexts:
+        """The texts of a prompt kind, separators filled in.
+
+        Raises: ValueError for a kind that the family does not have, or that this chat format's boundary cannot carry.
+        """
+        if kind not in self.family.kinds:
+            raise ValueError(
+                f"prompt kind {kind!r} is not one of {', '.join(self.kinds)} (prompt family {self.family.name!r})"
+            )
+        texts = self._resolved(self.family.kinds[kind])
+        if not texts.close.startswith(self.boundary):
+            raise ValueError(
+                f"chat format {self.chat_format.name!r} cannot carry {kind}: its boundary {self.boundary!r} "
+                f"does not begin {texts.close!r}"
+            )
+        return texts
+
+    def _resolved(self, texts: KindTexts) -> KindTexts:
+        separator = self.chat_format.separator
+        return replace(
+            texts,
+            opening=texts.opening.replace("{separator}", separator),
+            close=texts.close.replace("{separator}", separator),
+        )
+
+    def prompt(self, kind: str, question: str, hint: str | None = None) -> str:
+        """The text that the model continues with a trace.
+
+        Args:
+            kind: a prompt kind of the family.
+            question: x.
+            hint: y', needed by the posteriors and refused for the reasoner.
+
+        Raises: ValueError for an unknown kind, or a hint that is missing or out of place.
+        Source: arXiv 2509.22637, App. E (the family `paper`).
+        """
+        texts = self.texts(kind)
+        if texts.has_hint != (hint is not None):
+            needs = "needs a hint" if texts.has_hint else "takes no hint"
+            raise ValueError(f"prompt kind {kind!r} {needs}")
+        turn = self.chat_format.user_turn(texts.system).replace("{question}", texts.user)
+        layout = turn + self.chat_format.assistant + texts.opening
+        said = {"{question}": question, "{hint}": hint or ""}
+        # In one pass: a question may itself hold "{hint}".
+        filled = re.sub(r"\{question\}|\{hint\}", lambda found: said[found.group()], layout)
+        return self.chat_format.opening(texts.system) + filled
+
+    def render(self, kind: str, question: str, trace: str, solution: str) -> tuple[str, str]:
+        """A training example as (prompt, response); the end of turn is not part of the response.
+
+        The solution is the second part of the reasoner's response, and the hint in the posteriors' prompt.
+        """
+        if kind == REASONER:
+            answer = self.answer_lead + solution + self.answer_close
+            return self.prompt(kind, question), trace + self.boundary + answer
+        return self.prompt(kind, question, hint=solution), trace + self.texts(kind).close
+
+    @property
+    def answer_lead(self) -> str:
+        """The fixed text between a trace's last id and the solution: the rest of the closing tag, and `answer_open`."""
+        return self.texts(REASONER).close.removeprefix(self.boundary) + self.answer_open
+
+    def detect_kind(self, prompt: str) -> str | None:
+        """The kind that a rendered prompt is laid out for, or None for a text of another layout."""
+        for kind in (*self.family.posteriors, REASONER):
+            *inner, last = self._literals(kind)
+            if prompt.endswith(last) and all(text in prompt[: -len(last)] for text in inner[1:]):
+                return kind
+        return None
+
+    def _literals(self, kind: str) -> list[str]:
+        """The fixed texts of a prompt from the user turn on, in order, cut where question and hint are.
+
+        For the reasoner in ChatML: ["<|im_start|>user\\n", "<|im_end|>\\n<|im_start|>assistant\\n<|begin_of_thought|>\\n\\n"].
+        """
+        texts = self._resolved(self.family.kinds[kind])
+        turn = self.chat_format.user_turn("").replace("{question}", texts.user)
+        return re.split(r"\{question\}|\{hint\}", turn + self.chat_format.assistant + texts.opening)
+
+    def check_codec(self, encode: Encode, decode: Decode, source: str) -> None:
+        """Refuse a tokenizer whose texts cannot be joined in ids, as SentencePiece with a dummy prefix (Llama 2).
+
+        Such a tokenizer puts a space before every text, so that `</think>` and `\\n\\n` joined in ids decode to
+        `</think> \\n\\n`, and every place where a trace is cut or an answer begins would be off by a token.
+
+        Args:
+            source: names the model in the error.
+
+        Raises: ValueError.
+        """
+        parts = (self.boundary, self.answer_lead, self.chat_format.end_of_turn)
+        joined = [token for part in parts if part for token in encode(part)]
+        if decode(joined) != "".join(parts):
+            raise ValueError(
+                f"{source}: its tokenizer changes texts that are joined in ids: {''.join(parts)!r} comes back as "
+                f"{decode(joined)!r}. Tokenizers that put a space before every text (SentencePiece with a dummy prefix, as "
+                "Llama 2's) are not supported; choose a model with a byte-level tokenizer"
+            )
+
+    def encode_target(self, response: str, encode: Encode) -> list[int]:
+        """Ids of a response, cut once after the first boundary (module docstring) and closed by the end of turn."""
+        if not response.endswith(self.chat_format.end_of_turn):
+            response += self.chat_format.end_of_turn
+        head, boundary, rest = response.partition(self.boundary)
+        return encode(head + boundary) + encode(rest) if rest else encode(response)
+
+    def cut_trace(
+        self, kind: str, sampled_ids: Sequence[int], encode: Encode, decode: Decode
+    ) -> SampledTrace:
+        """Cut what a model sampled after its prompt into the trace's ids.
+
+        The ids are the sampled ones up to the end of the first boundary. Only when one sampled token reaches beyond that
+        end are the ids from the last clean token on made from the text; `is_retokenized` says so, and callers count it.
+        A trace is well formed when it is not empty, is closed by its own kind's tag, and holds none of the texts that
+        the family forbids.
+
+        Example, with the boundary `<|end_of` and one token per bracket: the ids of `7`, `<|end`, `_of_thought|>` have no
+        prefix with the text `7<|end_of`. `7`, `<|end` are kept, and `_of` is tokenized.
+
+        Returns: ids, the text before the closing tag, and the two flags. Without a boundary: everything, not well formed.
+        """
+        ids = list(sampled_ids)
+        text = decode(ids)
+        trace, boundary, rest = text.partition(self.boundary)
+        if not boundary:
+            return SampledTrace(ids, text, is_well_formed=False, is_retokenized=False)
+        is_closed = rest.startswith(self.texts(kind).close.removeprefix(self.boundary))
+        has_forbidden = any(text in trace for text in self.family.forbidden)
+        is_well_formed = is_closed and bool(trace.strip()) and not has_forbidden
+        through = trace + boundary
+        end = _first_prefix(ids, through, decode)
+        if decode(ids[:end]) == through:
+            return SampledTrace(ids[:end], trace, is_well_formed, is_retokenized=False)
+        clean = end - 1
+        while clean > 0 and not through.startswith(decode(ids[:clean])):
+            clean -= 1  # the text so far ends inside a character
+        rest_ids = encode(through[len(decode(ids[:clean])) :])
+        return SampledTrace(ids[:clean] + rest_ids, trace, is_well_formed, is_retokenized=True)
+
+    def encode_answer(
+        self, solution: str, encode: Encode, decode: Decode
+    ) -> tuple[list[int], int, int]:
+        """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of them are the solution's.
+
+        The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood (GML). A token that
+        holds both tag and solution text counts as the solution's.
+
+        Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution. The end of turn is not
+        part of the ids.
+        """
+        lead = self.answer_lead
+        ids = encode(lead + solution + self.answer_close)
+        start = _first_prefix(ids, lead, decode)
+        if decode(ids[:start]) != lead:
+            start -= 1  # this token reaches from the tag into the solution
+        return ids, start, _first_prefix(ids, lead + solution, decode) if solution else start
+
+    def solution_of_answer(self, text: str) -> str | None:
+        """The solution in what the reasoner wrote after a trace's ids; None where it is not closed."""
+        return self._solution_in(text, self.answer_lead)
+
+    def solution_of_response(self, text: str) -> str | None:
+        """The solution in a whole response, trace included; None where trace or solution is not closed."""
+        if self.answer_close:
+            return self._solution_in(text, self.answer_lead)
+        _, closed, answer = text.partition(self.texts(REASONER).close)
+        return self._solution_in(answer, self.answer_open) if closed else None
+
+    def _solution_in(self, text: str, lead: str) -> str | None:
+        if not self.answer_close:
+            if not text.endswith(self.chat_format.end_of_turn):
+                return None
+            return text.removeprefix(lead).removesuffix(self.chat_format.end_of_turn)
+        _, opening, rest = text.partition(self.answer_open.strip())
+        solution, closing, _ = rest.partition(self.answer_close)
+        return solution if opening and closing else None
+
+    def split_response(self, text: str) -> tuple[str, str] | None:
+        """(trace, solution) of a full assistant text as data sets write it, or None where a tag is missing or repeated.
+
+        Both keep the newlines inside their tags, except that what follows the opening tag in the prompt is the prompt's.
+        """
+        texts = self.texts(REASONER)
+        opening = texts.opening.strip()
+        tags = [opening, texts.close, self.answer_open.strip(), self.answer_close]
+        tags = [tag for tag in tags if tag]
+        if any(text.count(tag) != 1 for tag in tags):
+            return None
+        positions = [text.index(tag) for tag in tags]
+        if positions != sorted(positions):
+            return None
+        start = positions[0] + len(opening)
+        trace = text[start : positions[1]].removeprefix(texts.opening.lstrip()[len(opening) :])
+        if self.answer_open.strip():
+            solution = text[positions[2] + len(tags[2]) :]
+        else:
+            solution = text[positions[1] + len(texts.close) :].removeprefix(self.answer_open)
+        if self.answer_close:
+            solution = solution.partition(self.answer_close)[0]
+        return trace, solution
+
+    def split_example(self, text: str) -> tuple[str, str, str] | None:
+        """(question, trace, solution) of a whole example, prompt and response in one text, or None.
+
+        The inverse of `render`. The example may be the reasoner's or any posterior's, with or without the end of turn.
+        The system text is not compared, so that prompts of older wording are read too.
+        """
+        text = text.removesuffix(self.chat_format.end_of_turn)
+        for kind in (*self.family.posteriors, REASONER):
+            parts = self._split_kind(kind, text)
+            if parts is not None:
+                return parts
+        return None
+
+    def _split_kind(self, kind: str, text: str) -> tuple[str, str, str] | None:
+        start, *literals = self._literals(kind)
+        texts = self._resolved(self.family.kinds[kind])
+        position = text.find(start)
+        if position < 0:
+            return None
+        rest = text[position + len(start) :]
+        said = []
+        for literal in literals:
+            part, found, rest = rest.partition(literal)
+            if not found:
+                return None
+            said.append(part)
+        said[0] = self._without_system(texts.system, said[0])
+        if kind == REASONER:
+            parts = self.split_response(texts.opening + rest)
+            return (said[0], *parts) if parts else None
+        if not rest.endswith(texts.close) or rest.count(texts.close) != 1:
+            return None
+        layout = texts.user + texts.opening
+        names = ("question", "hint")
+        if layout.index("{hint}") < layout.index("{question}"):
+            names = ("hint", "question")
+        found_by_name = dict(zip(names, said, strict=True))
+        return found_by_name["question"], rest.removesuffix(texts.close), found_by_name["hint"]
+
+    def _without_system(self, system: str, said: str) -> str:
+        """What the user says, without the system text that a format without a system role puts before it."""
+        if not system or "{system}" not in self.chat_format.user:
+            return said
+        full, bare = (self.chat_format.user_turn(text) for text in (system, ""))
+        opening = bare.partition("{question}")[0]
+        return said.removeprefix(full.removeprefix(opening).partition("{question}")[0])
+
+    def to_record(self) -> dict[str, Any]:
+        """What a model's record and a table's manifest hold; the family `paper` is what its absence says."""
+        record: dict[str, Any] = {"chat_format": chat_format_to_dict(self.chat_format)}
+        if self.family != FAMILIES["paper"]:
+            record["prompt_family"] = family_to_dict(self.family)
+        return record
+
+
+def make_renderer(chat_format: str, prompt_family: str = "paper") -> Renderer:
+    """The renderer of two settings, each a name or a file. Raises: ValueError with the faults of both."""
+    faults = []
+    found: dict[str, Any] = {}
+    for name, load, value in (
+        ("chat_format", load_chat_format, chat_format),
+        ("family", load_family, prompt_family),
+    ):
+        try:
+            found[name] = load(value)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("\n".join(faults))
+    return Renderer(**found)
+
+
+def renderer_of_record(record: Mapping[str, Any], source: str) -> Renderer:
+    """The renderer that a model's record names. Raises: ValueError."""
+    family = FAMILIES["paper"]
+    if record.get("prompt_family") is not None:
+        family = family_from_dict(record["prompt_family"], source)
+    return Renderer(family, chat_format_from_dict(record["chat_format"], source))
 
 
 def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
-    """The smallest count of leading ids whose text reaches the end of `through`; text length never falls with the count."""
+    """The smallest count of leading ids whose text reaches the end of `through`.
+
+    By bisection, because the length of the text never falls with the count.
+    """
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
@@ -264,72 +399,3 @@ def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
         else:
             low = middle + 1
     return low
-
-
-def encode_answer(
-    chat_format: ChatFormat, solution: str, encode: Encode, decode: Decode
-) -> tuple[list[int], int, int]:
-    """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of them are the solution's.
-
-    The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood (GML). A token that holds
-    both tag and solution text counts as the solution's.
-
-    Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution. The end of turn is not
-    part of the ids.
-    """
-    lead = answer_lead("reasoner", chat_format)
-    ids = encode(lead + solution + SOLUTION_CLOSE)
-    start = _first_prefix(ids, lead, decode)
-    if decode(ids[:start]) != lead:
-        start -= 1  # this token reaches from the tag into the solution
-    return ids, start, _first_prefix(ids, lead + solution, decode) if solution else start
-
-
-def extract_solution(text: str) -> str | None:
-    """The solution inside the first complete pair of solution tags, or None. A truncated answer has no solution."""
-    _, opening, rest = text.partition(SOLUTION_OPEN)
-    solution, closing, _ = rest.partition(SOLUTION_CLOSE)
-    return solution if opening and closing else None
-
-
-def split_response(text: str, separator: str = "\n\n") -> tuple[str, str] | None:
-    """(trace, solution) of a full assistant text as published data sets write it, or None where a tag is missing or repeated.
-
-    Both keep the newlines inside their tags, except that the separator after the opening thought tag is the prompt's.
-    """
-    tags = (thought_open("reasoner"), thought_close("reasoner"), SOLUTION_OPEN, SOLUTION_CLOSE)
-    if any(text.count(tag) != 1 for tag in tags):
-        return None
-    positions = [text.index(tag) for tag in tags]
-    if positions != sorted(positions):
-        return None
-    trace = text[positions[0] + len(tags[0]) : positions[1]].removeprefix(separator)
-    solution = text[positions[2] + len(tags[2]) : positions[3]]
-    return trace, solution
-
-
-def split_example(text: str, chat_format: ChatFormat) -> tuple[str, str, str] | None:
-    """(question, trace, solution) of a whole example, prompt and response in one text, or None: the inverse of `render`.
-
-    The example may be the reasoner's or either posterior's, with or without the end of turn. The system text is not
-    compared, so that prompts of older wording are read too.
-    """
-    opening, closing = chat_format.user.split("{question}")
-    start = text.find(opening)
-    if start < 0:
-        return None
-    text = text[start + len(opening) :].removesuffix(chat_format.end_of_turn)
-    question, is_reasoner, rest = text.partition(
-        closing + chat_format.assistant + thought_open("reasoner")
-    )
-    if is_reasoner and SOLUTION_OPEN not in question:
-        parts = split_response(thought_open("reasoner") + rest, chat_format.separator)
-        return (question, *parts) if parts else None
-    question, is_posterior, rest = text.partition(closing + chat_format.assistant + SOLUTION_OPEN)
-    for kind in PROMPT_KINDS[1:] if is_posterior else ():
-        hint, found, trace = rest.partition(
-            SOLUTION_CLOSE + chat_format.separator + thought_open(kind) + chat_format.separator
-        )
-        if found and trace.endswith(thought_close(kind)):
-            return question, trace.removesuffix(thought_close(kind)), hint
-    return None

@@ -9,13 +9,13 @@ import os
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from variational_reasoning.method.prompts import load_chat_format
+from variational_reasoning.method.prompts import Renderer, make_renderer
 
 FROM_REASONER = "from_reasoner"
 _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.json")
@@ -290,8 +290,10 @@ class Config:
 
     run_dir: str = "runs/tiny"
     seed: int = _number(0, at_least=0)
-    chat_format: str = "chatml"  # chatml, llama3, or a .json file
-    posterior_prompt: Literal["posterior_a", "posterior_b"] = "posterior_b"
+    chat_format: str = "chatml"  # chatml, llama3, gemma, mistral, or a .json file
+    prompt_family: str = "paper"  # paper, think, or a .yaml file
+    # the posterior's prompt kind in the family; where it is not set, the family's last one
+    posterior_prompt: str = "posterior_b"
     cutoff_len: int = _number(
         16384, at_least=1
     )  # prompt + response; one number for all stages and trainings
@@ -311,6 +313,11 @@ class Config:
     build: BuildConfig = field(default_factory=BuildConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cards: CardsConfig = field(default_factory=CardsConfig)
+
+    @property
+    def renderer(self) -> Renderer:
+        """The prompt family in the chat format."""
+        return make_renderer(self.chat_format, self.prompt_family)
 
     def folder(self, *parts: str) -> Path:
         """A folder of the run, such as folder("traces"); what is made from the reasoner's traces lies in from_reasoner."""
@@ -348,12 +355,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     faults: list[str] = []
     values = with_overrides(values, overrides, faults)
     config = _build(Config, values, "", faults)
-    try:
-        if isinstance(values.get("chat_format", ""), str):
-            load_chat_format(values.get("chat_format", "chatml"))
-    except ValueError as error:
-        faults.append(f"chat_format: {error}")
     if isinstance(config, Config):
+        config = _with_posterior_prompt(config, "posterior_prompt" in values, faults)
         try:
             parse_share(config.shard or "0/1")
         except ValueError as error:
@@ -389,6 +392,22 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         )
     assert isinstance(config, Config)
     return config
+
+
+def _with_posterior_prompt(config: Config, is_set: bool, faults: list[str]) -> Config:
+    """The configuration with a prompt kind of its family; faults of family and chat format are added."""
+    try:
+        renderer = config.renderer
+    except ValueError as error:
+        faults += str(error).splitlines()
+        return config
+    kinds = renderer.family.posteriors
+    if is_set and config.posterior_prompt not in kinds:
+        faults.append(
+            f"posterior_prompt: {config.posterior_prompt!r} is not one of {', '.join(kinds)} "
+            f"(prompt_family {renderer.family.name!r})"
+        )
+    return config if is_set else replace(config, posterior_prompt=kinds[-1])
 
 
 def parse_share(text: str) -> tuple[int, int]:

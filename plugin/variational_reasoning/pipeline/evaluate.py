@@ -24,14 +24,7 @@ from typing import Any
 
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import mean_and_error
-from variational_reasoning.method.prompts import (
-    ChatFormat,
-    chat_format_from_dict,
-    chat_format_to_dict,
-    extract_solution,
-    load_chat_format,
-    render_prompt,
-)
+from variational_reasoning.method.prompts import Renderer, renderer_of_record
 from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
@@ -51,7 +44,7 @@ from variational_reasoning.pipeline.rows import (
     read_manifest,
     read_rows,
 )
-from variational_reasoning.pipeline.sample import Sampler, ShardRequests, answer_stops, sample_seed
+from variational_reasoning.pipeline.sample import Sampler, ShardRequests, sample_seed
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
 from variational_reasoning.pipeline.work.job import (
     Shard,
@@ -95,7 +88,7 @@ class Benchmark:
 class Model:
     """A model that is evaluated. Its engine is opened when the first answer is missing, once for all benchmarks."""
 
-    def __init__(self, name: str, folder: Path, chat_format: ChatFormat, config: Config) -> None:
+    def __init__(self, name: str, folder: Path, renderer: Renderer, config: Config) -> None:
         """
         Args:
             name: what reports call it.
@@ -104,7 +97,7 @@ class Model:
         """
         if config.eval.context == "model":
             config = dataclasses.replace(config, cutoff_len=model_context(folder))
-        self.name, self.folder, self.chat_format, self.config = name, folder, chat_format, config
+        self.name, self.folder, self.renderer, self.config = name, folder, renderer, config
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -122,21 +115,25 @@ class Model:
             self.engine.close()
 
 
-def recorded_chat_format(folder: Path, config: Config) -> ChatFormat:
-    """The chat format that a model is asked in, once it is sure that it was trained on the reasoner's prompt.
+def recorded_renderer(folder: Path, config: Config) -> Renderer:
+    """How a model is asked, once it is sure that it was trained on the reasoner's prompt.
 
-    A model's own record decides. `chat_format` of the configuration is for models without one, and where it is set to
-    anything but its default it must agree with the record.
+    A model's own record decides. `chat_format` and `prompt_family` of the configuration are for models without one, and
+    where one of them is set to anything but its default they must agree with the record.
 
     Raises: ValueError as `check_prompt_kind` does.
     """
-    recorded = (read_record(folder) or {}).get("chat_format")
-    if recorded is not None and config.chat_format == Config.chat_format:
-        chat_format = chat_format_from_dict(recorded, source=str(folder))
+    record = read_record(folder) or {}
+    asked = (config.chat_format, config.prompt_family)
+    if record.get("chat_format") is not None and asked == (
+        Config.chat_format,
+        Config.prompt_family,
+    ):
+        renderer = renderer_of_record(record, source=str(folder))
     else:
-        chat_format = load_chat_format(config.chat_format)
-    check_prompt_kind(folder, "reasoner", chat_format, config)
-    return chat_format
+        renderer = config.renderer
+    check_prompt_kind(folder, "reasoner", renderer, config)
+    return renderer
 
 
 def model_context(folder: Path) -> int:
@@ -194,7 +191,7 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
     identity = Identity(
         inputs={"questions": benchmark.digest},
         config={
-            "chat_format": chat_format_to_dict(model.chat_format),
+            **model.renderer.to_record(),
             "num_samples": benchmark.num_samples,
             "sampling.engine": engine_name(config),
             **resolved(
@@ -275,7 +272,7 @@ class ResponseSampler(Sampler):
     def __init__(self, benchmark: Benchmark, model: Model) -> None:
         questions = {row["question_id"]: row for row in benchmark.questions}
         super().__init__(model.config, questions, model.engine)
-        self.benchmark, self.chat_format = benchmark, model.chat_format
+        self.benchmark, self.renderer = benchmark, model.renderer
         self._before = Counter(
             super().statistics()
         )  # of the benchmarks that the same engine has done
@@ -291,13 +288,13 @@ class ResponseSampler(Sampler):
         """See Sampler."""
         settings, num_samples = self.config.eval, self.benchmark.num_samples
         stop, limit = (
-            answer_stops(self.chat_format),
+            self.renderer.answer_stops,
             settings.max_new_tokens or self.config.cutoff_len,
         )
         requests, dropped, counts = [], [], Counter(bounded_by_context=0)
         for question_id in units:
             prompt_ids = self.encode(
-                render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"])
+                self.renderer.prompt("reasoner", self.questions[question_id]["question"])
             )
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
             if room < 1:
@@ -350,7 +347,7 @@ class ResponseJudge(ShardByShard):
         }
         progress(len(units) * self.num_samples - len(rows))  # questions that were dropped
         jobs = (
-            Job(key, self.checks[key[0]], extract_solution(row["text"]))
+            Job(key, self.checks[key[0]], self.renderer.solution_of_response(row["text"]))
             for key, row in rows.items()
         )
         for key, result in self.pool.check(jobs):
@@ -423,9 +420,11 @@ def _result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
         "seed": samples["seed"],
         "questions": samples["inputs"]["questions"],
         "settings": {
-            name: value for name, value in samples["config"].items() if name != "chat_format"
+            name: value
+            for name, value in samples["config"].items()
+            if name not in ("chat_format", "prompt_family")
         },
-        "prompt": render_prompt("reasoner", model.chat_format, benchmark.questions[0]["question"]),
+        "prompt": model.renderer.prompt("reasoner", benchmark.questions[0]["question"]),
         "versions": samples["versions"],
         "execution": samples["execution"],
         "about": dict(benchmark.about),

@@ -16,16 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from variational_reasoning.method.prompts import (
-    PROMPT_KINDS,
-    SOLUTION_CLOSE,
-    ChatFormat,
-    chat_format_to_dict,
-    cut_trace,
-    load_chat_format,
-    render_prompt,
-    thought_close,
-)
 from variational_reasoning.model_record import (
     model_identity,
 )
@@ -57,9 +47,6 @@ from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
 
-TRACE_CLOSES = tuple(dict.fromkeys(thought_close(kind) for kind in PROMPT_KINDS))
-"""A trace also ends at the tag of another prompt kind; it is malformed then, and more tokens would not mend it."""
-
 
 def sample_traces(config: Config) -> StageSummary:
     """Stage 3: `sampling.num_traces` traces for each training question, into run_dir/traces.
@@ -83,16 +70,16 @@ def traces_job(config: Config) -> StageJob:
     """Check what stage 3 reads and open its table."""
     name = config.sampling.traces_from
     kind = config.posterior_prompt if name == "posterior" else "reasoner"
-    chat_format = load_chat_format(config.chat_format)
+    renderer = config.renderer
     folder, model_folder = config.folder("traces"), config.model_folder(name)
-    check_prompt_kind(model_folder, kind, chat_format, config)
+    check_prompt_kind(model_folder, kind, renderer, config)
     check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     identity = Identity(
         inputs={"questions": table_digest(config.folder("questions"), "questions")},
         config={
             "prompt_kind": kind,
-            "chat_format": chat_format_to_dict(chat_format),
+            **renderer.to_record(),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_traces"),
             **resolved(
@@ -126,9 +113,9 @@ def traces_job(config: Config) -> StageJob:
 
 def answers_job(config: Config) -> StageJob:
     """Check what stage 6 reads and open its table."""
-    chat_format = load_chat_format(config.chat_format)
+    renderer = config.renderer
     folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
-    check_prompt_kind(model_folder, "reasoner", chat_format, config)
+    check_prompt_kind(model_folder, "reasoner", renderer, config)
     check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     traces = read_rows(
@@ -144,7 +131,7 @@ def answers_job(config: Config) -> StageJob:
             "traces": table_digest(config.folder("traces"), "traces"),
         },
         config={
-            "chat_format": chat_format_to_dict(chat_format),
+            **renderer.to_record(),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_answers"),
             **resolved(
@@ -198,7 +185,7 @@ class Sampler(ABC):
         self, config: Config, questions: Mapping[str, Mapping[str, Any]], engine: Engine
     ) -> None:
         self.config, self.questions, self.engine = config, questions, engine
-        self.chat_format = load_chat_format(config.chat_format)
+        self.renderer = config.renderer
         self.encode, self.decode = text_codec(engine.tokenizer)
 
     @abstractmethod
@@ -290,13 +277,13 @@ class TraceSampler(Sampler):
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         config, kind, num_traces = self.config, self.kind, self.config.sampling.num_traces
-        stop = (*TRACE_CLOSES, *answer_stops(self.chat_format))
+        stop = self.renderer.trace_stops
         limit = config.sampling.max_trace_tokens or config.cutoff_len
         requests, dropped = [], []
         for question_id in units:
             row = self.questions[question_id]
             hint = None if kind == "reasoner" else row["solution"]
-            prompt_ids = self.encode(render_prompt(kind, self.chat_format, row["question"], hint))
+            prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
             room = min(limit, config.cutoff_len - len(prompt_ids))
             if room < 1:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
@@ -309,7 +296,7 @@ class TraceSampler(Sampler):
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
-        cut = cut_trace(self.kind, self.chat_format, result.token_ids, self.encode, self.decode)
+        cut = self.renderer.cut_trace(self.kind, result.token_ids, self.encode, self.decode)
         counts["malformed"] += not cut.is_well_formed
         counts["retokenized"] += cut.is_retokenized
         expert = self.questions[request.key[0]]["trace"]
@@ -344,12 +331,12 @@ class AnswerSampler(Sampler):
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         config, num_answers = self.config, self.config.sampling.num_answers
-        stop = answer_stops(self.chat_format)
+        stop = self.renderer.answer_stops
         limit = config.sampling.max_answer_tokens or config.cutoff_len
         requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
         for question_id in units:
             prompt_ids = self.encode(
-                render_prompt("reasoner", self.chat_format, self.questions[question_id]["question"])
+                self.renderer.prompt("reasoner", self.questions[question_id]["question"])
             )
             for trace in self.by_question[question_id]:
                 start_ids = prompt_ids + trace["token_ids"]
@@ -381,11 +368,6 @@ def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
     """A 63-bit seed that is a function of its arguments only: no two rows share their noise (defect 33, rule R4)."""
     text = json.dumps([run_seed, question_id, *indices])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def answer_stops(chat_format: ChatFormat) -> tuple[str, ...]:
-    """Where an answer, or a whole response, ends: at the solution's closing tag or the end of turn."""
-    return (SOLUTION_CLOSE, chat_format.end_of_turn)
 
 
 def _duplicates(rows: Sequence[Mapping[str, Any]], *columns: str) -> int:

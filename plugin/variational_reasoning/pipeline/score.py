@@ -13,12 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from variational_reasoning.method.prompts import (
-    chat_format_to_dict,
-    encode_answer,
-    load_chat_format,
-    render_prompt,
-)
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
@@ -82,9 +76,9 @@ def posterior_job(config: Config) -> StageJob:
 
 
 def _job(config: Config, name: str, kind: str) -> StageJob:
-    chat_format = load_chat_format(config.chat_format)
+    renderer = config.renderer
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
-    check_prompt_kind(model_folder, kind, chat_format, config)
+    check_prompt_kind(model_folder, kind, renderer, config)
     check_context(model_folder, config)
     questions = {row["question_id"]: row for row in training_questions(config)}
     columns = ["question_id", "trace_id", "token_ids", "is_well_formed", "temperature"]
@@ -94,7 +88,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")
     identity_config = {
         "prompt_kind": kind,
-        "chat_format": chat_format_to_dict(chat_format),
+        **renderer.to_record(),
         **resolved(config, *settings),
     }
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
@@ -205,9 +199,9 @@ class TraceScorer(ShardByShard):
             by_question,
         )
         self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
-        self.chat_format = load_chat_format(config.chat_format)
+        self.renderer = config.renderer
         self.encode, self.decode = text_codec(tokenizer)
-        self.end_of_turn = len(self.encode(self.chat_format.end_of_turn))
+        self.end_of_turn = len(self.encode(self.renderer.chat_format.end_of_turn))
         self.num_tokens = 0
 
     def facts(self) -> dict[str, Any]:
@@ -253,11 +247,11 @@ class TraceScorer(ShardByShard):
     ) -> None:
         config, kind, row = self.config, self.kind, self.questions[question_id]
         hint = None if kind == "reasoner" else row["solution"]
-        prompt_ids = self.encode(render_prompt(kind, self.chat_format, row["question"], hint))
+        prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
         answer_ids, start, stop = [], 0, 0
         if kind == "reasoner":
-            answer_ids, start, stop = encode_answer(
-                self.chat_format, row["solution"], self.encode, self.decode
+            answer_ids, start, stop = self.renderer.encode_answer(
+                row["solution"], self.encode, self.decode
             )
         for trace in self.by_question[question_id]:
             key = (question_id, trace["trace_id"])

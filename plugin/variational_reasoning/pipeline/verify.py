@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+<<<<<<< HEAD
 from variational_reasoning.faults import NUM_LISTED, list_faults
 from variational_reasoning.method.prompts import (
     SOLUTION_CLOSE,
@@ -24,6 +25,9 @@ from variational_reasoning.method.prompts import (
     extract_solution,
     load_chat_format,
 )
+=======
+from variational_reasoning.method.prompts import Renderer
+>>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
@@ -70,7 +74,7 @@ def verify_answers(config: Config) -> VerifySummary:
 
 def verdicts_job(config: Config) -> StageJob:
     """Check what stage 7 reads, golds included, and open its table."""
-    chat_format = load_chat_format(config.chat_format)
+    renderer = config.renderer
     folder = config.folder("verdicts")
     question_rows = read_rows(
         config.folder("questions"), "questions", ["question_id", "solution", "check", "split"]
@@ -100,8 +104,13 @@ def verdicts_job(config: Config) -> StageJob:
             "answers": table_digest(config.folder("answers"), "answers"),
         },
         config={
+<<<<<<< HEAD
             "chat_format": chat_format_to_dict(chat_format),
             **limits,
+=======
+            **renderer.to_record(),
+            **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
+>>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
         },
     )
@@ -149,8 +158,19 @@ class AnswerVerifier(ShardByShard):
         excluded: Mapping[str, str],
         programs: ProgramSettings | None,
     ) -> None:
+<<<<<<< HEAD
         self.by_question, self.checks, self.excluded = by_question, checks, excluded
         self.chat_format = load_chat_format(config.chat_format)
+=======
+        self.config, self.by_question, self.checks, self.excluded = (
+            config,
+            by_question,
+            checks,
+            excluded,
+        )
+        self.num_verifiable, self.num_undecided = num_verifiable, 0
+        self.renderer = config.renderer
+>>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
         self.tier = f"T{programs.tier}" if programs else None
         self.pool = open_pool(config, programs)
 
@@ -169,7 +189,24 @@ class AnswerVerifier(ShardByShard):
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
         answers = [row for question_id in units for row in self.by_question[question_id]]
+<<<<<<< HEAD
         rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
+=======
+        rows = _judge(answers, self.checks, self.excluded, self.renderer, self.pool, progress)
+        undecided = [
+            row
+            for row in rows
+            if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded
+        ]
+        self.num_undecided += len(undecided)
+        fraction = self.config.verify.max_fault_fraction
+        if self.num_undecided > fraction * self.num_verifiable:
+            faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
+            raise ValueError(
+                f"{self.num_undecided} of {self.num_verifiable} answers got no decision from their checker, above "
+                f"verify.max_fault_fraction {fraction}; reasons: {dict(faults.most_common(5))}. The shards before stay valid"
+            )
+>>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
         return Shard(rows, Counter(row["verdict"] for row in rows))
 
 
@@ -224,7 +261,7 @@ def read_checks(
 
 
 def solution_of_answer(
-    text: str, finish_reason: str, chat_format: ChatFormat
+    text: str, finish_reason: str, renderer: Renderer
 ) -> tuple[str | None, Result | None]:
     """What a sampled answer offers as its solution: (solution, None), or (None, verdict) where it offers none.
 
@@ -232,14 +269,14 @@ def solution_of_answer(
         text: what the reasoner wrote after the trace's ids, its closing tag included.
         finish_reason: `length` means that it was cut.
     """
-    solution = extract_solution(text)
+    solution = renderer.solution_of_answer(text)
     if solution is None:
         if finish_reason != "stop":
             return None, Result(
                 Verdict.NO_ANSWER, f"the answer was cut (finish_reason {finish_reason})"
             )
-        return None, Result(Verdict.NO_ANSWER, f"no {SOLUTION_CLOSE} in the answer")
-    if not text.startswith(answer_lead("reasoner", chat_format)):
+        return None, Result(Verdict.NO_ANSWER, f"no {renderer.answer_stops[0]} in the answer")
+    if not text.startswith(renderer.answer_lead):
         return None, Result(
             Verdict.MALFORMED, "more than the tags stands between trace and solution"
         )
@@ -304,7 +341,7 @@ def _judge(
     answers: Sequence[Mapping[str, Any]],
     checks: Mapping[str, dict[str, Any]],
     excluded: Mapping[str, str],
-    chat_format: ChatFormat,
+    renderer: Renderer,
     pool: VerifierPool,
     progress: Callable[[int], Any],
 ) -> list[dict[str, Any]]:
@@ -316,7 +353,7 @@ def _judge(
         if row["question_id"] in excluded:
             results[key] = Result(Verdict.UNVERIFIABLE, excluded[row["question_id"]])
             continue
-        solution, verdict = solution_of_answer(row["text"], row["finish_reason"], chat_format)
+        solution, verdict = solution_of_answer(row["text"], row["finish_reason"], renderer)
         if verdict is not None:
             results[key] = verdict
         else:

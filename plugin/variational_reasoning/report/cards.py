@@ -13,11 +13,9 @@ from typing import Any
 
 from variational_reasoning.files import read_json_object
 from variational_reasoning.method.prompts import (
-    SOLUTION_CLOSE,
-    ChatFormat,
-    chat_format_from_dict,
-    render_prompt,
-    thought_close,
+    REASONER,
+    Renderer,
+    renderer_of_record,
 )
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import Config
@@ -169,7 +167,7 @@ def model_card(
         model_name=model.name,
         eval_results=results or None,
     )
-    chat_format = chat_format_from_dict(record["chat_format"], source=str(model))
+    renderer = renderer_of_record(record, source=str(model))
     state = training_folders(config.folder()).get(model.name, model) / "trainer_state.json"
     return _card(
         data.to_yaml(),
@@ -182,7 +180,8 @@ def model_card(
         is_adapter=is_adapter,
         record=record,
         prompt_kind=kind,
-        chat_format=chat_format.name,
+        chat_format=renderer.chat_format.name,
+        prompt_family=renderer.family.name,
         evaluations={_task(name, config): evaluation.result for name, evaluation in mine.items()},
         hyper_parameters={
             name: record["yaml"][name]
@@ -195,15 +194,15 @@ def model_card(
         stages=_stage_rows(
             read_stages(config.folder(), {}), lambda name: _belongs(name, model.name, role)
         ),
-        transformers_code=transformers_snippet(kind, chat_format, config),
-        vllm_code=vllm_snippet(kind, chat_format, config),
+        transformers_code=transformers_snippet(kind, renderer, config),
+        vllm_code=vllm_snippet(kind, renderer, config),
     )
 
 
-def prompt_snippet(kind: str, chat_format: ChatFormat) -> str:
-    """Python that sets `prompt` from `question` (and `hint`) to exactly what `render_prompt` gives."""
+def prompt_snippet(kind: str, renderer: Renderer) -> str:
+    """Python that sets `prompt` from `question` (and `hint`) to exactly what the renderer gives."""
     question, hint = "\0question\0", "\0hint\0"
-    text = render_prompt(kind, chat_format, question, hint=None if kind == "reasoner" else hint)
+    text = renderer.prompt(kind, question, hint=None if kind == "reasoner" else hint)
     lines = ['question = "What is 1 + 1?"']
     if kind != "reasoner":
         lines.append(r'hint = "The answer is \\boxed{2}."')
@@ -224,12 +223,12 @@ def prompt_snippet(kind: str, chat_format: ChatFormat) -> str:
     return "\n".join([*lines, f"prompt = {joined}"])
 
 
-def transformers_snippet(kind: str, chat_format: ChatFormat, config: Config) -> str:
+def transformers_snippet(kind: str, renderer: Renderer, config: Config) -> str:
     """A program that samples from the model with transformers."""
     return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 path = "."  # this folder, or its name on the hub
-{prompt_snippet(kind, chat_format)}
+{prompt_snippet(kind, renderer)}
 
 tokenizer = AutoTokenizer.from_pretrained(path)
 model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
@@ -241,17 +240,17 @@ output = model.generate(
     top_p={config.eval.top_p},
     top_k=0,
     max_length={config.cutoff_len},
-    eos_token_id=tokenizer.encode({chat_format.end_of_turn!r}, add_special_tokens=False)[-1],
+    eos_token_id=tokenizer.encode({renderer.chat_format.end_of_turn!r}, add_special_tokens=False)[-1],
 )
 print(tokenizer.decode(output[0, ids.shape[1] :]))"""
 
 
-def vllm_snippet(kind: str, chat_format: ChatFormat, config: Config) -> str:
+def vllm_snippet(kind: str, renderer: Renderer, config: Config) -> str:
     """A program that samples from the model with vLLM."""
     return f"""from vllm import LLM, SamplingParams
 
 path = "."  # this folder, or its name on the hub
-{prompt_snippet(kind, chat_format)}
+{prompt_snippet(kind, renderer)}
 
 if __name__ == "__main__":
     llm = LLM(path, max_model_len={config.cutoff_len})
@@ -260,7 +259,7 @@ if __name__ == "__main__":
         temperature={config.eval.temperature},
         top_p={config.eval.top_p},
         max_tokens={config.cutoff_len} - len(ids),
-        stop={_stops(kind, chat_format)!r},
+        stop={_stops(kind, renderer)!r},
         include_stop_str_in_output=True,
         skip_special_tokens=False,
         spaces_between_special_tokens=False,
@@ -282,8 +281,10 @@ def is_hub_name(text: str) -> bool:
     return "/" in text
 
 
-def _stops(kind: str, chat_format: ChatFormat) -> list[str]:
-    return [SOLUTION_CLOSE if kind == "reasoner" else thought_close(kind), chat_format.end_of_turn]
+def _stops(kind: str, renderer: Renderer) -> list[str]:
+    if kind == REASONER:
+        return list(renderer.answer_stops)
+    return [renderer.texts(kind).close, renderer.chat_format.end_of_turn]
 
 
 def _task(name: str, config: Config) -> str:

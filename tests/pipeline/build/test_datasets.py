@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from variational_reasoning.method.prompts import answer_lead, load_chat_format, render
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.build import datasets as build
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import Identity, table_digest, write_table
 
-CHATML = load_chat_format("chatml")
-LEAD = answer_lead("reasoner", CHATML)
+CHATML = make_renderer("chatml")
+LEAD = CHATML.answer_lead
 WEIGHTED = {"name": "w", "estimator": "acc", "selection": "weighted"}
 
 
@@ -192,8 +192,8 @@ def test_rows_are_rendered_by_the_one_renderer_with_a_verified_answer(tmp_path, 
     build.build_datasets(config)
     row = built(config, "w")[0]
     # trace 0 of q0 has one right answer, 0.0
-    assert (row["prompt"], row["response"]) == render(
-        "reasoner", CHATML, "What of q0?", "a", "answer 0.0"
+    assert (row["prompt"], row["response"]) == CHATML.render(
+        "reasoner", "What of q0?", "a", "answer 0.0"
     )
     assert row["answer_id"] == 0
 
@@ -218,7 +218,7 @@ def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_pat
         ("q2", -1),  # the original row stands here once, as the fallback
     ]
     assert {row["weight"] for row in rows} == {1.0}
-    original = render("reasoner", CHATML, "What of q1?", "expert", "reference q1")
+    original = CHATML.render("reasoner", "What of q1?", "expert", "reference q1")
     assert (rows[3]["prompt"], rows[3]["response"]) == original
     assert rows[3]["log_rho"] is None
 
@@ -485,7 +485,7 @@ def test_the_posteriors_file_needs_no_log_likelihoods_and_has_the_hint_in_its_pr
     weights = {(row["question_id"], row["source"]): row["weight"] for row in rows}
     expected = {("q0", 0): 1 / 3, ("q0", 1): 2 / 3, ("q1", 0): 1 / 2, ("q1", 1): 1 / 2}
     assert weights == pytest.approx(expected, rel=1e-12)
-    text = render("posterior_b", CHATML, "What of q0?", "b", "reference q0")
+    text = CHATML.render("posterior_b", "What of q0?", "b", "reference q0")
     assert (rows[1]["prompt"], rows[1]["response"]) == text
     assert (rows[1]["log_rho"], rows[1]["mean_log_ratio"], rows[1]["trace_tokens"]) == (
         0.0,

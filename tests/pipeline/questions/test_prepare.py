@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.hub import PUBLISHED, published_rows
-from variational_reasoning.method.prompts import encode_target, load_chat_format, render
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions import prepare
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 from variational_reasoning.pipeline.train_files import register_datasets
 
-CHATML = load_chat_format("chatml")
+CHATML = make_renderer("chatml")
 ROWS = [
     {
         "question": "What is 3 + 4?",
@@ -146,9 +146,7 @@ def test_conversations_as_in_bespoke_stratos(tmp_path, tiny_model_dir):
 def test_whole_chats_are_taken_apart_as_they_are_rendered(tmp_path, tiny_model_dir):
     rows = []
     for row in ROWS:
-        prompt, response = render(
-            "reasoner", CHATML, row["question"], row["trace"], row["solution"]
-        )
+        prompt, response = CHATML.render("reasoner", row["question"], row["trace"], row["solution"])
         rows.append({"text": prompt + response + "<|im_end|>"})
     _, table = prepared(write_config(tmp_path, tiny_model_dir, rows, format="text"))
     assert [(r["question"], r["trace"], r["solution"]) for r in table] == [
@@ -186,10 +184,10 @@ def test_the_cutoff_is_the_one_of_training_to_the_token(tmp_path, tiny_model_dir
     encode, _ = text_codec(load_tokenizer(str(tiny_model_dir)))
     lengths = []
     for kind in ("reasoner", "posterior_b"):
-        prompt, response = render(
-            kind, CHATML, *(ROWS[0][name] for name in ("question", "trace", "solution"))
+        prompt, response = CHATML.render(
+            kind, *(ROWS[0][name] for name in ("question", "trace", "solution"))
         )
-        lengths.append(len(encode(prompt)) + len(encode_target(CHATML, response, encode)))
+        lengths.append(len(encode(prompt)) + len(CHATML.encode_target(response, encode)))
     path = write_config(tmp_path, tiny_model_dir, ROWS[:1])
     with pytest.raises(
         ValueError, match=rf"no usable train row remains.*longer than cutoff_len {max(lengths) - 1}"

@@ -16,11 +16,11 @@ from tests.hub import (
     serve,
     write_repository,
 )
-from variational_reasoning.method.prompts import load_chat_format
+from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import DataConfig
 from variational_reasoning.pipeline.questions.sources import join_sources, read_source, to_columns
 
-CHATML = load_chat_format("chatml")
+CHATML = make_renderer("chatml")
 NAMES = sorted(path.stem for path in PUBLISHED.glob("*.jsonl"))
 REFORMATTED = {
     "question": "question_content",

@@ -24,13 +24,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from variational_reasoning.files import write_json
-from variational_reasoning.method.prompts import (
-    Encode,
-    chat_format_to_dict,
-    encode_target,
-    load_chat_format,
-    render,
-)
+from variational_reasoning.method.prompts import Encode
 from variational_reasoning.method.weights import effective_sample_size
 from variational_reasoning.pipeline.build.health import HEALTH, describe_health, health_of
 from variational_reasoning.pipeline.build.join import Joined, Trace, join
@@ -129,12 +123,12 @@ class Builder:
 
     def __init__(self, config: Config, joined: Joined) -> None:
         self.config, self.joined = config, joined
-        self.chat_format = load_chat_format(config.chat_format)
+        self.renderer = config.renderer
         self._counted: dict[int, int] = {}
 
     def identity(self, output: OutputConfig) -> Identity:
         """What a train file's rows depend on."""
-        settings = {"output": asdict(output), "chat_format": chat_format_to_dict(self.chat_format)}
+        settings = {"output": asdict(output), **self.renderer.to_record()}
         settings |= resolved(self.config, "cutoff_len", "posterior_prompt")
         return Identity(self.joined.inputs, settings, seed=self.config.seed)
 
@@ -299,8 +293,8 @@ class Builder:
         self, output: OutputConfig, question_id: str, trace: str, solution: str
     ) -> tuple[str, str]:
         kind = "reasoner" if output.target == "reasoner" else self.config.posterior_prompt
-        return render(
-            kind, self.chat_format, self.joined.questions[question_id]["question"], trace, solution
+        return self.renderer.render(
+            kind, self.joined.questions[question_id]["question"], trace, solution
         )
 
     def _length(
@@ -309,7 +303,7 @@ class Builder:
         """(tokens of the response, whether prompt and response fit cutoff_len)."""
         prompt, response = self._texts(output, question_id, trace, solution)
         num_tokens = self._count(
-            response, lambda text: encode_target(self.chat_format, text, self._encode)
+            response, lambda text: self.renderer.encode_target(text, self._encode)
         )
         return num_tokens, self._count(prompt, self._encode) + num_tokens <= self.config.cutoff_len
 

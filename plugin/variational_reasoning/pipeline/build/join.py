@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from variational_reasoning.method.prompts import extract_solution
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.method.weights import log_answer_term, log_gml, log_ratio, log_rho
 from variational_reasoning.pipeline.config import Config, OutputConfig
 from variational_reasoning.pipeline.questions.table import training_questions
@@ -196,7 +196,10 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         else:
             traces[key[0]].append(
                 _trace(
-                    row, {name: rows[key] for name, rows in scored.items()}, answers.get(key, ())
+                    row,
+                    {name: rows[key] for name, rows in scored.items()},
+                    answers.get(key, ()),
+                    config.renderer,
                 )
             )
     _refuse_rows(places, missing, unknown)
@@ -358,6 +361,7 @@ def _trace(
     row: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, Any]],
     answers: Sequence[Mapping[str, Any]],
+    renderer: Renderer,
 ) -> Trace:
     where = f"question {row['question_id']}, trace {row['trace_id']}"
     for name, found in scores.items():
@@ -393,7 +397,7 @@ def _trace(
         num_correct=num_correct if num_answers else None,
         num_answers=num_answers or None,
         verified=tuple(
-            (answer["answer_id"], extract_solution(answer["text"]))
+            (answer["answer_id"], renderer.solution_of_answer(answer["text"]))
             for answer in sorted(answers, key=lambda answer: answer["answer_id"])
             if answer["verdict"] is Verdict.CORRECT
         ),

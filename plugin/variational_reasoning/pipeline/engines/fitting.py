@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
-from variational_reasoning.method.prompts import ChatFormat, chat_format_to_dict
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.model_record import RECORD_NAME, read_record
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.engines.base import context_length
 from variational_reasoning.pipeline.rows import read_manifest
 
 
-def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: Config) -> None:
+def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Config) -> None:
     """Refuse a model that was trained on another prompt than the one it is about to be given.
 
     Raises: ValueError that names both; also for a model without a record, unless models.allow_unrecorded is true.
@@ -32,9 +32,17 @@ def check_prompt_kind(folder: Path, kind: str, chat_format: ChatFormat, config: 
             f"it was trained on the prompt {record['prompt_kind']!r}, but would be given {kind!r} "
             "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"
         )
-    if record.get("chat_format") not in (None, chat_format_to_dict(chat_format)):
+    wanted = renderer.to_record()
+    if record.get("chat_format") not in (None, wanted["chat_format"]):
         faults.append(
-            f"its chat format was {record['chat_format']}, but it would be given {chat_format}"
+            f"its chat format was {record['chat_format']}, but it would be given {renderer.chat_format}"
+        )
+    family = record.get("prompt_family")
+    if record.get("chat_format") is not None and family != wanted.get("prompt_family"):
+        name = "paper" if family is None else family.get("name")
+        faults.append(
+            f"its prompt family was {name!r} or another one of this name, but it would be given {renderer.family.name!r} "
+            "(prompt_family in the pipeline.yaml and in the training YAML)"
         )
     if faults:
         raise ValueError(f"model {folder}: " + "; ".join(faults))

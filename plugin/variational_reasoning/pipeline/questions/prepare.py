@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from variational_reasoning.files import file_digest, write_json
-from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions.checks import CHECK_KINDS, QuestionChecks
@@ -274,7 +273,7 @@ def _identity(
     settings = resolved(
         config, "cutoff_len", "posterior_prompt", *(f"data.{name}" for name in names)
     )
-    settings["chat_format"] = chat_format_to_dict(load_chat_format(config.chat_format))
+    settings |= config.renderer.to_record()
     settings["data.tests"] = {tests.source: tests.column for tests in data.tests}
     if data.decontaminate.benchmarks:
         settings |= resolved(config, "data.decontaminate.ngram_words", "data.decontaminate.mode")
@@ -294,19 +293,19 @@ def _usable(
     raw: Mapping[str, Sequence[Mapping[str, Any]]], checks: QuestionChecks, config: Config
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Dropped]]:
     """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has no usable row."""
-    data, chat_format = config.data, load_chat_format(config.chat_format)
+    data, renderer = config.data, config.renderer
     encode, _ = text_codec(load_tokenizer(config.base))
     kept: dict[str, list[dict[str, Any]]] = {}
     dropped: dict[str, Dropped] = {}
     seen_questions: dict[str, str] = {}
     for split, rows in raw.items():
         where = data.train if split == "train" else str(data.test)
-        table = to_columns(rows, where, chat_format, data)
+        table = to_columns(rows, where, renderer, data)
         kept[split], dropped[split] = usable_rows(
             table, where, split, seen_questions, checks, config
         )
         if split == "train":
-            kept[split] = fitting_rows(kept[split], chat_format, encode, config, dropped[split])
+            kept[split] = fitting_rows(kept[split], renderer, encode, config, dropped[split])
         if not kept[split]:
             raise ValueError(
                 f"{where}: no usable {split} row remains; dropped: {_counts(dropped[split])}"

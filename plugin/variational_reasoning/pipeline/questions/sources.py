@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import file_digest, read_json_lines, row_faults
-from variational_reasoning.method.prompts import ChatFormat, split_example, split_response
+from variational_reasoning.method.chat_formats import CHAT_FORMATS
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import DataConfig
 
 NEEDED_COLUMNS = ("question", "trace", "solution")
@@ -58,7 +59,7 @@ def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict
 
 
 def to_columns(
-    rows: Sequence[Mapping[str, Any]], where: str, chat_format: ChatFormat, data: DataConfig
+    rows: Sequence[Mapping[str, Any]], where: str, renderer: Renderer, data: DataConfig
 ) -> list[dict[str, Any]]:
     """Rows under our names, each with its `number`, from 1.
 
@@ -94,7 +95,7 @@ def to_columns(
             picked["question_id"] = row.get("id")
         if data.format != "columns":
             parts = _take_apart(
-                [row.get(columns.get(name, name)) for name in needed], data.format, chat_format
+                [row.get(columns.get(name, name)) for name in needed], data.format, renderer
             )
             picked |= dict(zip(NEEDED_COLUMNS, parts or (None, None, None), strict=True))
         table.append(picked | {"number": number})
@@ -203,17 +204,17 @@ def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
 
 
 def _take_apart(
-    values: Sequence[Any], layout: str, chat_format: ChatFormat
+    values: Sequence[Any], layout: str, renderer: Renderer
 ) -> tuple[str, str, str] | None:
     """(question, trace, solution) of a row's columns in this layout, or None."""
     if layout == "conversations":
-        return _from_conversation(values[0])
+        return _from_conversation(values[0], renderer)
     if not all(isinstance(value, str) for value in values):
         return None
-    return split_example("".join(values), chat_format)
+    return renderer.split_example("".join(values))
 
 
-def _from_conversation(turns: Any) -> tuple[str, str, str] | None:
+def _from_conversation(turns: Any, renderer: Renderer) -> tuple[str, str, str] | None:
     """(question, trace, solution) of [{from: user, value}, {from: assistant, value}], or None."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return None
@@ -225,7 +226,7 @@ def _from_conversation(turns: Any) -> tuple[str, str, str] | None:
         isinstance(text, str) for text in texts
     ):
         return None
-    parts = split_response(
-        texts[1]
-    )  # published with two newlines, whatever our own chat format writes
+    # published with two newlines, whatever our own chat format writes
+    published = Renderer(renderer.family, CHAT_FORMATS["chatml"])
+    parts = published.split_response(texts[1])
     return (texts[0], *parts) if parts else None

@@ -10,17 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from variational_reasoning.method.prompts import (
-    PROMPT_KINDS,
-    SOLUTION_CLOSE,
-    SOLUTION_OPEN,
-    ChatFormat,
-    encode_target,
-    load_chat_format,
-    render,
-    thought_close,
-    thought_open,
-)
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
 from variational_reasoning.pipeline.questions.sources import (
@@ -60,8 +50,7 @@ def usable_rows(
     limit = config.data.max_train_questions if split == "train" else config.data.max_test_questions
     wanted_split = config.data.train_split if split == "train" else config.data.test_split
     rows, dropped, faults = [], {}, []
-    tags = [tag(kind) for tag in (thought_open, thought_close) for kind in PROMPT_KINDS]
-    tags += [SOLUTION_OPEN, SOLUTION_CLOSE, load_chat_format(config.chat_format).end_of_turn]
+    tags = config.renderer.tags
     for row in table:
         place = f"row {row['number']}"
         texts = {name: row[name] for name in NEEDED_COLUMNS}
@@ -124,7 +113,7 @@ def usable_rows(
 
 def fitting_rows(
     rows: list[dict[str, Any]],
-    chat_format: ChatFormat,
+    renderer: Renderer,
     encode: Any,
     config: Config,
     dropped: Dropped,
@@ -133,9 +122,7 @@ def fitting_rows(
     kinds = ("reasoner", config.posterior_prompt)
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
-        if any(
-            overlong_by(kind, chat_format, row, encode, config.cutoff_len) > 0 for kind in kinds
-        ):
+        if any(overlong_by(kind, renderer, row, encode, config.cutoff_len) > 0 for kind in kinds):
             dropped.setdefault(f"longer than cutoff_len {config.cutoff_len}", []).append(
                 row["question_id"]
             )
@@ -145,11 +132,11 @@ def fitting_rows(
 
 
 def overlong_by(
-    kind: str, chat_format: ChatFormat, row: Mapping[str, Any], encode: Any, cutoff_len: int
+    kind: str, renderer: Renderer, row: Mapping[str, Any], encode: Any, cutoff_len: int
 ) -> int:
     """Tokens by which a training example of this row exceeds cutoff_len; zero or less when it fits."""
-    prompt, response = render(kind, chat_format, row["question"], row["trace"], row["solution"])
-    return len(encode(prompt)) + len(encode_target(chat_format, response, encode)) - cutoff_len
+    prompt, response = renderer.render(kind, row["question"], row["trace"], row["solution"])
+    return len(encode(prompt)) + len(renderer.encode_target(response, encode)) - cutoff_len
 
 
 def _question_id(

@@ -1,0 +1,229 @@
+"""What a prompt says, and how thought and solution are marked: prompt families.
+
+A family has one prompt for the reasoner, pi(z, y | x), and one or more for the posterior, q(z | x, y'). Two are built in:
+
+    paper   the published prompts, byte for byte (App. E): reasoner, posterior_a (Sakana's RLT), posterior_b (the paper's)
+    think   <think> ... </think>, then the answer up to the end of turn; the posterior sees the hint in the user turn
+
+With `paper` and ChatML a posterior's row is, after the system and the user turn,
+
+    <|im_start|>assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n   prompt
+    {trace}<|end_of_thought|>                                                                          response
+
+and the reasoner's with `think`
+
+    <|im_start|>assistant\\n<think>\\n                       prompt
+    {trace}</think>\\n\\n{solution}                          response
+
+A YAML file defines another family; `family_from_dict` says how.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from variational_reasoning.files import read_yaml_object
+
+REASONER = "reasoner"
+"""The prompt kind of pi(z, y | x); every other kind of a family is a posterior's."""
+
+_PLACEHOLDERS = {"{question}", "{hint}", "{separator}"}
+
+
+@dataclass(frozen=True)
+class KindTexts:
+    """The texts of one prompt kind.
+
+    system: the system text; empty for none.
+    user: the user text, with `{question}`, and with `{hint}` where the hint is shown there.
+    opening: what follows the opening of the model's turn, up to the first character of the trace; `{hint}` may be here.
+    close: closes the trace. `{separator}` in opening or close is the chat format's.
+    """
+
+    system: str
+    user: str
+    opening: str
+    close: str
+
+    @property
+    def has_hint(self) -> bool:
+        """Whether the prompt shows a hint."""
+        return "{hint}" in self.user + self.opening
+
+
+@dataclass(frozen=True)
+class PromptFamily:
+    """All prompts that belong together.
+
+    kinds: prompt kind to its texts; `reasoner` and at least one posterior.
+    answer_open: what follows the reasoner's closing tag, up to the solution.
+    answer_close: what closes the solution; empty where only the end of turn does.
+    boundary: the text that ends a trace's ids (prompts.py); it begins every closing tag. None: the chat format's.
+    forbidden: texts that a well-formed trace does not hold.
+    """
+
+    name: str
+    kinds: Mapping[str, KindTexts]
+    answer_open: str
+    answer_close: str
+    boundary: str | None
+    forbidden: tuple[str, ...]
+
+    @property
+    def posteriors(self) -> tuple[str, ...]:
+        """The posterior's prompt kinds; the last one is the default."""
+        return tuple(kind for kind in self.kinds if kind != REASONER)
+
+
+def _paper() -> PromptFamily:
+    folder = Path(__file__).parent / "system_prompts"
+
+    def texts(kind: str, word: str, hint: str = "") -> KindTexts:
+        return KindTexts(
+            # interface constants: published models only work with these bytes, misspellings included
+            system=(folder / f"{kind}_system.txt").read_bytes().decode("utf-8"),
+            user="{question}",
+            opening=f"{hint}<|begin_of_{word}|>{{separator}}",
+            close=f"<|end_of_{word}|>",
+        )
+
+    hint = "<|begin_of_solution|>{hint}<|end_of_solution|>{separator}"
+    return PromptFamily(
+        name="paper",
+        kinds={
+            REASONER: texts(REASONER, "thought"),
+            "posterior_a": texts("posterior_a", "explanation", hint),
+            "posterior_b": texts("posterior_b", "thought", hint),
+        },
+        answer_open="{separator}<|begin_of_solution|>",
+        answer_close="<|end_of_solution|>",
+        boundary=None,
+        forbidden=("<|begin_of",),
+    )
+
+
+_THINK_HINT = (
+    "{question}\n\n"
+    "A correct solution is given below. Think the question through step by step, as if you had not seen it, and arrive "
+    "at its answer. Do not mention that you were given a solution.\n\n"
+    "{hint}"
+)
+
+FAMILIES = {
+    "paper": _paper(),
+    "think": PromptFamily(
+        name="think",
+        kinds={
+            REASONER: KindTexts("", "{question}", "<think>\n", "</think>"),
+            "posterior": KindTexts("", _THINK_HINT, "<think>\n", "</think>"),
+        },
+        answer_open="\n\n",
+        answer_close="",
+        boundary="</think>",
+        forbidden=("<think>",),
+    ),
+}
+
+
+def load_family(name_or_path: str) -> PromptFamily:
+    """A prompt family by name, or from a YAML file (`family_from_dict`).
+
+    Raises: ValueError for an unknown name, a missing file, and a file whose family does not fit, with all faults.
+    """
+    if name_or_path in FAMILIES:
+        return FAMILIES[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+        raise ValueError(
+            f"prompt_family {name_or_path!r} is neither one of {', '.join(FAMILIES)} nor an existing .yaml file"
+        )
+    return family_from_dict(read_yaml_object(path, "correct it"), source=str(path))
+
+
+def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
+    """A family from a YAML mapping, or from a record.
+
+        name: mine
+        boundary: "</think>"             # ends a trace's ids; every `close` begins with it
+        answer_open: "\\n\\n"              # between the reasoner's close and the solution
+        answer_close: ""                 # after the solution; empty: only the end of turn
+        forbidden: ["<think>"]           # texts that a well-formed trace does not hold (optional)
+        kinds:
+          reasoner: {system: "", user: "{question}", opening: "<think>\\n", close: "</think>"}
+          posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n", close: "</think>"}
+
+    Raises: ValueError with all faults at once; `source` names the file.
+    """
+    faults: list[str] = []
+    known = {f.name for f in fields(PromptFamily)}
+    optional = {"forbidden", "boundary"}
+    if unknown := sorted(set(values) - known):
+        faults.append(f"unknown fields {unknown}; allowed are {sorted(known)}")
+    if missing := sorted(known - optional - set(values)):
+        faults.append(f"missing fields {missing}")
+    for name in ("name", "answer_open", "answer_close"):
+        if name in values and not isinstance(values[name], str):
+            faults.append(f"{name} is {values[name]!r}; text is needed")
+    kinds = _kinds_of(values.get("kinds", {}), faults)
+    boundary = values.get("boundary")
+    if boundary is not None and not (isinstance(boundary, str) and boundary):
+        faults.append(f"boundary is {boundary!r}; text is needed")
+    elif boundary:
+        faults += [
+            f"kinds.{kind}.close: {texts.close!r} does not begin with the boundary {boundary!r}"
+            for kind, texts in kinds.items()
+            if not texts.close.startswith(boundary)
+        ]
+    forbidden = values.get("forbidden", ())
+    if isinstance(forbidden, str) or not all(isinstance(text, str) and text for text in forbidden):
+        faults.append(f"forbidden is {forbidden!r}; a list of texts is needed")
+    if faults:
+        raise ValueError("\n".join(f"{source}: {fault}" for fault in faults))
+    return PromptFamily(
+        name=values["name"],
+        kinds=kinds,
+        answer_open=values["answer_open"],
+        answer_close=values["answer_close"],
+        boundary=boundary,
+        forbidden=tuple(forbidden),
+    )
+
+
+def _kinds_of(values: Any, faults: list[str]) -> dict[str, KindTexts]:
+    """The kinds that fit; what does not is added to `faults`."""
+    if not isinstance(values, Mapping) or REASONER not in values or len(values) < 2:
+        faults.append("kinds: needs `reasoner` and at least one posterior")
+        return {}
+    names = {f.name for f in fields(KindTexts)}
+    kinds = {}
+    for kind, texts in values.items():
+        where = f"kinds.{kind}"
+        if not isinstance(texts, Mapping) or set(texts) != names:
+            faults.append(f"{where}: has to hold exactly {sorted(names)}")
+            continue
+        wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+        if wrong:
+            faults.append(f"{where}: {', '.join(wrong)} must be text")
+            continue
+        found = KindTexts(**texts)
+        if found.user.count("{question}") != 1:
+            faults.append(f"{where}.user: needs the placeholder {{question}} once")
+        hints = (found.user + found.opening).count("{hint}")
+        if hints != (kind != REASONER):
+            needs = "needs the placeholder {hint} once, in user or opening"
+            faults.append(f"{where}: {needs if kind != REASONER else 'has no hint to show'}")
+        if not found.close:
+            faults.append(f"{where}.close: is empty; nothing would tell the end of a trace")
+        if not found.opening:
+            faults.append(f"{where}.opening: is empty; nothing would tell where a trace begins")
+        kinds[kind] = found
+    return kinds
+
+
+def family_to_dict(family: PromptFamily) -> dict[str, Any]:
+    """What records and manifests store: the inverse of `family_from_dict`."""
+    values = asdict(family)
+    values["kinds"] = {kind: asdict(texts) for kind, texts in family.kinds.items()}
+    values["forbidden"] = list(family.forbidden)
+    return values

@@ -1,0 +1,265 @@
+"""Prompt families: golden files of `think`, the host's own templates as reference, and families from YAML files."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import make_bpe_tokenizer
+
+from variational_reasoning.method.chat_formats import (
+    CHAT_FORMATS,
+    chat_format_from_dict,
+    chat_format_of_template,
+    chat_format_to_dict,
+)
+from variational_reasoning.method.families import FAMILIES, family_from_dict, family_to_dict
+from variational_reasoning.method.prompts import Renderer, make_renderer, renderer_of_record
+from variational_reasoning.pipeline.engines import text_codec
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+QUESTION = "What is 3 + 4?\nShow {braces}, {hint} and <|tags|>."
+TRACE = "First, 3 + 4 = 7.\n\nSo it is 7.\n"
+SOLUTION = "The answer is \\boxed{7}."
+THINK = {name: make_renderer(name, "think") for name in CHAT_FORMATS}
+BOTH = [(family, name) for family in FAMILIES for name in CHAT_FORMATS]
+
+NASTY = {
+    "trained": (),
+    "one piece": ("</think>",),
+    "tag and what follows": ("</think>\n\n", "think>\n\nThe", "</think>\n"),
+    "text and tag": ("7.\n</", ".\n</think>", "7.\n</think"),
+    "text, tag and what follows": (".\n</think>\n\nThe", "\n</think>\n\n", " 7.\n</th"),
+    "the end": ("}.<|im", "\\boxed{7}.<|im_end|>"),
+}
+
+
+@pytest.fixture(scope="module", params=NASTY)
+def codec(request):
+    return text_codec(make_bpe_tokenizer(extra_tokens=NASTY[request.param]))
+
+
+@pytest.mark.parametrize(("family", "name"), BOTH)
+def test_golden_bytes(family, name):
+    renderer = make_renderer(name, family)
+    for kind in renderer.kinds:
+        texts = renderer.render(kind, QUESTION, TRACE, SOLUTION)
+        prefix = name if family == "paper" else f"{family}_{name}"
+        if family == "paper" and name in ("chatml", "llama3"):
+            continue  # test_prompts.py has them, with another question
+        for text, part in zip(texts, ("prompt", "response"), strict=True):
+            assert text.encode() == (GOLDEN / f"{prefix}_{kind}_{part}.txt").read_bytes()
+        assert renderer.detect_kind(texts[0]) == kind
+        assert renderer.split_example("".join(texts)) == (QUESTION, TRACE, SOLUTION)
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("chatml", "qwen3"), ("llama3", "llama3"), ("gemma", "gemma2"), ("mistral", "mistral")],
+)
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_the_hosts_own_template_writes_the_same(name, template, system):
+    """LLaMA-Factory's templates are the reference: prompt and response of `think`, byte for byte."""
+    from llamafactory.data.template import TEMPLATES
+    from transformers import PreTrainedTokenizerFast
+
+    bos = {"llama3": "<|begin_of_text|>", "gemma": "<bos>", "mistral": "<s>"}.get(name)
+    eos = CHAT_FORMATS[name].end_of_turn
+    backend = make_bpe_tokenizer().backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
+    host = TEMPLATES[template]
+    content = f"<think>\n{TRACE}</think>\n\n{SOLUTION}"
+    messages = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": content},
+    ]
+    prompt_ids, response_ids = host.encode_oneturn(tokenizer, messages, system or None)
+    wanted = tokenizer.decode(prompt_ids + response_ids)
+    family = dict(family_to_dict(FAMILIES["think"]))
+    family["kinds"]["reasoner"]["system"] = system
+    renderer = Renderer(family_from_dict(family, "memory"), CHAT_FORMATS[name])
+    prompt, response = renderer.render("reasoner", QUESTION, TRACE, SOLUTION)
+    assert (prompt + response + eos).rstrip("\n") == wanted.rstrip("\n")
+
+
+def test_reasoner_and_posterior_share_the_traces_ids(codec):
+    encode, decode = codec
+    renderer = THINK["chatml"]
+    heads = []
+    for kind in renderer.kinds:
+        _, response = renderer.render(kind, QUESTION, TRACE, SOLUTION)
+        ids = renderer.encode_target(response, encode)
+        assert decode(ids) == response + "<|im_end|>"
+        heads.append(ids[: len(encode(TRACE + "</think>"))])
+        assert decode(heads[-1]) == TRACE + "</think>"
+    assert heads[0] == heads[1]
+
+
+def test_training_scoring_and_sampling_agree_on_ids(codec):
+    """prompt + trace ids + answer ids as they are scored are the reasoner's training target, id for id."""
+    encode, decode = codec
+    renderer = THINK["chatml"]
+    _, response = renderer.render("reasoner", QUESTION, TRACE, SOLUTION)
+    answer_ids, start, stop = renderer.encode_answer(SOLUTION, encode, decode)
+    assert decode(answer_ids) == "\n\n" + SOLUTION
+    assert decode(answer_ids[start:stop]).endswith(SOLUTION)
+    target = renderer.encode_target(response, encode)
+    head = encode(TRACE + "</think>")
+    assert target[: len(head)] == head
+    # The end of turn is a special token, so it never merges with the solution.
+    if (
+        "<|im_end|>" not in "".join(map(str, NASTY["the end"]))
+        or target[-1] == encode("<|im_end|>")[-1]
+    ):
+        assert (
+            head + answer_ids + encode("<|im_end|>") == target
+            or len(target) <= len(head) + len(answer_ids) + 1
+        )
+    text = response + "<|im_end|>"
+    for cut in range(1, len(text), 5):
+        sampled = renderer.cut_trace(
+            "reasoner", encode(text[:cut]) + encode(text[cut:]), encode, decode
+        )
+        assert sampled.text == TRACE and sampled.is_well_formed
+        assert decode(sampled.token_ids) == TRACE + "</think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_well_formed", "trace"),
+    [
+        ("a\n</think>\n\n7", True, "a\n"),
+        ("</think>", False, ""),
+        ("\n</think>", False, "\n"),
+        ("a<think>b</think>", False, "a<think>b"),
+        ("no end", False, "no end"),
+    ],
+)
+def test_well_formed_traces(codec, text, is_well_formed, trace):
+    encode, decode = codec
+    for kind in ("reasoner", "posterior"):
+        cut = THINK["chatml"].cut_trace(kind, encode(text), encode, decode)
+        assert (cut.is_well_formed, cut.text) == (is_well_formed, trace)
+
+
+def test_solutions_are_what_follows_the_tag_up_to_the_end_of_turn():
+    renderer = THINK["chatml"]
+    assert renderer.solution_of_answer("\n\n7<|im_end|>") == "7"
+    assert renderer.solution_of_answer("\n\n7") is None  # cut
+    assert renderer.solution_of_response("a\n</think>\n\n7<|im_end|>") == "7"
+    assert renderer.solution_of_response("a, never closed<|im_end|>") is None
+    assert renderer.solution_of_response("a\n</think>\n\n7") is None
+
+
+def test_published_thinking_responses_are_split():
+    renderer = THINK["chatml"]
+    text = "<think>\nFirst.\n\nThen.\n</think>\n\nIt is \\boxed{7}."
+    assert renderer.split_response(text) == ("First.\n\nThen.\n", "It is \\boxed{7}.")
+    assert renderer.split_response("First.\n</think>\n\n7") is None
+    assert renderer.split_response(text + "</think>") is None
+
+
+def test_a_record_names_the_family_unless_it_is_the_papers():
+    assert set(make_renderer("chatml").to_record()) == {"chat_format"}
+    for renderer in (make_renderer("llama3"), make_renderer("gemma", "think")):
+        assert renderer_of_record(renderer.to_record(), "memory") == renderer
+
+
+def test_chat_formats_recorded_before_no_system_existed_compare_equal():
+    old = chat_format_to_dict(CHAT_FORMATS["llama3"])
+    assert "no_system" not in old
+    assert chat_format_from_dict(old, "memory") == CHAT_FORMATS["llama3"]
+
+
+MINE = """
+name: mine
+answer_open: "\\n"
+answer_close: ""
+boundary: "</reason>"
+kinds:
+  reasoner: {system: Be exact., user: "{question}", opening: <reason>, close: </reason>}
+  posterior: {system: "", user: "{hint} solves: {question}", opening: <reason>, close: </reason>}
+"""
+
+
+def test_a_family_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE)
+    renderer = make_renderer("chatml", str(path))
+    prompt, response = renderer.render("posterior", "Q", "T", "S")
+    assert "user\nS solves: Q<|im_end|>" in prompt and response == "T</reason>"
+    assert renderer.split_example(prompt + response) == ("Q", "T", "S")
+    assert renderer.detect_kind(prompt) == "posterior"
+    prompt, response = renderer.render("reasoner", "Q", "T", "S")
+    assert prompt.startswith("<|im_start|>system\nBe exact.<|im_end|>\n")
+    assert response == "T</reason>\nS"
+
+
+def test_all_faults_of_a_family_are_found_at_once(tmp_path):
+    values = yaml.safe_load(MINE)
+    values["kinds"]["reasoner"] |= {"user": "{hint}", "close": "</other>"}
+    values["kinds"]["posterior"]["user"] = "{question}"
+    values |= {"colour": "red", "answer_close": 3}
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError) as caught:
+        make_renderer("nope", str(path))
+    message = str(caught.value)
+    for part in (
+        "chat_format 'nope' is neither one of",
+        "unknown fields ['colour']",
+        "answer_close is 3",
+        "kinds.reasoner.user: needs the placeholder {question} once",
+        "kinds.reasoner.user: has no hint to show".replace(".user", ""),
+        "kinds.posterior: needs the placeholder {hint} once",
+        "kinds.reasoner.close: '</other>' does not begin with the boundary '</reason>'",
+    ):
+        assert part in message
+    with pytest.raises(ValueError, match="neither one of paper, think nor an existing .yaml"):
+        make_renderer("chatml", "nope")
+
+
+def _qwen(messages, generate, default="", think=""):
+    text = ""
+    if default and messages[0]["role"] != "system":
+        text = f"<|im_start|>system\n{default}<|im_end|>\n"
+    text += "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return text + ("<|im_start|>assistant\n" + think if generate else "")
+
+
+def _gemma(messages, generate):
+    if messages[0]["role"] == "system":
+        raise ValueError("System role not supported")
+    names = {"user": "user", "assistant": "model"}
+    text = "<bos>" + "".join(
+        f"<start_of_turn>{names[m['role']]}\n{m['content']}<end_of_turn>\n" for m in messages
+    )
+    return text + ("<start_of_turn>model\n" if generate else "")
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        _qwen,
+        lambda messages, generate: _qwen(messages, generate, default="You are Qwen."),
+        lambda messages, generate: _qwen(messages, generate, think="<think>\n"),
+        _gemma,
+    ],
+    ids=["chatml", "default system", "opens the trace", "no system role"],
+)
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_a_chat_template_becomes_texts(apply, system):
+    chat_format = chat_format_of_template(apply, "model")
+    family = family_to_dict(FAMILIES["think"])
+    family["kinds"]["reasoner"]["system"] = system
+    renderer = Renderer(family_from_dict(family, "memory"), chat_format)
+    messages = [{"role": "system", "content": system}] if system and apply is not _gemma else []
+    wanted = apply([*messages, {"role": "user", "content": QUESTION}], True)
+    opening = "" if wanted.endswith("<think>\n") else "<think>\n"
+    assert renderer.prompt("reasoner", QUESTION) == wanted + opening
+    assert chat_format.end_of_turn == ("<end_of_turn>" if apply is _gemma else "<|im_end|>")
+
+
+def test_templates_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not close the model's turn"):
+        chat_format_of_template(lambda m, g: "".join(x["content"] for x in m), "model")
+    with pytest.raises(ValueError, match="does not write the user's text once"):
+        chat_format_of_template(lambda m, g: "nothing", "model")

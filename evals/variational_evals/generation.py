@@ -91,7 +91,8 @@ def prompt_ids(
     conversations: Sequence[Sequence[dict[str, str]]], renderer: Renderer, tokenizer: Any
 ) -> list[list[int]]:
     """The ids that training has before each target; of a conversation only the user's text is read."""
-    encode, _ = text_codec(tokenizer)
+    encode, decode = text_codec(tokenizer)
+    renderer.check_codec(encode, decode, tokenizer.name_or_path)
     questions = [
         next(message["content"] for message in each if message["role"] == "user")
         for each in conversations

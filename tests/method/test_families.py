@@ -104,16 +104,11 @@ def test_training_scoring_and_sampling_agree_on_ids(codec):
     assert decode(answer_ids[start:stop]).endswith(SOLUTION)
     target = renderer.encode_target(response, encode)
     head = encode(TRACE + "</think>")
-    assert target[: len(head)] == head
-    # The end of turn is a special token, so it never merges with the solution.
-    if (
-        "<|im_end|>" not in "".join(map(str, NASTY["the end"]))
-        or target[-1] == encode("<|im_end|>")[-1]
-    ):
-        assert (
-            head + answer_ids + encode("<|im_end|>") == target
-            or len(target) <= len(head) + len(answer_ids) + 1
-        )
+    assert target == head + encode("\n\n" + SOLUTION + "<|im_end|>")
+    if target[-1:] == encode(
+        "<|im_end|>"
+    ):  # elsewhere the tokenizer merges the end of turn with the solution
+        assert target == head + answer_ids + target[-1:]
     text = response + "<|im_end|>"
     for cut in range(1, len(text), 5):
         sampled = renderer.cut_trace(
@@ -263,3 +258,24 @@ def test_templates_that_do_not_fit_are_refused():
         chat_format_of_template(lambda m, g: "".join(x["content"] for x in m), "model")
     with pytest.raises(ValueError, match="does not write the user's text once"):
         chat_format_of_template(lambda m, g: "nothing", "model")
+
+
+def test_a_tokenizer_with_a_dummy_prefix_is_refused():
+    """As Llama 2's: a space before every text, which decoding takes off at the start of a sequence only."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [chr(code) for code in range(32, 127)] + ["\u2581", "\n", "<|im_end|>"]
+    backend = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    prefix, space = normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")
+    backend.normalizer = normalizers.Sequence([prefix, space])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    encode, decode = text_codec(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert decode(encode("a b")) == "a b"
+    for renderer in (make_renderer("chatml"), THINK["chatml"]):
+        with pytest.raises(
+            ValueError, match="my/llama: its tokenizer changes texts that are joined"
+        ):
+            renderer.check_codec(encode, decode, "my/llama")

@@ -106,6 +106,11 @@ def align(dataset, dataset_attr, data_args, training_args):
 class RowProcessor(SupervisedDatasetProcessor):
     """Tokenizes rows of both kinds, one row per example, and drops, cuts or refuses rows of ours that are too long."""
 
+    def __post_init__(self) -> None:
+        renderer = self.data_args.variational.renderer
+        if renderer is not None:
+            renderer.check_codec(self._ids, self.tokenizer.decode, self.tokenizer.name_or_path)
+
     def preprocess_dataset(self, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The host's batched map function; a row of the host's formats is encoded by the host and has weight 1."""
         columns = defaultdict(list)

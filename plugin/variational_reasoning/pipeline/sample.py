@@ -187,6 +187,7 @@ class Sampler(ABC):
         self.config, self.questions, self.engine = config, questions, engine
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(engine.tokenizer)
+        self.renderer.check_codec(self.encode, self.decode, engine.tokenizer.name_or_path)
 
     @abstractmethod
     def plan(self, units: Sequence[str]) -> ShardRequests:

@@ -201,6 +201,7 @@ class TraceScorer(ShardByShard):
         self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(tokenizer)
+        self.renderer.check_codec(self.encode, self.decode, tokenizer.name_or_path)
         self.end_of_turn = len(self.encode(self.renderer.chat_format.end_of_turn))
         self.num_tokens = 0
 

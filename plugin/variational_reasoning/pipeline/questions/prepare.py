@@ -294,7 +294,8 @@ def _usable(
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Dropped]]:
     """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has no usable row."""
     data, renderer = config.data, config.renderer
-    encode, _ = text_codec(load_tokenizer(config.base))
+    encode, decode = text_codec(load_tokenizer(config.base))
+    renderer.check_codec(encode, decode, config.base)
     kept: dict[str, list[dict[str, Any]]] = {}
     dropped: dict[str, Dropped] = {}
     seen_questions: dict[str, str] = {}

@@ -15,19 +15,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-<<<<<<< HEAD
 from variational_reasoning.faults import NUM_LISTED, list_faults
-from variational_reasoning.method.prompts import (
-    SOLUTION_CLOSE,
-    ChatFormat,
-    answer_lead,
-    chat_format_to_dict,
-    extract_solution,
-    load_chat_format,
-)
-=======
 from variational_reasoning.method.prompts import Renderer
->>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
@@ -104,13 +93,8 @@ def verdicts_job(config: Config) -> StageJob:
             "answers": table_digest(config.folder("answers"), "answers"),
         },
         config={
-<<<<<<< HEAD
-            "chat_format": chat_format_to_dict(chat_format),
-            **limits,
-=======
             **renderer.to_record(),
-            **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
->>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
+            **limits,
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
         },
     )
@@ -158,19 +142,8 @@ class AnswerVerifier(ShardByShard):
         excluded: Mapping[str, str],
         programs: ProgramSettings | None,
     ) -> None:
-<<<<<<< HEAD
         self.by_question, self.checks, self.excluded = by_question, checks, excluded
-        self.chat_format = load_chat_format(config.chat_format)
-=======
-        self.config, self.by_question, self.checks, self.excluded = (
-            config,
-            by_question,
-            checks,
-            excluded,
-        )
-        self.num_verifiable, self.num_undecided = num_verifiable, 0
         self.renderer = config.renderer
->>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
         self.tier = f"T{programs.tier}" if programs else None
         self.pool = open_pool(config, programs)
 
@@ -189,24 +162,7 @@ class AnswerVerifier(ShardByShard):
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
         answers = [row for question_id in units for row in self.by_question[question_id]]
-<<<<<<< HEAD
-        rows = _judge(answers, self.checks, self.excluded, self.chat_format, self.pool, progress)
-=======
         rows = _judge(answers, self.checks, self.excluded, self.renderer, self.pool, progress)
-        undecided = [
-            row
-            for row in rows
-            if row["verdict"] in UNDECIDED and row["question_id"] not in self.excluded
-        ]
-        self.num_undecided += len(undecided)
-        fraction = self.config.verify.max_fault_fraction
-        if self.num_undecided > fraction * self.num_verifiable:
-            faults = Counter(row["reason"] for row in rows if row["verdict"] in UNDECIDED)
-            raise ValueError(
-                f"{self.num_undecided} of {self.num_verifiable} answers got no decision from their checker, above "
-                f"verify.max_fault_fraction {fraction}; reasons: {dict(faults.most_common(5))}. The shards before stay valid"
-            )
->>>>>>> e3feabb (Prompt families: the one renderer is a family in a chat format; paper as published, think, or a YAML file; Gemma and Mistral formats)
         return Shard(rows, Counter(row["verdict"] for row in rows))
 
 

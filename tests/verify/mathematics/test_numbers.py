@@ -22,7 +22,7 @@ from variational_reasoning.verify.mathematics.numbers import explodes, is_roundi
         ("1,2", None),
         ("12,34", None),
         ("1/0", None),
-        ("1e5", None),
+        ("1e5", Fraction(100000)),
         ("", None),
         (r"0.\overline{3}", Fraction(1, 3)),
         (r"0.1\dot{6}", Fraction(1, 6)),

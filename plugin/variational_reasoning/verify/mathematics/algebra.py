@@ -41,7 +41,7 @@ def math_verify_equal(gold: str, answer: str) -> bool | None:
         return False
     decided = _numeric(gold, wanted[0], answer, found[0])
     if not _differ_in_case(gold, answer):
-        for rule in (_algebraic, _solved, identical):
+        for rule in (_complex, _algebraic, _solved, identical):
             decided = rule(wanted[0], found[0]) if decided is None else decided
     if decided is not None:
         return decided
@@ -72,6 +72,9 @@ _FUNCTIONS = set("fghFGHPQ") | {
 _ARGUMENT = re.compile(
     r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\\ln|\\log) ?([a-zA-Z]|\d+|\\(?:theta|alpha|beta|pi|varphi))(?= ?\\(?:cdot|times))"
 )
+_CIS = re.compile(
+    r"\\cis ?(\\frac ?\{[^{}]*\} ?\{[^{}]*\}|\{[^{}]*\}|\([^()]*\)|-?[^ (){}+^-]+(?:\^\{\\circ ?\})?)"
+)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^\{\\circ ?\}")
 
 
@@ -96,11 +99,11 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
 
     def rewritten(text: str) -> str:
         text = re.sub(r"(\\?[a-zA-Z]+) ?\(", spelled, _ARGUMENT.sub(r"\1{(\2)}", text))
-        return (
-            _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
-            if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text)
-            else text
-        )
+        text = re.sub(r"(?<=[\w})]) ?(?=\\binom)", r" \\cdot ", text)  # else a mixed number
+        text = _CIS.sub(r" \\cdot e^{i (\1)}", text)
+        if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)|e ?\^", text):
+            text = _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
+        return text
 
     return rewritten(gold), rewritten(answer)
 
@@ -149,18 +152,43 @@ def _numeric(gold: str, left, answer: str, right) -> bool | None:
     if not all(number.is_Float or number.is_Integer for number in numbers):
         return None  # complex, infinite, or not a number that can be computed
     if places is None and own is None:
-        if left.has(sympy.Float) or right.has(sympy.Float):
-            return None
-        return bool(
-            abs(numbers[0] - numbers[1])
-            <= sympy.Float("1e-35", 50) * max(abs(numbers[0]), abs(numbers[1]))
-        )
+        if not left.has(sympy.Float) and not right.has(sympy.Float):
+            return _agree(numbers[0], numbers[1])
+        exact_numbers = [_without_floats(side).evalf(50, maxn=400) for side in (left, right)]
+        return True if _agree(exact_numbers[0], exact_numbers[1]) else None
     exact = [rational(gold), rational(answer)]
     values = [
         exact[i] if exact[i] is not None else Fraction(str(number))
         for i, number in enumerate(numbers)
     ]
     return values[0] == values[1] or is_rounding(gold, values[0], answer, values[1])
+
+
+def _agree(first, second) -> bool:
+    """Two numbers to 35 digits, complex ones too."""
+    import sympy
+
+    scale = max(abs(first), abs(second))
+    return bool(abs(first - second) <= sympy.Float("1e-35", 50) * scale)
+
+
+def _complex(left, right) -> bool | None:
+    r"""Two constants with the imaginary unit, which Math-Verify reads as a name: `2e^{i\pi/3}` and `1+\sqrt{3}i`."""
+    import sympy
+
+    if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
+        return None
+    if {str(name) for name in left.free_symbols | right.free_symbols} != {"i"}:
+        return None
+    numbers = []
+    for side in (left, right):
+        units = dict.fromkeys(side.free_symbols, sympy.I)
+        number = _without_floats(side).xreplace(units).evalf(50, maxn=400)
+        parts = number.as_real_imag()
+        if not all(part.is_Float or part.is_Integer for part in parts):
+            return None
+        numbers.append(number)
+    return _agree(numbers[0], numbers[1])
 
 
 def _algebraic(left, right) -> bool | None:

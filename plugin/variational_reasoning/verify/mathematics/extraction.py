@@ -43,6 +43,8 @@ def bare_answer(text: str) -> str | None:
     if "\\boxed" in text or "\\fbox" in text or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
     text = text.rstrip().rstrip("\\")
+    if (marked := _marked(text)) is not None:
+        return marked
     if chosen := _CHOSEN.findall(text):
         return chosen[-1]
     formulas = [next(filter(None, match)) for match in _FORMULA.findall(text)]
@@ -61,6 +63,41 @@ def bare_answer(text: str) -> str | None:
     if announced and announced[1].strip() and len(_WORD.findall(tidy(announced[1]))) < 2:
         return announced[1]
     return _concluding_value(end)
+
+
+_HEADING = re.compile(r"#{2,6}\s*(.+)")
+_EMPHASIS = re.compile(r"\*\*|__|^#{1,6} |^[^\w\s$\\({*_#-]+ ")
+_MARK = r"(?:the )?(?:(?:final|correct) )?(?:answer|solution)|(?:最终|正确)?答案"
+_MARK_ALONE = re.compile(rf"(?:{_MARK})(?: is)?\s*[:：]?", re.IGNORECASE)
+_MARKED = re.compile(rf"(?:{_MARK})(?: is)?\s*[:：]\s*(.+)", re.IGNORECASE)
+_VALUE_FIRST = re.compile(r"[^a-zA-Z]*\d|[^a-zA-Z]*\\[a-zA-Z]|[a-zA-Z]?[^a-zA-Z]*$")
+MAX_WORDS_AFTER = 2
+
+
+def _marked(text: str) -> str | None:
+    """What is after a mark in the last line: `#### 12`, `Final Answer: 12`, or the whole text in bold, `**12**`.
+
+    The mark may also have a line of its own before the last one. None where prose follows it.
+    """
+    lines = [line.strip() for line in _POLITE.sub("", text).splitlines() if line.strip()]
+    if not lines:
+        return None
+    plain = [_EMPHASIS.sub("", line).strip() for line in lines[-2:]]
+    heading, announced = _HEADING.fullmatch(lines[-1]), _MARKED.fullmatch(plain[-1])
+    if announced:
+        value = announced[1]
+    elif len(plain) == 2 and _MARK_ALONE.fullmatch(plain[0]):
+        value = plain[1]
+    elif heading:
+        value = heading[1]
+    elif len(lines) == 1 and _BOLD.fullmatch(lines[0]):
+        value = plain[0]
+    else:
+        return None
+    value = _EMPHASIS.sub("", value).strip()
+    spelled = tidy(value)
+    is_short = len(_WORD.findall(spelled)) <= MAX_WORDS_AFTER
+    return value if is_short and _VALUE_FIRST.match(spelled) else None
 
 
 def _concluding_value(text: str, is_whole: bool = False) -> str | None:

@@ -7,7 +7,7 @@ from .lists import brackets, split_list
 _SUBSCRIPT = r"_(?:\{[^{}]{1,20}\}|\\?[a-zA-Z]++|\d++)"
 
 _LABEL = re.compile(
-    rf"((?:[A-Z][A-Z0-9']*+|[a-z][0-9']*+)(?:{_SUBSCRIPT})*+'?(?:\([a-zA-Z](?:, ?[a-zA-Z])*+\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
+    rf"((?:[A-Z][A-Z0-9']*+|[a-z][0-9']*+)(?:{_SUBSCRIPT})*+'?(?:\((?:[a-zA-Z](?:, ?[a-zA-Z])*+|-?\d{{1,4}})\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
     rf"|\((?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?(?:, ?(?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?)++ ?\)|\\angle ?[A-Z]++) ?= ?(.+)"
 )
 """Possessive, because a text of many underscores must not be read in exponentially many ways."""
@@ -47,39 +47,96 @@ def condition(text: str) -> str | None:
 
 
 def intervals(text: str) -> list[Interval] | None:
-    r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`; None for anything else."""
+    r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`, `\mathbb{R}`; else None."""
     text = _MEMBER.sub("", text)
     text = condition(text) or text
     parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
-    found = [
-        (_point(part) if len(parts) > 1 else None) or _bracketed(part) or _related(part)
-        for part in parts
-    ]
-    if None in found:
+    found = []
+    for part in parts:
+        interval = _point(part) if len(parts) > 1 else None
+        interval = interval or _bracketed(part) or _related(part) or _half_line(part)
+        if interval is None:
+            return None
+        kind, low, high = interval
+        found.append((kind, _without_plus(low), _without_plus(high)))
+    return found
+
+
+def _without_plus(end: str) -> str:
+    return re.sub(r"\s*\+\s*\\infty", r"\\infty", end)
+
+
+_HALF_LINE = re.compile(
+    r"\\mathbb ?\{? ?R ?\}?(?: ?[_^] ?\{? ?(?P<sign>[+-]|(?:>|<|\\ge|\\le) ?0) ?\}?)?"
+)
+_HALF_LINES = {
+    "": ("()", r"-\infty", r"\infty"),
+    "+": ("()", "0", r"\infty"),
+    "-": ("()", r"-\infty", "0"),
+    ">0": ("()", "0", r"\infty"),
+    "<0": ("()", r"-\infty", "0"),
+    r"\ge0": ("[)", "0", r"\infty"),
+    r"\le0": ("(]", r"-\infty", "0"),
+}
+
+
+def _half_line(part: str) -> Interval | None:
+    r"""`\mathbb{R}`, `\mathbb{R}^+`, `\mathbb{R}_{\ge 0}`."""
+    match = _HALF_LINE.fullmatch(part)
+    return _HALF_LINES[(match["sign"] or "").replace(" ", "")] if match else None
+
+
+_PIECES = re.compile(r"\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?")
+_CONDITION_WORD = re.compile(r"^,? ?(?:if|for|when|where)? ?")
+_OTHERWISE = re.compile(r"(?:otherwise|else)", re.IGNORECASE)
+_COMPLEMENTS = {">": r"\le", "<": r"\ge", r"\ge": "<", r"\le": ">"}
+
+
+def pieces(text: str) -> list[tuple[str, str]] | None:
+    r"""(value, condition) of each row of `\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`; None for anything else.
+
+    `otherwise` after `x \ge 0` is `x < 0`.
+    """
+    match = _PIECES.fullmatch(text)
+    if not match:
         return None
-    return [
-        (kind, *(re.sub(r"\s*\+\s*\\infty", r"\\infty", end) for end in ends))
-        for kind, *ends in found
-    ]
+    found = []
+    for row in match[1].split(r"\\"):
+        if not row.strip():
+            continue
+        cells = row.split("&")
+        if len(cells) == 1 and (said := re.search(r", ?(?=(?:if|for|when|otherwise) ?)", row)):
+            cells = [row[: said.start()], row[said.end() :]]
+        if len(cells) != 2:
+            return None
+        value, condition_text = cells[0].strip(" ,"), cells[1].strip(" ,.;")
+        found.append((value, _CONDITION_WORD.sub("", condition_text)))
+    if len(found) < 2 or not any(_RELATION.search(said) for _, said in found):
+        return None
+    if len(found) == 2 and _OTHERWISE.fullmatch(found[1][1]):
+        sides = _RELATION.split(found[0][1])
+        if len(sides) == 3:
+            left, relation, right = sides
+            found[1] = (found[1][0], f"{left} {_COMPLEMENTS[relation]} {right}")
+    return found
 
 
 def _point(part: str) -> Interval | None:
     """`x = 2` or `\\{2\\}`, which only a union makes an interval of."""
     point, held = _POINT.fullmatch(part), brackets(part)
-    value = (
-        point[1]
-        if point
-        else held[1]
-        if held and held[0] == "{}" and len(split_list(held[1])) == 1
-        else None
-    )
-    return None if value is None else ("[]", value, value)
+    if point:
+        return "[]", point[1], point[1]
+    if held and held[0] == "{}" and len(split_list(held[1])) == 1:
+        return "[]", held[1], held[1]
+    return None
 
 
 def _bracketed(part: str) -> Interval | None:
     held = brackets(part)
-    ends = split_list(held[1]) if held and held[0] != "{}" and not _RELATION.search(part) else []
-    return (held[0], *ends) if len(ends) == 2 else None
+    if held is None or held[0] == "{}" or _RELATION.search(part):
+        return None
+    ends = split_list(held[1])
+    return (held[0], ends[0], ends[1]) if len(ends) == 2 else None
 
 
 def _related(part: str) -> Interval | None:
@@ -106,24 +163,6 @@ def _related(part: str) -> Interval | None:
 
 _CHOICE = re.compile(r"\(? ?([A-J]) ?\)?(?: ?[.:)])?(?: (.*))?", re.DOTALL)
 
-_UNIT = re.compile(
-    r"(?<=[\d)}\]% ])\s*((?:square|cubic|sq\.?|cu\.?)?\s*(?:millimeters?|centimeters?|kilometers?|meters?|metres?|inch(?:es)?|"
-    r"feet|foot|"
-    r"yards?|miles?|mm|cm|dm|km|m|in|ft|yd|mi|grams?|kilograms?|kg|mg|g|lbs?|pounds?|ounces?|oz|tons?|liters?|litres?|ml|mL|L|"
-    r"seconds?|minutes?|hours?|days?|weeks?|months?|years?|sec|min|hrs?|hr|h|s|dollars?|cents?|euros?|yuan|rubles?|units?|"
-    r"people|students?|persons?|children|boys|girls|men|women|apples?|books?|coins?|cards?|balls?|games?|points?|ways?|pieces?|"
-    r"times|mph|km/h|m/s|m/s\^\{?2\}?|radians?|rad|pages|trees|cups?|bags?|boxes|eggs|marbles|percent|%)"
-    r"(?:\s*(?:\^\s*\{?\s*[23]\s*\}?|per\s+\w+|/\s*(?:h|s|hr|hour|min)))?)\s*$"
-)
-
-_SAME_UNITS = {
-    "meter": "m", "metre": "m", "centimeter": "cm", "kilometer": "km", "millimeter": "mm", "inch": "in", "inche": "in",
-    "foot": "ft", "feet": "ft", "yard": "yd", "mile": "mi", "gram": "g", "kilogram": "kg", "pound": "lb", "ounce": "oz",
-    "liter": "l", "litre": "l", "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "percent": "%",
-    "radian": "rad",
-}  # fmt: skip
-
-
 def choice(text: str) -> tuple[str, str] | None:
     """(letter, what follows) of a multiple-choice answer such as `(B)`, `B.` or `B) 12`."""
     match = _CHOICE.fullmatch(text)
@@ -143,29 +182,6 @@ def choices(text: str) -> list[str] | None:
         if re.fullmatch("[A-J]{2,10}", letters) and letters == "".join(sorted(set(letters)))
         else None
     )
-
-
-def split_unit(text: str) -> tuple[str, str]:
-    """(value, unit); the unit is empty where there is none that is known."""
-    match = _UNIT.search(text)
-    if not match or match.start() == 0:
-        return text, ""
-    unit = (
-        re.sub(r"[\s{}]", "", match[1])
-        .lower()
-        .replace("square", "sq")
-        .replace("cubic", "cu")
-        .replace(".", "")
-    )
-    power = ""
-    if found := re.search(r"\^?([23])$", unit):
-        power, unit = found[1], unit[: found.start()]
-    elif unit.startswith("sq"):
-        power, unit = "2", unit[2:]
-    elif unit.startswith("cu") and not unit.startswith("cup"):
-        power, unit = "3", unit[2:]
-    unit = unit.rstrip("s") if len(unit) > 2 else unit
-    return text[: match.start()].strip(), _SAME_UNITS.get(unit, unit) + power
 
 
 def is_words(text: str) -> bool:

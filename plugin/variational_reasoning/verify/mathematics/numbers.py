@@ -6,6 +6,7 @@ Nothing that could grow is computed: whatever would have too many digits raises 
 import math
 import re
 from fractions import Fraction
+from typing import Any, Generic, TypeVar
 
 MAX_DIGITS = 4000
 """Numbers that are written with more digits are not read."""
@@ -24,38 +25,80 @@ class TooLarge(ValueError):
     """A number that would have more than MAX_DIGITS digits."""
 
 
+MAX_FACTORIAL = 3000
+"""3000! has 9,131 digits."""
+
+MAX_NESTING = 50
+BITS_PER_DIGIT = 3.33
+
 _DECIMAL = re.compile(rf"({INTEGER})?(?:\.(\d*))?", re.ASCII)
+_DECIMAL_IN_BRACKETS = re.compile(r"(\d{1,3}(?: \d{3})+(?!\d)|\d+)?(?:\.(\d*))?", re.ASCII)
+_MIXED = re.compile(r" {0,2}\\frac|  ?\d+ ?/ ?\d+")
+_FRACTION = re.compile(r"\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}|(\d+) ?/ ?(\d+)")
 
 
-class _Unread(ValueError):
+class Unread(ValueError):
     """Not a rational number in one of the known spellings."""
 
 
 def rational(text: str) -> Fraction | None:
-    r"""The exact value of an expression of integers and decimals with + - * / ^ !, `\frac`, mixed numbers; else None.
+    r"""The exact value of an expression of integers and decimals with + - * / ^ !, `\frac`, `\binom`, mixed numbers.
+
+    None for anything else, a tuple such as `(3,125)` among it.
 
     Raises: TooLarge for a value that is not to be computed.
     """
     if len(text) > 3 * MAX_DIGITS or not re.search(r"\d", text):
         return None
-    reader = _Reader(text)
-    try:
-        value = reader.sum()
-        reader.skip()
-        return value if reader.position == len(text) else None
-    except (_Unread, ZeroDivisionError, RecursionError):
-        return None
+    return FractionReader(text).whole()
 
 
-class _Reader:
-    """A recursive-descent reader of rational expressions."""
+Value = TypeVar("Value")
+
+
+class RationalReader(Generic[Value]):
+    r"""A recursive-descent reader of rational expressions. What a value is, its subclasses say.
+
+    `2 \frac{1}{3} - 3^2!` is read by: sum -> product -> power -> atom, one method for each strength of binding. Each
+    method starts at `position` and leaves it after what it has read.
+    """
 
     def __init__(self, text: str) -> None:
         self.text, self.position, self.depth = text, 0, 0
+        self.open_brackets = 0
+
+    def number(self, value: Fraction) -> Value:
+        """The value of a literal."""
+        raise NotImplementedError
+
+    def bounded(self, value: Value) -> Value:
+        """The value. Raises: TooLarge where it has too many digits."""
+        raise NotImplementedError
+
+    def power_of(self, base: Value, exponent: Value) -> Value:
+        raise NotImplementedError
+
+    def factorial(self, value: Value) -> Value:
+        raise NotImplementedError
+
+    def binomial(self, total: Value, chosen: Value) -> Value:
+        raise NotImplementedError
+
+    def whole(self) -> Value | None:
+        """The value of the whole text, None where it is anything else."""
+        try:
+            value = self.sum()
+            self.skip()
+            return value if self.position == len(self.text) else None
+        except (Unread, ZeroDivisionError, RecursionError):
+            return None
 
     def skip(self) -> None:
         while self.position < len(self.text) and self.text[self.position] == " ":
             self.position += 1
+
+    def next_is(self, *signs: str) -> bool:
+        return self.text[self.position : self.position + 1] in signs
 
     def take(self, *signs: str) -> str | None:
         self.skip()
@@ -68,99 +111,102 @@ class _Reader:
                 return sign
         return None
 
-    def sum(self) -> Fraction:
+    def signed(self, value: Value, is_negative: bool) -> Value:
+        return -value if is_negative else value  # type: ignore[operator]
+
+    def deeper(self) -> None:
         self.depth += 1
-        if self.depth > 50:
-            raise _Unread
-        sign = -1 if self.take("-") else 1
-        if sign == 1:
+        if self.depth > MAX_NESTING:
+            raise Unread
+
+    def sum(self) -> Value:
+        self.deeper()
+        is_negative = bool(self.take("-"))
+        if not is_negative:
             self.take("+")
-        value = sign * self.product()
+        value: Any = self.signed(self.product(), is_negative)
         while operator := self.take("+", "-"):
             other = self.product()
-            value = _bounded(value + other if operator == "+" else value - other)
+            value = self.bounded(value + other if operator == "+" else value - other)
         self.depth -= 1
         return value
 
-    def product(self) -> Fraction:
-        value = self.power()
+    def product(self) -> Value:
+        value: Any = self.power()
         while True:
             operator = self.take(r"\times", r"\cdot", r"\div", "*", "/")
             if operator:
-                sign = -1 if self.take("-") else 1
-                other = sign * self.power()
-                value = _bounded(value / other if operator in ("/", r"\div") else value * other)
+                is_negative = bool(self.take("-"))
+                other = self.signed(self.power(), is_negative)
+                is_quotient = operator in ("/", r"\div")
+                value = self.bounded(value / other if is_quotient else value * other)
                 continue
             self.skip()
-            if self.text[self.position : self.position + 1] == "(":
-                value = _bounded(value * self.power())
+            if self.next_is("(") or self.text.startswith(r"\binom", self.position):
+                value = self.bounded(value * self.power())
                 continue
             return value
 
-    def power(self) -> Fraction:
+    def power(self) -> Value:
         value = self.atom()
         while self.take("!"):
-            if value.denominator != 1 or not 0 <= value <= 3000:  # 3000! has 9,131 digits
-                raise TooLarge if value > 3000 else _Unread
-            value = Fraction(math.factorial(int(value)))
+            value = self.factorial(value)
         if self.take("^", "**"):
-            sign = -1 if self.take("-") else 1
-            self.depth += 1
-            if self.depth > 50:
-                raise _Unread
-            exponent = sign * self.power()
+            is_negative = bool(self.take("-"))
+            self.deeper()
+            exponent = self.signed(self.power(), is_negative)
             self.depth -= 1
-            if exponent.denominator != 1:
-                raise _Unread
-            size = max(value.numerator.bit_length(), value.denominator.bit_length())
-            if abs(value) not in (0, 1) and abs(exponent) * size > 3.33 * MAX_COMPUTED_DIGITS:
-                raise TooLarge
-            if value == 0 and exponent < 0:
-                raise ZeroDivisionError
-            value = _bounded(
-                value
-                ** (
-                    int(exponent)
-                    if abs(value) not in (0, 1)
-                    else int(exponent) % 2 + 2 * (exponent > 0)
-                )
-            )
+            value = self.power_of(value, exponent)
         return value
 
-    def atom(self) -> Fraction:
+    def atom(self) -> Value:
         self.skip()
         if self.take(r"\frac"):
-            return self.group() / self.group()
-        if self.text[self.position : self.position + 1] in ("(", "{"):
+            numerator: Any = self.group()
+            return numerator / self.group()
+        if self.take(r"\binom"):
+            total = self.group()
+            return self.binomial(total, self.group())
+        if self.next_is("(", "{"):
             return self.group()
-        match = _DECIMAL.match(self.text, self.position)
-        if not match or not match[0] or match[0] == "." or len(match[0]) > MAX_DIGITS:
-            raise _Unread
-        self.position = match.end()
-        whole = re.sub("[ ,]", "", match[1] or "0")
-        value = Fraction(f"{whole}.{match[2] or '0'}")
-        if match[2] is not None and (again := _REPEATED.match(self.text, self.position)):
-            self.position = again.end()
-            digits = again[1] or again[2]
-            value += Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(match[2]))
-        if match[2] is None and self.text[self.position : self.position + 1] != "!":
-            start = self.position
-            if (
-                re.match(r" ?\\frac|  ?\d+ ?/ ?\d+", self.text[self.position :].replace("  ", " "))
-                and match[1]
-            ):
-                self.skip()
-                part = self.mixed()
-                if part is not None:
-                    return value + part
-                self.position = start
-        return value
+        return self.number(self.literal())
 
-    def mixed(self) -> Fraction | None:
+    def literal(self) -> Fraction:
+        r"""`1,250`, `0.5`, `.5`, `0.1\dot{6}`, or the mixed number `2 \frac{1}{3}`."""
+        # In round brackets a comma parts the members of a tuple: (3,125) is not 3125.
+        pattern = _DECIMAL_IN_BRACKETS if self.open_brackets else _DECIMAL
+        match = pattern.match(self.text, self.position)
+        if not match or not match[0] or match[0] == "." or len(match[0]) > MAX_DIGITS:
+            raise Unread
+        self.position = match.end()
+        whole, decimals = re.sub("[ ,]", "", match[1] or "0"), match[2]
+        value = Fraction(f"{whole}.{decimals or '0'}")
+        if decimals is not None:
+            return value + self.period(len(decimals))
+        if not match[1] or self.next_is("!"):
+            return value
+        start = self.position
+        if not _MIXED.match(self.text, start):
+            return value
+        self.skip()
+        part = self.proper_fraction()
+        if part is None:
+            self.position = start
+            return value
+        return value + part
+
+    def period(self, places: int) -> Fraction:
+        r"""What `\overline{34}` or `\dot{3}` adds after so many places: 1.2\overline{34} is 1.2 + 34/990."""
+        match = _REPEATED.match(self.text, self.position)
+        if not match:
+            return Fraction(0)
+        self.position = match.end()
+        digits = match[1] or match[2]
+        return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
+
+    def proper_fraction(self) -> Fraction | None:
         """The fraction of a mixed number: below one, of two plain integers."""
-        match = re.compile(r"\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}|(\d+) ?/ ?(\d+)").match(
-            self.text, self.position
-        )
+        match = _FRACTION.match(self.text, self.position)
         if not match:
             return None
         numerator, denominator = int(match[1] or match[3]), int(match[2] or match[4])
@@ -169,25 +215,57 @@ class _Reader:
         self.position = match.end()
         return Fraction(numerator, denominator)
 
-    def group(self) -> Fraction:
+    def group(self) -> Value:
         self.skip()
-        opening = self.text[self.position : self.position + 1]
-        if opening not in ("(", "{"):
-            raise _Unread
+        is_round = self.next_is("(")
+        if not is_round and not self.next_is("{"):
+            raise Unread
         self.position += 1
+        self.open_brackets += is_round
         value = self.sum()
-        if not self.take({"(": ")", "{": "}"}[opening]):
-            raise _Unread
+        if not self.take(")" if is_round else "}"):
+            raise Unread
+        self.open_brackets -= is_round
         return value
 
 
-def _bounded(value: Fraction) -> Fraction:
-    if (
-        max(value.numerator.bit_length(), value.denominator.bit_length())
-        > 3.33 * MAX_COMPUTED_DIGITS
-    ):
-        raise TooLarge
-    return value
+class FractionReader(RationalReader[Fraction]):
+    """Reads exact values."""
+
+    def number(self, value: Fraction) -> Fraction:
+        return value
+
+    def bounded(self, value: Fraction) -> Fraction:
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        if bits > BITS_PER_DIGIT * MAX_COMPUTED_DIGITS:
+            raise TooLarge
+        return value
+
+    def power_of(self, base: Fraction, exponent: Fraction) -> Fraction:
+        if exponent.denominator != 1:
+            raise Unread
+        if base == 0 and exponent < 0:
+            raise ZeroDivisionError
+        if abs(base) in (0, 1):  # the exponent may have any length: only its sign and parity matter
+            return base ** (int(exponent) % 2 + 2 * (exponent > 0))
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if abs(exponent) * bits > BITS_PER_DIGIT * MAX_COMPUTED_DIGITS:
+            raise TooLarge
+        return self.bounded(base ** int(exponent))
+
+    def factorial(self, value: Fraction) -> Fraction:
+        if value > MAX_FACTORIAL:
+            raise TooLarge
+        if value.denominator != 1 or value < 0:
+            raise Unread
+        return Fraction(math.factorial(int(value)))
+
+    def binomial(self, total: Fraction, chosen: Fraction) -> Fraction:
+        if total > MAX_FACTORIAL:
+            raise TooLarge
+        if total.denominator != 1 or chosen.denominator != 1 or not 0 <= chosen <= total:
+            raise Unread
+        return Fraction(math.comb(int(total), int(chosen)))
 
 
 def explodes(text: str) -> bool:

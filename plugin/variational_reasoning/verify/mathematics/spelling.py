@@ -4,6 +4,10 @@ import re
 import unicodedata
 
 from .lists import closing_bracket
+from .looks import without_alignment, without_looks
+from .notation import as_latex
+from .units import ONLY_IN_TEXT
+from .wording import number_set, with_numerals, without_announcement
 
 _GLYPHS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/",
@@ -13,6 +17,8 @@ _GLYPHS = {
     "ℤ": r"\mathbb{Z}",
     "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">", "：": ":", "…": r"\ldots ",
     "′": "'", "∘": r"\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "￥": "",
+    "或": " or ", "和": " and ", "与": " and ", "及": " and ", "、": ", ", "،": ",", "؛": ";", "٫": ".", "٬": ",", "“": '"', "”": '"',
+    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "Ω": r"\Omega ", "″": "''", "’": "'", "≡": r"\equiv ", "∉": r"\notin ",
     "¥": "", "€": "", "£": "", "∖": r"\setminus ", "∀": r"\forall ", "∃": r"\exists ",
 }  # fmt: skip
 
@@ -37,11 +43,6 @@ _QUANTIFIED = re.compile(
 )
 """`for all x \\in ...`, up to the next part of a list."""
 
-_SYSTEM = re.compile(
-    r"\\begin\{(cases|aligned|gathered)\}([^&]+?)(?:\\\\\s*)?\\end\{\1\}", re.DOTALL
-)
-"""Equations one below the other."""
-
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])"
     r"|~|\u2009|\u00a0|\u202f"
@@ -53,6 +54,22 @@ _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}"
 )
 
+_UNIT_IN_TEXT = re.compile(
+    rf"([\d}})] ?)(?:\\[,;: ]|~)* ?\\(?:text|mathrm|textrm|rm|operatorname) ?\{{[ ~]*({'|'.join(ONLY_IN_TEXT)}) ?\}}"
+    r"(?= *(?:$|[.,;)^/]|\\cdot))"
+)
+MAX_NESTED_TEXT = 3
+
+_ROOT_OF_DEGREE = re.compile("([²³⁴])√ ?(\\w)")
+_ROOT = re.compile(r"√ ?(\d+(?:\.\d+)?|[a-z])")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_LOWERED = re.compile("[₀-₉]+")
+
+
+def _primes(match: re.Match[str]) -> str:
+    return "'" * match[1].count("prime")
+
+
 _ALIASES = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:leq|leqslant)(?![a-zA-Z])"), r"\\le"),
@@ -61,8 +78,22 @@ _ALIASES = (
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
     (re.compile(r"\\langle(?![a-zA-Z]) ?"), "("),
     (re.compile(r" ?\\rangle(?![a-zA-Z])"), ")"),
-    (re.compile(r"(?<=\d)(\.\d+)[eE]([+-]?\d{1,3})(?![\w.])"), r"\1 \\times 10^{\2}"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\^ ?\{? ?((?:\\prime ?)+)\}?"), _primes),
+    (re.compile(r"\\prime(?![a-zA-Z])"), "'"),
+    (re.compile(r"\\log ?_ ?\{? ?e ?\}?(?![a-zA-Z])"), r"\\ln "),
+    (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10}"),
+    (re.compile(r"\\\{ ?\\\}"), r"\\emptyset "),
+    (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
+    (re.compile(r"\\binom ?(\d) ?(\d)"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<=[\d}]) ?\\angle ?(?=[\d({\\-])"), r" \\cis "),
+    (re.compile(r"\\([RZNQ])(?![a-zA-Z])"), r"\\mathbb{\1}"),
+    (re.compile(r"(\\mathbb ?\{? ?R ?\}?) ?(?:-|\\backslash|\\smallsetminus) ?(?=\\\{)"), r"\1 \\setminus "),
+    (re.compile(r"\{ ?: ?\}"), ":"),
+    (re.compile(r"(?<![a-zA-Z])(?:oder|ou)(?![a-zA-Z])(?= ?[\d\\a-z-])"), " or "),
+    (re.compile(r"(?<=[\d})] )(?:und|et)(?= [\d\\a-z-])"), "and"),
+    (re.compile(r"(?<![a-zA-Z\\])\(? ?([0-9A-Z]+) ?\)? \(?(?:in )?base[- ]\{?(\w+)\}?\)?"), r"\1_{\2}"),
+    (re.compile(r"(?<![a-zA-Z\\])cis(?![a-zA-Z])"), r"\\cis "),
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.+"), r"\\ldots "),
@@ -99,45 +130,74 @@ _ALIASES = (
 
 
 def tidy(text: str) -> str:
-    r"""One spelling for what is written in many: glyphs, spacing, sizes, `\dfrac`, text commands, dollar signs."""
+    r"""One spelling for what is written in many: glyphs, spaces, looks, plain notation, words around a value.
+
+    `\text{The answer is } \dfrac{1}2 \, \text{cm}` becomes `\frac{1}{2} cm`.
+    """
     text = _MANGLED.sub(lambda match: _UNMANGLED[match[0]], text).rstrip("\\^ \n")
-    text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
-    text = re.sub(
-        "([²³⁴])√ ?(\\w)",
-        lambda match: rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}",
-        text,
-    )
-    for glyph, command in _GLYPHS.items():
-        if glyph in text:
-            text = text.replace(glyph, command)
-    text = re.sub(
-        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text
-    )
-    text = re.sub("[₀-₉]+", lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
-    text = _VULGAR.sub(_vulgar, text)
-    text = unicodedata.normalize("NFKC", text)
-    if r"\\begin" in text:
-        text = text.replace(r"\\", "\\")  # escaped twice
-    elif r"\begin" not in text:
-        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
-    text = re.sub(r"\\[()\[\]]", " ", text) if re.match(r"\s*\\[(\[]", text) else text
-    text = _SYSTEM.sub(lambda match: re.sub(r" ?\\\\ ?", ", ", match[2]), text)
-    text = re.sub(r"\\\$|\$", "", text)
-    text = _SIZES.sub("", text)
-    for _ in range(3):
-        text = _TEXT.sub(r" \1 ", text)
+    text = _with_ascii_glyphs(text)
+    text = _unescaped(text)
+    text = without_looks(text)
+    if re.match(r"\s*\\[(\[]", text):
+        text = re.sub(r"\\[()\[\]]", " ", text)
+    text = _SIZES.sub("", re.sub(r"\\\$|\$", "", text))
+    text = without_alignment(text)
+    text = _without_text_commands(text)
     text = re.sub(r"(?<!\\)\\! ?", "", text)
     text = re.sub(r"(?<=\d)\\[,! ](?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = re.sub(r"\s+", " ", _SPACING.sub(" ", text))  # before patterns that look for white space
+    text = re.sub(r"\s+", " ", _SPACING.sub(" ", text)).strip()  # the patterns below need one space
+    text = number_set(with_numerals(without_announcement(text)))
+    text = as_latex(text)
     for pattern, replacement in _ALIASES:
         text = pattern.sub(replacement, text)
-    text = re.sub(r"√\s*(\d+|[a-z])", r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<=[^.])[.,;:]$", "", text).strip()
     text = _QUANTIFIED.sub("", text)
     while text.startswith("{") and closing_bracket(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
+    return text
+
+
+def _with_ascii_glyphs(text: str) -> str:
+    """Signs that are not ASCII as LaTeX or ASCII: `x² ≤ ½`, `①`, `१२`, `2或3`."""
+    if text.isascii():
+        return text
+    text = _CIRCLED.sub(lambda match: ", ".join(str(ord(sign) - 0x245F) for sign in match[0]), text)
+    text = _ROOT_OF_DEGREE.sub(_root, text)
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    for glyph, command in _GLYPHS.items():
+        if glyph in text:
+            text = text.replace(glyph, command)
+    text = _RAISED.sub(lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = _LOWERED.sub(lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
+    text = _VULGAR.sub(_vulgar, text)
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(map(_ascii_digit, text))
+
+
+def _ascii_digit(sign: str) -> str:
+    return str(unicodedata.decimal(sign)) if sign.isdecimal() else sign
+
+
+def _root(match: re.Match[str]) -> str:
+    return rf"\sqrt[{match[1].translate(_SUPERSCRIPTS)}]{{{match[2]}}}"
+
+
+def _unescaped(text: str) -> str:
+    r"""One backslash before commands, also where a text was escaped twice."""
+    if r"\\begin" in text:
+        return text.replace(r"\\", "\\")
+    if r"\begin" in text:
+        return text  # two backslashes end a row
+    return re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
+
+
+def _without_text_commands(text: str) -> str:
+    r"""`\text{ cm}` as ` cm `; a letter that is a unit only in text stays marked: `9\text{ J}` is `9 \unit{J}`."""
+    text = re.sub(r"\\mathbf ?\{ ?([RZNQ]) ?\}", r"\\mathbb{\1}", text)
+    text = _UNIT_IN_TEXT.sub(r"\1 \\unit{\2} ", text)
+    for _ in range(MAX_NESTED_TEXT):
+        text = _TEXT.sub(r" \1 ", text)
     return text
 
 

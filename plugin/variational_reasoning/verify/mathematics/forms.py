@@ -86,7 +86,9 @@ def _half_line(part: str) -> Interval | None:
     return _HALF_LINES[(match["sign"] or "").replace(" ", "")] if match else None
 
 
-_PIECES = re.compile(r"\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?")
+_PIECES = re.compile(
+    r"\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?"
+)
 _CONDITION_WORD = re.compile(r"^,? ?(?:if|for|when|where)? ?")
 _OTHERWISE = re.compile(r"(?:otherwise|else)", re.IGNORECASE)
 _COMPLEMENTS = {">": r"\le", "<": r"\ge", r"\ge": "<", r"\le": ">"}
@@ -162,6 +164,7 @@ def _related(part: str) -> Interval | None:
 
 
 _CHOICE = re.compile(r"\(? ?([A-J]) ?\)?(?: ?[.:)])?(?: (.*))?", re.DOTALL)
+
 
 def choice(text: str) -> tuple[str, str] | None:
     """(letter, what follows) of a multiple-choice answer such as `(B)`, `B.` or `B) 12`."""

@@ -1,5 +1,6 @@
 r"""Plain rules for several values: tuples, sets, lists, labeled values, vectors (check kind `math`)."""
 
+import itertools
 import re
 
 from .forms import label
@@ -214,7 +215,7 @@ def _have_an_order(names: list[str]) -> bool:
     letters = sorted(names)
     if any(len(name) != 1 for name in letters):
         return False
-    return all(ord(b) - ord(a) == 1 for a, b in zip(letters, letters[1:], strict=False))
+    return all(ord(b) - ord(a) == 1 for a, b in itertools.pairwise(letters))
 
 
 _POINT = re.compile(r"([A-Z]'*) ?(\(.+\))")

@@ -1,8 +1,8 @@
 r"""Commands that change how an answer looks and not what it says: size, color, underlines, environments (check kind `math`).
 
-    \color{red}{\large 840}                          840
-    \underline{\frac{1}{2}}                          \frac{1}{2}
-    \begin{aligned} x &= 1 \\ y &= 4 \end{aligned}   x = 1, y = 4
+\color{red}{\large 840}                          840
+\underline{\frac{1}{2}}                          \frac{1}{2}
+\begin{aligned} x &= 1 \\ y &= 4 \end{aligned}   x = 1, y = 4
 """
 
 import re

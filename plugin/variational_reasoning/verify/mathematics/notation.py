@@ -1,11 +1,11 @@
 r"""Notation of calculators and programs as LaTeX (check kind `math`). Nothing is evaluated.
 
-    2*sqrt(11)      2\cdot \sqrt{11}
-    x**(n+1)        x^{n+1}
-    exp(-x)         e^{-x}
-    1e3             1 \times 10^{3}
-    C(9,4), 9C4     \binom{9}{4}
-    ]1, 5[          (1, 5)
+2*sqrt(11)      2\cdot \sqrt{11}
+x**(n+1)        x^{n+1}
+exp(-x)         e^{-x}
+1e3             1 \times 10^{3}
+C(9,4), 9C4     \binom{9}{4}
+]1, 5[          (1, 5)
 """
 
 import re
@@ -17,10 +17,17 @@ _NAMES = (
     (re.compile(r"(?<![\\a-zA-Z])[pP]i(?![a-zA-Z])"), r"\\pi "),
     (re.compile(r"(?<![\\a-zA-Z])sqrt ?(\d+(?:\.\d+)?|[a-z](?![a-zA-Z]))"), r"\\sqrt{\1}"),
     (re.compile(rf"(?<![\\a-zA-Z])({_GREEK})(?![a-zA-Z])"), r"\\\1 "),
-    (re.compile(r"(?<![\\a-zA-Z])(?:inf|oo|Inf|[iI]nfinity)(?![a-zA-Z])(?=[\]),; ]*$|[\]),]| ?\\cup)"), r"\\infty "),
+    (
+        re.compile(
+            r"(?<![\\a-zA-Z])(?:inf|oo|Inf|[iI]nfinity)(?![a-zA-Z])(?=[\]),; ]*$|[\]),]| ?\\cup)"
+        ),
+        r"\\infty ",
+    ),
     (re.compile(r"(?<![\\a-zA-Z])choose(?![a-zA-Z])"), r"\\choose "),
 )
-_TEN_TO_THE = re.compile(r"(?<![\w.\\])(-?\d+(?:\.\d+)?|-?\.\d+)[eE]([+-]?)0*(\d{1,3})(?![\w.])", re.ASCII)
+_TEN_TO_THE = re.compile(
+    r"(?<![\w.\\])(-?\d+(?:\.\d+)?|-?\.\d+)[eE]([+-]?)0*(\d{1,3})(?![\w.])", re.ASCII
+)
 _STAR = re.compile(r"(?<=[\w)}\]!]) ?\*(?!\*) ?(?=[\w(\\{-])")
 _FUNCTION = re.compile(r"\\?(?<![a-zA-Z])(sqrt|cbrt|exp|abs|binom) ?(?=[({])")
 _POWER = re.compile(r"\^ ?(?=\()")
@@ -32,7 +39,9 @@ _BINOMIALS = (
     # C_9^4, C_{9}^{4}, \mathrm{C}_9^4
     re.compile(rf"(?<![a-zA-Z\\])C ?_ ?\{{? ?({_ITEM}) ?\}}? ?\^ ?\{{? ?({_ITEM}) ?\}}?(?!\w)"),
     # C^4_9, the same in the other order, is told from the first by its names below
-    re.compile(rf"(?<![a-zA-Z\\])C ?\^ ?\{{? ?(?P<k>{_INTEGER}) ?\}}? ?_ ?\{{? ?(?P<n>{_INTEGER}) ?\}}?(?!\w)"),
+    re.compile(
+        rf"(?<![a-zA-Z\\])C ?\^ ?\{{? ?(?P<k>{_INTEGER}) ?\}}? ?_ ?\{{? ?(?P<n>{_INTEGER}) ?\}}?(?!\w)"
+    ),
     # {}_9C_4, {}^9C_4, _{9}C_{4}
     re.compile(rf"(?:\{{ ?\}} ?)?[_^] ?\{{? ?({_ITEM}) ?\}}? ?C ?_ ?\{{? ?({_ITEM}) ?\}}?(?!\w)"),
     # 9C4

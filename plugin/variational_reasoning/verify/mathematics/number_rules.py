@@ -128,7 +128,9 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
     if part == 100 * value or (part == value and abs(value) >= 1):
         return True
     is_exact = decimal_places(bare.number) is None
-    return percent is want and is_exact and is_rounding(want.number, part, found.number, 100 * value)
+    return (
+        percent is want and is_exact and is_rounding(want.number, part, found.number, 100 * value)
+    )
 
 
 def _value(text: str):
@@ -151,7 +153,19 @@ def _is_constant(text: str) -> bool:
 _SUBSCRIPTED = re.compile(r"\(?(\d[0-9A-Z]*|[A-F][0-9A-F]+)\)? ?_ ?\{? ?\(?(\w+)\)? ?\}?")
 _BASES = dict(
     zip(
-        "two three four five six seven eight nine ten eleven twelve".split(),
+        [
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+        ],
         range(2, 13),
         strict=True,
     )

@@ -143,5 +143,3 @@ def _factorials(prime: int) -> list[int]:
 
 def _bits(value: Fraction) -> int:
     return max(value.numerator.bit_length(), value.denominator.bit_length())
-
-

@@ -72,12 +72,66 @@ _NAMES = {
 }
 """A unit, and how it is written (a plural s may follow)."""
 
-_THINGS = (
-    "people persons person students student children child boys girls men women apples apple books "
-    "book coins coin cards card balls ball games game points point ways way pieces piece times "
-    "pages page trees tree cups cup bags bag boxes box eggs egg marbles marble solutions solution "
-    "triples triple pairs pair triangles triangle numbers number integers integer cases case"
-).split()
+_THINGS = [
+    "people",
+    "persons",
+    "person",
+    "students",
+    "student",
+    "children",
+    "child",
+    "boys",
+    "girls",
+    "men",
+    "women",
+    "apples",
+    "apple",
+    "books",
+    "book",
+    "coins",
+    "coin",
+    "cards",
+    "card",
+    "balls",
+    "ball",
+    "games",
+    "game",
+    "points",
+    "point",
+    "ways",
+    "way",
+    "pieces",
+    "piece",
+    "times",
+    "pages",
+    "page",
+    "trees",
+    "tree",
+    "cups",
+    "cup",
+    "bags",
+    "bag",
+    "boxes",
+    "box",
+    "eggs",
+    "egg",
+    "marbles",
+    "marble",
+    "solutions",
+    "solution",
+    "triples",
+    "triple",
+    "pairs",
+    "pair",
+    "triangles",
+    "triangle",
+    "numbers",
+    "number",
+    "integers",
+    "integer",
+    "cases",
+    "case",
+]
 """What is counted; each is a unit of its own."""
 
 ONLY_IN_TEXT = ("J", "N", "W", "V", "A", "C", "K", "T", "F", "H")

@@ -118,7 +118,9 @@ def _meaning(text: str) -> str | None:
 
 _MONTHS = "january february march april may june july august september october november december"
 _MONTH = rf"({'|'.join(_MONTHS.split())})"
-_DATE = re.compile(rf"(?:{_MONTH} (\d{{1,2}})|(\d{{1,2}}) (?:of )?{_MONTH})(?: (\d{{4}}))?", re.ASCII)
+_DATE = re.compile(
+    rf"(?:{_MONTH} (\d{{1,2}})|(\d{{1,2}}) (?:of )?{_MONTH})(?: (\d{{4}}))?", re.ASCII
+)
 
 
 def _is_same_date(gold: str, answer: str) -> bool:

@@ -1,8 +1,8 @@
 r"""Phrases around and instead of values: announcements, numbers in words, names of number sets (check kind `math`).
 
-    The answer is 840        840
-    5 million dollars        5 \times 10^{6} dollars
-    all reals except 2       \mathbb{R} \setminus \{2\}
+The answer is 840        840
+5 million dollars        5 \times 10^{6} dollars
+all reals except 2       \mathbb{R} \setminus \{2\}
 """
 
 import re
@@ -29,11 +29,29 @@ def without_announcement(text: str) -> str:
     return text
 
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {name: value for value, name in enumerate(_ONES)}
 _SMALL |= {name: 10 * value for value, name in enumerate(_TENS, 2)}
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -73,7 +91,8 @@ def number_in_words(text: str) -> int | None:
 
 
 _SCALED = re.compile(
-    r"(?<=[\d}]) ?(hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?: of)?(?![a-zA-Z])", re.IGNORECASE
+    r"(?<=[\d}]) ?(hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?: of)?(?![a-zA-Z])",
+    re.IGNORECASE,
 )
 _SPELLED_AND_SCALED = re.compile(
     rf"(?i:({'|'.join(_SMALL)})) (?=(?:thousand|million|billion|trillion)(?![a-zA-Z]))"

@@ -80,6 +80,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     run = tmp_path / "run"
     rng = random.Random(2509)
@@ -103,6 +104,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(undisturbed, tmp_p
     assert [name for name in expected if ours[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_the_second_round_starts_from_the_models_of_the_first(undisturbed):
     second = undisturbed / "round2"
     starts = {
@@ -130,6 +132,7 @@ def test_the_second_round_starts_from_the_models_of_the_first(undisturbed):
     ]
 
 
+@pytest.mark.slow
 def test_skythought_gives_the_final_model_the_same_score(undisturbed, infer_python, tmp_path):
     model, file = undisturbed / "round2/models/final_acc_weighted", tmp_path / "questions.jsonl"
     rows = read_rows(
@@ -157,6 +160,7 @@ def test_skythought_gives_the_final_model_the_same_score(undisturbed, infer_pyth
     assert summary["accuracy"] == round(sum(scores) / len(scores), 4) and sum(scores) > 0
 
 
+@pytest.mark.slow
 def test_run_again_it_does_nothing(undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*.parquet")}
     before |= {path: path.stat().st_mtime_ns for path in undisturbed.rglob("model.safetensors")}
@@ -164,6 +168,7 @@ def test_run_again_it_does_nothing(undisturbed):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_run_again_with_another_setting_it_refuses(undisturbed):
     process = start(undisturbed, *SMALL, "sampling.temperature=1.0")
     assert process.wait(timeout=300) != 0
@@ -173,6 +178,7 @@ def test_run_again_with_another_setting_it_refuses(undisturbed):
     )
 
 
+@pytest.mark.slow
 def test_the_demo_shows_that_the_weights_do_the_work(tmp_path):
     # The goals over three seeds are +8, +20 and at most +4 points; one seed is held to looser bounds.
     run = tmp_path / "run"

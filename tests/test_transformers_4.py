@@ -40,6 +40,7 @@ def test_the_pins_are_the_tested_pair():
     assert version("transformers") in TESTED
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (OVERLAY / ".ready").is_file(), reason="no overlay with transformers 4: run `make test`"
 )

@@ -123,6 +123,7 @@ def test_rows_result_and_second_run(make_run, run):
         run(path, "model=reasoner", "name=first", "eval.temperature=0.1")
 
 
+@pytest.mark.slow
 def test_killed_while_it_samples_and_while_it_judges_and_resumed_to_the_same_bytes(make_run, run):
     settings = {"num_questions": 1, "num_test": 40, "eval": {"answers_per_shard": 2}}
     paths = [make_run(name=name, **settings) for name in ("whole", "killed")]
@@ -173,6 +174,7 @@ def test_benchmarks_share_one_engine_and_resume_one_by_one(suite, reasoner, tmp_
     assert read_manifest(tmp_path / "two/samples", "samples")["shards_found_finished"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_suite(suite, reasoner, tmp_path):
     def benchmarks(folder: str) -> list[Benchmark]:
         return [
@@ -305,6 +307,7 @@ def test_unfit_models_and_arguments_are_refused(make_run, run):
             run(path, *arguments)
 
 
+@pytest.mark.slow
 def test_a_local_file_as_a_task_and_the_report_of_two_models(make_run, run, tmp_path):
     path = make_run(num_questions=1)
     lines = [

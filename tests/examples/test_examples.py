@@ -265,6 +265,7 @@ def test_the_papers_hyperparameters(path):
     assert Path(values.get("deepspeed", "")).name == zero
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("path", RECIPES, ids=label)
 def test_two_steps_on_a_tiny_random_model(
     path,

@@ -206,6 +206,7 @@ def test_vllm_that_is_not_installed_is_an_error_with_the_install_command(make_ru
             sample_traces(load_config(make_run(), ["sampling.engine=vllm"]))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_summary_and_refuses_without_a_traceback(make_run):
     path = make_run(num_questions=2)
     command = [sys.executable, "scripts/sample_traces.py", str(path)]
@@ -221,6 +222,7 @@ def test_the_command_prints_a_summary_and_refuses_without_a_traceback(make_run):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(2))
 def test_killed_at_a_random_point_and_resumed_gives_the_same_bytes(make_run, attempt):
     settings = {"sampling": {"questions_per_shard": 1, "max_trace_tokens": 30}}

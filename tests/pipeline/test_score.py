@@ -127,6 +127,7 @@ def test_a_longer_padding_changes_nothing(tiny_model_dir, step):
     assert torch.allclose(torch.tensor(scorer.score(rows)), torch.tensor(wanted), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_layers_give_the_same_numbers(tiny_model_dir):
     model = load_model(str(tiny_model_dir), "float32", "cpu")
@@ -253,6 +254,7 @@ def score_file(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_file_of_texts(tiny_model_dir, tmp_path):
     targets = ["7.", "It is 7,\u2028surely."]  # a line separator inside a text ends no line of JSON
     rows = [

@@ -105,6 +105,7 @@ def test_every_answer_gets_its_own_verdict(tmp_path):
     assert "correct 3, wrong 3, no_answer 4, malformed 1" in verify.describe_verdicts(summary)
 
 
+@pytest.mark.slow
 def test_the_same_verdicts_with_one_and_two_workers_and_hung_answers(tmp_path):
     answers = [
         solution(rf"\boxed{{{text}}}")
@@ -147,6 +148,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert "nothing to do" in verify.describe_verdicts(summary)
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_its_shards_and_goes_on(tmp_path):
     hang = solution(rf"\boxed{{{HANG}}}")
     questions = {f"q{i}": (MATH, [hang, solution(r"\boxed{1+x}")]) for i in range(5)}
@@ -286,6 +288,7 @@ def undecided(tmp_path):
     return tmp_path / "pipeline.yaml"
 
 
+@pytest.mark.slow
 def test_undecided_answers_are_counted_over_what_is_on_disk(undecided):
     """2 of 8 with a limit of 0.2: one process stops at the second, however often it is run."""
     for attempt in (["shard=0/1"], [], ["shard=1/2"], ["shard=0/2"]):

@@ -209,6 +209,7 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(
     assert answer["execution"]["requests_at_once"] == 256 and answer["execution"]["device"] == "cpu"
 
 
+@pytest.mark.slow
 def test_a_broken_environment_fails_and_is_not_skipped(tmp_path):
     code = (
         "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))"

@@ -41,6 +41,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_hung_comparisons_end_in_time_and_the_next_are_fine(num_workers):
     with VerifierPool(num_workers, seconds=3) as pool:
@@ -79,6 +80,7 @@ TOWERS = [
 ]
 
 
+@pytest.mark.slow
 def test_stress_comes_back_in_time_and_is_never_correct():
     jobs = [math_job(i, "7", text) for i, text in enumerate(TOWERS)]
     with VerifierPool(1, seconds=1) as pool:

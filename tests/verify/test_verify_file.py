@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import need_tier
 
 SCRIPT = Path(__file__).parents[2] / "scripts/verify_file.py"
@@ -91,6 +93,7 @@ COSTLY = {
 }
 
 
+@pytest.mark.slow
 def test_500_programs_get_the_same_verdicts_in_the_same_order_with_1_4_and_16_workers(
     tmp_path,
 ):  # attack group 32
@@ -257,6 +260,7 @@ def test_what_a_container_forbids_lowers_the_tier_or_refuses(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text())["tier"] == "T1"
 
 
+@pytest.mark.slow
 def test_answers_without_a_box_are_found_unless_forbidden(tmp_path):
     texts = [
         "$1+x$",

@@ -492,6 +492,7 @@ def test_the_hub_is_not_asked_unless_allowed(tmp_path, tiny_model_dir):
         prepared(path, "data.train=some/name")
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, tiny_model_dir):
     path = write_config(tmp_path, tiny_model_dir, ROWS)
     script = Path(__file__).parents[3] / "scripts/prepare_data.py"

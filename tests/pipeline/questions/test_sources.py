@@ -68,6 +68,7 @@ def test_published_columns():
     assert codes[-2] == len(TEXTS) and codes[-1] == 1
 
 
+@pytest.mark.slow
 def test_hub_names_and_folders(tmp_path):
     for name in NAMES:
         write_repository(tmp_path / "hub", name, published_rows(name))

@@ -72,6 +72,7 @@ def test_shares_come_from_slurm_and_torchrun(make_run, monkeypatch):
         load_config(path, ["shard=1/4", "launcher=ray"])
 
 
+@pytest.mark.slow
 def test_three_processes_share_a_stage_and_one_is_killed(make_run):
     settings = {
         "sampling": {"questions_per_shard": 1, "max_trace_tokens": 30},
@@ -107,6 +108,7 @@ def test_three_processes_share_a_stage_and_one_is_killed(make_run):
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "launcher"), [("sample_answers", []), ("score_traces", TORCHRUN)]
 )
@@ -153,6 +155,7 @@ def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run,
     assert shard_bytes(folder) == wanted and not list(folder.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_the_other_stages_share_too(make_run):
     tables = (
         sample_answers,
@@ -254,6 +257,7 @@ def test_the_failure_limit_counts_what_is_on_disk(make_run):
     assert shard_bytes(folder) == wanted
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):
     """No file may grow beyond 300 bytes, so that the shards that are left cannot be written."""
     path = make_run(num_questions=6)
@@ -275,6 +279,7 @@ def test_a_disk_that_is_full_leaves_finished_shards_valid(make_run):
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-ec"]
 
 
+@pytest.mark.slow
 def test_a_file_system_that_is_full_leaves_finished_shards_valid(make_run, tmp_path):
     """A real one, of as many pages as three of six shards need."""
     probe = subprocess.run(
@@ -309,6 +314,7 @@ def test_a_file_system_that_is_full_leaves_finished_shards_valid(make_run, tmp_p
     assert shard_bytes(folder) == wanted
 
 
+@pytest.mark.slow
 def test_the_slurm_example_does_a_whole_stage(make_run):
     """Two array tasks of two processes each, one after the other, as a queue may run them."""
     path = make_run(num_questions=5, sampling={"questions_per_shard": 1})

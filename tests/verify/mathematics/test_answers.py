@@ -372,6 +372,7 @@ def test_plain_math_is_exact_and_leaves_the_rest(gold, answer, verdict):
     assert (result.verdict if result else None) is verdict
 
 
+@pytest.mark.slow
 def test_verdicts_depend_neither_on_workers_nor_on_order_nor_on_the_hash_seed(tmp_path):
     pairs = SAME + DIFFERENT
     found = []

@@ -19,6 +19,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.slow
 def test_the_same_verdicts_with_1_2_and_8_workers_in_any_order():
     need_tier(3)
     settings = ProgramSettings(3, LIMITS, 20.0)

@@ -158,6 +158,7 @@ LIMIT_ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMIT_ATTACKS)
 def test_limits_hold_and_the_verdict_says_which(sandbox, name):
     source, allowed = LIMIT_ATTACKS[name]

@@ -68,6 +68,7 @@ def test_one_process_holds_a_program_that_leaves_nothing(sandbox):
         assert opened._channel is None  # opened anew for the next run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", [3, 2])
 def test_nothing_is_left_after_many_runs(tier):
     need_tier(tier)

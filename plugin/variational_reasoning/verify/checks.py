@@ -15,7 +15,6 @@ from typing import Any
 
 from .countdown import check_countdown
 from .mathematics.answers import compare_plainly
-from .programs.blocks import extract_program
 from .programs.records import program_faults
 from .verdicts import Result, Verdict
 
@@ -131,7 +130,5 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
             check["numbers"], check["target"], solution, check.get("use_all", False)
         )
     if check["kind"] == "program":
-        if extract_program(solution) is None:
-            return Result(Verdict.NO_ANSWER, "no complete fenced block of Python")
         return None
     return compare_plainly(gold_answers(check), solution)

@@ -50,6 +50,30 @@ def test_other_judges_are_asked_for_by_name():
 
 
 @pytest.mark.parametrize(
+    ("expected", "output", "is_same"),
+    [
+        ("15", "15.0", True),
+        ("15 2\n3", "15.00 2e0\n03", True),
+        ("15", "15.5", False),
+        ("15", "15.0000001", False),
+        ("15.0", "15.0000001", True),  # a float is expected
+        ("case 15", "case 15.0", False),  # not a line of numbers
+        ("50000000000000003", "50000000000000004.0", False),
+        ("15", "1_5", False),
+        ("15", "１５", False),
+        ("1", "True", False),
+        ("1 2", "1.0", False),
+        ("1", "nan", False),
+        ("1", "1e" + "9" * 30, False),
+        ("1", "1e999999999999", False),
+        ("1", "1." + "0" * 5000, False),
+    ],
+)
+def test_lines_of_numbers_are_compared_by_value_where_the_judge_says_so(expected, output, is_same):
+    assert (compare_output(expected, output.encode(), "lines_by_value") is None) == is_same
+
+
+@pytest.mark.parametrize(
     ("want", "found", "is_same"),
     [
         (1, 1.0, True),

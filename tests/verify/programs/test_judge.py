@@ -1,6 +1,7 @@
 """Programs that must pass, and what a verdict says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,25 @@ STDIN_CONTROLS = {
     "text on stderr": "import sys\nprint('debug', file=sys.stderr); print(2 * int(input()))",
     "dataclass": "from dataclasses import dataclass\n@dataclass\nclass A: x: int\nprint(A(2 * int(input())).x)",
     "functions in functions": f"f = {'lambda: ' * 80}0\nprint(2 * int(input()))",
+    "closes its output": "print(2 * int(input()))\nimport sys\nsys.stdout.close()",
+    "closes its streams": "import sys\nprint(2 * int(input()))\nfor s in sys.stdout, sys.stdin, sys.stderr: s.close()",
+    "output that is never closed": "out = open(1, 'w', closefd=False)\nout.write(str(2 * int(input())))",
+    "output that is replaced": "import io, sys\nprint(2 * int(input()))\nsys.stdout = io.StringIO()",
+    "output without a flush": (
+        "import sys\nclass Out:\n    write = sys.stdout.write\n    flush = lambda self: None\nsys.stdout = Out()\nprint(2 * int(input()))"
+    ),
+    "/dev/stdin": "print(2 * int(open('/dev/stdin').read()))",
+    "/dev/fd/0": "import sys\nsys.stdin = open('/dev/fd/0')\nprint(2 * int(input()))",
+    "/proc/self/fd/0": "with open('/proc/self/fd/0', 'rb', 0) as f: print(2 * int(f.read()))",
+    "/dev/stdin by os.open": "import os\nprint(2 * int(os.read(os.open('/dev/stdin', os.O_RDONLY), 99)))",
+    "/dev/stdin by pathlib": "from pathlib import Path\nprint(2 * int(Path('/dev/stdin').read_text()))",
+    "/dev/stdin by fileinput": "import fileinput\nfor line in fileinput.input('/dev/stdin'): print(2 * int(line))",
+    "/dev/stdin by codecs": "import codecs\nprint(2 * int(codecs.open('/dev/stdin', 'r', 'utf-8').read()))",
+    "/dev/stdout": "with open('/dev/stdout', 'w') as f: f.write(str(2 * int(input())))",
+    "/dev/stdout that is never closed": "f = open('/dev/stdout', 'w')\nprint(2 * int(input()), file=f)",
+    "/dev/stdout by os.open": "import os\nos.write(os.open('/dev/stdout', os.O_WRONLY), b'%d' % (2 * int(input())))",
+    "/dev/stderr": "print('debug', file=open('/dev/stderr', 'w'))\nprint(2 * int(input()))",
+    "a folder that is removed": "import os, shutil\nos.makedirs('a/b'); open('a/b/c', 'w').close(); shutil.rmtree('a')\nprint(2 * int(input()))",
     "pickle": "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A())); print(2 * int(input()))",
 }
 
@@ -65,6 +85,16 @@ FUNCTION_CONTROLS = [
     ("def f(): return {1: (2, 3)}", [[]], [{"1": [2, 3]}]),
     ("def f(x):\n    print('noise')\n    return x / 3", [[1]], [0.3333333333]),
     ("f = lambda x: x * 1.0", [[2]], [2]),
+    (
+        "class Solution:\n    def f(self, x): return x\nif __name__ == '__main__':\n    print(Solution().f(int(input())))",
+        [[5]],
+        [5],
+    ),
+    (
+        "import pickle\nclass A: pass\ndef f(x): return isinstance(pickle.loads(pickle.dumps(A())), A)",
+        [[1]],
+        [True],
+    ),
     ("def f(x): return None", [[2]], [None]),
     ("def f(a, b): return a in b", [["x", "xy"]], [True]),
     ("@cache\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", [[90]], [2880067194370816120]),
@@ -127,6 +157,77 @@ def test_right_functions_pass(sandbox, source, inputs, outputs):
     check = {"kind": "program", "tests": {"fn_name": "f", "inputs": inputs, "outputs": outputs}}
     result = check_program(check, program(source), sandbox, Limits(), 30)
     assert result.verdict is Verdict.CORRECT, result
+
+
+STARS = {  # by value, so that a name of another module would be seen
+    "ascii_lowercase[:3]": "abc",
+    "digits": "0123456789",
+    "findall('a+', 'aab')": ["aa"],
+    "sub(5, 3)": 2,  # of operator, which LiveCodeBench imports after re
+    "namedtuple('P', 'x')(1)": [1],
+    "defaultdict(int)[1]": 0,
+    "list(merge([1], [0]))": [0, 1],
+    "bisect_left([1, 2], 2), insort([1], 2)": [1, None],
+    "deepcopy([1])": [1],
+    "isqrt(17), prod([2, 3]), dist([0], [1]), pi > 3": [4, 6, 1.0, True],
+    "randint(1, 1), shuffle([1])": [1, None],
+    "[k for k, _ in groupby('aab')], list(islice([1, 2], 1))": [["a", "b"], [1]],
+    "list(zip_longest([1], [])), list(pairwise([1, 2])), list(starmap(max, [(1, 2)]))": [
+        [[1, None]],
+        [[1, 2]],
+        [2],
+    ],
+    "partial(max, 1)(2)": 2,
+    "itemgetter(0)([5]), mul(2, 3)": [5, 6],
+    "StringIO('x').read()": "x",
+    "maxsize > 9, intern('x')": [True, "x"],
+    "loads('[1]'), dumps([1])": [[1], "[1]"],
+    "pow(2, 3, 5), open.__name__ != 'open_code', abs(-1)": [3, True, 1],  # of builtins
+    "mean([1, 3]), median([1, 2, 9]), mode([1, 1])": [2, 2, 1],
+    "timedelta(days=1).days, date(2024, 1, 2).year": [1, 2024],
+    "datetime.datetime(2024, 1, 2).year, time.time() > 0": [2024, True],
+    "copy.copy([1]), random.Random(0).random() < 1, bisect.bisect([1], 1)": [[1], True, 1],
+    "cmath.sqrt(-1).imag, array.array('i', [1]).tolist()": [1.0, [1]],
+    "operator.add(1, 2), functools.reduce(add, [1, 2]), io.BytesIO(b'').read() == b''": [
+        3,
+        3,
+        True,
+    ],
+    "isinstance(1, Hashable) or True, cast(int, 1)": [True, 1],
+}
+
+
+@pytest.mark.parametrize("expression", STARS)
+def test_functions_have_the_names_that_their_sites_import(sandbox, expression):
+    tests = {"fn_name": "f", "inputs": [[]], "outputs": [STARS[expression]]}
+    source = f"def f(): return {expression}"
+    result = check_program(
+        {"kind": "program", "tests": tests}, program(source), sandbox, Limits(), 30
+    )
+    assert result.verdict is Verdict.CORRECT, result
+
+
+def test_scripts_have_none_of_these_names(sandbox):
+    check = {"kind": "program", "tests": DOUBLE}
+    for name in ("deepcopy", "math", "List", "mean"):
+        result = check_program(
+            check, program(f"{name}\nprint(2 * int(input()))"), sandbox, LIMITS, 30
+        )
+        assert result.verdict is Verdict.RUNTIME_ERROR and name in result.reason, result
+
+
+CASES = [
+    json.loads(line) for line in Path(__file__).with_name("cases.jsonl").open(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case['id']} {case['note']}" for case in CASES])
+def test_labeled_answers_of_public_bug_reports(sandbox, case):
+    check = {"kind": "program"} | {
+        key: value for key, value in case.items() if key not in ("id", "note", "right", "answer")
+    }
+    result = check_program(check, case["answer"], sandbox, Limits(), 60)
+    assert (result.verdict is Verdict.CORRECT) == case["right"], result
 
 
 def test_integers_of_many_digits_are_compared_exactly(sandbox):

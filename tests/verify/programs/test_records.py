@@ -41,3 +41,9 @@ def test_lists_of_lines_and_json_text_are_records_too():
     check = {"kind": "program", "tests": json.dumps({"inputs": [["1", "2"]], "outputs": [["3"]]})}
     assert read_tests(check).cases == [("1\n2", "3")]
     assert check_faults(check) == []
+
+
+def test_tests_of_livecodebench_are_compared_by_value_unless_the_check_says_otherwise():
+    test = {"input": "3\n", "output": "6\n", "testtype": "stdin"}
+    assert read_tests({"tests": [test]}).judge == "lines_by_value"
+    assert read_tests({"tests": {"inputs": ["3"], "outputs": ["6"]}}).judge == "tokens"

@@ -343,6 +343,39 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
             assert result.verdict is Verdict.WRONG, (action, result)
 
 
+def test_10_the_paths_of_the_streams_lead_nowhere_else(sandbox):
+    """`open` knows `/dev/stdin` and its like in Python; no more of /dev and /proc is there than before."""
+    paths = [
+        "/proc/self",
+        "/proc/self/fd",
+        "/dev/fd",
+        "/dev/stdin/..",
+        "/dev/fd/0/..",
+        "/proc",
+        "/dev/pts",
+    ]
+    actions = [f"import os; os.listdir({path!r})" for path in paths]
+    paths = [
+        "/dev/stdin/../../etc/passwd",
+        "/dev/fd/../../etc/passwd",
+        "/proc/self/fd/0/../../mem",
+        "/proc/self/environ",
+    ]
+    paths += ["/proc/1/fd/0", "/dev/fd/3", "/proc/self/fd/3", "/dev/tty", "/dev/kmsg", "/dev/mem"]
+    actions += [f"open({path!r}, 'rb').read(1)" for path in paths]
+    actions += [f"import os; os.read(os.open({path!r}, os.O_RDONLY), 1)" for path in paths]
+    actions += [
+        "assert open('/dev/stdin', 'w').write('14') and open(0).read() == '14'",
+        "import os; os.write(os.open('/dev/stdin', os.O_RDWR), b'14')",
+        "import os; os.ftruncate(os.open('/dev/fd/0', os.O_RDWR), 9)",
+        "import os; os.read(os.open('/dev/stdout', os.O_RDWR), 1)",
+    ]
+    for action in actions:
+        result = judge(sandbox, attempt(action))
+        assert result.verdict is Verdict.WRONG, (action, result)
+    is_clean(sandbox)
+
+
 TOKEN = "import re\ntoken = re.compile((chr(90) + chr(75) + chr(81)).encode() + rb'[0-9]{16}')  # not written out here\n"
 HUNTS = {
     "frames": (

@@ -65,7 +65,7 @@ def test_one_process_holds_a_program_that_leaves_nothing(sandbox):
         assert len(sandbox.survivors()) == 1
     with Program(sandbox, "open('f', 'w')", LIMITS) as opened:
         opened.run(b"")
-        assert opened._channel is None  # opened anew for the next run
+        assert not opened.is_open  # opened again for the next run
 
 
 @pytest.mark.slow

@@ -1,40 +1,209 @@
-"""Which fenced block of an answer is its program (stage 7)."""
+"""Which fenced block of an answer is its program (stage 7).
 
+The last block that can be a program counts. Answers also hold blocks that cannot, and those are passed over:
+
+    ```python
+    def f(n): return 2 * n         a program: it defines something
+    ```
+    ```python
+    print(f(5))                    an example: all that it uses is defined in an earlier block
+    ```
+    ```
+    10                             a sample of the output: it has no name, and nothing in it acts
+    ```
+
+Blocks are parsed, never run, and only where there are several to choose from.
+"""
+
+import ast
+import builtins
 import re
+from typing import NamedTuple
 
-LANGUAGES = ("", "python", "python3", "py", "py3")
+_LANGUAGE = re.compile(
+    r"[\s{.]*(?:lang(?:uage)?-)?"  # `{.python}`, `language-python`
+    r"(?:python|pypy|cpython|ipython|py)"
+    r"(?:[-_]?3(?:\.\d+)*)?"  # `py3`, `python3.11`; Python 2 is another language
+    r"(?![\w.+#-])",  # `python,linenos` and `python:main.py`, but not `python-repl` or `pycon`
+    re.IGNORECASE,
+)
+_FILE_NAME = re.compile(r"\s*\S*\w\.py(?!\w)")
+"""A block that is named by its file: `main.py`."""
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
+_OPENING = re.compile(
+    r"(?P<lead>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"  # a fence may be the first of a list item
+    r"(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)"
+)
+_CLOSING = re.compile(r"(?P<lead>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*")
+_FURTHER_IN = 3
+"""A closing fence is at most so many columns further in than the opening one. A fence that is further in belongs to the
+program, such as one in the docstring of a method."""
+
+_MAX_PARSED = 100_000
+"""Longer blocks are not parsed and count as programs."""
+
+_ACTS = {"print", "write", "writelines", "open", "exec", "eval", "__import__"}
+"""A script that names none of these, imports nothing and defines nothing cannot write anything."""
+
+_READS = {"input", "stdin", "open"}
+"""A block that names one of these reads a test's input, so it is not an example."""
+
+_CODE_LINE = re.compile(
+    r"^[ \t]*(?:def \w|class \w|import \w|from \S+ import |print\()", re.MULTILINE
+)
 
 
-def extract_program(text: str) -> str | None:
-    """The last complete fenced block whose language is Python or not named; None where there is none.
+class Block(NamedTuple):
+    """A complete fenced block. is_python: its fence says so; otherwise the fence says nothing."""
 
-    Blocks of other languages are skipped, whatever their place. A fence closes at one of the same sign that is at least
-    as long, so that a program may hold a text with shorter fences.
+    text: str
+    is_python: bool
+
+
+class _Content(NamedTuple):
+    """What the text of a block does. is_parsed is False for text that does not compile, or that is too long.
+
+    defined: functions and classes. bound: all names that get a value. used: names and attributes that are read. free:
+    names that are read and neither bound nor built in.
     """
-    program, fence, language, lines = None, "", "", []
-    for line in text.replace("\r\n", "\n").split(
-        "\n"
-    ):  # splitlines would also cut at U+2028 or a form feed in a program
-        match = _FENCE.match(line)
-        if not fence:
-            if match:
-                fence, language, lines = match[1], match[2].lower(), []
-        elif (
-            match
-            and not match[2]
-            and line.strip()[0] == fence[0]
-            and len(match[1]) >= len(fence)
-            and _is_bare(line)
-        ):
-            if language.strip("{}.") in LANGUAGES and any(part.strip() for part in lines):
-                program = "\n".join(lines) + "\n"
-            fence = ""
+
+    is_parsed: bool
+    defined: set[str]
+    bound: set[str]
+    used: set[str]
+    free: set[str]
+    has_import: bool
+
+
+def extract_program(text: str, function: str | None = None) -> str | None:
+    """The program of an answer, or None where there is no complete block of Python.
+
+    Args:
+        text: the solution part of an answer.
+        function: the function that the tests call; None for scripts. The program is then the last block that defines it.
+    """
+    blocks = python_blocks(text)
+    if not blocks:
+        return None
+    if len(blocks) == 1:
+        return blocks[0].text
+    contents = [_content(block.text) for block in blocks]
+    programs = [
+        number
+        for number, block in enumerate(blocks)
+        if _is_program(block, contents[number], contents[:number])
+    ]
+    if function is not None:
+        # A block that does not compile may have been meant to define it.
+        defining = [
+            number
+            for number in programs
+            if function in contents[number].bound or not contents[number].is_parsed
+        ]
+        programs = defining or programs
+    if programs:
+        return blocks[programs[-1]].text
+    named = [block for block in blocks if block.is_python]
+    return (named or blocks)[-1].text
+
+
+def python_blocks(text: str) -> list[Block]:
+    """The complete fenced blocks whose language is Python or not named, without those that are empty.
+
+    A fence closes at one of the same sign that is at least as long, so that a program may hold shorter fences.
+    """
+    blocks = []
+    opening: re.Match[str] | None = None
+    lines: list[str] = []
+    # splitlines would also cut at U+2028 or a form feed in a program
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if opening is None:
+            opening = _OPENING.fullmatch(line)
+            lines = []
+        elif _closes(line, opening):
+            block = _block(lines, opening["info"])
+            if block is not None:
+                blocks.append(block)
+            opening = None
         else:
             lines.append(line)
-    return program
+    return blocks
 
 
-def _is_bare(line: str) -> bool:
-    return not line.strip().strip("`~")
+def _closes(line: str, opening: re.Match[str]) -> bool:
+    closing = _CLOSING.fullmatch(line)
+    if closing is None or not closing["marks"].startswith(opening["marks"]):
+        return False
+    columns = len(opening["lead"].expandtabs(4)) + _FURTHER_IN
+    return len(closing["lead"].expandtabs(4)) <= columns
+
+
+def _block(lines: list[str], info: str) -> Block | None:
+    is_python = bool(_LANGUAGE.match(info) or _FILE_NAME.match(info))
+    is_unnamed = not info.strip(" \t{}.")
+    code_lines = [line for line in lines if line.strip()]
+    if not code_lines or not (is_python or is_unnamed):
+        return None
+    # In a list item the whole block is indented, and a program whose first line is indented never compiles.
+    first = code_lines[0]
+    margin = first[: len(first) - len(first.lstrip())]
+    unindented = [line.removeprefix(margin) for line in lines]
+    return Block("\n".join(unindented) + "\n", is_python)
+
+
+def _is_program(block: Block, content: _Content, earlier: list[_Content]) -> bool:
+    if block.text.lstrip().startswith(">>>"):  # a session in the interpreter
+        return False
+    if not content.is_parsed:
+        return block.is_python or bool(_CODE_LINE.search(block.text))
+    acts = content.used & _ACTS or content.defined or content.has_import
+    return bool(acts) and not _is_example(content, earlier)
+
+
+def _is_example(content: _Content, earlier: list[_Content]) -> bool:
+    """Whether a block only calls functions and classes of earlier blocks, such as `print(f(5))`."""
+    if not content.free or content.defined or content.used & _READS:
+        return False
+    defined: set[str] = set().union(*(other.defined for other in earlier))
+    return content.free <= defined
+
+
+def _content(text: str) -> _Content:
+    try:
+        nodes = list(ast.walk(ast.parse(text))) if len(text) <= _MAX_PARSED else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        nodes = None
+    if nodes is None:
+        return _Content(False, set(), set(), set(), set(), False)
+    defined, stored, read, attributes, imported = set(), set(), set(), set(), set()
+    for node in nodes:
+        match node:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                defined.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _has_lambda(value):
+                defined.add(name)
+            case ast.Name(id=name, ctx=ast.Load()):
+                read.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                stored.add(name)
+            case ast.Attribute(attr=name):
+                attributes.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                imported |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    bound = defined | stored | imported
+    return _Content(
+        is_parsed=True,
+        defined=defined,
+        bound=bound,
+        used=read | attributes,
+        free=read - bound - set(dir(builtins)),
+        has_import=bool(imported),
+    )
+
+
+def _has_lambda(value: ast.expr) -> bool:
+    return any(isinstance(node, ast.Lambda) for node in ast.walk(value))

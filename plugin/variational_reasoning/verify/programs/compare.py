@@ -1,21 +1,35 @@
-"""Is an output, or the result of a function, the expected one? (stage 7)"""
+"""Is an output, or the result of a function, the expected one? (stage 7)
 
+expected     output        tokens    lines_by_value
+YES NO       YES  NO       same      same             white space around tokens does not count
+0.5          .5000001      same      same             a float is expected, so 1e-6 off is allowed
+15           15.0          another   same             an integer is expected
+50000000000000003  50000000000000004.0  another  another   values are compared exactly
+"""
+
+import decimal
 import itertools
 import math
 import re
 from collections import Counter
 from typing import Any
 
-JUDGES = ("tokens", "tokens_across_lines", "lines_in_any_order")
+JUDGES = ("tokens", "tokens_across_lines", "lines_in_any_order", "lines_by_value")
 """tokens: the same tokens in the same order in each line. tokens_across_lines: where lines break does not count.
-lines_in_any_order: the same lines, each compared token by token, in any order."""
+lines_in_any_order: the same lines, each compared token by token, in any order. lines_by_value: as tokens, and a line of
+numbers is also the same where its numbers have the same values; LiveCodeBench compares so, and its tests get this judge
+unless the check names another."""
 
 TOLERANCE = 1e-6
 """Absolute or relative error of a float, unless the check says another `tolerance`."""
 
-_FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 MAX_DIGITS = 4000
-"""Longer numbers are compared as text: reading them takes time that grows with the square of their length."""
+"""Longer numbers are compared as text: the time to read one grows with the square of its length."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+Line = list[str]
+"""The tokens of a line."""
 
 
 def compare_output(
@@ -23,8 +37,12 @@ def compare_output(
 ) -> str | None:
     """Why an output is not the expected one, or None where it is.
 
-    White space around tokens and empty lines do not count. A token is compared as a
-    float only where the expected token is written as one (with a point or an exponent).
+    White space around tokens and empty lines do not count. A token is compared as a float only where the expected token
+    is written as one (with a point or an exponent).
+
+    Args:
+        judge: one of JUDGES.
+        tolerance: absolute or relative.
     """
     try:
         text = output.decode()
@@ -34,21 +52,25 @@ def compare_output(
     if judge == "lines_in_any_order":
         return _compare_in_any_order(want, found, tolerance)
     if judge == "tokens_across_lines":
-        want, found = [list(itertools.chain(*want))], [list(itertools.chain(*found))]
+        want = [list(itertools.chain(*want))]
+        found = [list(itertools.chain(*found))]
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
     for number, (left, right) in enumerate(zip(want, found, strict=True), 1):
+        if judge == "lines_by_value" and _same_numbers(left, right):
+            continue
         fault = _compare_tokens(left, right, tolerance)
         if fault:
             return f"line {number}: {fault}" if len(want) > 1 else fault
     return None
 
 
-def _lines(text: str) -> list[list[str]]:
-    return [tokens for line in text.split("\n") if (tokens := line.split())]
+def _lines(text: str) -> list[Line]:
+    lines = [line.split() for line in text.split("\n")]
+    return [tokens for tokens in lines if tokens]
 
 
-def _compare_tokens(want: list[str], found: list[str], tolerance: float) -> str | None:
+def _compare_tokens(want: Line, found: Line, tolerance: float) -> str | None:
     if len(want) != len(found):
         return f"{len(found)} tokens, not {len(want)}"
     for number, (left, right) in enumerate(zip(want, found, strict=True), 1):
@@ -57,14 +79,16 @@ def _compare_tokens(want: list[str], found: list[str], tolerance: float) -> str 
     return None
 
 
+def _is_number(token: str) -> bool:
+    return len(token) <= MAX_DIGITS and _NUMBER.fullmatch(token) is not None
+
+
 def _same_float(want: str, found: str, tolerance: float) -> bool:
-    if (
-        not any(sign in want for sign in ".eE")
-        or not _FLOAT.fullmatch(want)
-        or not _FLOAT.fullmatch(found)
-    ):
+    if not any(sign in want for sign in ".eE"):
         return False
-    return max(len(want), len(found)) <= MAX_DIGITS and _close(float(want), float(found), tolerance)
+    if not (_is_number(want) and _is_number(found)):
+        return False
+    return _close(float(want), float(found), tolerance)
 
 
 def _close(want: float, found: float, tolerance: float) -> bool:
@@ -73,22 +97,30 @@ def _close(want: float, found: float, tolerance: float) -> bool:
     return abs(want - found) <= tolerance * max(1.0, abs(want))
 
 
-def _compare_in_any_order(
-    want: list[list[str]], found: list[list[str]], tolerance: float
-) -> str | None:
+def _same_numbers(want: Line, found: Line) -> bool:
+    """Whether two lines consist of numbers with the same values, exactly: `15.0 2` is `15 2e0`."""
+    if len(want) != len(found) or not all(map(_is_number, (*want, *found))):
+        return False
+    try:
+        pairs = [(decimal.Decimal(a), decimal.Decimal(b)) for a, b in zip(want, found, strict=True)]
+    except decimal.InvalidOperation:  # an exponent of twenty digits
+        return False
+    return all(a == b for a, b in pairs)
+
+
+def _compare_in_any_order(want: list[Line], found: list[Line], tolerance: float) -> str | None:
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
     left, right = Counter(map(tuple, want)), Counter(map(tuple, found))
     rest = sorted((right - left).elements())
     missing = sorted((left - right).elements())
     for wanted in missing:
-        match = next(
-            (line for line in rest if _compare_tokens(list(wanted), list(line), tolerance) is None),
-            None,
-        )
-        if match is None:
+        for line in rest:
+            if _compare_tokens(list(wanted), list(line), tolerance) is None:
+                rest.remove(line)
+                break
+        else:
             return "a line is missing"
-        rest.remove(match)
     return None
 
 
@@ -104,6 +136,7 @@ def _same(want: Any, found: Any, tolerance: float) -> bool:
     if isinstance(want, bool) or isinstance(found, bool) or want is None or found is None:
         return want is found
     if isinstance(want, float) and isinstance(found, int | float):
+        # int(found) may be too large to be a float
         return _close(want, float(found), tolerance) if abs(found) < 1e300 else want == found
     if isinstance(want, int) and isinstance(found, int | float):
         return want == found
@@ -117,4 +150,4 @@ def _same(want: Any, found: Any, tolerance: float) -> bool:
         return want.keys() == found.keys() and all(
             _same(want[key], found[key], tolerance) for key in want
         )
-    return want == found
+    return bool(want == found)

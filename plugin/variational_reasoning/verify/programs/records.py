@@ -1,8 +1,10 @@
-"""The tests of a program check, read from the records of public data sets (stage 7).
+r"""The tests of a program check, read from the records of public data sets (stage 7).
 
-APPS, TACO      {"inputs": ["3\\n"], "outputs": ["6\\n"]}                         a script: text in, text out
-                {"fn_name": "f", "inputs": [[3]], "outputs": [6]}                a function: arguments in, value out
-LiveCodeBench   [{"input": "3\\n", "output": "6\\n", "testtype": "stdin"}]        with "fn_name" in the check for functions
+APPS, TACO      {"inputs": ["3\n"], "outputs": ["6\n"]}                       a script: text in, text out
+                {"fn_name": "f", "inputs": [[3]], "outputs": [6]}             a function: arguments in, value out
+LiveCodeBench   [{"input": "3\n", "output": "6\n", "testtype": "stdin"}]      a script
+                [{"input": "3", "output": "6", "testtype": "functional"}]     a function, one argument a line, which
+                                                                              the check names as fn_name
 """
 
 import json
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 from .compare import JUDGES, MAX_DIGITS, TOLERANCE
 
 
-class Test(NamedTuple):
+class Case(NamedTuple):
     """One test: what goes in (text, or the arguments of the function) and what must come out."""
 
     given: Any
@@ -19,10 +21,12 @@ class Test(NamedTuple):
 
 
 class Tests(NamedTuple):
-    """The tests of a record; function is None for programs that read standard input."""
+    """The tests of a record; function is None for programs that read standard input. judge: the one that records of this
+    form mean."""
 
-    cases: list[Test]
+    cases: list[Case]
     function: str | None
+    judge: str = "tokens"
 
 
 def read_tests(check: dict[str, Any]) -> Tests:
@@ -35,16 +39,21 @@ def read_tests(check: dict[str, Any]) -> Tests:
         try:
             tests = read_json(tests)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(
-                f"tests is not valid JSON ({error}): {check['tests'][:60]!r}"
-            ) from error
+            shown = repr(check["tests"][:60])
+            raise ValueError(f"tests is not valid JSON ({error}): {shown}") from error
     function = check.get("fn_name")
     if isinstance(tests, list):
-        return _read_test_list(tests, function)
-    if not isinstance(tests, dict):
-        raise ValueError(
-            f"tests is {repr(tests)[:60]}; it must be an object with inputs and outputs, or a list of tests"
-        )
+        return _read_list(tests, function)
+    if isinstance(tests, dict):
+        return _read_columns(tests, function)
+    raise ValueError(
+        f"tests is {repr(tests)[:60]}; it must be an object with inputs and outputs, or a list of "
+        "tests"
+    )
+
+
+def _read_columns(tests: dict[str, Any], function: Any) -> Tests:
+    """As APPS and TACO have them."""
     missing = [name for name in ("inputs", "outputs") if not isinstance(tests.get(name), list)]
     if missing:
         raise ValueError("tests lacks " + " and ".join(f"the list {name!r}" for name in missing))
@@ -54,22 +63,22 @@ def read_tests(check: dict[str, Any]) -> Tests:
     if not inputs:
         raise ValueError("tests has no test: inputs is empty")
     function = tests.get("fn_name") or function
-    if function is None:
-        cases = [
-            Test(_text(given, f"inputs[{i}]"), _text(outputs[i], f"outputs[{i}]"))
-            for i, given in enumerate(inputs)
-        ]
-    else:
-        for number, given in enumerate(inputs):
-            if not isinstance(given, list):
-                raise ValueError(
-                    f"inputs[{number}] is {repr(given)[:60]}; with fn_name it must be the list of arguments"
-                )
-        cases = [Test(given, expected) for given, expected in zip(inputs, outputs, strict=True)]
+    cases = []
+    for number, (given, expected) in enumerate(zip(inputs, outputs, strict=True)):
+        if function is None:
+            given = _text(given, f"inputs[{number}]")
+            expected = _text(expected, f"outputs[{number}]")
+        elif not isinstance(given, list):
+            raise ValueError(
+                f"inputs[{number}] is {repr(given)[:60]}; with fn_name it must be the list of "
+                "arguments"
+            )
+        cases.append(Case(given, expected))
     return Tests(cases, _name(function))
 
 
-def _read_test_list(tests: list[Any], function: str | None) -> Tests:
+def _read_list(tests: list[Any], function: Any) -> Tests:
+    """As LiveCodeBench has them."""
     if not tests:
         raise ValueError("tests has no test: the list is empty")
     cases = []
@@ -85,38 +94,42 @@ def _read_test_list(tests: list[Any], function: str | None) -> Tests:
         kinds.add(kind)
         given = _text(test["input"], f"tests[{number}].input")
         expected = _text(test["output"], f"tests[{number}].output")
-        if kind == "functional":
-            try:
-                given = [read_json(line) for line in given.split("\n") if line.strip()]
-                expected = read_json(expected)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(
-                    f"tests[{number}] is functional and not JSON line by line ({error})"
-                ) from error
-        cases.append(Test(given, expected))
+        case = Case(given, expected)
+        cases.append(case if kind == "stdin" else _functional(case, number))
     if len(kinds) > 1:
         raise ValueError("tests mixes stdin and functional tests")
-    if kinds == {"functional"} and function is None:
+    if kinds == {"stdin"}:
+        return Tests(cases, None, "lines_by_value")
+    if function is None:
         raise ValueError("tests is functional and the check lacks 'fn_name', the function to call")
-    return Tests(cases, _name(function) if kinds == {"functional"} else None)
+    return Tests(cases, _name(function))
+
+
+def _functional(case: Case, number: int) -> Case:
+    """Arguments and result from their JSON texts: an argument a line."""
+    lines = [line for line in case.given.split("\n") if line.strip()]
+    try:
+        return Case([read_json(line) for line in lines], read_json(case.expected))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"tests[{number}] is functional and not JSON line by line ({error})"
+        ) from error
 
 
 def _name(function: Any) -> str | None:
-    if function is not None and not (isinstance(function, str) and function.isidentifier()):
-        raise ValueError(f"fn_name is {function!r}; it must be the name of a function")
-    return function
+    if function is None or (isinstance(function, str) and function.isidentifier()):
+        return function
+    raise ValueError(f"fn_name is {function!r}; it must be the name of a function")
 
 
 def _text(value: Any, field: str) -> str:
-    text = (
-        "\n".join(value)
-        if isinstance(value, list) and all(isinstance(line, str) for line in value)
-        else value
-    )
+    """A text, or a list of lines as one text."""
+    is_lines = isinstance(value, list) and all(isinstance(line, str) for line in value)
+    text = "\n".join(value) if is_lines else value
     if not isinstance(text, str):
         raise ValueError(f"{field} is {repr(value)[:60]}; a test of standard input needs text")
     if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError(f"{field} holds half of a surrogate pair, which is no text")
+        raise ValueError(f"{field} holds half of a surrogate pair, which is not text")
     return text
 
 
@@ -130,16 +143,12 @@ def program_faults(check: dict[str, Any]) -> list[str]:
     if check.get("judge", "tokens") not in JUDGES:
         faults.append(f"judge is {check['judge']!r}, not one of {', '.join(JUDGES)}")
     tolerance = check.get("tolerance", TOLERANCE)
-    if (
-        isinstance(tolerance, bool)
-        or not isinstance(tolerance, int | float)
-        or not 0 <= tolerance < 1
-    ):
+    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not is_number or not 0 <= tolerance < 1:
         faults.append(f"tolerance is {tolerance!r}; it must be a number of at least 0 and below 1")
     solutions = check.get("solution", [])
-    if not isinstance(solutions, str) and not (
-        isinstance(solutions, list) and all(isinstance(s, str) for s in solutions)
-    ):
+    listed = solutions if isinstance(solutions, list) else [solutions]
+    if not all(isinstance(solution, str) for solution in listed):
         faults.append(
             f"solution is {repr(solutions)[:60]}; it must be a program's text, or a list of such"
         )
@@ -155,5 +164,4 @@ def read_json(text: str | bytes) -> Any:
 
 
 def _integer(text: str) -> int | tuple[str]:
-    """An integer; one too long to be read quickly stays text, in a form that no other JSON value has."""
     return int(text) if len(text) <= MAX_DIGITS else (text,)

@@ -1,9 +1,22 @@
 """One program in a sandbox, run on many inputs, each run in a fresh process (stage 7).
 
-A `Program` is one process of `inside.program`, confined once and forked for every run. Input, output, errors and result are memory
-files: this process empties them between runs, and a run sees only its own. The surprising thing: the program is opened
-anew, with another folder, after every run that has touched its folder or left a process, so that no run meets what another
-has left.
+A process of `inside.program` holds the program; it is confined once and forked for every run. Here is a program that is run
+three times. Left is this process, right the one that holds the program, and `9.000000` is the wall limit:
+
+    open:  text, four files, a socket -->  is forked from the fork server, gives up its powers, compiles
+    run 1: input 1, "9.000000"        -->
+                                      <--  "ready"
+                                           forks; the child runs the program
+                                      <--  "0 0.021 11.3 - 1 1"     exit code 0; the folder is as it was
+    run 2: input 2, "9.000000"        -->  forks again
+                                           the child writes 9 MiB
+           "output"                   -->  kills the child
+                                      <--  "-9 0.350 11.4 output 1 0"  killed for its output; it has left a file
+    close, open: another process, another folder
+    run 3: input 3, "9.000000"        -->  ...
+
+Input, output, errors and result are files in memory, which this process empties between runs. After a run that has touched
+its folder or left a process the program is opened again, so that no run meets what another has left.
 """
 
 import contextlib
@@ -19,9 +32,15 @@ from .processes import descendants, kill_descendants, memory_mib, remove_folder
 from .sandbox import End, Limits, Outcome, Sandbox, SandboxError, resource_limits
 
 _LOOK_SECONDS = 0.1
+"""How often a run is looked at while it lasts, for the limits that the kernel does not hold."""
+
 _GRACE_SECONDS = 10
+"""A run that is still there so long after its wall limit cannot be killed, and the sandbox has failed."""
+
 _MAX_FILES = 1024
 _STDERR_KEPT = 4096
+_WRITE_BYTES = 1 << 24
+"""So much goes into a memory file at a time."""
 
 
 def run_once(sandbox: Sandbox, source: str, limits: Limits, stdin: bytes = b"") -> Outcome:
@@ -45,10 +64,7 @@ class Program:
     ) -> None:
         self._sandbox, self._limits, self._function = sandbox, limits, function
         self._source = source.encode(errors="surrogatepass")
-        self._most = int(limits.output_mib * 2**20)
-        self._channel: socket.socket | None = None
-        self._files: list[int] = []
-        self._box: str | None = None
+        self._holder: _Holder | None = None
         self._has_left_nothing = False
 
     def __enter__(self) -> "Program":
@@ -56,6 +72,11 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a process holds it, which the next run will use."""
+        return self._holder is not None
 
     def run(self, given: bytes | list[Any], wall_seconds: float | None = None) -> Outcome:
         """Run it once.
@@ -67,34 +88,24 @@ class Program:
         Raises: SandboxError when the sandbox failed, which ends it; the next run starts a new one.
         """
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
-        wall_seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
+        seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
         started = time.monotonic()
         self._has_left_nothing = False
         try:
-            if self._channel is None:
-                end = self._open(data, wall_seconds) or self._wait(wall_seconds)
+            if self._holder is None:
+                self._holder = _Holder(self._sandbox, self._limits)
+                self._holder.start(self._source, self._function, data, seconds)
             else:
-                self._ask(data, wall_seconds)
-                end = self._wait(wall_seconds)
-            if not end.was_set_up:
-                raise SandboxError(
-                    f"{self._errors().strip()[-300:] or 'a run could not be confined'}"
-                )
-            self._has_left_nothing = end.is_fresh
+                self._holder.ask(data, seconds)
+            end = self._holder.wait(seconds)
             if not end.is_fresh:
-                self._end()
+                self._holder.end()  # before its files are read: what is left of it may still write
         except (OSError, SandboxError) as error:
             self._sandbox.close()
             self.close()
             raise SandboxError(f"tier {self._sandbox.tier}: {error}") from error
-        limit = "output" if end.limit is None and self._num_written() > self._most else end.limit
-        output, result = (
-            os.pread(file, self._most, 0) for file in (self._files[1], self._files[3])
-        )
-        seconds = time.monotonic() - started
-        outcome = Outcome(
-            end.code, output, result, self._errors(), limit, seconds, end.cpu_seconds, end.rss_mib
-        )
+        self._has_left_nothing = end.is_fresh
+        outcome = self._holder.outcome(end, time.monotonic() - started)
         if not end.is_fresh:
             self.close()
         return outcome
@@ -102,24 +113,27 @@ class Program:
     def close(self) -> None:
         """End its process and forget its files."""
         self._sandbox.is_box_clean = self._has_left_nothing
-        self._end()
-        for file in self._files:
-            os.close(file)
-        self._files = []
-        if self._box is not None:
-            remove_folder(self._box)
-            self._box = None
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            holder.close()
 
-    def _end(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-            if self._sandbox.tier < 3 and self._sandbox.is_running():
-                kill_descendants(self._sandbox.pid)
 
-    def _open(self, given: bytes, wall_seconds: float) -> End | None:
-        """Start its process and ask for its first run; returns how the process ended where it ends, or uses up the time, before
-        that."""
+class _Holder:
+    """The process that holds a program, with its files, and its folder (`box`) below tier 3."""
+
+    def __init__(self, sandbox: Sandbox, limits: Limits) -> None:
+        self._sandbox, self._limits = sandbox, limits
+        self._most = int(limits.output_mib * 2**20)
+        self._files = _Files()
+        self._channel: socket.socket | None = None
+        self._box: str | None = None
+        self._early_end: End | None = None
+
+    def start(self, source: bytes, function: str | None, given: bytes, wall_seconds: float) -> None:
+        """Start it and ask for its first run.
+
+        Raises: SandboxError, or OSError, when it cannot be confined.
+        """
         sandbox = self._sandbox
         sandbox.revive()
         if sandbox.tier < 3:
@@ -130,90 +144,172 @@ class Program:
             "box": self._box,
             "box_mib": None if sandbox.is_box_clean else self._limits.file_mib,
             "limits": resource_limits(self._limits, sandbox.tier, sandbox.uid),
-            "function": self._function,
+            "function": function,
         }
-        self._files = [os.memfd_create("run", os.MFD_CLOEXEC) for _ in range(4)]
-        text = os.memfd_create("program", os.MFD_CLOEXEC)
-        _write(text, self._source)
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel = mine
-        mine.settimeout(wall_seconds)
-        self._ask(given, wall_seconds)
-        ends = [_reopened(text, os.O_RDONLY), _reopened(self._files[0], os.O_RDONLY)]
-        ends += [*(_reopened(file, os.O_WRONLY) for file in self._files[1:]), theirs.detach()]
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = channel
+        channel.settimeout(wall_seconds)
+        self.ask(given, wall_seconds)
         sandbox.is_box_clean = False  # until this program has run and left it so
-        try:
-            sandbox.fork(request, ends)
-        finally:
-            for descriptor in (text, *ends):
-                os.close(descriptor)
+        with contextlib.ExitStack() as given_away:
+            given_away.callback(theirs.close)
+            text = _memory_file("program")
+            given_away.callback(os.close, text)
+            _write(text, source)
+            descriptors = [_reopened(text, os.O_RDONLY), *self._files.reopened()]
+            for descriptor in descriptors:
+                given_away.callback(os.close, descriptor)
+            sandbox.fork(request, [*descriptors, theirs.fileno()])
         limit = None
         try:
-            message = mine.recv(4096)
+            message = channel.recv(4096)
         except TimeoutError:
             message, limit = b"", "wall"
-        if not message:
-            return sandbox.end_of_fork()._replace(limit=limit)
-        if message != b"ready":
+        if not message:  # it ended, or used up the time, before it could be asked
+            self._early_end = sandbox.end_of_fork()._replace(limit=limit)
+        elif message != b"ready":
             raise SandboxError(message.decode(errors="replace").removeprefix("fault "))
-        return None
 
-    def _ask(self, given: bytes, wall_seconds: float) -> None:
-        for file in self._files:
-            os.ftruncate(file, 0)
-        _write(self._files[0], given)
+    def ask(self, given: bytes, wall_seconds: float) -> None:
+        """Ask for a run."""
+        assert self._channel is not None
+        self._files.refill(given)
         self._channel.send(b"%f" % wall_seconds)
 
-    def _wait(self, wall_seconds: float) -> End:
-        """How the run that was asked for has ended; it is killed when it passes a limit."""
+    def wait(self, wall_seconds: float) -> End:
+        """How the run that was asked for has ended; it is killed when it passes a limit.
+
+        Raises: SandboxError, or OSError, when the run was not confined, or its end is not told.
+        """
+        end = self._early_end or self._read_end(wall_seconds)
+        if not end.was_set_up:
+            errors = self._files.errors().strip()[-300:]
+            raise SandboxError(errors or "a run could not be confined")
+        return end
+
+    def _read_end(self, wall_seconds: float) -> End:
+        channel = self._channel
+        assert channel is not None
         deadline = time.monotonic() + wall_seconds + _GRACE_SECONDS
         is_killed = False
-        while not select.select([self._channel], [], [], _LOOK_SECONDS)[0]:
+        while not select.select([channel], [], [], _LOOK_SECONDS)[0]:
             if time.monotonic() > deadline:
                 raise SandboxError("a run that was killed does not end")
-            limit = None if is_killed else self._exceeded()
+            limit = None if is_killed else self._passed_limit()
             if limit is not None:
-                self._channel.send(limit.encode())
+                channel.send(limit.encode())
                 is_killed = True
-        message = self._channel.recv(4096)
+        message = channel.recv(4096)
         if not message:
             raise SandboxError("the program's process has ended")
         return End.read(message)
 
-    def _num_written(self) -> int:
-        return sum(os.fstat(file).st_size for file in self._files[1:])
-
-    def _errors(self) -> str:
-        size = os.fstat(self._files[2]).st_size
-        return os.pread(self._files[2], _STDERR_KEPT, max(0, size - _STDERR_KEPT)).decode(
-            errors="replace"
-        )
-
-    def _exceeded(self) -> str | None:
-        """The limit that a run has passed and that no kernel limit holds: all of its output, below tier 3 all of its files,
-        and below tier 2 the memory of all of its processes."""
-        if self._num_written() > self._most:
+    def _passed_limit(self) -> str | None:
+        """The limit that a run has passed and that no kernel limit holds: all of its output, below tier 3 all of its
+        files, and below tier 2 the memory of all of its processes."""
+        if self._files.num_written() > self._most:
             return "output"
         if self._box is not None and _holds_too_much(self._box, 4 * self._limits.file_mib * 2**20):
             return "files"
-        if (
-            self._sandbox.tier < 2
-            and memory_mib(descendants(self._sandbox.pid)) > self._limits.memory_mib
-        ):
-            return "memory"
+        if self._sandbox.tier < 2:
+            used = memory_mib(descendants(self._sandbox.pid))
+            if used > self._limits.memory_mib:
+                return "memory"
         return None
+
+    def outcome(self, end: End, seconds: float) -> Outcome:
+        """What a run that has ended so has left in the files."""
+        limit = end.limit
+        if limit is None and self._files.num_written() > self._most:
+            limit = "output"
+        return Outcome(
+            code=end.code,
+            stdout=self._files.output(self._most),
+            result=self._files.result(self._most),
+            stderr=self._files.errors(),
+            limit=limit,
+            wall_seconds=seconds,
+            cpu_seconds=end.cpu_seconds,
+            rss_mib=end.rss_mib,
+        )
+
+    def end(self) -> None:
+        """End the process. In tier 3 whatever it has started ends with its namespace."""
+        if self._channel is None:
+            return
+        self._channel.close()
+        self._channel = None
+        if self._sandbox.tier < 3 and self._sandbox.is_running():
+            kill_descendants(self._sandbox.pid)
+
+    def close(self) -> None:
+        """End the process, and remove its files and its folder."""
+        self.end()
+        self._files.close()
+        if self._box is not None:
+            remove_folder(self._box)
+            self._box = None
+
+
+class _Files:
+    """The four files of a program, in memory: input, output, errors, result. Both sides have them open, each with a
+    position of its own."""
+
+    def __init__(self) -> None:
+        self._all = [_memory_file("run") for _ in range(4)]
+        self._input, self._output, self._errors, self._result = self._all
+
+    def reopened(self) -> list[int]:
+        """Descriptors for the program, in this order: it reads the first and writes to the others."""
+        written = (self._output, self._errors, self._result)
+        return [
+            _reopened(self._input, os.O_RDONLY),
+            *(_reopened(file, os.O_WRONLY) for file in written),
+        ]
+
+    def refill(self, given: bytes) -> None:
+        """Empty them all, then write the input."""
+        for file in self._all:
+            os.ftruncate(file, 0)
+        _write(self._input, given)
+
+    def num_written(self) -> int:
+        """Bytes that the program has written."""
+        written = (self._output, self._errors, self._result)
+        return sum(os.fstat(file).st_size for file in written)
+
+    def output(self, most: int) -> bytes:
+        return os.pread(self._output, most, 0)
+
+    def result(self, most: int) -> bytes:
+        return os.pread(self._result, most, 0)
+
+    def errors(self) -> str:
+        """The end of the errors."""
+        start = max(0, os.fstat(self._errors).st_size - _STDERR_KEPT)
+        return os.pread(self._errors, _STDERR_KEPT, start).decode(errors="replace")
+
+    def close(self) -> None:
+        for file in self._all:
+            os.close(file)
+        self._all = []
 
 
 def _holds_too_much(box: str, most: int) -> bool:
+    """Whether a folder holds more files than _MAX_FILES, or more than `most` bytes."""
     num_files = num_bytes = 0
     for folder, _, names in os.walk(box):
         for name in names:
             num_files += 1
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has just been removed
                 num_bytes += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
             if num_files > _MAX_FILES or num_bytes > most:
                 return True
     return False
+
+
+def _memory_file(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC)
 
 
 def _reopened(file: int, flags: int) -> int:
@@ -224,4 +320,5 @@ def _reopened(file: int, flags: int) -> int:
 def _write(file: int, data: bytes) -> None:
     position = 0
     while position < len(data):
-        position += os.pwrite(file, data[position : position + (1 << 24)], position)
+        piece = data[position : position + _WRITE_BYTES]
+        position += os.pwrite(file, piece, position)

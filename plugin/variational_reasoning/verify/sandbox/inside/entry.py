@@ -2,8 +2,8 @@
 
 This runs in the child that `program` has forked for one test, after it has given up its powers, and imitates what the
 interpreter does around a script. Descriptors: 0 input (the arguments as JSON, for a function), 1 output, 2 errors, 3 the
-function's result. The surprising thing: nothing here judges. Whatever a program does to this module, only what it writes
-and its exit code leave the process. Standard library only.
+function's result. Nothing here judges: whatever a program does to this module, only what it writes and its exit code
+leave the process. Standard library only.
 """
 
 import _thread
@@ -16,80 +16,56 @@ import threading
 import types
 from typing import NoReturn
 
+from . import names, streams
+
 FILE = "program.py"
 """What tracebacks call the program."""
 
 COMPILE_EXIT = 121
 """Exit code of a program that does not compile."""
 
-PRELUDE = (
-    "import bisect, collections, copy, functools, heapq, itertools, json, math, operator, random, re, string, sys, time\n"
-    "from bisect import bisect_left, bisect_right, insort\n"
-    "from collections import ChainMap, Counter, OrderedDict, defaultdict, deque\n"
-    "from functools import cache, cmp_to_key, lru_cache, reduce\n"
-    "from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest\n"
-    "from itertools import accumulate, chain, combinations, permutations, product\n"
-    "from math import ceil, comb, cos, exp, factorial, floor, gcd, inf, log, log2, sin, sqrt, tan\n"
-    "from typing import *\n"
-)
-"""Names that function records take for granted, as the sites that they come from provide them."""
-
-GRANTED = {"array", "cmath", "datetime", "fractions", "statistics"}
-"""Modules that function records take for granted, too, but seldom use."""
-
-RARER = GRANTED | {"contextlib", "dataclasses", "decimal", "enum", "numbers", "queue"}
+LOADED_ONCE = names.RARER_MODULES | {
+    "contextlib",
+    "dataclasses",
+    "decimal",
+    "enum",
+    "numbers",
+    "queue",
+}
 """Modules that are loaded once for all tests of a program that names them."""
-
-_prelude: dict[str, object] = {}
-
-
-def load_prelude() -> None:
-    """Make the names of PRELUDE once, for all programs."""
-    exec(PRELUDE, _prelude)
-
-
-def open_streams() -> None:
-    """The standard streams, as a script has them when they are no terminal; once, for all programs."""
-    for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-        errors = "backslashreplace" if name == "stderr" else "strict"
-        stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
 
 
 def make_main(program: types.CodeType | BaseException, function: str | None) -> types.ModuleType:
-    """The main module of one program: empty for a script; the names that a function takes for granted."""
-    module = types.ModuleType("__main__")
+    """The module that a program runs in, empty for a script.
+
+    A function's program is not the main module, as on the sites that call functions: what stands behind
+    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the names that it takes for
+    granted.
+    """
+    used = names.used_in(program)
+    for name in LOADED_ONCE & used:
+        importlib.import_module(name)
+    module = types.ModuleType("__main__" if function is None else "program")
     module.__file__ = FILE
-    named = RARER & _names_in(program)
-    modules = {name: importlib.import_module(name) for name in named}
     if function is not None:
-        module.__dict__.update(_prelude)
-        module.__dict__.update({name: modules[name] for name in named & GRANTED})
+        module.__dict__.update(names.provided(used))
+        sys.modules[module.__name__] = module
     sys.modules["__main__"] = module
     return module
-
-
-def _names_in(program: types.CodeType | BaseException) -> set[str]:
-    """All names of modules, variables and attributes in a program's code."""
-    names, left = set(), [program]
-    while left:
-        code = left.pop()
-        if isinstance(code, types.CodeType):
-            names.update(code.co_names)
-            left += code.co_consts
-    return names
 
 
 def run(
     program: types.CodeType | BaseException, module: types.ModuleType, function: str | None
 ) -> NoReturn:
-    """Run the program as a script, or call its function; ends the process. A program that is an exception does not
-    compile."""
+    """Run the program as a script, or call its function; ends the process.
+
+    Args:
+        program: its code, or why it does not compile.
+    """
     if isinstance(program, BaseException):
         sys.excepthook(type(program), program, program.__traceback__)
         _leave(COMPILE_EXIT)
-    arguments = None
+    arguments: list[object] = []
     if function is None:
         os.close(3)
     else:
@@ -107,10 +83,9 @@ def run(
         code = 1
     try:
         if _thread._count():  # else there is nothing to wait for
-            threading._shutdown()
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        streams.flush()
     except BaseException:  # noqa: BLE001
         sys.excepthook(*sys.exc_info())
         code = code or 1
@@ -118,13 +93,15 @@ def run(
 
 
 def _code_of(error: SystemExit) -> int:
-    if error.code is None or isinstance(error.code, int):
-        return error.code or 0
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
     print(error.code, file=sys.stderr)
     return 1
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -133,11 +110,14 @@ def _leave(code: int) -> None:
 
 
 def _call(name: str, arguments: list[object], module: types.ModuleType) -> None:
+    """Call the function, or the method of `Solution`, and write its result as JSON."""
     holder = getattr(module, "Solution", None)
-    if holder is not None and hasattr(holder, name):
-        function = getattr(holder() if isinstance(holder, type) else holder, name)
-    else:
+    if holder is None or not hasattr(holder, name):
         function = getattr(module, name)
+    elif isinstance(holder, type):
+        function = getattr(holder(), name)
+    else:
+        function = getattr(holder, name)
     value = function(*[_with_integer_keys(argument) for argument in arguments])
     data = memoryview(json.dumps(_plain(value)).encode())
     while data:

@@ -18,13 +18,13 @@ import socket
 import sys
 import threading
 
-from . import confine, entry, program
+from . import confine, entry, names, program, streams
 
 MODULES = (
     "bisect", "collections", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
     "string", "threading", "time", "typing",
 )  # fmt: skip
-"""Loaded once, so that no program waits for them. Every page of memory costs each fork; `entry.RARER` has the rest."""
+"""Loaded once, so that no program waits for them. Every page of memory costs each fork; `entry.LOADED_ONCE` has the rest."""
 
 
 def main() -> None:
@@ -44,8 +44,7 @@ def main() -> None:
         importlib.import_module(name)
     random.seed(0)  # the same numbers in every run, so that a verdict can be repeated
     site.setquit()
-    entry.load_prelude()
-    entry.open_streams()
+    streams.open_streams()
     if spec["tier"] >= 3:
         _enter_namespaces(spec)
     rules = None
@@ -59,6 +58,8 @@ def main() -> None:
     for module in list(sys.modules.values()):
         if isinstance(path := getattr(module, "__path__", None), list):
             path[:] = [_way_to(folder, ways) for folder in path]
+    names.load()
+    streams.open_by_path()
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
     control.send(b"ready")

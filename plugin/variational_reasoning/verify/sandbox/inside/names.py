@@ -1,0 +1,73 @@
+"""The names that function records take for granted, as the sites that they come from provide them (stage 7).
+
+LiveCodeBench runs functions behind `from MODULE import *` for the modules of STARS, and behind `import MODULE`. APPS and
+TACO provide a part of these names, and a few modules. A script gets none of them. Standard library only.
+"""
+
+import builtins
+import importlib
+import types
+
+STARS = (
+    "string", "re", "collections", "heapq", "bisect", "copy", "math", "random", "itertools", "functools", "operator",
+    "io", "sys", "json", "typing",
+)  # fmt: skip
+"""In this order: a later name replaces an earlier one, such as `operator.sub` that of `re`. Names of `builtins` stay."""
+
+RARER_STARS = {
+    "datetime": ("MAXYEAR", "MINYEAR", "UTC", "date", "timedelta", "timezone", "tzinfo"),
+    "statistics": (
+        "NormalDist", "StatisticsError", "correlation", "covariance", "fmean", "geometric_mean", "harmonic_mean",
+        "linear_regression", "mean", "median", "median_grouped", "median_high", "median_low", "mode", "multimode",
+        "pstdev", "pvariance", "quantiles", "stdev", "variance",
+    ),
+}  # fmt: skip
+"""Star imports of modules that are slow to load: only programs that use one of the names load them. `datetime` and `time`
+are the modules."""
+
+RARER_MODULES = {"array", "cmath", "datetime", "fractions", "statistics"}
+"""Modules that are provided, too, and that few programs use."""
+
+_names: dict[str, object] = {}
+
+
+def load() -> None:
+    """Collect the names of STARS, once for all programs. The standard streams are open by now."""
+    for module_name in STARS:
+        module = importlib.import_module(module_name)
+        public = getattr(module, "__all__", None) or [
+            name for name in vars(module) if name[0] != "_"
+        ]
+        _names.update({name: getattr(module, name) for name in public})
+    for name in dir(builtins):
+        _names.pop(name, None)
+    for name in (*STARS, "time"):
+        _names[name] = importlib.import_module(name)
+
+
+def provided(used: set[str]) -> dict[str, object]:
+    """The names for one program.
+
+    Args:
+        used: all names in its code.
+    """
+    found = dict(_names)
+    for name, stars in RARER_STARS.items():
+        if used.intersection(stars):
+            module = importlib.import_module(name)
+            found.update({star: getattr(module, star) for star in stars if hasattr(module, star)})
+    for name in RARER_MODULES & used:
+        found[name] = importlib.import_module(name)
+    return found
+
+
+def used_in(program: types.CodeType | BaseException) -> set[str]:
+    """All names of modules, variables and attributes in a program's code; none where it does not compile."""
+    names: set[str] = set()
+    left: list[object] = [program]
+    while left:
+        code = left.pop()
+        if isinstance(code, types.CodeType):
+            names.update(code.co_names)
+            left += code.co_consts
+    return names

@@ -1,0 +1,89 @@
+"""The standard streams of a program, and the paths by which it may name them (stage 7).
+
+Programs open `/dev/stdin` or `/proc/self/fd/0` to read their input. Tier 3 shows neither, because `/proc` would show far
+more. So `open`, `io.open` and `os.open` know these paths, in every tier, and give a duplicate of the descriptor that the
+program holds anyway; nothing else is opened. A duplicate shares its position with the descriptor, as a pipe does.
+Standard library only.
+"""
+
+import builtins
+import io
+import os
+import sys
+import weakref
+from typing import Any
+
+_NAMES = {0: "stdin", 1: "stdout", 2: "stderr"}
+_PATHS = {f"/dev/{name}": number for number, name in _NAMES.items()}
+_PATHS |= {f"/dev/fd/{number}": number for number in _NAMES}
+_PATHS |= {f"/proc/self/fd/{number}": number for number in _NAMES}
+"""Path to descriptor."""
+
+_open, _os_open = io.open, os.open
+_writers: list[weakref.ref] = []
+"""Files that write to the standard output; what they still hold at the end is written, as the interpreter does."""
+
+
+def open_streams() -> None:
+    """The standard streams, as a script has them when they are no terminal; once, for all programs."""
+    for descriptor, name in _NAMES.items():
+        errors = "backslashreplace" if name == "stderr" else "strict"
+        mode = "r" if name == "stdin" else "w"
+        stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def open_by_path() -> None:
+    """From now on the paths of the standard streams can be opened; once, for all programs."""
+    os.supports_dir_fd.add(_open_descriptor)  # where shutil looks for what it may use
+    builtins.open = io.open = _open_file
+    os.open = _open_descriptor
+
+
+def flush() -> None:
+    """Write what the standard output still holds.
+
+    Raises: what `sys.stdout.flush` raises. A stream that the program has closed holds nothing any more.
+    """
+    if sys.stdout is not None and not _is_closed(sys.stdout):
+        sys.stdout.flush()
+    for stream in (sys.__stdout__, *(writer() for writer in _writers)):
+        try:
+            if stream is not None and not _is_closed(stream):
+                stream.flush()
+        except Exception:  # noqa: BLE001  the interpreter ignores them where it frees a file
+            continue
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return bool(stream.closed)
+    except Exception:  # noqa: BLE001  a stream of the program's own may have no such attribute
+        return False
+
+
+def _descriptor_of(path: Any) -> int | None:
+    """The descriptor that a path names, or None."""
+    try:
+        return _PATHS.get(os.fsdecode(path))
+    except TypeError:  # it is a descriptor itself
+        return None
+
+
+def _open_file(file, mode="r", *args, **options):  # type: ignore[no-untyped-def]
+    descriptor = _descriptor_of(file)
+    if descriptor is None:
+        opened = _open(file, mode, *args, **options)
+    else:
+        opened = _open(os.dup(descriptor), mode, *args, **options)
+    if descriptor == 1 or (isinstance(file, int) and file == 1):
+        _writers.append(weakref.ref(opened))
+    return opened
+
+
+def _open_descriptor(path, flags, mode=0o777, *, dir_fd=None):  # type: ignore[no-untyped-def]
+    descriptor = _descriptor_of(path)
+    if descriptor is None:
+        return _os_open(path, flags, mode, dir_fd=dir_fd)
+    return os.dup(descriptor)

@@ -33,7 +33,7 @@ from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.sandbox.probe import SETTING, probe
-from variational_reasoning.verify.sandbox.sandbox import Limits
+from variational_reasoning.verify.sandbox.sandbox import Limits, wall_limit
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
@@ -190,7 +190,7 @@ def open_programs(
     found.announce(settings.allow_unsandboxed_code, setting)
     limits = Limits(
         cpu_seconds=settings.program_cpu_seconds,
-        wall_seconds=2 * settings.program_cpu_seconds + 1,
+        wall_seconds=wall_limit(settings.program_cpu_seconds),
         memory_mib=settings.program_memory_mib,
         output_mib=settings.program_output_mib,
     )

@@ -1,24 +1,27 @@
 """What a question's `check` says, and the verdict on one answer (stage 7).
 
-    {"kind": "math", "gold": "\\\\frac{1}{2}"}            the last complete box, compared by value; gold may be a list
-    {"kind": "exact", "gold": "5"}                       the same tokens, after splitting at white space
-    {"kind": "countdown", "numbers": [3, 4, 5], "target": 17}   an expression; optional "use_all": true, "gold": "3*4+5"
-    {"kind": "program", "tests": {...}}                  the last fenced block of Python, run on every test; optional
-                                                         "fn_name", "solution" (the data set's own), "judge", "tolerance"
-    {"kind": "none"}                                     the data give nothing to verify against: `unverifiable`
+    {"kind": "math", "gold": "\\\\frac{1}{2}"}            the last complete box, compared by value;
+                                                       gold may be a list
+    {"kind": "exact", "gold": "5"}                     the same tokens, after splitting at spaces
+    {"kind": "countdown", "numbers": [3, 4, 5],        an expression
+     "target": 17}                                     optional: "use_all": true, "gold": "3*4+5"
+    {"kind": "program", "tests": {...}}                a fenced block of Python, run on every test
+                                                       optional: "fn_name", "judge", "tolerance",
+                                                       "solution" (the data set's own)
+    {"kind": "none"}                                   nothing to verify against: `unverifiable`
 
-The surprising thing: an answer is only the text inside the solution tags, whole; an answer that was cut has none.
+An answer is only the text inside the solution tags, whole. An answer that was cut has none.
 """
 
 import json
 from typing import Any
 
-from .countdown import check_countdown
+from .countdown import check_countdown, countdown_faults
 from .mathematics.answers import compare_plainly
 from .programs.records import program_faults
 from .verdicts import Result, Verdict
 
-CHECK_KEYS = {
+CHECK_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "math": ({"gold"}, set()),
     "exact": ({"gold"}, set()),
     "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
@@ -36,14 +39,13 @@ UNVERIFIABLE_KINDS = {
 def parse_check(text: str) -> dict[str, Any]:
     """The check of a question from its JSON text.
 
-    Raises: ValueError naming every fault: no JSON object, an unknown kind, missing, unknown or ill-typed keys.
+    Raises: ValueError naming every fault: no JSON object, an unknown kind, missing, unknown or
+    ill-typed keys.
     """
     try:
         check = json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # an integer of more than 4,300 digits is a ValueError
+    except (ValueError, RecursionError) as error:
+        # An integer of more than 4,300 digits is a ValueError.
         raise ValueError(f"check is not valid JSON ({error}): {text[:80]!r}") from error
     faults = check_faults(check)
     if faults:
@@ -68,26 +70,13 @@ def check_faults(check: Any) -> list[str]:
     if kind == "program":
         return program_faults(check)
     golds = gold_answers(check)
-    if "gold" in check and not (
-        golds and all(isinstance(gold, str) and gold.strip() for gold in golds)
-    ):
+    are_texts = all(isinstance(gold, str) and gold.strip() for gold in golds)
+    if "gold" in check and not (golds and are_texts):
         faults.append(
             f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such"
         )
     if kind == "countdown":
-        numbers, target = check["numbers"], check["target"]
-        if (
-            not isinstance(numbers, list)
-            or not numbers
-            or not all(type(n) is int and n >= 0 for n in numbers)
-        ):
-            faults.append(
-                f"numbers is {numbers!r}; it must be a list of integers that are not negative"
-            )
-        if type(target) is not int:
-            faults.append(f"target is {target!r}; it must be an integer")
-        if not isinstance(check.get("use_all", False), bool):
-            faults.append(f"use_all is {check['use_all']!r}; it must be true or false")
+        faults += countdown_faults(check)
     return faults
 
 
@@ -98,19 +87,22 @@ def gold_answers(check: dict[str, Any]) -> list[Any]:
 
 
 def gold_solutions(check: dict[str, Any]) -> list[str]:
-    """Each gold as a solution text in the form that the prompt asks for; its own check must accept every one of
-    them."""
+    """Each gold as a solution text in the form that the prompt asks for; its own check must accept
+    every one of them."""
     if check["kind"] == "program":
         solutions = check.get("solution", [])
         fence = "~" * 16  # no program holds a line of these
         programs = [solutions] if isinstance(solutions, str) else solutions
         return [f"{fence}python\n{program}\n{fence}" for program in programs if program.strip()]
     golds = gold_answers(check)
-    return [f"\\boxed{{{gold}}}" for gold in golds] if check["kind"] == "math" else golds
+    if check["kind"] == "math":
+        return [f"\\boxed{{{gold}}}" for gold in golds]
+    return golds
 
 
 def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
-    """The verdict on a solution text where that is cheap and bounded, or None where a worker process must decide.
+    """The verdict on a solution text where that is cheap and bounded, or None where a worker
+    process must decide.
 
     Args:
         check: a check without faults.

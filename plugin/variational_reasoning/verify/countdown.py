@@ -1,13 +1,15 @@
 """Countdown: make a target from given numbers with + - * / (stage 7, check kind `countdown`).
 
-The surprising thing: the answer is text that a model wrote, so it is never evaluated as code. It is parsed into a
-syntax tree of at most a few nodes, whose literals must be among the given numbers before anything is computed, exactly.
+The answer is text that a model wrote, so it is never evaluated as code. It is
+parsed into a syntax tree of at most a few nodes, whose literals must be among the given numbers
+before anything is computed, exactly.
 """
 
 import ast
 import re
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 from .mathematics.boxes import last_boxed
 from .verdicts import Result, Verdict
@@ -25,10 +27,11 @@ def check_countdown(
     """Does the solution's expression use each number at most once and equal the target?
 
     Args:
-        solution: the answer; the last complete box when there is one, else the whole text. `= target` may follow.
+        solution: the answer; the last complete box when there is one, else the whole text. The
+            equation `... = target` is also read.
         use_all: every number must be used.
 
-    Returns: correct or wrong; no_answer for an empty text; malformed for what is no such expression.
+    Returns: correct or wrong; no_answer for an empty text; malformed for anything else.
     """
     expression = (last_boxed(solution) or solution).strip().strip("$").strip()
     if not expression:
@@ -52,7 +55,7 @@ def check_countdown(
         )
     try:
         tree = ast.parse(expression, mode="eval").body
-        used = Counter(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        used = _integers(tree)
         excess = used - Counter(numbers)
         if excess:
             return Result(Verdict.WRONG, f"uses {min(excess)} more often than it is given")
@@ -69,7 +72,33 @@ def check_countdown(
     return Result(Verdict.WRONG, f"equals {value}, not {target}")
 
 
+def countdown_faults(check: dict[str, Any]) -> list[str]:
+    """What is wrong with the numbers, the target and use_all of a check."""
+    faults = []
+    numbers, target = check["numbers"], check["target"]
+    is_list = isinstance(numbers, list) and len(numbers) > 0
+    if not is_list or not all(type(number) is int and number >= 0 for number in numbers):
+        faults.append(
+            f"numbers is {numbers!r}; it must be a list of integers that are not negative"
+        )
+    if type(target) is not int:
+        faults.append(f"target is {target!r}; it must be an integer")
+    if not isinstance(check.get("use_all", False), bool):
+        faults.append(f"use_all is {check['use_all']!r}; it must be true or false")
+    return faults
+
+
+def _integers(tree: ast.expr) -> Counter[int]:
+    """How often each integer is in an expression."""
+    used: Counter[int] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            used[node.value] += 1
+    return used
+
+
 def _value(node: ast.expr) -> Fraction:
+    """The value of an expression. Raises: ValueError for anything but integers and + - * /."""
     match node:
         case ast.Constant(value=int(number)):
             return Fraction(number)

@@ -1,10 +1,21 @@
-"""Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the evaluation).
+"""Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the
+evaluation).
 
-Cheap checks are decided here; the others go to persistent worker processes, one kind for math and one for programs. The
-parent holds the clock: a worker that does not reply in time is killed and replaced, whatever C code it hangs in. No
-signals and no threads in the parent.
-Every result carries its job's id, because results come in any order; the verdicts are the same for any number of
-workers.
+Cheap checks are decided here. The others go to persistent worker processes, one kind for math and
+one for programs, which talk in lines of JSON. With one worker and three jobs, for example:
+
+    this process                               worker
+    takes job 1 (exact): decided here
+    takes job 2 (math): starts a worker  -->   imports Math-Verify
+                                         <--   "ready"
+    [golds, solution] of job 2           -->   compares
+                                         <--   ["correct", "math-verify"]
+    takes job 3 (math): sends it         -->   hangs in C code
+    its deadline passes: kills the worker, the verdict is `timeout`
+
+The parent holds the clock: a worker that does not reply in time is killed, whatever C code it hangs
+in. There are no signals and no threads in the parent. Every result carries its job's id, because
+results come in any order. The verdicts are the same for any number of workers.
 """
 
 import importlib.util
@@ -20,7 +31,7 @@ import time
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from .checks import check_inline, gold_answers
 from .sandbox.sandbox import Limits
@@ -32,18 +43,30 @@ _STARVED_FACTOR = 3
 START_SECONDS = 120.0
 """How long a fresh worker may take to import sympy on a busy machine."""
 
+PROGRAM_SLACK_SECONDS = 60.0
+"""A worker bounds its programs itself; one that is so much later is broken."""
+
 
 class Job(NamedTuple):
-    """One answer to be checked: an id that comes back with the result, a check without faults, the solution or None."""
+    """One answer to be checked.
+
+    id: comes back with the result. check: without faults. solution: None for an answer without one.
+    """
 
     id: Hashable
     check: dict[str, Any]
     solution: str | None
 
+    @property
+    def worker_kind(self) -> str:
+        """The kind of worker that decides what this process does not."""
+        return "program" if self.check["kind"] == "program" else "math"
+
 
 @dataclass(frozen=True)
 class ProgramSettings:
-    """How programs run: the tier that was probed, the limits of one test and of all together, the interpreter."""
+    """How programs run: the tier that was probed, the limits of one test and of all together, the
+    interpreter (None: this one)."""
 
     tier: int
     limits: Limits = field(default_factory=Limits)
@@ -51,25 +74,34 @@ class ProgramSettings:
     python: str | None = None
 
 
-PROGRAM_SLACK_SECONDS = 60.0
-"""A worker bounds its programs itself; one that is so much later is broken."""
-
-
 @dataclass
 class _Worker:
+    """A worker process. job: what it works on; it gets its first one when it is ready."""
+
     kind: str
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     deadline: float
+    job: Job | None
     folder: str | None = None
-    job: Job | None = None
     started: float = 0.0
     cpu_at_start: float = 0.0
     is_ready: bool = False
     buffer: bytes = b""
 
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self.process.stdin is not None
+        return self.process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
 
 class VerifierPool:
-    """Worker processes that live as long as the pool, which is a context manager; none is started before it is needed.
+    """Worker processes that live as long as the pool, which is a context manager; none is started
+    before it is needed.
 
     Args:
         num_workers: processes at most.
@@ -113,124 +145,111 @@ class VerifierPool:
             self._end(worker)
 
     def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Hashable, Result]]:
-        """(id, result) of every job, in any order. Jobs are taken from the iterable only as they are needed.
+        """(id, result) of every job, in any order. Jobs are taken from the iterable only as they
+        are needed.
 
-        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not start; ValueError for a
-        program without settings for programs.
+        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not
+        start; ValueError for a program without settings for programs.
         """
-        jobs = iter(jobs)
+        waiting = iter(jobs)
         is_exhausted = False
         while True:
-            while not is_exhausted:
-                if sum(worker.job is not None for worker in self._workers) >= self.num_workers:
-                    break
-                job = next(jobs, None)
+            while not is_exhausted and len(self._busy()) < self.num_workers:
+                job = next(waiting, None)
                 if job is None:
                     is_exhausted = True
                     break
                 start = time.monotonic()
                 result = check_inline(job.check, job.solution)
-                if result is not None:
-                    yield job.id, result._replace(seconds=time.monotonic() - start)
-                    continue
-                kind = "program" if job.check["kind"] == "program" else "math"
-                idle = next(
-                    (
-                        worker
-                        for worker in self._workers
-                        if worker.job is None and worker.kind == kind
-                    ),
-                    None,
-                )
-                if idle is not None:
-                    self._send(idle, job)
+                if result is None:
+                    self._assign(job)
                 else:
-                    self._start(kind, job)
-            if not any(worker.job for worker in self._workers):
+                    yield job.id, result._replace(seconds=time.monotonic() - start)
+            if not self._busy():
                 return
             yield from self._collect()
 
-    def _start(self, kind: str, job: Job) -> None:
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.job is not None]
+
+    def _assign(self, job: Job) -> None:
+        """Give a job to an idle worker of its kind, or to a new one."""
+        for worker in self._workers:
+            if worker.job is None and worker.kind == job.worker_kind:
+                self._send(worker, job)
+                return
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        """Start a worker, which gets the job when it is ready."""
         folder = None
-        if kind == "program":
+        if job.worker_kind == "program":
             if self.programs is None:
                 raise ValueError("checks of kind program need ProgramSettings with a probed tier")
             folder = tempfile.mkdtemp(prefix="vr-verify-")
-            Path(folder).chmod(
-                0o711
-            )  # programs of another user must be able to enter the boxes in it
-            command = [
-                sys.executable,
-                "-m",
-                __package__ + ".programs.worker",
-                json.dumps(asdict(self.programs)),
-                folder,
-            ]
+            # Programs of another user must be able to enter the boxes in it.
+            Path(folder).chmod(0o711)
+            arguments = [".programs.worker", json.dumps(asdict(self.programs)), folder]
         else:
             if importlib.util.find_spec("math_verify") is None:
                 raise RuntimeError(
                     "checks of kind math need math-verify: pip install math-verify==0.9.0"
                 )
-            command = [
-                sys.executable,
-                "-m",
-                __package__ + ".mathematics.worker",
-                str(self.memory_mib),
-                str(self.seconds),
-            ]
+            arguments = [".mathematics.worker", str(self.memory_mib), str(self.seconds)]
+        module, *options = arguments
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", f"{__package__}{module}", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | quiet,
         )
-        worker = _Worker(
-            kind, process, deadline=time.monotonic() + START_SECONDS, folder=folder, job=job
-        )
+        deadline = time.monotonic() + START_SECONDS
+        worker = _Worker(job.worker_kind, process, deadline, job, folder)
         self._workers.append(worker)
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
     def _send(self, worker: _Worker, job: Job) -> None:
         worker.job = job
         worker.started = time.monotonic()
-        if worker.kind == "program":
+        if self.programs is not None and worker.kind == "program":
             worker.deadline = worker.started + self.programs.total_seconds + PROGRAM_SLACK_SECONDS
-            line = json.dumps([job.check, job.solution]) + "\n"
+            question: Any = job.check
         else:
             worker.deadline = worker.started + self.seconds
             worker.cpu_at_start = _cpu_seconds(worker.process.pid)
-            line = json.dumps([gold_answers(job.check), job.solution]) + "\n"
+            question = gold_answers(job.check)
+        line = json.dumps([question, job.solution]) + "\n"
         try:
-            worker.process.stdin.write(line.encode())
-            worker.process.stdin.flush()
+            worker.stdin.write(line.encode())
+            worker.stdin.flush()
         except BrokenPipeError:
             return  # it died; its closed output tells `_collect`
 
     def _end(self, worker: _Worker) -> int:
-        self._selector.unregister(worker.process.stdout)
+        """Kill a worker; returns its exit code."""
+        self._selector.unregister(worker.stdout)
         self._workers.remove(worker)
         worker.process.kill()
         code = worker.process.wait()
-        worker.process.stdout.close()
+        worker.stdout.close()
         if worker.folder is not None and Path(worker.folder).is_dir():
-            shutil.rmtree(
-                worker.folder, ignore_errors=True
-            )  # what its last program may just be writing goes with it
+            # What its last program may just be writing goes with it.
+            shutil.rmtree(worker.folder, ignore_errors=True)
         try:
-            worker.process.stdin.close()
+            worker.stdin.close()
         except BrokenPipeError:
             return code  # what was still buffered for a dead process is of no use
         return code
 
     def _collect(self) -> Iterator[tuple[Hashable, Result]]:
         """Wait for the next reply, death or deadline, and yield what it decides."""
-        busy = [worker for worker in self._workers if worker.job]
-        wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        first_deadline = min(worker.deadline for worker in self._busy())
+        wait = max(0.0, first_deadline - time.monotonic())
         for key, _ in self._selector.select(wait):
             worker: _Worker = key.data
-            data = os.read(worker.process.stdout.fileno(), 65536)
+            data = os.read(worker.stdout.fileno(), 65536)
             worker.buffer += data
             if not data:
                 yield from self._replace_dead(worker)
@@ -239,66 +258,64 @@ class VerifierPool:
                 line, _, worker.buffer = worker.buffer.partition(b"\n")
                 yield from self._reply(worker, json.loads(line))
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.job and worker.deadline <= now]:
+        for worker in self._busy():
+            if worker.deadline > now:
+                continue
             if self._is_starved(worker, now):
                 worker.deadline = now + self.seconds / 2
-                continue
-            job = worker.job
-            self._end(worker)
-            if not worker.is_ready:
-                raise RuntimeError(f"a verifier process did not start within {START_SECONDS:.0f} s")
-            self.num_replaced += 1
-            if worker.kind == "program":
-                reason = f"the worker did not end a program within {now - worker.started:.0f} s"
-                yield (
-                    job.id,
-                    Result(
-                        Verdict.CHECKER_ERROR,
-                        reason,
-                        now - worker.started,
-                        f"T{self.programs.tier}",
-                    ),
-                )
             else:
-                yield (
-                    job.id,
-                    Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", now - worker.started),
-                )
+                yield from self._replace_late(worker, now)
 
     def _is_starved(self, worker: _Worker, now: float) -> bool:
-        """Has a comparison had less than an eighth of its time on a processor? Then its wall limit says nothing yet."""
-        if (
-            worker.kind != "math"
-            or not worker.is_ready
-            or now - worker.started >= _STARVED_FACTOR * self.seconds
-        ):
+        """Whether a comparison has had less than an eighth of its time on a processor. Then its
+        wall limit says nothing yet."""
+        if worker.kind != "math" or not worker.is_ready:
+            return False
+        if now - worker.started >= _STARVED_FACTOR * self.seconds:
             return False
         return _cpu_seconds(worker.process.pid) - worker.cpu_at_start < self.seconds / 8
 
     def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Hashable, Result]]:
+        job = worker.job
+        assert job is not None
         if not worker.is_ready:
             worker.is_ready = True
-            self._send(worker, worker.job)
+            self._send(worker, job)
             return
-        job, worker.job = worker.job, None
+        worker.job = None
         verdict, reason, *tier = reply
         yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started, *tier)
 
+    def _replace_late(self, worker: _Worker, now: float) -> Iterator[tuple[Hashable, Result]]:
+        """A worker has passed its deadline: it is killed, and its job has a verdict."""
+        job, seconds = worker.job, now - worker.started
+        assert job is not None
+        self._end(worker)
+        if not worker.is_ready:
+            raise RuntimeError(f"a verifier process did not start within {START_SECONDS:.0f} s")
+        self.num_replaced += 1
+        if self.programs is not None and worker.kind == "program":
+            reason = f"the worker did not end a program within {seconds:.0f} s"
+            result = Result(Verdict.CHECKER_ERROR, reason, seconds, f"T{self.programs.tier}")
+        else:
+            result = Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", seconds)
+        yield job.id, result
+
     def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Hashable, Result]]:
-        """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job it is a verdict."""
+        """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job
+        it is a verdict."""
         code = self._end(worker)
         if not worker.is_ready:
+            command = " ".join(map(shlex.quote, worker.process.args))  # type: ignore[arg-type]
             raise RuntimeError(
                 f"a verifier process ended with code {code} before its first job; to see why, run "
-                f"`{' '.join(map(shlex.quote, worker.process.args))}`"
+                f"`{command}`"
             )
         self.num_replaced += 1
         if worker.job is not None:
             reason = f"the checker's process ended with code {code}"
-            yield (
-                worker.job.id,
-                Result(Verdict.CHECKER_ERROR, reason, time.monotonic() - worker.started),
-            )
+            seconds = time.monotonic() - worker.started
+            yield worker.job.id, Result(Verdict.CHECKER_ERROR, reason, seconds)
 
 
 def _cpu_seconds(pid: int) -> float:

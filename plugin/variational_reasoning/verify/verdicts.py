@@ -1,5 +1,5 @@
-"""What a verifier may say about an answer (stage 7). Only `correct` counts as correct; nothing here is truthy by
-accident."""
+"""What a verifier may say about an answer (stage 7). Only `correct` counts as correct; nothing here
+is truthy by accident."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -9,10 +9,10 @@ class Verdict(StrEnum):
     """One word per outcome; the values are what tables store.
 
     correct: a real comparison accepted the answer. wrong: a real comparison rejected it.
-    no_answer: no complete answer stands where the prompt asks for it. malformed: there is one, but it cannot be read.
-    timeout, memory_limit, output_limit, runtime_error, compile_error: the answer used up a limit, or its program
-    failed. checker_error: the checker failed, which says nothing about the answer. unverifiable: no checker here can
-    decide it.
+    no_answer: no complete answer is where the prompt asks for it. malformed: there is one, but
+    it cannot be read. timeout, memory_limit, output_limit, runtime_error, compile_error: the answer
+    used up a limit, or its program failed. checker_error: the checker failed, which says nothing
+    about the answer. unverifiable: no checker here can decide it.
     """
 
     CORRECT = "correct"
@@ -29,18 +29,19 @@ class Verdict(StrEnum):
 
     def __bool__(self) -> bool:
         raise TypeError(
-            f"a verdict has no truth value: write `verdict is Verdict.CORRECT` (this one is {self.value!r})"
+            "a verdict has no truth value: write `verdict is Verdict.CORRECT` (this one is "
+            f"{self.value!r})"
         )
 
 
 UNDECIDED = (Verdict.CHECKER_ERROR, Verdict.UNVERIFIABLE)
-"""Verdicts that say nothing about the answer. They are never `wrong`: stages count them and stop when there are
-many."""
+"""Verdicts that say nothing about the answer. They are never `wrong`: stages count them and stop
+when there are many."""
 
 
 class Result(NamedTuple):
-    """A verdict, why (empty when there is nothing to add), the wall seconds that it took, and for a program the tier of
-    isolation that it ran in (`T3`; else empty)."""
+    """A verdict, why (empty when there is nothing to add), the wall seconds that it took, and for a
+    program the tier of isolation that it ran in (`T3`; else empty)."""
 
     verdict: Verdict
     reason: str = ""

@@ -1,5 +1,6 @@
-"""Programs that attack the sandbox, each bounded, so that a hole would not hurt this machine (the 32 groups of the
-adversarial list; the numbers are theirs).
+"""Programs that attack the sandbox, each bounded, so that a hole would not hurt this machine.
+
+They come in 32 groups, whose numbers are in the names of the tests.
 
 A program gets 7 on standard input and 14 is expected. Most attacks print 14 only when they have succeeded, so that
 `correct` means a hole. After each of them nothing of it may be left: no process, no file, and the next program is fine.

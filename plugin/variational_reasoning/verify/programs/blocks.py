@@ -1,6 +1,7 @@
 """Which fenced block of an answer is its program (stage 7).
 
-The last block that can be a program counts. Answers also hold blocks that cannot, and those are passed over:
+The last block that can be a program counts. Answers also hold blocks that cannot, and those are
+passed over:
 
     ```python
     def f(n): return 2 * n         a program: it defines something
@@ -36,8 +37,8 @@ _OPENING = re.compile(
 )
 _CLOSING = re.compile(r"(?P<lead>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*")
 _FURTHER_IN = 3
-"""A closing fence is at most so many columns further in than the opening one. A fence that is further in belongs to the
-program, such as one in the docstring of a method."""
+"""A closing fence is at most so many columns further in than the opening one. A fence that is
+further in belongs to the program, such as one in the docstring of a method."""
 
 _MAX_PARSED = 100_000
 """Longer blocks are not parsed and count as programs."""
@@ -61,10 +62,11 @@ class Block(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What the text of a block does. is_parsed is False for text that does not compile, or that is too long.
+    """What the text of a block does. is_parsed is False for text that does not compile, or that is
+    too long.
 
-    defined: functions and classes. bound: all names that get a value. used: names and attributes that are read. free:
-    names that are read and neither bound nor built in.
+    defined: functions and classes. bound: all names that get a value. used: names and attributes
+    that are read. free: names that are read and neither bound nor built in.
     """
 
     is_parsed: bool
@@ -80,7 +82,8 @@ def extract_program(text: str, function: str | None = None) -> str | None:
 
     Args:
         text: the solution part of an answer.
-        function: the function that the tests call; None for scripts. The program is then the last block that defines it.
+        function: the function that the tests call; None for scripts. The program is then the last
+            block that defines it.
     """
     blocks = python_blocks(text)
     if not blocks:
@@ -108,9 +111,11 @@ def extract_program(text: str, function: str | None = None) -> str | None:
 
 
 def python_blocks(text: str) -> list[Block]:
-    """The complete fenced blocks whose language is Python or not named, without those that are empty.
+    """The complete fenced blocks whose language is Python or not named, without those that are
+    empty.
 
-    A fence closes at one of the same sign that is at least as long, so that a program may hold shorter fences.
+    A fence closes at one of the same sign that is at least as long, so that a program may hold
+    shorter fences.
     """
     blocks = []
     opening: re.Match[str] | None = None
@@ -144,7 +149,8 @@ def _block(lines: list[str], info: str) -> Block | None:
     code_lines = [line for line in lines if line.strip()]
     if not code_lines or not (is_python or is_unnamed):
         return None
-    # In a list item the whole block is indented, and a program whose first line is indented never compiles.
+    # In a list item the whole block is indented, and a program whose first line is indented never
+    # compiles.
     first = code_lines[0]
     margin = first[: len(first) - len(first.lstrip())]
     unindented = [line.removeprefix(margin) for line in lines]

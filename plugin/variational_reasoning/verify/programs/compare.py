@@ -15,10 +15,10 @@ from collections import Counter
 from typing import Any
 
 JUDGES = ("tokens", "tokens_across_lines", "lines_in_any_order", "lines_by_value")
-"""tokens: the same tokens in the same order in each line. tokens_across_lines: where lines break does not count.
-lines_in_any_order: the same lines, each compared token by token, in any order. lines_by_value: as tokens, and a line of
-numbers is also the same where its numbers have the same values; LiveCodeBench compares so, and its tests get this judge
-unless the check names another."""
+"""tokens: the same tokens in the same order in each line. tokens_across_lines: where lines break
+does not count. lines_in_any_order: the same lines, each compared token by token, in any order.
+lines_by_value: as tokens, and a line of numbers is also the same where its numbers have the same
+values; LiveCodeBench compares so, and its tests get this judge unless the check names another."""
 
 TOLERANCE = 1e-6
 """Absolute or relative error of a float, unless the check says another `tolerance`."""
@@ -37,8 +37,8 @@ def compare_output(
 ) -> str | None:
     """Why an output is not the expected one, or None where it is.
 
-    White space around tokens and empty lines do not count. A token is compared as a float only where the expected token
-    is written as one (with a point or an exponent).
+    White space around tokens and empty lines do not count. A token is compared as a float only
+    where the expected token is written as one (with a point or an exponent).
 
     Args:
         judge: one of JUDGES.
@@ -125,7 +125,8 @@ def _compare_in_any_order(want: list[Line], found: list[Line], tolerance: float)
 
 
 def same_value(want: Any, found: Any, tolerance: float = TOLERANCE) -> bool:
-    """Equality of two JSON values: true is not 1, 1 is 1.0, and a tolerance holds only where a float is expected."""
+    """Equality of two JSON values: true is not 1, 1 is 1.0, and a tolerance holds only where a
+    float is expected."""
     try:
         return _same(want, found, tolerance)
     except RecursionError:

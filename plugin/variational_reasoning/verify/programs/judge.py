@@ -1,8 +1,8 @@
 """Does a program that a model wrote pass its tests? (stage 7, check kind `program`)
 
-Each test is one fresh process in the sandbox, which gets the input only; outputs are compared here, after it has ended.
-A program whose output is right and whose exit code is not 0 has not passed, because a crash after the last line is a
-crash.
+Each test is one fresh process in the sandbox, which gets the input only; outputs are compared here,
+after it has ended. A program whose output is right and whose exit code is not 0 has not passed,
+because a crash after the last line is a crash.
 """
 
 import re
@@ -36,7 +36,8 @@ def check_program(
     Args:
         solution: the solution part of an answer.
         sandbox: where it runs, or a function that gives the sandbox for a program's text.
-        limits: of each test; a wall limit that strikes a program with processor time left is tried once more.
+        limits: of each test; a wall limit that strikes a program with processor time left is tried
+            once more.
         total_seconds: wall limit of all tests together.
 
     Returns: correct only when every test has passed, and there is at least one.
@@ -93,9 +94,10 @@ def _run_patiently(
 ) -> tuple[Outcome, float]:
     """How a test ended, and the wall seconds that it took in all.
 
-    A sandbox that fails gets a second try, and so does a program that the wall limit has struck while it was computing:
-    the machine may be busy. Of a limit of 9 s of wall time and 4 s of processor time, for example, it has then used between
-    1.8 and 3.6 s of processor time: with less it sleeps, with more it is too slow.
+    A sandbox that fails gets a second try, and so does a program that the wall limit has struck
+    while it was computing: the machine may be busy. Of a limit of 9 s of wall time and 4 s of
+    processor time, for example, it has then used between 1.8 and 3.6 s of processor time: with less
+    it sleeps, with more it is too slow.
     """
     seconds = 0.0
     has_failed = has_waited = False

@@ -1,11 +1,12 @@
 """Rows of LiveCodeBench as checks of kind `program` (evaluation).
 
-A row holds `public_test_cases` (JSON text), `private_test_cases` (JSON text, or base64 of zlib of a pickled JSON text) and
-`metadata` (JSON text; `func_name` for functions). A program must pass the public and the private tests, as in LiveCodeBench
-itself; SkyThought's task runs the private ones only.
+A row holds `public_test_cases` (JSON text), `private_test_cases` (JSON text, or base64 of zlib of a
+pickled JSON text) and `metadata` (JSON text; `func_name` for functions). A program must pass the
+public and the private tests, as in LiveCodeBench itself; SkyThought's task runs the private ones
+only.
 
-The surprising thing: nothing is unpickled, because unpickling runs what the file says. The pickle is read as a list of
-operations, and only the one list that a pickled text consists of is accepted.
+Nothing is unpickled, because unpickling runs what the file says. The pickle
+is read as a list of operations, and only the one list that a pickled text consists of is accepted.
 """
 
 import base64
@@ -87,7 +88,7 @@ def _decoded(text: str, field: str) -> str:
     if reader.unconsumed_tail:
         raise ValueError(f"{field} decompresses to more than {MAX_BYTES} bytes")
     if not reader.eof or reader.unused_data:
-        raise ValueError(f"{field} is zlib data that is cut short or has something behind it")
+        raise ValueError(f"{field} is zlib data that is cut short or has something after it")
     return unpickled_text(pickled, field)
 
 
@@ -96,11 +97,11 @@ def unpickled_text(data: bytes, field: str = "the pickle") -> str:
 
     Raises: ValueError that names the operation, for a pickle of anything but one text.
     """
-    found = []
+    found: list[str] = []
     try:
         for operation, argument, position in pickletools.genops(data):
             if operation.name in _TEXTS:
-                found.append(argument)
+                found.append(str(argument))
             elif operation.name not in _AROUND_A_TEXT:
                 raise ValueError(
                     f"operation {operation.name} at byte {position} is not part of a pickled text"
@@ -109,7 +110,8 @@ def unpickled_text(data: bytes, field: str = "the pickle") -> str:
         raise ValueError(f"{field} is refused as a pickle: {error}") from error
     if len(found) != 1 or position != len(data) - 1:
         raise ValueError(
-            f"{field} is refused as a pickle: it holds {len(found)} texts and something more or less than one"
+            f"{field} is refused as a pickle: it holds {len(found)} texts and something more or "
+            "less than one"
         )
     return found[0]
 

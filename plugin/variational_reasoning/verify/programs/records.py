@@ -1,10 +1,12 @@
 r"""The tests of a program check, read from the records of public data sets (stage 7).
 
-APPS, TACO      {"inputs": ["3\n"], "outputs": ["6\n"]}                       a script: text in, text out
-                {"fn_name": "f", "inputs": [[3]], "outputs": [6]}             a function: arguments in, value out
-LiveCodeBench   [{"input": "3\n", "output": "6\n", "testtype": "stdin"}]      a script
-                [{"input": "3", "output": "6", "testtype": "functional"}]     a function, one argument a line, which
-                                                                              the check names as fn_name
+APPS, TACO: columns
+    {"inputs": ["3\n"], "outputs": ["6\n"]}                      a script: text in, text out
+    {"fn_name": "f", "inputs": [[3]], "outputs": [6]}            a function: arguments in, value out
+LiveCodeBench: a list
+    [{"input": "3\n", "output": "6\n", "testtype": "stdin"}]     a script
+    [{"input": "3", "output": "6", "testtype": "functional"}]    a function that the check names as
+                                                                 fn_name; an argument a line
 """
 
 import json
@@ -21,8 +23,8 @@ class Case(NamedTuple):
 
 
 class Tests(NamedTuple):
-    """The tests of a record; function is None for programs that read standard input. judge: the one that records of this
-    form mean."""
+    """The tests of a record; function is None for programs that read standard input. judge: the one
+    that records of this form mean."""
 
     cases: list[Case]
     function: str | None
@@ -156,7 +158,8 @@ def program_faults(check: dict[str, Any]) -> list[str]:
 
 
 def read_json(text: str | bytes) -> Any:
-    """A JSON value. An integer too long to be read quickly stays text, in a form that no other JSON value has: a tuple.
+    """A JSON value. An integer too long to be read quickly stays text, in a form that no other JSON
+    value has: a tuple.
 
     Raises: ValueError for what is not JSON; RecursionError for what is nested too deeply.
     """

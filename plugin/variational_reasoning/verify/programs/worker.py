@@ -5,8 +5,8 @@ Started by `pool` as `python -m variational_reasoning.verify.programs.worker SET
     in    [check, solution]
     out   "ready", once; then for each line [verdict, reason, tier]
 
-It holds the expected outputs and the clock; programs run in its sandbox, which is a further process that never sees
-either. When standard input ends it clears FOLDER away.
+It holds the expected outputs and the clock; programs run in its sandbox, which is a further process
+that never sees either. When standard input ends it clears FOLDER away.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which tier of isolation this machine has (stage 7).
 
-The surprising thing: a sandbox counts only when a program in it has failed at everything that it must not do; a kernel that
-accepts the calls and enforces nothing is no T2.
+A sandbox counts only when a program in it has failed at everything that it must not do. A kernel
+that accepts the calls and enforces nothing does not give T2.
 """
 
 import sys
@@ -19,28 +19,29 @@ SETTING = "allow_unsandboxed_code"
 
 
 class Probe(NamedTuple):
-    """The highest tier of this machine, why each higher one is not there, and the interpreter that programs run with."""
+    """The highest tier of this machine, why each higher one is not there, and the interpreter that
+    programs run with."""
 
     tier: int
     missing: dict[int, str]
     interpreter: str = ""
 
     def describe(self) -> str:
-        """The line that commands print."""
+        """The lines that commands print."""
         under = f", with {self.interpreter}" if self.interpreter else ""
         lines = [f"programs run in tier T{self.tier} ({TIERS[self.tier]}){under}"]
-        lines += [
-            f"  T{tier} is not there: {reason}"
-            for tier, reason in sorted(self.missing.items(), reverse=True)
-        ]
+        for tier, reason in sorted(self.missing.items(), reverse=True):
+            lines.append(f"  T{tier} is not there: {reason}")
         return "\n".join(lines)
 
     def check(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
-        """Raises: ValueError for a tier below the minimum, unless the risk is accepted; it names the setting that does."""
+        """Raises: ValueError for a tier below the minimum, unless the risk is accepted; it names
+        the setting that does."""
         if self.tier < MINIMUM_TIER and not is_accepted:
             raise ValueError(
-                f"programs that a model wrote would run in tier T{self.tier} ({TIERS[self.tier]}), below "
-                f"T{MINIMUM_TIER}:\n{self.describe()}\nTo accept that risk on this machine, set {setting} to true"
+                f"programs that a model wrote would run in tier T{self.tier} "
+                f"({TIERS[self.tier]}), below T{MINIMUM_TIER}:\n{self.describe()}\n"
+                f"To accept that risk on this machine, set {setting} to true"
             )
 
     def announce(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
@@ -48,10 +49,8 @@ class Probe(NamedTuple):
         self.check(is_accepted, setting)
         print(self.describe())
         if self.tier < MINIMUM_TIER:
-            print(
-                f"warning: {setting} accepts the risk of running programs in tier T{self.tier}",
-                file=sys.stderr,
-            )
+            warning = f"{setting} accepts the risk of running programs in tier T{self.tier}"
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def probe(python: str | None = None, highest: int = 3) -> Probe:
@@ -62,32 +61,33 @@ def probe(python: str | None = None, highest: int = 3) -> Probe:
 
     Raises: InterpreterError, a ValueError, for an interpreter that does not run.
     """
+    if sys.platform != "linux":
+        reason = f"this is {sys.platform}, and isolation here is built for Linux"
+        return Probe(0, dict.fromkeys((3, 2, 1), reason))
     missing: dict[int, str] = {}
     interpreter = ""
-    if sys.platform != "linux":
-        return Probe(
-            0,
-            dict.fromkeys(
-                (3, 2, 1), f"this is {sys.platform}, and isolation here is built for Linux"
-            ),
-        )
     for tier in range(highest, 0, -1):
         try:
             with Sandbox(tier, python) as sandbox:
                 interpreter = sandbox.interpreter.describe()
                 found = _try_out(sandbox)
         except SandboxError as error:
-            missing[tier] = str(error).removeprefix(f"tier {tier}: ")
-            if "Permission denied" in missing[tier] or "ModuleNotFoundError" in missing[tier]:
-                missing[tier] += (
-                    f"; an unprivileged user must be able to read the files of {python or sys.executable}: see their "
-                    "permissions, or name another interpreter in verify.program_python"
-                )
+            missing[tier] = _reason(error, tier, python or sys.executable)
             continue
         if not found:
             return Probe(tier, missing, interpreter)
         missing[tier] = "the program under test could " + ", ".join(found)
     return Probe(0, missing, interpreter)
+
+
+def _reason(error: SandboxError, tier: int, python: str) -> str:
+    reason = str(error).removeprefix(f"tier {tier}: ")
+    if "Permission denied" in reason or "ModuleNotFoundError" in reason:
+        reason += (
+            f"; an unprivileged user must be able to read the files of {python}: see their "
+            "permissions, or name another interpreter in verify.program_python"
+        )
+    return reason
 
 
 _PROBE = """
@@ -113,24 +113,21 @@ print(",".join(found))
 
 
 def _try_out(sandbox: Sandbox) -> list[str]:
-    """What a program could do that this tier promises to prevent; empty when the tier holds."""
+    """What a program could do that this tier promises to prevent; empty when the tier holds.
+
+    Raises: SandboxError for a tier in which a program cannot do its own work.
+    """
     folder = tempfile.mkdtemp(prefix="vr-probe-")
     Path(folder).chmod(0o777)
-    source = _PROBE % {
-        "here": str(Path(__file__).resolve().parent),
-        "outside": str(Path(folder, "written")),
-    }
+    here = str(Path(__file__).resolve().parent)
+    source = _PROBE % {"here": here, "outside": str(Path(folder, "written"))}
     try:
         outcome = run_once(sandbox, source, Limits())
-        if outcome.code != 0:
-            lines = outcome.stderr.strip().splitlines() or [f"exit code {outcome.code}"]
-            raise SandboxError(
-                f"tier {sandbox.tier}: a program cannot work there ({lines[-1][:200]})"
-            )
-        return (
-            [name for name in outcome.stdout.decode().strip().split(",") if name]
-            if sandbox.tier >= 2
-            else []
-        )
     finally:
         remove_folder(folder)
+    if outcome.code != 0:
+        lines = outcome.stderr.strip().splitlines() or [f"exit code {outcome.code}"]
+        raise SandboxError(f"tier {sandbox.tier}: a program cannot work there ({lines[-1][:200]})")
+    if sandbox.tier < 2:
+        return []
+    return [name for name in outcome.stdout.decode().strip().split(",") if name]

@@ -1,7 +1,8 @@
-"""Processes and folders as the sandbox's judge sees them from outside: descendants, tasks of a user, removal (stage 7).
+"""Processes and folders as the sandbox's judge sees them from outside: descendants, tasks of a
+user, removal (stage 7).
 
-The surprising thing: a program may change what it owns while it is being looked at, so that whatever vanishes in between
-is no error. Standard library only.
+A program may change what it owns while it is being looked at, so what vanishes in between is not an
+error. Standard library only.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 
 
 def descendants(pid: int) -> list[int]:
-    """Living descendants of a process (zombies are none)."""
+    """Living descendants of a process, without zombies."""
     children: dict[int, list[tuple[int, str]]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
@@ -48,10 +49,8 @@ def kill_descendants(pid: int) -> None:
         found = descendants(pid)
         if not found:
             return
-        for sign in (
-            signal.SIGSTOP,
-            signal.SIGKILL,
-        ):  # stopped first, so that none can fork while others are killed
+        # Stopped first, so that none can fork while others are killed.
+        for sign in (signal.SIGSTOP, signal.SIGKILL):
             for process in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, sign)
@@ -68,7 +67,8 @@ def memory_mib(pids: list[int]) -> float:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a box whatever its owner has done to its permissions; links are removed, not followed."""
+    """Remove a box whatever its owner has done to its permissions; links are removed, not
+    followed."""
 
     def open_up(function: Any, path: str, error: Any) -> None:
         parent = os.path.dirname(path)  # noqa: PTH120

@@ -1,9 +1,11 @@
 """One program in a sandbox, run on many inputs, each run in a fresh process (stage 7).
 
-A process of `inside.program` holds the program; it is confined once and forked for every run. Here is a program that is run
-three times. Left is this process, right the one that holds the program, and `9.000000` is the wall limit:
+A process of `inside.program` holds the program; it is confined once and forked for every run. Here
+is a program that is run three times. Left is this process, right the one that holds the program,
+and `9.000000` is the wall limit:
 
-    open:  text, four files, a socket -->  is forked from the fork server, gives up its powers, compiles
+    open:  text, four files, a socket -->  is forked from the fork server, gives up its powers,
+    compiles
     run 1: input 1, "9.000000"        -->
                                       <--  "ready"
                                            forks; the child runs the program
@@ -11,12 +13,14 @@ three times. Left is this process, right the one that holds the program, and `9.
     run 2: input 2, "9.000000"        -->  forks again
                                            the child writes 9 MiB
            "output"                   -->  kills the child
-                                      <--  "-9 0.350 11.4 output 1 0"  killed for its output; it has left a file
+                                      <--  "-9 0.350 11.4 output 1 0"  killed for its output; it has
+                                      left a file
     close, open: another process, another folder
     run 3: input 3, "9.000000"        -->  ...
 
-Input, output, errors and result are files in memory, which this process empties between runs. After a run that has touched
-its folder or left a process the program is opened again, so that no run meets what another has left.
+Input, output, errors and result are files in memory, which this process empties between runs. After
+a run that has touched its folder or left a process the program is opened again, so that no run
+meets what another has left.
 """
 
 import contextlib
@@ -35,7 +39,8 @@ _LOOK_SECONDS = 0.1
 """How often a run is looked at while it lasts, for the limits that the kernel does not hold."""
 
 _GRACE_SECONDS = 10
-"""A run that is still there so long after its wall limit cannot be killed, and the sandbox has failed."""
+"""A run that is still there so long after its wall limit cannot be killed, and the sandbox has
+failed."""
 
 _MAX_FILES = 1024
 _STDERR_KEPT = 4096
@@ -205,8 +210,8 @@ class _Holder:
         return End.read(message)
 
     def _passed_limit(self) -> str | None:
-        """The limit that a run has passed and that no kernel limit holds: all of its output, below tier 3 all of its
-        files, and below tier 2 the memory of all of its processes."""
+        """The limit that a run has passed and that no kernel limit holds: all of its output, below
+        tier 3 all of its files, and below tier 2 the memory of all of its processes."""
         if self._files.num_written() > self._most:
             return "output"
         if self._box is not None and _holds_too_much(self._box, 4 * self._limits.file_mib * 2**20):
@@ -252,15 +257,16 @@ class _Holder:
 
 
 class _Files:
-    """The four files of a program, in memory: input, output, errors, result. Both sides have them open, each with a
-    position of its own."""
+    """The four files of a program, in memory: input, output, errors, result. Both sides have them
+    open, each with a position of its own."""
 
     def __init__(self) -> None:
         self._all = [_memory_file("run") for _ in range(4)]
         self._input, self._output, self._errors, self._result = self._all
 
     def reopened(self) -> list[int]:
-        """Descriptors for the program, in this order: it reads the first and writes to the others."""
+        """Descriptors for the program, in this order: it reads the first and writes to the
+        others."""
         written = (self._output, self._errors, self._result)
         return [
             _reopened(self._input, os.O_RDONLY),

@@ -1,13 +1,13 @@
-"""Where a program that a model wrote runs: isolated in tiers, each test in a fresh process (stage 7).
+"""Where a program that a model wrote runs, isolated in tiers (stage 7).
 
     T3  new namespaces (files, network, processes, IPC) and all of T2
     T2  Landlock, seccomp, an unprivileged user, and all of T1
     T1  resource limits, a session of its own, a scrubbed environment
     T0  nothing but the limit of wall time
 
-A `Sandbox` is one `inside.fork_server` process, which is warm and serves many programs, one after another; `runner.Program` is a
-program in it. The surprising thing: the fork server never ends for a program's sake. It is started again only when something
-has killed it.
+A `Sandbox` is one process of `inside.fork_server`, which is warm and serves many programs, one
+after another. `runner.Program` is a program in it; each test is a fresh process. The fork server never ends for a program's sake. It is
+started again only when something has killed it.
 """
 
 import json
@@ -30,14 +30,24 @@ TIERS = {
     0: "nothing but a wall limit",
 }
 FORK_SERVER = (
-    "import os; os.register_at_fork = lambda **_: None; "  # what modules do after each fork costs a fifth of a run
+    # what modules do after each fork costs a fifth of a run
+    "import os; os.register_at_fork = lambda **_: None; "
     "from variational_reasoning.verify.sandbox.inside import fork_server; fork_server.main()"
 )
 
 _FIRST_UID = 1_600_000_000
-"""Programs of a root user's worker run under this number plus the worker's pid: a user that nobody else is."""
+"""Programs of a root user's worker run under this number plus the worker's pid: a user that nobody
+else is."""
 
 _REPLY_SECONDS = 60
+_MIB = 2**20
+_STACK_BYTES = 256 * _MIB
+
+
+def wall_limit(cpu_seconds: float) -> float:
+    """The wall seconds of a test that may use so much processor time: it may wait as long as it
+    computes, and a second."""
+    return 2 * cpu_seconds + 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Limits:
     """What one run of a program may use."""
 
     cpu_seconds: float = 4.0
-    wall_seconds: float = 9.0
+    wall_seconds: float = wall_limit(4.0)
     memory_mib: int = 1024
     output_mib: float = 8.0
     file_mib: int = 16
@@ -54,7 +64,8 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """How a run ended: exit code (minus the signal), output, the function's result as bytes, the last of the errors.
+    """How a run ended: exit code (minus the signal), output, the function's result as bytes, the
+    last of the errors.
 
     limit is `wall`, `output`, `memory` or `files` where the run was killed for it, else None.
     """
@@ -72,8 +83,8 @@ class Outcome(NamedTuple):
 class End(NamedTuple):
     """How a process of the sandbox ended, as `inside.program` and `inside.fork_server` tell it.
 
-    code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its powers. is_fresh: its folder
-    is as it was before.
+    code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its
+    powers. is_fresh: its folder is as it was before.
     """
 
     code: int
@@ -85,6 +96,11 @@ class End(NamedTuple):
 
     @classmethod
     def read(cls, message: bytes) -> "End":
+        """From the words of a message: three of a program, six of a test.
+
+        -9 0.350112 11.4                   killed after 0.35 s of processor time, with 11.4 MiB
+        -9 0.350112 11.4 output 1 0        for its output; it was confined and has left something
+        """
         code, cpu_seconds, rss_mib, *more = message.decode().split()
         end = cls(int(code), float(cpu_seconds), float(rss_mib))
         if not more:
@@ -108,11 +124,11 @@ class Sandbox:
         tier: one of TIERS.
         python: the interpreter that runs programs; None takes this one.
         preload: modules to load once, such as numpy.
-        folder: where boxes are made below tier 3; None takes the machine's temporary folder. Others must be able to
-            enter it.
+        folder: where boxes are made below tier 3; None takes the machine's temporary folder. Others
+            must be able to enter it.
 
-    Raises: SandboxError where this machine does not allow the tier; InterpreterError, a ValueError, for an interpreter that
-    does not run.
+    Raises: SandboxError where this machine does not allow the tier; InterpreterError, a ValueError,
+    for an interpreter that does not run.
     """
 
     def __init__(
@@ -122,19 +138,15 @@ class Sandbox:
         preload: tuple[str, ...] = (),
         folder: str | None = None,
     ) -> None:
-        self.tier, self.python, self.preload, self.folder = (
-            tier,
-            python or sys.executable,
-            preload,
-            folder,
-        )
+        self.tier = tier
+        self.python = python or sys.executable
+        self.preload = preload
+        self.folder = folder
         self.num_restarts = -1
-        self.is_box_clean = (
-            False  # tier 3: there is a box, and the last program has left it as it was
-        )
+        self._is_closed = True
+        # tier 3: there is a box, and the last program has left it as it was
+        self.is_box_clean = False
         self.uid = _FIRST_UID + os.getpid() if os.getuid() == 0 else os.getuid()
-        self._process: subprocess.Popen | None = None
-        self._own: list[int] = []
         self.interpreter = find_interpreter(self.python)
         self._start()
 
@@ -146,12 +158,13 @@ class Sandbox:
 
     def close(self) -> None:
         """End the sandbox and whatever is left in it."""
-        process, self._process = self._process, None
-        if process is not None:
-            kill_descendants(process.pid)
-            self._control.close()
-            process.kill()
-            process.wait()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        kill_descendants(self._process.pid)
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -159,8 +172,8 @@ class Sandbox:
         return self._process.pid
 
     def is_running(self) -> bool:
-        """Has it a process?"""
-        return self._process is not None and self._process.poll() is None
+        """Whether its process is alive."""
+        return not self._is_closed and self._process.poll() is None
 
     def memory_mib(self) -> float:
         """Resident memory of the sandbox's own processes."""
@@ -168,7 +181,7 @@ class Sandbox:
 
     def survivors(self) -> list[int]:
         """Living processes below the sandbox that are not its own."""
-        return [pid for pid in descendants(self._process.pid) if pid not in self._own]
+        return [pid for pid in descendants(self.pid) if pid not in self._own]
 
     def revive(self) -> None:
         """Start its process again where something has ended it.
@@ -179,7 +192,7 @@ class Sandbox:
             self._start()
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Start a process that holds a program, with these descriptors. Only `Program` calls this.
+        """Start a process that holds a program, with these descriptors. Only `runner` calls this.
 
         Raises: OSError when the sandbox has failed.
         """
@@ -196,93 +209,99 @@ class Sandbox:
     def _start(self) -> None:
         self.num_restarts += 1
         self.is_box_clean = False
-        is_root = os.getuid() == 0
-        spec = {
-            "tier": self.tier,
-            "uid": self.uid,
-            "gid": self.uid if is_root else os.getgid(),
-            "read_only": self.interpreter.read_only,
-            "sys_path": self.interpreter.sys_path,
-            "closed": self.interpreter.closed if is_root and self.tier < 3 else [],
-            "preload": [name for name in self.preload if name in self.interpreter.preloadable],
-        }
-        here = str(Path(__file__).resolve().parents[3])
-        script = (
-            f"import sys; sys.path[:0] = [{here!r}] + {self.interpreter.sys_path!r}; {FORK_SERVER}"
-        )
-        environment = {
-            "PATH": "/usr/bin:/bin",
-            "LANG": "C.UTF-8",
-            "PYTHONHASHSEED": "0",
-            "PYTHONUTF8": "1",
-            "HOME": "/box",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-        }
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
-                [self.python, "-S", "-s", "-P", "-B", "-c", script, json.dumps(spec)],
+                self._command(),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=environment,
+                env=_ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,
                 preexec_fn=_room_for_the_stack,
             )
-        self._control = mine
         mine.settimeout(_REPLY_SECONDS)
         try:
             is_ready = mine.recv(4096) == b"ready"
         except OSError:
             is_ready = False
-        if not is_ready:
-            mine.close()
-            process.kill()
-            errors = process.stderr.read().decode(errors="replace").strip().splitlines()
-            process.stderr.close()
-            process.wait()
-            raise SandboxError(
-                f"tier {self.tier}: {errors[-1] if errors else 'the sandbox did not start'}"
-            )
-        process.stderr.close()
+        assert process.stderr is not None
+        with process.stderr:
+            if not is_ready:
+                mine.close()
+                process.kill()
+                errors = process.stderr.read().decode(errors="replace").strip().splitlines()
+                process.wait()
+                reason = errors[-1] if errors else "the sandbox did not start"
+                raise SandboxError(f"tier {self.tier}: {reason}")
+        self._is_closed = False
+        self._control = mine
         self._process = process
         self._own = [process.pid, *descendants(process.pid)]
+
+    def _command(self) -> list[str]:
+        """The fork server's command; its last word is what it is told about the sandbox."""
+        is_root = os.getuid() == 0
+        interpreter = self.interpreter
+        spec = {
+            "tier": self.tier,
+            "uid": self.uid,
+            "gid": self.uid if is_root else os.getgid(),
+            "read_only": interpreter.read_only,
+            "sys_path": interpreter.sys_path,
+            "closed": interpreter.closed if is_root and self.tier < 3 else [],
+            "preload": [name for name in self.preload if name in interpreter.preloadable],
+        }
+        package_folder = str(Path(__file__).resolve().parents[3])
+        path = [package_folder, *interpreter.sys_path]
+        script = f"import sys; sys.path[:0] = {path!r}; {FORK_SERVER}"
+        return [self.python, "-S", "-s", "-P", "-B", "-c", script, json.dumps(spec)]
+
+
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "HOME": "/box",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""All of the environment that programs get."""
 
 
 def resource_limits(limits: Limits, tier: int, uid: int) -> list[tuple[str, int, int]]:
     """(name, soft, hard) of what the kernel is to hold a program to."""
     if tier < 1:
         return []
-    mib = 2**20
-    largest = max(limits.file_mib, int(limits.output_mib) + 1)  # what it writes to are files, too
+    memory = limits.memory_mib * _MIB
+    largest = max(limits.file_mib, int(limits.output_mib) + 1) * _MIB  # its outputs are files, too
     cpu = max(1, int(limits.cpu_seconds + 0.999))
-    _, stack = resource.getrlimit(resource.RLIMIT_STACK)
-    found = [
-        ("RLIMIT_CORE", 0, 0),
-        ("RLIMIT_CPU", cpu, cpu),  # beyond the hard limit it is killed, whatever signals it masks
-        ("RLIMIT_AS", limits.memory_mib * mib, limits.memory_mib * mib),
-        ("RLIMIT_FSIZE", largest * mib, largest * mib),
-        ("RLIMIT_NOFILE", limits.num_files, limits.num_files),
-        (
-            "RLIMIT_STACK",
-            256 * mib if stack == resource.RLIM_INFINITY else min(stack, 256 * mib),
-            stack,
-        ),
-        ("RLIMIT_MEMLOCK", 0, 0),
-        ("RLIMIT_MSGQUEUE", 0, 0),
-    ]
+    soft_stack, hard_stack = _stack_limits()
     is_alone = tier >= 3 or os.getuid() == 0  # no process of somebody else counts
     processes = limits.num_processes + (4 if is_alone else num_tasks(uid))
-    return [*found, ("RLIMIT_NPROC", processes, processes)]
+    return [
+        ("RLIMIT_CORE", 0, 0),
+        ("RLIMIT_CPU", cpu, cpu),  # beyond the hard limit it is killed, whatever signals it masks
+        ("RLIMIT_AS", memory, memory),
+        ("RLIMIT_FSIZE", largest, largest),
+        ("RLIMIT_NOFILE", limits.num_files, limits.num_files),
+        ("RLIMIT_STACK", soft_stack, hard_stack),
+        ("RLIMIT_MEMLOCK", 0, 0),
+        ("RLIMIT_MSGQUEUE", 0, 0),
+        ("RLIMIT_NPROC", processes, processes),
+    ]
+
+
+def _stack_limits() -> tuple[int, int]:
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard == resource.RLIM_INFINITY:
+        return _STACK_BYTES, hard
+    return min(_STACK_BYTES, hard), hard
 
 
 def _room_for_the_stack() -> None:
     """The kernel lays out memory by this limit when a program starts."""
-    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    size = 256 * 2**20
-    resource.setrlimit(
-        resource.RLIMIT_STACK, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard)
-    )
+    resource.setrlimit(resource.RLIMIT_STACK, _stack_limits())

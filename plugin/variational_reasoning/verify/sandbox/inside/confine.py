@@ -1,8 +1,11 @@
-# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211  (names go to system calls as they are)
-"""What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities (stage 7).
+# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211
+# Names go to system calls as they are, so they are no pathlib.Path.
+"""What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities
+(stage 7).
 
-Only ctypes and the standard library. Every function acts on the calling process and raises OSError with the name of
-the step when the kernel refuses it: a sandbox that is half there must not run anything.
+Only ctypes and the standard library. Every function acts on the calling process and raises OSError
+with the name of the step when the kernel refuses it: a sandbox that is half there must not run
+anything.
 """
 
 import ctypes
@@ -22,71 +25,28 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE = (
-    2,
-    4,
-    8,
-    1024,
-    4096,
-    16384,
-    1 << 18,
-)
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 2, 4, 8, 1024
+_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
-_SYS_MOUNT_SETATTR, _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = (
-    442,
-    444,
-    445,
-    446,
-)
+_SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
-_READ_FILE, _WRITE_FILE, _READ_DIR, _TRUNCATE = 1 << 2, 1 << 1, 1 << 3, 1 << 14
-_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = (
-    1 << 4,
-    1 << 5,
-    1 << 7,
-    1 << 8,
-    1 << 12,
-    1 << 13,
-)
-_IN_BOX = (
-    _READ_FILE
-    | _WRITE_FILE
-    | _READ_DIR
-    | _TRUNCATE
-    | _REMOVE_DIR
-    | _REMOVE_FILE
-    | _MAKE_DIR
-    | _MAKE_REG
-    | _MAKE_SYM
-    | _REFER
-)
+# Rights of Landlock.
+_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
+_MAKE_SYM, _REFER, _TRUNCATE = 1 << 12, 1 << 13, 1 << 14
+_IN_BOX = _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE
+_IN_BOX |= _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
 
-_TTY_QUERIES = (
-    0x5401,
-    0x5413,
-    0x541B,
-    0x5421,
-    0x5450,
-    0x5451,
-)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-_FCNTL = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    1030,
-    1032,
-)  # duplicate, flags and locks; not F_SETOWN, which sends signals
+# TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# Duplicates, flags and locks; not F_SETOWN, which sends signals.
+_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)
 _CLONE_THREAD, _AF_UNIX = 0x10000, 1
-_PID_PLACE = struct.pack(
-    "I", 0x7FFFFFFF
-)  # stands in the filter for the pid of the process that installs it
+# Is in the filter where the pid of the process that installs it is to be.
+_PID_PLACE = struct.pack("I", 0x7FFFFFFF)
 
 
 def _check(value: int, step: str) -> int:
@@ -124,7 +84,8 @@ def unshare(flags: int) -> None:
 
 
 def map_user(uid: int, gid: int) -> None:
-    """After a new user namespace: this uid and gid are themselves inside, and nobody else is there."""
+    """After a new user namespace: this uid and gid are themselves inside, and nobody else is
+    there."""
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -149,44 +110,19 @@ def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
 
 
 def unmount(target: str) -> None:
-    """Take the uppermost file system away from `target`; it ends with the last process that still has it open."""
+    """Take the uppermost file system away from `target`; it ends with the last process that still
+    has it open."""
     _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def new_root(read_only: list[str], box: str) -> None:
-    """Replace the file system by an empty one that shows only `read_only` (files and folders) and an empty folder
-    `box`. Needs a mount namespace of its own."""
+    """Replace the file system by an empty one that shows only `read_only` (files and folders) and
+    an empty folder `box`. Needs a mount namespace of its own."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    places = [
-        p
-        for p in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home")
-        if os.path.isdir(p) and not os.path.islink(p)
-    ]
-    free = [
-        place
-        for place in places
-        if not any(path == place or path.startswith(place + "/") for path in read_only)
-    ]
-    if not free:
-        raise OSError(errno.ENOENT, "new root: no folder is free to hold it")
-    root = free[0]
+    root = _free_folder(read_only)
     _mount("root", root, "tmpfs", _MS_NOSUID, "size=1m,mode=0755")
     for path in sorted(read_only):
-        target = root + path
-        if os.path.islink(path):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.symlink(os.readlink(path), target)
-            continue
-        if os.path.lexists(target):
-            continue  # inside a folder that is there already
-        if os.path.isdir(path):
-            os.makedirs(target)
-        else:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-        _mount(path, target, None, _MS_BIND | _MS_REC)
-        if not path.startswith("/dev/"):
-            _set_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, _AT_RECURSIVE)
+        _show(path, root + path)
     os.mkdir(root + box)
     if not os.path.lexists(root + "/tmp"):
         os.symlink(box, root + "/tmp")
@@ -195,6 +131,34 @@ def new_root(read_only: list[str], box: str) -> None:
     unmount(".")
     os.chdir("/")
     _set_attributes("/", _MOUNT_ATTR_RDONLY, 0)
+
+
+def _free_folder(read_only: list[str]) -> str:
+    """A folder that nothing of `read_only` is in."""
+    for place in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home"):
+        is_needed = any(path == place or path.startswith(place + "/") for path in read_only)
+        if os.path.isdir(place) and not os.path.islink(place) and not is_needed:
+            return place
+    raise OSError(errno.ENOENT, "new root: no folder is free to hold it")
+
+
+def _show(path: str, target: str) -> None:
+    """Make a link, a folder or a file visible at `target`, where nothing but devices can be
+    written."""
+    if os.path.islink(path):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.symlink(os.readlink(path), target)
+        return
+    if os.path.lexists(target):
+        return  # inside a folder that is there already
+    if os.path.isdir(path):
+        os.makedirs(target)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    _mount(path, target, None, _MS_BIND | _MS_REC)
+    if not path.startswith("/dev/"):
+        _set_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, _AT_RECURSIVE)
 
 
 def _set_attributes(path: str, attributes: int, flags: int) -> None:
@@ -213,8 +177,8 @@ def landlock_abi() -> int:
 class FileRules:
     """What Landlock leaves open to a program besides its own folder.
 
-    The files are opened here, once, by a process that still may; a process that has given up its user need not be able to
-    reach them by their names. The descriptors stay open.
+    The files are opened here, once, by a process that still may; a process that has given up its
+    user need not be able to reach them by their names. The descriptors stay open.
 
     Args:
         read_only: files and folders that may be read; /dev/null may be written too.
@@ -243,8 +207,9 @@ class FileRules:
         return struct.pack("=Qi", rights & self._handled, handle)
 
     def restrict(self, box: str) -> None:
-        """From now on no file of this process but these and those in `box`; no TCP; no signals to processes outside and no
-        abstract sockets of theirs where the kernel can. Needs no_new_privileges first."""
+        """From now on no file of this process but these and those in `box`; no TCP; no signals to
+        processes outside and no abstract sockets of theirs where the kernel can. Needs
+        no_new_privileges first."""
         size = ctypes.c_size_t(len(self._attr))
         ruleset = _check(
             _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0), "landlock_create_ruleset"
@@ -258,7 +223,8 @@ class FileRules:
 
 
 def return_to_own_processes() -> None:
-    """After unshare(CLONE_NEWPID): further children belong to this process's own namespace again."""
+    """After unshare(CLONE_NEWPID): further children belong to this process's own namespace
+    again."""
     handle = os.pidfd_open(os.getpid())
     try:
         _check(_libc.setns(handle, CLONE_NEWPID), "setns")
@@ -276,17 +242,20 @@ def prepare_filters() -> None:
 
 
 def allow_known_calls() -> None:
-    """Only the system calls of `syscalls`; others fail with EPERM. Needs no_new_privileges first."""
+    """Only the system calls of `syscalls`; others fail with EPERM. Needs no_new_privileges
+    first."""
     _filter_of_a_program().install()
 
 
 def forbid_processes() -> None:
-    """After `allow_known_calls`: no new processes (threads are allowed), no messages, signals to this process only."""
+    """After `allow_known_calls`: no new processes (threads are allowed), no messages, signals to
+    this process only."""
     _filter_of_a_test().install()
 
 
 class _Filter:
-    """A seccomp filter, with all that the kernel is to be given in place: installing it is one call.
+    """A seccomp filter, with all that the kernel is to be given in place: installing it is one
+    call.
 
     Args:
         program: its instructions.
@@ -325,8 +294,9 @@ def _one_of(argument: int, values: tuple[int, ...]) -> bytes:
 
 
 def _by_number(rules: dict[int, bytes], otherwise: bytes) -> bytes:
-    """The rule of each system call, whose number is loaded, found by halving: the kernel walks through a filter for every
-    number that there is when it is installed, so that a list would cost each program half a millisecond."""
+    """The rule of each system call, whose number is loaded, found by halving: the kernel walks
+    through a filter for every number that there is when it is installed, so that a list would cost
+    each program half a millisecond."""
     parts = [(0, otherwise)]  # (first number, rule for it and all up to the next part)
     for number in sorted(rules):
         if parts[-1][0] == number:
@@ -351,15 +321,13 @@ def _filter_of_a_program() -> _Filter:
     if machine not in syscalls.ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
     special = {
-        "clone3": _op(
-            _GIVE, _ABSENT
-        ),  # its flags lie in memory that a filter cannot read; the C library then uses clone
+        # Its flags are in memory that a filter cannot read. The C library then uses clone.
+        "clone3": _op(_GIVE, _ABSENT),
         "ioctl": _one_of(1, _TTY_QUERIES),
         "fcntl": _one_of(1, _FCNTL),
         "prlimit64": _one_of(0, (0,)),
-        "socketpair": _one_of(
-            0, (_AF_UNIX,)
-        ),  # another family would make the kernel load its module
+        # Another family would make the kernel load its module.
+        "socketpair": _one_of(0, (_AF_UNIX,)),
     }
     known = [*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()]
     rules = dict.fromkeys(known, _op(_GIVE, _ALLOW))

@@ -1,9 +1,9 @@
 """How a program starts and ends: as a script, or as a call of one of its functions (stage 7).
 
-This runs in the child that `program` has forked for one test, after it has given up its powers, and imitates what the
-interpreter does around a script. Descriptors: 0 input (the arguments as JSON, for a function), 1 output, 2 errors, 3 the
-function's result. Nothing here judges: whatever a program does to this module, only what it writes and its exit code
-leave the process. Standard library only.
+This runs in the child that `program` has forked for one test, after it has given up its powers, and
+imitates what the interpreter does around a script. Descriptors: 0 input (the arguments as JSON, for
+a function), 1 output, 2 errors, 3 the function's result. Nothing here judges: whatever a program
+does to this module, only what it writes and its exit code leave the process. Standard library only.
 """
 
 import _thread
@@ -38,9 +38,9 @@ LOADED_ONCE = names.RARER_MODULES | {
 def make_main(program: types.CodeType | BaseException, function: str | None) -> types.ModuleType:
     """The module that a program runs in, empty for a script.
 
-    A function's program is not the main module, as on the sites that call functions: what stands behind
-    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the names that it takes for
-    granted.
+    A function's program is not the main module, as on the sites that call functions: the code under
+    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the names
+    that it takes for granted.
     """
     used = names.used_in(program)
     for name in LOADED_ONCE & used:
@@ -132,7 +132,8 @@ def _with_integer_keys(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """Builtin values only; tuples become lists, and arrays and numbers of numpy become those of Python."""
+    """Builtin values only; tuples become lists, and arrays and numbers of numpy become those of
+    Python."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (list, tuple)):

@@ -1,10 +1,16 @@
 """The fork server: a warm interpreter inside the sandbox, from which programs are forked (stage 7).
 
-`sandbox` starts it as `python -S -s -P -c ... SPEC` with its end of a socket as standard input. In tier 3 it is the first
-process of its own namespaces. Each request opens one program: it brings the program's text, the files for its input and
-output, and a socket, which the process that is forked for it (`program`) serves from then on. The surprising thing: neither
-this process nor what it forks ever holds an expected output, so that nothing in reach of a program is worth reading.
-Standard library only.
+`sandbox` starts it as `python -S -s -P -c ... SPEC` with its end of a socket as standard input. In
+tier 3 it is the first process of its own namespaces. It answers these messages:
+
+    start                                  "ready", once
+    {"box": ..., "limits": ...,            forks a process for a program (`program`); with the
+     "function": ...}                      message come its text, four files and a socket, which
+                                           that process serves from then on
+    {"end": true}                          kills that process, and says how it ended: "-9 0.01 9.8"
+
+Neither this process nor what it forks ever holds an expected output, so that nothing in reach of a
+program is worth reading. Standard library only.
 """
 
 import gc
@@ -20,11 +26,9 @@ import threading
 
 from . import confine, entry, names, program, streams
 
-MODULES = (
-    "bisect", "collections", "copy", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
-    "string", "threading", "time", "typing",
-)  # fmt: skip
-"""Loaded once, so that no program waits for them. Every page of memory costs each fork; `entry.LOADED_ONCE` has the rest."""
+MODULES = (*names.STARS, "threading", "time")
+"""Loaded once, so that no program waits for them. Every page of memory costs each fork;
+`entry.LOADED_ONCE` has the rest."""
 
 
 def main() -> None:
@@ -51,13 +55,15 @@ def main() -> None:
     if spec["tier"] >= 2:
         rules = confine.FileRules(spec["read_only"])
         confine.prepare_filters()
-    for name in [name for name in sys.modules if name.startswith("variational_reasoning")]:
-        del sys.modules[name]
+    for name in list(sys.modules):
+        if name.startswith("variational_reasoning"):
+            del sys.modules[name]
     sys.argv = [entry.FILE]
     sys.path = [_way_to(path, ways) for path in spec["sys_path"]]
     for module in list(sys.modules.values()):
-        if isinstance(path := getattr(module, "__path__", None), list):
-            path[:] = [_way_to(folder, ways) for folder in path]
+        package_path = getattr(module, "__path__", None)
+        if isinstance(package_path, list):
+            package_path[:] = [_way_to(folder, ways) for folder in package_path]
     names.load()
     streams.open_by_path()
     gc.collect()
@@ -67,9 +73,10 @@ def main() -> None:
 
 
 def _hold_open(closed: list[str]) -> dict[str, str]:
-    """Open folders of the interpreter that a program's own user could not reach by name (an interpreter below /root, say);
-    returns for each the path by which a process that holds its descriptor gets there. The descriptors are those that follow
-    `program.CHANNEL`; they give no right to open anything, and Landlock holds for what is reached through them."""
+    """Open folders of the interpreter that a program's own user could not reach by name (an
+    interpreter below /root, say); returns for each the path by which a process that holds its
+    descriptor gets there. The descriptors are those that follow `program.CHANNEL`; they give no
+    right to open anything, and Landlock holds for what is reached through them."""
     ways = {}
     for number, folder in enumerate(closed, program.CHANNEL + 1):
         handle = os.open(folder, os.O_PATH)
@@ -81,7 +88,7 @@ def _hold_open(closed: list[str]) -> dict[str, str]:
 
 
 def _way_to(path: str, ways: dict[str, str]) -> str:
-    """A path by way of the folder that is held open, where it lies in one."""
+    """A path by way of the folder that is held open, where it is in one."""
     folder = next(
         (folder for folder in ways if path == folder or path.startswith(folder + "/")), None
     )
@@ -127,14 +134,14 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
             continue
         os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-        control.send(program.describe_end(status, usage).encode())
+        control.send(program.end_message(status, usage).encode())
 
 
 def _fork_program(
     spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
 ) -> int:
-    """The pid of a process that holds the program. In tier 3 it is the first of a namespace of processes of its own, inside
-    this one."""
+    """The pid of a process that holds the program. In tier 3 it is the first of a namespace of
+    processes of its own, inside this one."""
     if spec["tier"] >= 3:
         confine.unshare(confine.CLONE_NEWPID)
     child = os.fork()

@@ -1,7 +1,9 @@
-"""The names that function records take for granted, as the sites that they come from provide them (stage 7).
+"""The names that function records take for granted, as the sites that they come from provide them
+(stage 7).
 
-LiveCodeBench runs functions behind `from MODULE import *` for the modules of STARS, and behind `import MODULE`. APPS and
-TACO provide a part of these names, and a few modules. A script gets none of them. Standard library only.
+LiveCodeBench runs functions after `from MODULE import *` for the modules of STARS, and after
+`import MODULE`. APPS and TACO provide a part of these names, and a few modules. A script gets none
+of them. Standard library only.
 """
 
 import builtins
@@ -9,21 +11,22 @@ import importlib
 import types
 
 STARS = (
-    "string", "re", "collections", "heapq", "bisect", "copy", "math", "random", "itertools", "functools", "operator",
-    "io", "sys", "json", "typing",
+    "string", "re", "collections", "heapq", "bisect", "copy", "math", "random", "itertools",
+    "functools", "operator", "io", "sys", "json", "typing",
 )  # fmt: skip
-"""In this order: a later name replaces an earlier one, such as `operator.sub` that of `re`. Names of `builtins` stay."""
+"""In this order: a later name replaces an earlier one, such as `operator.sub` that of `re`. Names
+of `builtins` stay."""
 
 RARER_STARS = {
     "datetime": ("MAXYEAR", "MINYEAR", "UTC", "date", "timedelta", "timezone", "tzinfo"),
     "statistics": (
-        "NormalDist", "StatisticsError", "correlation", "covariance", "fmean", "geometric_mean", "harmonic_mean",
-        "linear_regression", "mean", "median", "median_grouped", "median_high", "median_low", "mode", "multimode",
-        "pstdev", "pvariance", "quantiles", "stdev", "variance",
+        "NormalDist", "StatisticsError", "correlation", "covariance", "fmean", "geometric_mean",
+        "harmonic_mean", "linear_regression", "mean", "median", "median_grouped", "median_high",
+        "median_low", "mode", "multimode", "pstdev", "pvariance", "quantiles", "stdev", "variance",
     ),
 }  # fmt: skip
-"""Star imports of modules that are slow to load: only programs that use one of the names load them. `datetime` and `time`
-are the modules."""
+"""Star imports of modules that are slow to load: only programs that use one of the names load them.
+`datetime` and `time` are the modules."""
 
 RARER_MODULES = {"array", "cmath", "datetime", "fractions", "statistics"}
 """Modules that are provided, too, and that few programs use."""
@@ -62,7 +65,8 @@ def provided(used: set[str]) -> dict[str, object]:
 
 
 def used_in(program: types.CodeType | BaseException) -> set[str]:
-    """All names of modules, variables and attributes in a program's code; none where it does not compile."""
+    """All names of modules, variables and attributes in a program's code; none where it does not
+    compile."""
     names: set[str] = set()
     left: list[object] = [program]
     while left:

@@ -1,11 +1,13 @@
 """The process that holds one program, and is forked for each of its tests (stage 7).
 
-`fork_server` forks it. It gives up its powers in the order below and compiles the program, which runs nothing of it. For each
-test `runner` writes the input into a file that this process only reads, and asks; the child that is forked also gives up
-the power to start processes, and only then runs the program. Output goes into files that `runner` empties between tests.
-The surprising thing: a folder that a test has touched is never seen by another test. This process then says so and ends,
-and `runner` opens the program anew. Every page of memory that Python touches after a fork is copied, which is most of what a
-test costs: so what a test needs is made before the fork, and messages are plain text. Standard library only.
+`fork_server` forks it. It gives up its powers in the order below and compiles the program, which
+runs nothing of it. For each test `runner` writes the input into a file that this process only
+reads, and asks; the child that is forked also gives up the power to start processes, and only then
+runs the program. Output goes into files that `runner` empties between tests. A
+folder that a test has touched is never seen by another test: this process then says so and ends,
+and `runner`, which shows the whole protocol, opens the program again. Every page of memory that
+Python touches after a fork is copied, which is most of what a test costs. So what a test needs is
+made before the fork, and messages are plain text. Standard library only.
 """
 
 import fcntl
@@ -26,8 +28,8 @@ BOX = "/box"
 """Where a program's own folder is in tier 3."""
 
 CHANNEL = 4
-"""The descriptor of the socket, after 0 input, 1 output, 2 errors, 3 result. Behind it are folders of the interpreter, where
-`fork_server` has to hold some open."""
+"""The descriptor of the socket, after 0 input, 1 output, 2 errors, 3 result. After it come
+folders of the interpreter, where `fork_server` has to hold some open."""
 
 
 def main(
@@ -36,7 +38,8 @@ def main(
     """Hold a program and serve its tests.
 
     Args:
-        descriptors: the program's text, input, output, errors, result, and the socket to serve until that closes.
+        descriptors: the program's text, input, output, errors, result, and the socket to serve
+            until that closes.
         rules: the files that a program may see; from tier 2 on.
     """
     try:
@@ -85,9 +88,8 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     confine.die_with_parent()
-    os.utime(
-        ".", ns=(0, 0)
-    )  # whatever is made in the folder changes this, and a program cannot set it
+    # Whatever is made in the folder changes its time, and a program cannot set that.
+    os.utime(".", ns=(0, 0))
     if spec["tier"] >= 1:
         confine.no_new_privileges()
     if rules is not None:
@@ -99,7 +101,7 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
 def _compile(text: str) -> types.CodeType | BaseException:
     try:
         return compile(text, entry.FILE, "exec", dont_inherit=True)
-    except BaseException as error:  # noqa: BLE001  whatever the compiler says, this program does not compile
+    except BaseException as error:  # noqa: BLE001  whatever it says, this does not compile
         return error
 
 
@@ -116,14 +118,16 @@ class _Tests:
         self, tier: int, last: int, channel: socket.socket, start: Callable[[], NoReturn]
     ) -> None:
         self._tier, self._last, self._channel, self._start = tier, last, channel, start
-        self._is_set_up = mmap.mmap(
-            -1, 1
-        )  # shared with the test until it lets go of it, before it runs the program
+        # One byte, which the test shares until it lets go of it, before it runs the program.
+        self._is_set_up = mmap.mmap(-1, 1)
         limit, _ = resource.getrlimit(resource.RLIMIT_CPU)
-        self._old_age = float("inf") if limit == resource.RLIM_INFINITY else limit / 2
+        self._old_age = float("inf")
+        if limit != resource.RLIM_INFINITY:
+            self._old_age = limit / 2
 
     def run(self, wall_seconds: float) -> str:
-        """Fork a test and wait for its end, for the wall limit, or for a message with another reason to kill it.
+        """Fork a test and wait for its end, for the wall limit, or for a message with another
+        reason to kill it.
 
         Returns: how it ended, in the words that `sandbox.End` reads.
         """
@@ -137,12 +141,13 @@ class _Tests:
             try:
                 self._become_test()
                 self._start()
-            except BaseException as error:  # noqa: BLE001  nothing of this process's own code may run on in the child
+            except BaseException as error:  # noqa: BLE001  none of our code may run on in the child
                 os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode()[:500])
             os._exit(120)
         limit = self._wait(child, wall_seconds)
         _, status, usage = os.wait4(child, 0)
-        return f"{describe_end(status, usage)} {limit or '-'} {self._is_set_up[0]} {self._is_fresh():d}"
+        end = end_message(status, usage)
+        return f"{end} {limit or '-'} {self._is_set_up[0]} {self._is_fresh():d}"
 
     def _become_test(self) -> None:
         """Hold no descriptor but those of the test, and start no process any more."""
@@ -158,10 +163,12 @@ class _Tests:
         self._is_set_up.close()
 
     def _wait(self, child: int, wall_seconds: float) -> str | None:
-        """Why the child was killed, or None where it ended by itself. It is still to be waited for."""
+        """Why the child was killed, or None where it ended by itself. It is still to be waited
+        for."""
         handle = os.pidfd_open(child)
         try:
-            ready, _, _ = select.select([handle, self._channel], [], [], wall_seconds)
+            sources: list[int] = [handle, self._channel.fileno()]
+            ready, _, _ = select.select(sources, [], [], wall_seconds)
             if handle in ready:
                 return None
             limit = self._channel.recv(100).decode() if ready else "wall"
@@ -171,13 +178,18 @@ class _Tests:
             os.close(handle)
 
     def _is_fresh(self) -> bool:
-        """Has the last test left nothing in the folder, not even a file that is gone again? And is this process far from its
-        own limit of processor time? Below tier 2 a test may also have left a process."""
+        """Whether another test may follow: the last one has left nothing in the folder, not even a
+        file that is gone again, and this process is far from its own limit of processor time. Below
+        tier 2 a test may also have left a process."""
         if self._tier < 2:
             return False
-        return os.stat(".").st_mtime_ns == 0 and time.process_time() < self._old_age  # noqa: PTH116  pathlib is not loaded here
+        is_untouched = os.stat(".").st_mtime_ns == 0  # noqa: PTH116  pathlib is not loaded here
+        return is_untouched and time.process_time() < self._old_age
 
 
-def describe_end(status: int, usage: resource.struct_rusage) -> str:
-    """How a process ended, as the first words that `sandbox.End` reads: exit code, processor seconds, resident MiB."""
-    return f"{os.waitstatus_to_exitcode(status)} {usage.ru_utime + usage.ru_stime:.6f} {usage.ru_maxrss / 1024:.1f}"
+def end_message(status: int, usage: resource.struct_rusage) -> str:
+    """How a process ended, as the first words that `sandbox.End` reads: exit code, processor
+    seconds, resident MiB."""
+    seconds = usage.ru_utime + usage.ru_stime
+    mib = usage.ru_maxrss / 1024
+    return f"{os.waitstatus_to_exitcode(status)} {seconds:.6f} {mib:.1f}"

@@ -1,9 +1,9 @@
 """The standard streams of a program, and the paths by which it may name them (stage 7).
 
-Programs open `/dev/stdin` or `/proc/self/fd/0` to read their input. Tier 3 shows neither, because `/proc` would show far
-more. So `open`, `io.open` and `os.open` know these paths, in every tier, and give a duplicate of the descriptor that the
-program holds anyway; nothing else is opened. A duplicate shares its position with the descriptor, as a pipe does.
-Standard library only.
+Programs open `/dev/stdin` or `/proc/self/fd/0` to read their input. Tier 3 shows neither, because
+`/proc` would show far more. So `open`, `io.open` and `os.open` know these paths, in every tier, and
+give a duplicate of the descriptor that the program holds anyway; nothing else is opened. A
+duplicate shares its position with the descriptor, as a pipe does. Standard library only.
 """
 
 import builtins
@@ -21,11 +21,13 @@ _PATHS |= {f"/proc/self/fd/{number}": number for number in _NAMES}
 
 _open, _os_open = io.open, os.open
 _writers: list[weakref.ref] = []
-"""Files that write to the standard output; what they still hold at the end is written, as the interpreter does."""
+"""Files that write to the standard output; what they still hold at the end is written, as the
+interpreter does."""
 
 
 def open_streams() -> None:
-    """The standard streams, as a script has them when they are no terminal; once, for all programs."""
+    """The standard streams, as a script has them when they are no terminal; once, for all
+    programs."""
     for descriptor, name in _NAMES.items():
         errors = "backslashreplace" if name == "stderr" else "strict"
         mode = "r" if name == "stdin" else "w"
@@ -44,7 +46,8 @@ def open_by_path() -> None:
 def flush() -> None:
     """Write what the standard output still holds.
 
-    Raises: what `sys.stdout.flush` raises. A stream that the program has closed holds nothing any more.
+    Raises: what `sys.stdout.flush` raises. A stream that the program has closed holds nothing any
+    more.
     """
     if sys.stdout is not None and not _is_closed(sys.stdout):
         sys.stdout.flush()

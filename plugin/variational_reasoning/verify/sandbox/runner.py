@@ -1,27 +1,4 @@
-"""One program in a sandbox, run on many inputs, each run in a fresh process (stage 7).
-
-A process of `inside.program` holds the program; it is confined once and forked for every run. Here
-is a program that is run three times. Left is this process, right the one that holds the program,
-and `9.000000` is the wall limit:
-
-    open:  text, four files, a socket -->  is forked from the fork server, gives up its powers,
-    compiles
-    run 1: input 1, "9.000000"        -->
-                                      <--  "ready"
-                                           forks; the child runs the program
-                                      <--  "0 0.021 11.3 - 1 1"     exit code 0; the folder is as it was
-    run 2: input 2, "9.000000"        -->  forks again
-                                           the child writes 9 MiB
-           "output"                   -->  kills the child
-                                      <--  "-9 0.350 11.4 output 1 0"  killed for its output; it has
-                                      left a file
-    close, open: another process, another folder
-    run 3: input 3, "9.000000"        -->  ...
-
-Input, output, errors and result are files in memory, which this process empties between runs. After
-a run that has touched its folder or left a process the program is opened again, so that no run
-meets what another has left.
-"""
+"""One program in a sandbox, run on many inputs, each run in a fresh process (stage 7)."""
 
 import contextlib
 import json
@@ -34,6 +11,29 @@ from typing import Any
 
 from .processes import descendants, kill_descendants, memory_mib, remove_folder
 from .sandbox import End, Limits, Outcome, Sandbox, SandboxError, resource_limits
+
+# A process of `inside.program` holds the program; it is confined once and forked for every run.
+# Here is a program that is run three times, with a wall limit of 9 s:
+#
+#     this process                                the process that holds the program
+#
+#     open: text, four files, a socket       -->  is forked from the fork server,
+#                                                 gives up its powers, compiles
+#     run 1: writes input 1; "9.000000"      -->
+#                                            <--  "ready"
+#                                                 forks a child, which runs the program
+#                                            <--  "0 0.021 11.3 - 1 1"
+#     exit code 0; the folder is as it was
+#     run 2: writes input 2; "9.000000"      -->  forks a child, which writes 9 MiB
+#     "output"                               -->  kills the child
+#                                            <--  "-9 0.350 11.4 output 1 0"
+#     killed for its output, and it has left a file in its folder: closes the socket
+#
+#     run 3: opens the program again, in another folder
+#
+# Input, output, errors and result are files in memory, which this process empties between runs.
+# After a run that has touched its folder or left a process the program is opened again, so that no
+# run meets what another has left. `sandbox.End` reads the six words.
 
 _LOOK_SECONDS = 0.1
 """How often a run is looked at while it lasts, for the limits that the kernel does not hold."""

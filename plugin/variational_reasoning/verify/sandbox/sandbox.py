@@ -6,8 +6,8 @@
     T0  nothing but the limit of wall time
 
 A `Sandbox` is one process of `inside.fork_server`, which is warm and serves many programs, one
-after another. `runner.Program` is a program in it; each test is a fresh process. The fork server never ends for a program's sake. It is
-started again only when something has killed it.
+after another. `runner.Program` is a program in it; each test is a fresh process. The fork server
+never ends for a program's sake. It is started again only when something has killed it.
 """
 
 import json

@@ -39,8 +39,8 @@ def make_main(program: types.CodeType | BaseException, function: str | None) -> 
     """The module that a program runs in, empty for a script.
 
     A function's program is not the main module, as on the sites that call functions: the code under
-    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the names
-    that it takes for granted.
+    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the
+    names that it takes for granted.
     """
     used = names.used_in(program)
     for name in LOADED_ONCE & used:

@@ -79,11 +79,44 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
         ({"rows_per_step": "8.5"}, "rows_per_step: '8.5' is not a whole number"),
         (
             {"rows_per_step": 16},
-            "x 1 process(es) = 8; `python scripts/batch_size.py TRAIN.yaml gpus=1`",
+            "rows_per_step: 16, but per_device_train_batch_size 8 x gradient_accumulation_steps 1 x "
+            "1 process(es) = 8; remove per_device_train_batch_size and gradient_accumulation_steps",
         ),
         (
             {"rows_per_step": 8, "packing": True},
-            "rows_per_step: the number of rows in a pack is not known beforehand",
+            "rows_per_step: is not supported together with packing (the rows of a step are packed",
+        ),
+        (
+            {"rows_per_step": 8, "tokens_per_micro_batch": "1e4"},
+            "tokens_per_micro_batch: '1e4' is not a whole number of tokens above zero",
+        ),
+        (
+            {"tokens_per_micro_batch": 100},
+            "tokens_per_micro_batch: has no effect without rows_per_step; set both",
+        ),
+        (
+            {"rows_per_step": 8, "constant_loss_normalizer": None},
+            "rows_per_step: the host's own loss is not a sum over rows",
+        ),
+        (
+            {"rows_per_step": 8, "streaming": True},
+            "rows_per_step: is not supported together with streaming",
+        ),
+        (
+            {"rows_per_step": 8, "auto_find_batch_size": True},
+            "rows_per_step: is not supported together with auto_find_batch_size",
+        ),
+        (
+            {"rows_per_step": 8, "dataloader_drop_last": True},
+            "rows_per_step: is not supported together with dataloader_drop_last",
+        ),
+        (
+            {"rows_per_step": 8, "use_badam": True},
+            "rows_per_step: is not supported together with a layer-wise optimizer",
+        ),
+        (
+            {"rows_per_step": 8, "use_galore": True, "galore_layerwise": True},
+            "rows_per_step: is not supported together with a layer-wise optimizer",
         ),
         (
             {"template": "qwen"},
@@ -124,6 +157,46 @@ def test_a_broken_dataset_info_is_named(world, parse):
         match=r"broken/dataset_info.json is not valid JSON .* set dataset_dir to another folder",
     ):
         parse(world.config(dataset_dir=str(world.root / "broken")))
+
+
+def test_rows_per_step_with_grouping_by_length_or_fsdp(world, parse, monkeypatch):
+    import transformers
+
+    grouping = {"group_by_length": True}
+    if transformers.__version__ >= "5":
+        grouping = {"train_sampling_strategy": "group_by_length"}
+    message = refused(parse, world.config(rows_per_step=8, **grouping))
+    assert "rows_per_step: is not supported together with grouping by length" in message
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    message = refused(parse, world.config(rows_per_step=8))
+    assert "rows_per_step: is not supported together with fsdp; remove one of them" in message
+
+
+def test_the_batch_numbers_of_a_deepspeed_file():
+    from types import SimpleNamespace
+
+    from variational_reasoning.host.args import _deepspeed_batch
+
+    fixed = SimpleNamespace(deepspeed={"train_batch_size": 96, "gradient_accumulation_steps": 12})
+    assert _deepspeed_batch(fixed) == [
+        ("train_batch_size", 96),
+        ("train_micro_batch_size_per_gpu", None),
+        ("gradient_accumulation_steps", 12),
+    ]
+
+
+def test_rows_per_step_alone_and_its_default(world, parse):
+    batch = {"per_device_train_batch_size": None, "gradient_accumulation_steps": None}
+    for cutoff_len, limit in [(1024, 8192), (16384, 24576), (32768, 49152)]:
+        config = world.config(rows_per_step=192, cutoff_len=cutoff_len, **batch)
+        _, _, training_args, finetuning_args, _ = parse(config)
+        run = finetuning_args.variational
+        assert (run.rows_per_step, run.tokens_per_micro_batch) == (192, limit)
+        assert training_args.per_device_train_batch_size == 1
+        assert training_args.gradient_accumulation_steps == 1
+        assert "per_device_train_batch_size" not in run.yaml
+    run = parse(world.config(rows_per_step=8, tokens_per_micro_batch=500, **batch))[3].variational
+    assert run.tokens_per_micro_batch == 500
 
 
 def test_rows_per_step_that_fit(world, parse):

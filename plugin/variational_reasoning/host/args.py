@@ -4,6 +4,7 @@ All faults of a YAML are collected and raised together; each says what is wrong,
 """
 
 import difflib
+import json
 import math
 import os
 import re
@@ -60,8 +61,15 @@ class VariationalArguments:
     rows_per_step: int | None = field(
         default=None,
         metadata={
-            "help": "Data rows of one optimizer step; a run whose per_device_train_batch_size x gradient_accumulation_steps x "
-            "processes is another number is refused."
+            "help": "Data rows of one optimizer step, on all processes together. The plugin packs them "
+            "into micro-batches of equal cost, so that the YAML fits any number of GPUs."
+        },
+    )
+    tokens_per_micro_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens that one process computes at once, with rows_per_step; "
+            "by default 1.5 x cutoff_len, at least 8192."
         },
     )
 
@@ -94,12 +102,16 @@ class VariationalRun:
     expects_run_sft: whether the host's training has begun, but not yet its `run_sft`, the one workflow
         that our loss is in.
     inputs: what the record says of the data, the models and the files that the training starts from.
+    rows_per_step: N of an optimizer step; None where the host's batch keys decide.
+    tokens_per_micro_batch: the most tokens of a micro-batch, with rows_per_step.
     """
 
     config: VariationalConfig
     yaml: dict[str, Any]
     constant_loss_normalizer: float | None = None
     facts: "RowFacts | None" = None
+    rows_per_step: int | None = None
+    tokens_per_micro_batch: int | None = None
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
     expects_run_sft: bool = False
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -175,13 +187,20 @@ def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
 
 
 def check(
-    ours: dict[str, Any], faults: list[str], model_args, data_args, training_args, finetuning_args
+    ours: dict[str, Any],
+    faults: list[str],
+    model_args,
+    data_args,
+    training_args,
+    finetuning_args,
+    given_batch: dict[str, Any] | None = None,
 ) -> VariationalConfig:
     """Check our keys against each other and against the host's arguments.
 
     Args:
         ours: our keys as the YAML gives them. faults: faults found so far.
         model_args, data_args, training_args, finetuning_args: the host's parsed arguments.
+        given_batch: what `take_batch_keys` took out of the host's arguments.
 
     Raises: ValueError with all faults, one per line.
     """
@@ -205,7 +224,7 @@ def check(
                 f"prompt_kind: {prompt_kind!r} is not one of {', '.join(made.kinds)} "
                 f"(prompt_family {made.family.name!r})"
             )
-    _check_rows_per_step(ours.get("rows_per_step"), data_args, training_args, faults)
+    _check_steps(ours, given_batch or {}, data_args, training_args, finetuning_args, faults)
     _check_datasets(ours, renderer, data_args, faults)
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
@@ -238,31 +257,143 @@ def _check_constant_loss_normalizer(value: Any, faults: list[str]) -> float | st
     return number
 
 
-def _check_rows_per_step(rows: Any, data_args, training_args, faults: list[str]) -> None:
-    """A recipe's batch must not change silently with the number of GPUs."""
+def take_batch_keys(ours: dict[str, Any], rest: Any) -> tuple[Any, dict[str, Any]]:
+    """Set the host's batch keys to 1 where `rows_per_step` decides the batch.
+
+    They must be 1 before the host parses them, because it derives DeepSpeed's settings from them.
+
+    Args:
+        ours, rest: as `split_arguments` returns them.
+
+    Returns: (the host's arguments to parse, the batch keys as they were given).
+    """
+    if ours.get("rows_per_step") is None:
+        return rest, {}
+    mapping = as_mapping(rest)
+    given = {key: mapping[key] for key in BATCH_KEYS if mapping.get(key) is not None}
+    if isinstance(rest, dict):
+        return rest | dict.fromkeys(BATCH_KEYS, 1), given
+    # A later word of the command line wins.
+    words = [f"--{key}=1" for key in BATCH_KEYS]
+    return [*rest, *words], given
+
+
+def step_keys(ours: dict[str, Any], cutoff_len: int) -> dict[str, int]:
+    """`rows_per_step` and `tokens_per_micro_batch` as numbers, the latter with its default.
+
+    The default is 1.5 x cutoff_len: with gradient checkpointing a token of an 8B model holds 0.55
+    MB of activations, so 24,576 tokens take 13 GB (docs/steps.md), and 192 rows on 8 or 16 ranks
+    are then within 1 % of perfect balance, where micro-batches of cutoff_len leave 2 % and 6 %.
+    Short rows get 8,192 tokens, which fill a GPU's matrix units.
+    """
+    if ours.get("rows_per_step") is None:
+        return {}
+    limit = ours.get("tokens_per_micro_batch")
+    default = max(8192, cutoff_len * 3 // 2)
+    return {
+        "rows_per_step": int(ours["rows_per_step"]),
+        "tokens_per_micro_batch": default if limit is None else int(limit),
+    }
+
+
+def _check_steps(
+    ours: dict[str, Any],
+    given_batch: dict[str, Any],
+    data_args,
+    training_args,
+    finetuning_args,
+    faults: list[str],
+) -> None:
+    """Whatever cannot be arranged into balanced steps is refused by name."""
+    for key, unit in (("rows_per_step", "data rows"), ("tokens_per_micro_batch", "tokens")):
+        value = ours.get(key)
+        is_number = re.fullmatch(r"[1-9]\d*", str(value)) and not isinstance(value, bool)
+        if value is not None and not is_number:
+            faults.append(f"{key}: {value!r} is not a whole number of {unit} above zero")
+            return
+    rows = ours.get("rows_per_step")
     if rows is None:
-        return
-    if isinstance(rows, bool) or not re.fullmatch(r"[1-9]\d*", str(rows)):
-        faults.append(f"rows_per_step: {rows!r} is not a whole number of data rows above zero")
+        if "tokens_per_micro_batch" in ours:
+            faults.append("tokens_per_micro_batch: has no effect without rows_per_step; set both")
         return
     if not training_args.do_train:
         return
-    if data_args.packing or data_args.neat_packing:
+    if ours.get("constant_loss_normalizer") is None:
         faults.append(
-            "rows_per_step: the number of rows in a pack is not known beforehand; remove the key or `packing`"
+            "rows_per_step: the host's own loss is not a sum over rows; set "
+            "`constant_loss_normalizer: auto`, or remove the key"
         )
+    _check_given_batch(int(rows), given_batch, training_args, faults)
+    strategy = getattr(training_args, "train_sampling_strategy", "random")
+    by_length = getattr(training_args, "group_by_length", False) or strategy == "group_by_length"
+    layerwise = finetuning_args.use_badam or "layerwise" in str(training_args.optim)
+    layerwise = layerwise or finetuning_args.galore_layerwise or finetuning_args.apollo_layerwise
+    refused = {
+        "packing (the rows of a step are packed anyway)": data_args.packing
+        or data_args.neat_packing,
+        "streaming (the order of all rows must be known)": data_args.streaming,
+        "fsdp": bool(training_args.fsdp) or _is_true(os.environ.get("ACCELERATE_USE_FSDP")),
+        "auto_find_batch_size (set tokens_per_micro_batch)": training_args.auto_find_batch_size,
+        "grouping by length (rows of a step are balanced anyway)": by_length,
+        "dataloader_drop_last (the last step takes the rows that are left)": (
+            training_args.dataloader_drop_last
+        ),
+        "a layer-wise optimizer (it steps in each backward pass)": layerwise
+        or str(getattr(training_args.optim, "value", training_args.optim)) in ("lomo", "adalomo"),
+    }
+    faults += [
+        f"rows_per_step: is not supported together with {name}; remove one of them"
+        for name, is_set in refused.items()
+        if is_set
+    ]
+    fixed = [name for name, value in _deepspeed_batch(training_args) if value not in ("auto", None)]
+    if fixed:
+        faults.append(
+            f"deepspeed: {training_args.deepspeed} fixes {', '.join(fixed)}, which rows_per_step "
+            'decides; write "auto" there'
+        )
+
+
+BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""The host's keys that `rows_per_step` replaces."""
+
+
+def _check_given_batch(rows: int, given: dict[str, Any], training_args, faults: list[str]) -> None:
+    """A batch that is given twice must be the same number."""
+    if not given:
         return
-    per_device, steps = (
-        training_args.per_device_train_batch_size,
-        training_args.gradient_accumulation_steps,
-    )
+    from llamafactory.extras import logging
+
+    logger = logging.get_logger(__name__)
     processes = training_args.world_size
-    if per_device * steps * processes != int(rows):
-        faults.append(
-            f"rows_per_step: {rows}, but per_device_train_batch_size {per_device} x gradient_accumulation_steps {steps} x "
-            f"{processes} process(es) = {per_device * steps * processes}; `python scripts/batch_size.py TRAIN.yaml "
-            f"gpus={processes}` prints the setting that keeps the batch (for another batch change or remove rows_per_step)"
+    factors = [int(given.get(key, 1)) for key in BATCH_KEYS]
+    listed = " x ".join(f"{key} {value}" for key, value in given.items())
+    product = math.prod(factors) * processes
+    if product == rows:
+        logger.warning_rank0(
+            f"variational_reasoning: {' and '.join(given)} have no effect, because rows_per_step "
+            f"{rows} decides the batch; remove them, and the YAML fits any number of GPUs"
         )
+    else:
+        faults.append(
+            f"rows_per_step: {rows}, but {listed} x {processes} process(es) = {product}; "
+            f"remove {' and '.join(given)}, which rows_per_step replaces"
+        )
+
+
+def _deepspeed_batch(training_args) -> list[tuple[str, Any]]:
+    """The batch numbers of a DeepSpeed file, (name, value)."""
+    source = training_args.deepspeed
+    if isinstance(source, str) and Path(source).is_file():
+        source = json.loads(Path(source).read_text(encoding="utf-8"))
+    if not isinstance(source, dict):
+        return []
+    names = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    return [(name, source.get(name)) for name in names]
+
+
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower() in ("1", "true", "y", "yes")
 
 
 def _check_datasets(

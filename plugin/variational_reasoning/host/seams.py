@@ -54,18 +54,26 @@ def _parse_train_args(original):
         keys, rest, faults = ours.split_arguments(raw, host_keys)
         if not (keys or faults or ours.uses_our_features(raw)):
             return original(args)
-        model_args, data_args, training_args, finetuning_args, generating_args = original(rest)
+        host_words, given_batch = ours.take_batch_keys(keys, rest)
+        parsed = original(host_words)
+        model_args, data_args, training_args, finetuning_args, generating_args = parsed
         _PARSED.calls += 1
-        config = ours.check(keys, faults, model_args, data_args, training_args, finetuning_args)
+        config = ours.check(
+            keys, faults, model_args, data_args, training_args, finetuning_args, given_batch
+        )
         if data_args.packing and not data_args.neat_packing:
             # Rows are independent in the loss, so they must not attend to each other in a pack either.
             data_args.neat_packing = True
         data_args.variational = config
-        run = ours.VariationalRun(config, yaml=masked(ours.as_mapping(rest) | keys))
+        run = ours.VariationalRun(
+            config,
+            yaml=masked(ours.as_mapping(rest) | keys),
+            **ours.step_keys(keys, data_args.cutoff_len),
+        )
         if isinstance(config.constant_loss_normalizer, float):
             run.constant_loss_normalizer = config.constant_loss_normalizer
         finetuning_args.variational = training_args.variational = run
-        return model_args, data_args, training_args, finetuning_args, generating_args
+        return parsed
 
     return parse_train_args
 

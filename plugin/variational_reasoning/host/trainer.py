@@ -9,20 +9,35 @@ forward pass whose head computes the last position alone shows whether it does; 
 takes the path with full logits, as does a head that is not a plain linear layer. The log says which path is taken.
 """
 
+import itertools
 import math
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from datasets import IterableDataset
+from accelerate.utils import DistributedType
+from datasets import Dataset, IterableDataset
 from llamafactory.extras import logging
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
+from torch.utils.data import DataLoader
 
 from variational_reasoning import __version__
+from variational_reasoning.host.attention import supports_packs, use_row_attention
 from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS
 from variational_reasoning.host.formats import ID_COLUMNS
+from variational_reasoning.host.steps import (
+    CompletedBatches,
+    MarkedRows,
+    MicroBatchSampler,
+    StepCollator,
+    StepFacts,
+    StepRows,
+    StepSampler,
+    measure_rows,
+)
+from variational_reasoning.method.balance import RowCost, row_cost
 from variational_reasoning.method.losses import (
     dr_sft_loss,
     target_mask,
@@ -99,7 +114,10 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._tokens_in_step: torch.Tensor | None = None
         self._nll_since_log = torch.zeros((), device=self.args.device)
         self._steps_since_log = 0
-        self._eval_sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        # Over an evaluation: sum_i w_i sum_t CE, sum_t CE, rows, targets.
+        self._eval_sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+        self._step_facts: StepFacts | None = None
+        self._steps: StepSampler | None = None
         self._head: torch.nn.Linear | None = None
         self._head_is_settled = False
         if self.constant_loss_normalizer is not None:
@@ -108,6 +126,87 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self._refuse_split_rows()
             self._head = self._plain_head()
         self._log_start()
+        if run.rows_per_step is not None and self.args.do_train:
+            self._plan_steps(run.rows_per_step, run.tokens_per_micro_batch)
+
+    def _plan_steps(self, rows_per_step: int, token_limit: int) -> None:
+        """Decide how steps are arranged, and say what that gives."""
+        if self.args.n_gpu > 1 or self.args.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"rows_per_step: one process on {self.args.n_gpu} GPUs and accumulation over "
+                f"{self.args.gradient_accumulation_steps} batches are not supported; start one "
+                "process per GPU and remove gradient_accumulation_steps"
+            )
+        model = self._base()
+        self._is_packed = supports_packs(model.config) and not self.args.torch_compile
+        if self._is_packed:
+            use_row_attention(model)
+        self._token_limit = token_limit
+        self._row_cost: RowCost = row_cost(model.config.get_text_config())
+        is_in_order = (
+            self.finetuning_args.disable_shuffling
+            or getattr(self.args, "train_sampling_strategy", None) == "sequential"
+        )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._steps = self._step_sampler(
+            self.train_dataset,
+            rows_per_step,
+            seed=None if is_in_order else seed,
+            epoch=lambda: self.state.global_step // len(self._steps),
+        )
+        self._refuse_rows_above(token_limit)
+        self._log_steps()
+
+    def _base(self) -> torch.nn.Module:
+        """The model without the wrappers of a launcher and of adapters."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _step_sampler(self, dataset: Dataset, rows_per_step: int, **options: Any) -> StepSampler:
+        return StepSampler(
+            measure_rows(dataset, self._row_cost),
+            rows_per_step,
+            rank=self.args.process_index,
+            ranks=self.args.world_size,
+            token_limit=self._token_limit,
+            is_packed=self._is_packed,
+            **options,
+        )
+
+    def _refuse_rows_above(self, token_limit: int) -> None:
+        tokens = self._steps.table.tokens
+        longest = max(range(len(tokens)), key=tokens.__getitem__)
+        if tokens[longest] > token_limit:
+            name = self.train_dataset[longest]["row_names"][0]
+            raise ValueError(
+                f"tokens_per_micro_batch: {token_limit}, but {name} has {tokens[longest]} tokens; "
+                f"allowed are {tokens[longest]} and more, or lower cutoff_len"
+            )
+
+    def _log_steps(self) -> None:
+        """What the first steps of the first epoch will be like."""
+        facts, micro_steps = None, 0
+        sampler = self._steps
+        steps = list(itertools.islice(sampler.steps(), 50))
+        for rows in steps:
+            share = sampler.share(rows, sampler.arrangement(rows))
+            facts = share.facts if facts is None else facts + share.facts
+            micro_steps += len(share.micro_batches)
+        layout = "packs without padding"
+        if not self._is_packed:
+            config = self._base().config
+            layout = (
+                f"padded micro-batches (packs are not supported for {config.model_type} with "
+                f"{config._attn_implementation} attention"
+                f"{' and torch_compile' if self.args.torch_compile else ''})"
+            )
+        logger.info_rank0(
+            f"variational_reasoning: {sampler.rows_per_step} rows per step on {sampler.ranks} "
+            f"process(es), in {micro_steps / len(steps):.1f} {layout} of at most "
+            f"{sampler.token_limit} tokens each; useful tokens {facts.useful_share:.4f}, "
+            f"imbalance {facts.imbalance:.4f}, of which indivisible rows force "
+            f"{facts.least_imbalance:.4f}"
+        )
 
     def _refuse_base_loss(self, *args, **kwargs):
         raise RuntimeError(
@@ -147,9 +246,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _plain_head(self) -> torch.nn.Linear | None:
         """The head, if its `forward` can be tapped; otherwise the log says why the full logits are needed."""
-        model = self.accelerator.unwrap_model(self.model)
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        head = model.get_output_embeddings()
+        head = self._base().get_output_embeddings()
         if self.is_fsdp_enabled:
             reason = "FSDP shards the head"
         elif self.args.torch_compile:
@@ -167,10 +264,104 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             "length x vocabulary"
         )
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The base class's; with rows_per_step, a loader of whole optimizer steps."""
+        if self._steps is None:
+            return super().get_train_dataloader()
+        return self._loader(self.train_dataset, self._steps, self._step_collator())
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """The base class's; with rows_per_step, arranged as the training set.
+
+        Where metrics are computed, batches hold the rows in order, as the metrics expect.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        is_ours = self._steps is not None and isinstance(dataset, Dataset)
+        if not is_ours or self.compute_metrics is not None:
+            return super().get_eval_dataloader(eval_dataset)
+        steps = self._step_sampler(dataset, self._steps.rows_per_step)
+        # Rows of an evaluation may be longer than those of the training; one alone needs less memory.
+        steps.token_limit = max(self._token_limit, *steps.table.tokens)
+        return self._loader(dataset, MicroBatchSampler(steps), self._step_collator().only)
+
+    def _step_collator(self) -> StepCollator:
+        attention = self._base().config._attn_implementation if self._is_packed else None
+        return StepCollator(self.data_collator, attention)
+
+    def _loader(self, dataset: Dataset, sampler: Any, collate: Callable) -> DataLoader:
+        """A loader that accelerate does not see: every process has its own share already."""
+        return DataLoader(
+            StepRows(dataset),
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            # Its own, so that the loader draws nothing from the generator that dropout uses.
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def _get_dataloader(self, dataset, *args, **kwargs):
+        """The base class's; rows that accelerate repeats at the end carry a mark."""
+        is_plain = self.constant_loss_normalizer is None or self.args.world_size == 1
+        if is_plain or not isinstance(dataset, Dataset):
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        loader = super()._get_dataloader(MarkedRows(dataset), *args, **kwargs)
+        shard = loader.batch_sampler
+        if not shard.drop_last:
+            shard.batch_sampler = CompletedBatches(shard.batch_sampler, self.args.world_size)
+        return loader
+
+    def get_total_train_batch_size(self, args) -> int:
+        """The base class's; with rows_per_step, that number."""
+        if self._steps is None:
+            return super().get_total_train_batch_size(args)
+        return self._steps.rows_per_step
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> float:
+        """FLOPs of forward and backward pass over these inputs, without recomputation."""
+        if "share" in inputs:
+            return inputs["share"].flops
+        return super().floating_point_ops(inputs)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """One micro-batch, as the base class's; with rows_per_step, this rank's share of a step."""
+        if "share" not in inputs:
+            return super().training_step(model, inputs, num_items_in_batch)
+        facts = inputs["share"].facts
+        self._tokens_in_step = facts.num_targets
+        self._steps_since_log += 1
+        self._step_facts = facts if self._step_facts is None else self._step_facts + facts
+        loss = torch.zeros((), device=self.args.device)
+        last = len(inputs["micro_batches"]) - 1
+        for number, batch in enumerate(inputs["micro_batches"]):
+            with self._accumulating(model, is_last=number == last):
+                loss = loss + super().training_step(model, batch, facts.num_rows)
+        return loss
+
+    def _accumulating(self, model, is_last: bool) -> AbstractContextManager:
+        """The context of one of a step's micro-batches; gradients are exchanged after the last."""
+        # accelerate's wrapper of DeepSpeed takes the boundary of a step from here.
+        self.accelerator.gradient_state._set_sync_gradients(is_last)
+        if is_last or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return nullcontext()
+        return self.accelerator.no_sync(model)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The base class's, which under DeepSpeed casts every floating tensor: not the weights."""
+        weights = inputs.get("row_weights")
+        if weights is None:
+            return super()._prepare_inputs(inputs)
+        others = {name: value for name, value in inputs.items() if name != "row_weights"}
+        return super()._prepare_inputs(others) | {"row_weights": weights.to(self.args.device)}
+
     def get_batch_samples(self, *args, **kwargs):
-        """The base class's micro-batches of one optimizer step; counts N, data rows, instead of tokens."""
+        """The base class's micro-batches of one optimizer step; counts N, data rows, not tokens."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        if self.constant_loss_normalizer is None or not batches:
+        if self.constant_loss_normalizer is None or not batches or "share" in batches[0]:
             return batches, num_items
         rows = sum((batch["row_targets"] >= 0).sum() for batch in batches)
         tokens = sum(target_mask(batch["labels"]).sum() for batch in batches)
@@ -206,11 +397,11 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if not math.isfinite(weighted.item()):
             raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
         if not model.training:
-            # The base class counts tokens here; an evaluation's batches are averaged by their number of rows.
-            loss = dr_sft_loss(weighted, (row_targets >= 0).sum(), self.constant_loss_normalizer)
-            self._eval_sums += torch.stack(
-                [plain.double(), torch.tensor(len(target_weights)).to(plain)]
-            )
+            num_rows = (row_targets >= 0).sum()
+            sums = [weighted, plain, num_rows, torch.tensor(len(target_weights))]
+            self._eval_sums += torch.stack([value.to(self._eval_sums) for value in sums])
+            # The base class averages this over batches; `evaluation_loop` divides the sums instead.
+            loss = dr_sft_loss(weighted, num_rows.clamp(min=1), self.constant_loss_normalizer)
         else:
             loss = (
                 dr_sft_loss(weighted, num_items_in_batch, self.constant_loss_normalizer)
@@ -278,17 +469,29 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             logs["token_nll"] = round(total.item() / self._steps_since_log, 6)
             self._nll_since_log.zero_()
             self._steps_since_log = 0
+        if self._step_facts is not None and "loss" in logs:
+            logs["useful_tokens"] = round(self._step_facts.useful_share, 4)
+            logs["imbalance"] = round(self._step_facts.imbalance, 4)
+            self._step_facts = None
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
-        """The base class's loop, with `token_nll` over all tokens of the evaluation set."""
+        """The base class's loop, with the loss and `token_nll` over all rows of the data set.
+
+        Both are quotients of sums over rows, and so do not depend on batches, packs or ranks:
+        loss = sum_i w_i sum_t CE / (rows C), token_nll = sum_t CE / targets.
+        """
         self._eval_sums.zero_()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.constant_loss_normalizer is not None:
-            sums = self._eval_sums
-            if self.args.world_size > 1:
-                sums = self.accelerator.gather(sums.unsqueeze(0)).sum(0)
-            output.metrics[f"{metric_key_prefix}_token_nll"] = (sums[0] / sums[1]).item()
+        if self.constant_loss_normalizer is None:
+            return output
+        sums = self._eval_sums
+        if self.args.world_size > 1:
+            sums = self.accelerator.gather(sums.unsqueeze(0)).sum(0)
+        weighted, plain, rows, targets = sums
+        loss = dr_sft_loss(weighted, rows, self.constant_loss_normalizer)
+        output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
+        output.metrics[f"{metric_key_prefix}_token_nll"] = (plain / targets).item()
         return output
 
     def save_model(self, *args, **kwargs):

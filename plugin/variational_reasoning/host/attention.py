@@ -1,0 +1,174 @@
+"""Attention within the rows of a pack: no token sees another row.
+
+A pack holds rows one after another, without padding. Example, rows of 3 and 2 tokens:
+
+    input_ids         a0 a1 a2 b0 b1
+    position_ids       0  1  2  0  1
+    row_boundaries     0        3     5
+
+With FlashAttention the boundaries reach the kernel as `cu_seq_lens_q` and its relatives. Elsewhere
+the attention function below runs causal SDPA row by row: a dense block mask would cost the square
+of the pack. The boundaries travel to it in the place of the attention mask, as an integer tensor of
+shape [1, 1, 1, rows + 1], because transformers hands a mask of four dimensions to the attention
+function untouched, in both major versions and under gradient checkpointing.
+
+Rows of similar length share one SDPA call. They are padded on the right, where a causal query never
+looks, so the result is exact.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ROW_ATTENTION = "variational_rows"
+"""The name under which `row_attention` is registered with transformers."""
+
+FLASH = ("flash_attention_2", "flash_attention_3")
+"""Implementations that take the boundaries of rows by themselves."""
+
+PACKABLE = (
+    "cohere",
+    "gemma",
+    "glm4",
+    "gpt2",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+    "starcoder2",
+)
+"""Model types that compute a row in a pack as they compute it alone; each is tested.
+
+Others may mix positions outside of attention (Qwen3-Next, LFM2), ignore position ids (OPT), or need
+an attention function of their own (Gemma 2, gpt-oss).
+"""
+
+PADDED_GROUP_RATIO = 1.25
+"""Rows share a call while the longest is at most this many times as long as the shortest."""
+
+SHORT_ROW = 64
+"""Rows up to this length share a call in any case: the call costs more than the padding."""
+
+
+def boundaries_of(lengths: list[int]) -> Tensor:
+    """The boundaries of a pack's rows in the shape of an attention mask, int32 [1, 1, 1, rows + 1].
+
+    Example: lengths 3 and 2 give 0, 3, 5.
+    """
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.view(1, 1, 1, -1)
+
+
+def supports_packs(config: Any) -> bool:
+    """Whether a model of this configuration can train on packs, as it is set up."""
+    if hasattr(config, "group_size_ratio"):
+        # The host's shift_attn replaces the model's attention.
+        return False
+    if config._attn_implementation in FLASH:
+        # GPT-2 of transformers 4 does not hand the boundaries on to its attention.
+        return config.model_type in PACKABLE and config.model_type != "gpt2"
+    return config.model_type in PACKABLE and config._attn_implementation in ("sdpa", ROW_ATTENTION)
+
+
+def use_row_attention(model: torch.nn.Module) -> None:
+    """Let a model with SDPA attend row by row where a batch carries boundaries."""
+    AttentionInterface.register(ROW_ATTENTION, row_attention)
+    # A name without a mask function would get no mask for batches that are not packs.
+    AttentionMaskInterface.register(ROW_ATTENTION, sdpa_mask)
+    if model.config._attn_implementation == "sdpa":
+        model.config._attn_implementation = ROW_ATTENTION
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each row of a pack; transformers' own SDPA for any other batch.
+
+    Args:
+        module: the layer. query: [1, heads, tokens, width]. key, value: the same with their heads.
+        attention_mask: int32 [1, 1, 1, rows + 1], where rows begin and end; anything else is a mask.
+        sliding_window: tokens that a query sees, itself included; None for all before it.
+
+    Returns: [1, tokens, heads, width], and None for the attention weights.
+    """
+    if attention_mask is None or attention_mask.dtype != torch.int32:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+    outputs = []
+    for start, lengths in _groups(attention_mask):
+        parts = [_rows_first(tensor, start, lengths) for tensor in (query, key, value)]
+        mask = _window_mask(lengths[0], sliding_window, query.device)
+        output, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
+        outputs.append(_rows_joined(output, lengths))
+    return torch.cat(outputs, dim=1), None
+
+
+def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
+    """(first token, lengths of the rows) for each SDPA call; kept on the tensor for the next layer.
+
+    Consecutive rows share a call. Collation sorts a pack's rows by falling length, so that these
+    are rows of similar length.
+    """
+    if hasattr(boundaries, "row_groups"):
+        return boundaries.row_groups
+    ends = boundaries.flatten().tolist()
+    groups: list[tuple[int, list[int]]] = []
+    for start, end in itertools.pairwise(ends):
+        length = end - start
+        longest = groups[-1][1][0] if groups else 0
+        is_similar = length <= longest <= max(SHORT_ROW, PADDED_GROUP_RATIO * length)
+        if is_similar:
+            groups[-1][1].append(length)
+        else:
+            groups.append((start, [length]))
+    boundaries.row_groups = groups
+    return groups
+
+
+def _rows_first(tensor: Tensor, start: int, lengths: list[int]) -> Tensor:
+    """[1, heads, tokens, width] -> [rows, heads, longest, width], padded on the right."""
+    longest = lengths[0]
+    piece = tensor[0, :, start : start + sum(lengths)]
+    if len(lengths) == 1:
+        return piece.unsqueeze(0)
+    if lengths[-1] == longest:
+        return piece.unflatten(1, (len(lengths), longest)).transpose(0, 1)
+    rows = piece.transpose(0, 1).split(lengths)
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded.transpose(1, 2)
+
+
+def _rows_joined(output: Tensor, lengths: list[int]) -> Tensor:
+    """[rows, longest, heads, width] -> [1, tokens, heads, width], without the padding."""
+    if lengths[-1] == lengths[0]:
+        return output.flatten(0, 1).unsqueeze(0)
+    rows = [row[:length] for row, length in zip(output, lengths, strict=True)]
+    return torch.cat(rows).unsqueeze(0)
+
+
+def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """bool [1, 1, length, length] for a window that is shorter than the row; None for plain causal."""
+    if window is None or length <= window:
+        return None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return ((distance >= 0) & (distance < window))[None, None]

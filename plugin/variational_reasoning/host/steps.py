@@ -1,0 +1,368 @@
+"""The data loader of balanced optimizer steps: one item is one rank's share of a whole step.
+
+Every rank draws the same N rows (the next N of the shuffled order), arranges them in the same way
+(method.balance), and builds only its own micro-batches. No rank needs to ask another. The host's
+Trainer sees one batch per optimizer step, so `max_steps`, schedule, epochs and resume count steps
+by themselves. Example, 5 rows, rows_per_step 3, two ranks:
+
+    order       3 0 4 | 1 2          the last step takes the rows that are left
+    rank 0      [3] | [1]
+    rank 1      [0, 4] | [2]
+
+A rank without rows in a micro-step computes a short batch without targets: a loss of zero that is
+attached to the graph, so that the collectives of ZeRO and DDP match.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from variational_reasoning.host.attention import FLASH, boundaries_of
+from variational_reasoning.method.balance import Arrangement, RowCost, arrange, arrange_padded
+from variational_reasoning.method.losses import IGNORE_INDEX
+
+IDLE_TOKENS = 8
+"""Tokens of the batch without targets that an idle rank computes."""
+
+PAD_MULTIPLE = 8
+"""The host's collator pads a training batch to a multiple of this."""
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is known of a whole optimizer step on every rank, without communication.
+
+    num_rows: N. num_targets: targets of all rows. tokens: of all rows. positions: that all ranks
+        compute, with padding and the batches of idle ranks. time, ideal_time, bound: costs of the
+        arrangement as in method.balance, in FLOPs of one rank's forward pass.
+    """
+
+    num_rows: int
+    num_targets: int
+    tokens: int
+    positions: int
+    time: float
+    ideal_time: float
+    bound: float
+
+    @property
+    def useful_share(self) -> float:
+        """Tokens of rows in all positions that were computed."""
+        return self.tokens / self.positions
+
+    @property
+    def imbalance(self) -> float:
+        """Time divided by that of a perfect split over the ranks."""
+        return self.time / self.ideal_time
+
+    @property
+    def least_imbalance(self) -> float:
+        """The same for the lower bound, which indivisible rows allow."""
+        return self.bound / self.ideal_time
+
+    def __add__(self, other: "StepFacts") -> "StepFacts":
+        names = self.__dataclass_fields__
+        return StepFacts(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's part of a step.
+
+    micro_batches: the data set's rows in each; empty where the rank is idle. spare_row: the row
+        whose first tokens an idle rank computes. flops: of this rank's rows, forward and backward.
+    """
+
+    micro_batches: tuple[tuple[int, ...], ...]
+    spare_row: int
+    flops: float
+    facts: StepFacts
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """What the arrangement needs of every row of a data set: tokens, targets and cost in FLOPs."""
+
+    tokens: list[int]
+    targets: list[int]
+    costs: list[float]
+
+
+def measure_rows(dataset: Dataset, cost: RowCost) -> RowTable:
+    """Lengths and costs of all rows of a tokenized data set, read from its columns."""
+    columns = dataset.select_columns(["input_ids", "row_targets"]).with_format("arrow")[:]
+    tokens = columns["input_ids"].combine_chunks().value_lengths().to_pylist()
+    targets = columns["row_targets"].combine_chunks().flatten().to_pylist()
+    costs = [cost(*counts) for counts in zip(tokens, targets, strict=True)]
+    return RowTable(tokens, targets, costs)
+
+
+class StepSampler:
+    """Yields this rank's Share of every optimizer step of an epoch.
+
+    Args:
+        table: of the data set. rows_per_step: N. ranks, rank: of the processes. token_limit: the
+            most tokens in a micro-batch. is_packed: packs, or padded rectangles. seed: of the
+            shuffled order; None keeps the order of the data set. epoch: tells the current epoch,
+            so that a resumed run draws the same order without any state of its own.
+    """
+
+    def __init__(
+        self,
+        table: RowTable,
+        rows_per_step: int,
+        *,
+        rank: int,
+        ranks: int,
+        token_limit: int,
+        is_packed: bool,
+        seed: int | None = None,
+        epoch: Callable[[], int] = lambda: 0,
+    ):
+        self.table = table
+        self.rows_per_step = rows_per_step
+        self.rank = rank
+        self.ranks = ranks
+        self.token_limit = token_limit
+        self.is_packed = is_packed
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.table.tokens) // self.rows_per_step)
+
+    def __iter__(self) -> Iterator[Share]:
+        for rows in self.steps():
+            yield self.share(rows, self.arrangement(rows))
+
+    def steps(self) -> Iterator[list[int]]:
+        """The rows of each step of the current epoch, the same on every rank."""
+        count = len(self.table.tokens)
+        order = list(range(count))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch())
+            order = torch.randperm(count, generator=generator).tolist()
+        for start in range(0, count, self.rows_per_step):
+            yield order[start : start + self.rows_per_step]
+
+    def arrangement(self, rows: Sequence[int]) -> Arrangement:
+        """How these rows are spread; its row numbers count within `rows`."""
+        tokens = [self.table.tokens[row] for row in rows]
+        costs = [self.table.costs[row] for row in rows]
+        how = arrange if self.is_packed else arrange_padded
+        return how(tokens, costs, self.ranks, self.token_limit)
+
+    def share(self, rows: Sequence[int], arrangement: Arrangement) -> Share:
+        """This rank's share of an arranged step."""
+        batches = []
+        for shares in arrangement.micro_steps:
+            batches.append(tuple(rows[number] for number in shares[self.rank]))
+        costs = [self.table.costs[row] for row in itertools.chain.from_iterable(batches)]
+        spare_row = min(rows, key=lambda row: self.table.tokens[row])
+        facts = self.facts(rows, arrangement, spare_row)
+        return Share(tuple(batches), spare_row, 3 * sum(costs), facts)
+
+    def facts(self, rows: Sequence[int], arrangement: Arrangement, spare_row: int) -> StepFacts:
+        """Counts of the whole step, over all ranks."""
+        positions = 0
+        for batch in itertools.chain.from_iterable(arrangement.micro_steps):
+            lengths = [self.table.tokens[rows[number]] for number in batch]
+            idle = min(IDLE_TOKENS, self.table.tokens[spare_row])
+            if self.is_packed:
+                positions += sum(lengths) if lengths else idle
+            else:
+                longest = max(lengths, default=idle)
+                positions += max(len(lengths), 1) * -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+        return StepFacts(
+            num_rows=len(rows),
+            num_targets=sum(self.table.targets[row] for row in rows),
+            tokens=sum(self.table.tokens[row] for row in rows),
+            positions=positions,
+            time=arrangement.time,
+            ideal_time=arrangement.total / self.ranks,
+            bound=arrangement.bound,
+        )
+
+
+class MicroBatchSampler:
+    """Yields this rank's micro-batches one by one, each as a Share, for an evaluation."""
+
+    def __init__(self, steps: StepSampler):
+        self.shares: list[Share] = []
+        for share in steps:
+            for batch in share.micro_batches:
+                self.shares.append(replace(share, micro_batches=(batch,)))
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self.shares)
+
+
+class StepRows(torch.utils.data.Dataset):
+    """A data set that is asked for a Share and answers with it and the rows that it names."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, share: Share) -> tuple[Share, dict[int, dict[str, Any]]]:
+        wanted = {*itertools.chain.from_iterable(share.micro_batches), share.spare_row}
+        numbers = sorted(wanted)
+        return share, dict(zip(numbers, self.dataset.__getitems__(numbers), strict=True))
+
+
+class StepCollator:
+    """Builds the tensors of one rank's share of a step.
+
+    Args:
+        collator: makes a padded batch of rows, with their weights (host.trainer.RowCollator).
+        attention: the model's attention implementation, which decides how a pack's boundaries
+            travel; None for padded batches.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], Any], attention: str | None):
+        self.collator = collator
+        self.attention = attention
+
+    def __call__(self, item: tuple[Share, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+        """The item of the data loader.
+
+        Returns: micro_batches, a list of the model's inputs with row_weights, row_targets and
+            row_names; share; and input_ids and attention_mask of this rank's rows, [1, tokens],
+            which the host's token counters read.
+        """
+        share, rows = item
+        micro_batches, token_ids = [], []
+        for numbers in share.micro_batches:
+            features = [dict(rows[number]) for number in numbers]
+            token_ids += [feature["input_ids"] for feature in features]
+            if not features:
+                features = [without_targets(rows[share.spare_row], IDLE_TOKENS)]
+            is_packed = self.attention is not None
+            batch = pack(features, self.attention) if is_packed else self.collator(features)
+            micro_batches.append(batch)
+        counted = torch.tensor([list(itertools.chain.from_iterable(token_ids))], dtype=torch.int64)
+        return {
+            "input_ids": counted,
+            "attention_mask": torch.ones_like(counted),
+            "micro_batches": micro_batches,
+            "share": share,
+        }
+
+    def only(self, item: tuple[Share, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+        """The inputs of a share with one micro-batch."""
+        return self(item)["micro_batches"][0]
+
+
+def without_targets(feature: dict[str, Any], max_tokens: int | None = None) -> dict[str, Any]:
+    """A copy of a row, or of its first tokens, that adds nothing to the loss and is not in N.
+
+    `row_targets` of -1 is what a place without a row has in a batch.
+    """
+    copy = dict(feature)
+    for name in ("input_ids", "attention_mask", "labels", "position_ids"):
+        if name in copy and max_tokens is not None:
+            copy[name] = copy[name][:max_tokens]
+    copy["labels"] = [IGNORE_INDEX] * len(copy["input_ids"])
+    copy["row_weights"] = [0.0] * len(feature["row_weights"])
+    copy["row_targets"] = [-1] * len(feature["row_targets"])
+    return copy
+
+
+def pack(features: list[dict[str, Any]], attention: str) -> dict[str, Any]:
+    """Rows one after another in a batch of one line, longest first, without padding.
+
+    Args:
+        features: rows with input_ids, labels (the first of a row is never a target), and lists
+            row_weights, row_targets and row_names of one entry. attention: the implementation.
+
+    Returns: input_ids, labels, position_ids int64 [1, tokens]; row_weights float32, row_targets
+        int64 [1, rows]; row_names; and the rows' boundaries, in the place of `attention_mask` or as
+        FlashAttention's arguments (host.attention).
+    """
+    features = sorted(features, key=lambda feature: -len(feature["input_ids"]))
+    lengths = [len(feature["input_ids"]) for feature in features]
+    positions = [torch.arange(length) for length in lengths]
+
+    def line(name: str, dtype: torch.dtype) -> torch.Tensor:
+        values = itertools.chain.from_iterable(feature[name] for feature in features)
+        return torch.tensor([list(values)], dtype=dtype)
+
+    batch: dict[str, Any] = {
+        "input_ids": line("input_ids", torch.int64),
+        "labels": line("labels", torch.int64),
+        "position_ids": torch.cat(positions).unsqueeze(0),
+        "row_weights": line("row_weights", torch.float32),
+        "row_targets": line("row_targets", torch.int64),
+        "row_names": [[name for feature in features for name in feature["row_names"]]],
+    }
+    boundaries = boundaries_of(lengths)
+    if attention not in FLASH:
+        return batch | {"attention_mask": boundaries}
+    ends = boundaries.flatten()
+    return batch | {
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+
+
+class CompletedBatches:
+    """The batches of all ranks, completed to full ones with rows that are marked as repeated.
+
+    accelerate gives every rank equally many full batches and repeats rows of the epoch's beginning
+    for that. Here they come with a mark, the bitwise complement of their number, so that they can
+    be left out of loss and N (MarkedRows). Example, 3 rows, batches of 1, 2 ranks: 0, 1, 2, ~0.
+    """
+
+    def __init__(self, batch_sampler: Any, ranks: int):
+        self.batch_sampler = batch_sampler
+        self.sampler = batch_sampler.sampler
+        self.batch_size = batch_sampler.batch_size
+        self.drop_last = batch_sampler.drop_last
+        self.ranks = ranks
+
+    def __len__(self) -> int:
+        return -(-len(self.batch_sampler) // self.ranks) * self.ranks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        seen: list[int] = []
+        count = 0
+        for batch in self.batch_sampler:
+            seen += batch[: max(0, self.batch_size - len(seen))]
+            count += 1
+            yield batch + self._repeated(seen, self.batch_size - len(batch))
+        for _ in range(-count % self.ranks):
+            yield self._repeated(seen, self.batch_size)
+
+    def _repeated(self, seen: list[int], count: int) -> list[int]:
+        return [~row for row in itertools.islice(itertools.cycle(seen), count)]
+
+
+class MarkedRows(torch.utils.data.Dataset):
+    """A data set that also answers to marked numbers, with rows without targets."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
+        found = self.dataset.__getitems__([~n if n < 0 else n for n in numbers])
+        return [
+            without_targets(row) if number < 0 else row
+            for number, row in zip(numbers, found, strict=True)
+        ]

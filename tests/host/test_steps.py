@@ -308,10 +308,11 @@ def test_an_idle_rank_under_zero_3(world, tmp_path, family):
     result = world.cli(config, **TORCHRUN)
     assert result.returncode == 0, result.stderr[-4000:]
     before, after = world.weights(str(folder)), world.weights()
-    reference = step_gradient(str(folder), ROWS[2:3], 50.0)
+    # The experts' grouped product knows no float64.
+    reference = step_gradient(str(folder), ROWS[2:3], 50.0, dtype=torch.float32)
     for name, gradient in reference.items():
         step = (before[name].double() - after[name].double()) / 100.0
-        assert (step - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+        assert (step - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
 
 
 @pytest.mark.parametrize("stage", [None, 3])
@@ -338,9 +339,11 @@ def test_an_idle_rank_with_lora(world, stage):
         torch.testing.assert_close(adapters[1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_the_loss_under_deepspeed_has_the_exact_weights(world, precision):
-    """The same rows with weight 1 and 0.649546: the ratio of the losses is the weight."""
+def test_the_loss_under_deepspeed_has_the_exact_weights(world):
+    """The same rows with weight 1 and 0.649546: the ratio of the losses is the weight.
+
+    DeepSpeed has fp16 on a GPU only; the test above covers the cast.
+    """
     losses = []
     for weight in (1.0, 0.649546):
         world.add_rows("same", [(*row[:3], weight) for row in ROWS])
@@ -350,7 +353,7 @@ def test_the_loss_under_deepspeed_has_the_exact_weights(world, precision):
             deepspeed=deepspeed_config(world, 2),
             tokens_per_micro_batch=900,
             use_cpu=True,
-            **{precision: True},
+            bf16=True,
             **STEPS,
         )
         result = world.cli(config, **TORCHRUN)

@@ -72,7 +72,7 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
         ({"chat_format": None}, "chat_format: is missing"),
         (
             {"chat_format": "qwen"},
-            "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral nor an existing .json file",
+            "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral, template nor an existing .json file",
         ),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),

@@ -54,6 +54,17 @@ def test_reasoning_rows_are_rendered_by_the_one_renderer(world, load, kind, chat
         assert example["row_weights"] == [weight]
 
 
+@pytest.mark.parametrize("kind", ["reasoner", "posterior"])
+def test_rows_of_another_prompt_family(world, load, kind):
+    config = world.config(prompt_kind=kind, chat_format="chatml", prompt_family="think")
+    dataset, _, tokenizer = load(config)
+    renderer = make_renderer("chatml", "think")
+    for example, (question, trace, solution, _) in zip(dataset, ROWS, strict=True):
+        prompt, response = renderer.render(kind, question, trace, solution)
+        assert tokenizer.decode(example["input_ids"]) == prompt + response + "<|im_end|>"
+        assert tokenizer.decode(target(example)) == response + "<|im_end|>"
+
+
 def test_ids_are_those_of_the_independent_rendering(world, load):
     dataset, _, tokenizer = load(world.config())
     for example, (*texts, _) in zip(dataset, ROWS, strict=True):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from tests.conftest import make_bpe_tokenizer
 
+from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.method.chat_formats import (
     CHAT_FORMATS,
     chat_format_from_dict,
@@ -251,6 +252,39 @@ def test_a_chat_template_becomes_texts(apply, system):
     opening = "" if wanted.endswith("<think>\n") else "<think>\n"
     assert renderer.prompt("reasoner", QUESTION) == wanted + opening
     assert chat_format.end_of_turn == ("<end_of_turn>" if apply is _gemma else "<|im_end|>")
+
+
+CHATML_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+
+
+def test_a_models_own_template_is_the_chat_format(tmp_path):
+    def model(name, template):
+        tokenizer = make_bpe_tokenizer()
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    def renderer_of(name):
+        return make_renderer("template", "think", name, chat_template_of)
+
+    prompt = renderer_of(model("qwen", CHATML_TEMPLATE)).prompt("reasoner", "Q")
+    assert prompt == "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    bare = renderer_of(model("no_system", NO_SYSTEM + CHATML_TEMPLATE))
+    assert bare.chat_format.system == "" and bare.prompt("reasoner", "Q") == prompt
+    for name, template, message in (
+        ("none", None, "none has no chat template"),
+        ("day", "{{ strftime_now('%d') }}" + CHATML_TEMPLATE, "writes today's date"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            renderer_of(model(name, template))
+    with pytest.raises(ValueError, match="needs the tokenizer of"):
+        renderer_of(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="needs a model"):
+        renderer_of(None)
 
 
 def test_templates_that_do_not_fit_are_refused():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
 from variational_reasoning.method.families import FAMILIES
 from variational_reasoning.method.prompts import Renderer, make_renderer
@@ -43,7 +44,8 @@ class VariationalArguments:
     chat_format: str | None = field(
         default=None,
         metadata={
-            "help": "How our data formats write turns: chatml, llama3, gemma, mistral, or a .json file."
+            "help": "How our data formats write turns: chatml, llama3, gemma, mistral, a .json file, or template, "
+            "the model's own chat template."
         },
     )
     prompt_family: str = field(
@@ -213,7 +215,10 @@ def check(
     try:
         # Without a chat format the family is checked all the same.
         made = make_renderer(
-            str(ours.get("chat_format", "chatml")), str(ours.get("prompt_family", "paper"))
+            str(ours.get("chat_format", "chatml")),
+            str(ours.get("prompt_family", "paper")),
+            model_args.model_name_or_path,
+            chat_template_of,
         )
     except ValueError as error:
         faults += str(error).splitlines()
@@ -426,7 +431,7 @@ def _check_datasets(
             )
     if our_formats and "chat_format" not in ours:
         faults.append(
-            "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, mistral, or a .json file)"
+            "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, mistral, template, or a .json file)"
         )
     if "reasoning" in our_formats and "prompt_kind" not in ours:
         faults.append(

@@ -127,7 +127,7 @@ def load_chat_format(name_or_path: str) -> ChatFormat:
     if path.suffix != ".json" or not path.is_file():
         known = ", ".join(CHAT_FORMATS)
         raise ValueError(
-            f"chat_format {name_or_path!r} is neither one of {known} nor an existing .json file"
+            f"chat_format {name_or_path!r} is neither one of {known}, {TEMPLATE} nor an existing .json file"
         )
     return chat_format_from_dict(read_json_object(path, "correct it"), source=str(path))
 

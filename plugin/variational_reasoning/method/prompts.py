@@ -24,8 +24,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from variational_reasoning.method.chat_formats import (
+    TEMPLATE,
+    ApplyTemplate,
     ChatFormat,
     chat_format_from_dict,
+    chat_format_of_template,
     chat_format_to_dict,
     load_chat_format,
 )
@@ -361,12 +364,31 @@ class Renderer:
         return record
 
 
-def make_renderer(chat_format: str, prompt_family: str = "paper") -> Renderer:
-    """The renderer of two settings, each a name or a file. Raises: ValueError with the faults of both."""
+def make_renderer(
+    chat_format: str,
+    prompt_family: str = "paper",
+    model: str | None = None,
+    read_template: Callable[[str], ApplyTemplate] | None = None,
+) -> Renderer:
+    """The renderer of two settings, each a name or a file.
+
+    Args:
+        chat_format: `template` stands for the chat template of `model`, which `read_template` opens.
+
+    Raises: ValueError with the faults of both.
+    """
+
+    def load_format(name: str) -> ChatFormat:
+        if name != TEMPLATE or read_template is None:
+            return load_chat_format(name)
+        if model is None:
+            raise ValueError("chat_format: template needs a model (`base` or models.reasoner)")
+        return chat_format_of_template(read_template(model), model)
+
     faults = []
     found: dict[str, Any] = {}
     for name, load, value in (
-        ("chat_format", load_chat_format, chat_format),
+        ("chat_format", load_format, chat_format),
         ("family", load_family, prompt_family),
     ):
         try:

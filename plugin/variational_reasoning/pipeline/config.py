@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 FROM_REASONER = "from_reasoner"
@@ -290,7 +291,9 @@ class Config:
 
     run_dir: str = "runs/tiny"
     seed: int = _number(0, at_least=0)
-    chat_format: str = "chatml"  # chatml, llama3, gemma, mistral, or a .json file
+    chat_format: str = (
+        "chatml"  # chatml, llama3, gemma, mistral, a .json file, or template: the model's own
+    )
     prompt_family: str = "paper"  # paper, think, or a .yaml file
     # the posterior's prompt kind in the family; where it is not set, the family's last one
     posterior_prompt: str = "posterior_b"
@@ -317,7 +320,8 @@ class Config:
     @property
     def renderer(self) -> Renderer:
         """The prompt family in the chat format."""
-        return make_renderer(self.chat_format, self.prompt_family)
+        model = self.base or self.models.reasoner
+        return make_renderer(self.chat_format, self.prompt_family, model, chat_template_of)
 
     def folder(self, *parts: str) -> Path:
         """A folder of the run, such as folder("traces"); what is made from the reasoner's traces lies in from_reasoner."""

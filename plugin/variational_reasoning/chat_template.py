@@ -1,0 +1,53 @@
+"""A model's own chat template as a function on messages.
+
+`host` and `pipeline` both need it for `chat_format: template`; what is made of it is
+`method.chat_formats.chat_format_of_template`.
+"""
+
+import functools
+from collections.abc import Callable
+
+_DAY = "strftime_now"
+"""The name by which a template asks for the day."""
+
+
+@functools.lru_cache(maxsize=8)
+def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
+    """(messages, add_generation_prompt) to text, with the tokenizer of a folder or of a model on the hub.
+
+    The function raises ValueError for messages that the template refuses, such as a system message.
+
+    Raises: ValueError for a tokenizer without a template, and for a template that writes today's date: its prompts
+        would be others tomorrow.
+    """
+    import jinja2
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"chat_format: template needs the tokenizer of {model}: {reason}"
+        ) from error
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        what = "has no chat template" if template is None else "has several chat templates"
+        raise ValueError(
+            f"chat_format: template: {model} {what}; name a chat format or a .json file instead"
+        )
+    if _DAY in template:
+        raise ValueError(
+            f"chat_format: template: the chat template of {model} writes today's date ({_DAY}), so its prompts would be "
+            "others tomorrow; name a chat format (llama3 for Llama 3) or a .json file instead"
+        )
+
+    def apply(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the chat template of {model}: {error}") from error
+
+    return apply

@@ -1,5 +1,6 @@
 """Bad training YAMLs are refused before anything is loaded or written, with all their faults at once."""
 
+import json
 import math
 
 import pytest
@@ -261,6 +262,97 @@ def test_missing_columns_and_files_are_seen_before_loading(world, parse):
     (world.data / "short.jsonl").unlink()
     assert "does not exist; run the stage that writes it first" in refused(
         parse, world.config(dataset="short")
+    )
+
+
+def write_files(folder, names_and_bytes):
+    folder.mkdir()
+    for name, content in names_and_bytes.items():
+        (folder / name).write_bytes(content)
+
+
+ROW = {"question": "What?", "trace": "Hm.", "solution": "4", "weight": 0.5}
+LINE = json.dumps(ROW).encode() + b"\n"
+CSV = b"question,trace,solution,weight\nWhat?,Hm.,four,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines.json", LINE * 2),
+        ("array.jsonl", b"[" + LINE + b"," + LINE + b"]"),
+        ("marked.jsonl", b"\xef\xbb\xbf" + LINE),
+        ("table.csv", CSV),
+        ("folder", {"a.jsonl": b"", "b.jsonl": LINE}),
+    ],
+)
+def test_what_the_host_can_read_is_read_before_loading(world, parse, name, content):
+    if isinstance(content, dict):
+        write_files(world.data / name, content)
+    else:
+        (world.data / name).write_bytes(content)
+    world.info["made"] = {"file_name": name, "formatting": "reasoning"}
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    parse(world.config(dataset="made"))
+    # The row was seen: a column that it lacks is named.
+    world.info["made"]["columns"] = {"question": "problem"}
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    message = refused(parse, world.config(dataset="made"))
+    assert "column 'problem' (question) is missing; the file has question, trace" in message
+
+
+def test_an_arrow_file_is_read_before_loading(world, parse):
+    import datasets
+
+    datasets.Dataset.from_list([ROW]).save_to_disk(world.root / "saved")
+    (source,) = (world.root / "saved").glob("*.arrow")
+    source.rename(world.data / "table.arrow")
+    world.info["made"] = {"file_name": "table.arrow", "formatting": "reasoning"}
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    parse(world.config(dataset="made"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("empty.jsonl", b"", "cannot be read (it is empty)"),
+        ("blank.jsonl", b"\n\n", "cannot be read (it has no rows)"),
+        ("none.json", b"[]", "cannot be read (it has no rows)"),
+        ("broken.jsonl", b"{", "cannot be read (JSON parse error"),
+        ("folder", {}, "cannot be read (the folder holds no file)"),
+        ("folder", {"a.jsonl": b"", "b.csv": b""}, "file types .csv, .jsonl: a data set's files"),
+        ("rows.yaml", LINE, "file types .yaml: a data set's files are all of one of the types"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_its_reason(world, parse, name, content, expected):
+    if isinstance(content, dict):
+        write_files(world.data / name, content)
+    else:
+        (world.data / name).write_bytes(content)
+    world.info["made"] = {"file_name": name, "formatting": "reasoning"}
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    message = refused(parse, world.config(dataset="made"))
+    assert f"dataset 'made': '{world.data / name}' " in message and expected in message
+
+
+def test_a_data_set_folder_on_the_hub_is_read(world, parse, monkeypatch):
+    # The hub's cache as `hf_hub_download` leaves it, so that no network is needed.
+    cache = world.root / "hub/datasets--owner--sets"
+    (cache / "snapshots/abc").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("abc")
+    info = {"far": {"hf_hub_url": "owner/rows", "formatting": "reasoning"}}
+    (cache / "snapshots/abc/dataset_info.json").write_text(json.dumps(info))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(world.root / "hub"))
+    config = world.config(dataset="far", dataset_dir="REMOTE:owner/sets")
+    *_, finetuning_args, _ = parse(config)
+    assert finetuning_args.variational.config.prompt_kind == "reasoner"
+    assert "prompt_kind: is missing" in refused(parse, config | {"prompt_kind": None})
+    assert uses_our_features({"dataset": "far", "dataset_dir": "REMOTE:owner/sets"})
+    assert "did you mean 'far'?" in refused(parse, config | {"dataset": "fars"})
+    message = refused(parse, config | {"dataset_dir": "REMOTE:owner/other"})
+    assert (
+        "dataset_info.json of REMOTE:owner/other does not exist or is empty, or cannot" in message
     )
 
 

@@ -1,4 +1,4 @@
-"""Our data formats through the host's own data loading: texts, ids, weights, lengths, mixtures, streams, packs."""
+"""Our data formats through the host's data loading: texts, ids, weights, lengths, streams."""
 
 import json
 import math
@@ -18,7 +18,7 @@ QUESTION, TRACE, SOLUTION = "What is 2 + 2?", "Two and two.", "4"
 
 @pytest.fixture
 def load(monkeypatch, tmp_path):
-    """The training data as the host tokenizes it: (data set or stream, training_args, tokenizer)."""
+    """The training data as the host tokenizes it: (data set, training_args, tokenizer)."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
@@ -205,7 +205,7 @@ def test_packs_hold_every_row_once_with_its_weight(world, load):
 
 
 def test_tokenized_rows_are_cached_across_trainings_but_not_across_contents(world, load):
-    # What a training does with the rows must not tokenize them again; other weights in the file must.
+    # What a training does with the rows must not tokenize them again; other weights must.
     def cache_files(**overrides):
         dataset, _, _ = load(world.config(overwrite_cache=False, **overrides))
         return [entry["filename"] for entry in dataset.cache_files], [
@@ -268,6 +268,121 @@ def test_weights_without_the_loss_are_refused(world, load):
         match="weights from 0 to 1, which the host's own loss would ignore; set `constant_loss",
     ):
         load(world.config(constant_loss_normalizer=None))
+
+
+def test_weights_of_an_evaluation_set_without_the_loss_are_refused(world, load):
+    world.add_rows("ones", [(*row[:3], 1.0) for row in ROWS])
+    config = world.config(dataset="ones", constant_loss_normalizer=None, do_eval=True)
+    with pytest.raises(ValueError, match="an evaluation set has weights from 0 to 1, which the"):
+        load(config | {"eval_dataset": "rows", "eval_strategy": "no"})
+    load(config | {"eval_dataset": "ones"})
+
+
+STREAM = {"streaming": True, "dataloader_num_workers": 1, "buffer_size": 1}
+
+
+def test_weights_in_a_stream_without_the_loss_are_refused_where_they_are_read(world, load):
+    world.add_rows("ones", [(*row[:3], 1.0) for row in ROWS])
+    config = world.config(constant_loss_normalizer=None, **STREAM)
+    assert len(list(load(config | {"dataset": "ones"})[0])) == 8
+    world.add_rows("late", [(*row[:3], 1.0) for row in ROWS[:7]] + [ROWS[7]])
+    with pytest.raises(
+        ValueError,
+        match="late.jsonl row 8, question_id q7: has the weight 0.875, which the host's own loss",
+    ):
+        list(load(config | {"dataset": "late", "preprocessing_batch_size": 2})[0])
+
+
+def stock_rows(world, count: int) -> None:
+    rows = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(count)]
+    world.add("stock", rows, columns={"prompt": "instruction", "response": "output"})
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_ids_that_only_one_workers_rows_have(world, load, packing):
+    # huggingface/datasets#8046: of two workers, one sees rows with ids and the other none at all.
+    stock_rows(world, 8)
+    config = world.config(dataset="rows,stock", template="qwen", preprocessing_num_workers=2)
+    dataset, _, _ = load(config | {"packing": packing})
+    ids = [question_id for example in dataset for question_id in example["question_id"]]
+    assert sorted(ids, key=str) == [None] * 8 + [f"q{i}" for i in range(8)]
+
+
+def test_ids_that_begin_after_the_first_batch(world, load):
+    rows = [dict(zip(("question", "trace", "solution"), ROWS[3][:3], strict=True))] * 6
+    ids = [None] * 5 + ["last"]
+    rows = [row | {"question_id": name} for row, name in zip(rows, ids, strict=True)]
+    world.add("late", rows, formatting="reasoning")
+    dataset, _, _ = load(world.config(dataset="late", preprocessing_batch_size=2))
+    assert [example["question_id"] for example in dataset] == [[name] for name in ids]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("overlong_first", [False, True])
+def test_a_batch_whose_rows_are_all_too_long(world, load, packing, overlong_first):
+    # huggingface/datasets#6188: such a batch gave no column at all.
+    long = ("What?", "word " * 1000, "1", 1.0)
+    rows = [long, *ROWS] if overlong_first else [*ROWS, long]
+    world.add_rows("some", rows)
+    config = world.config(dataset="some", cutoff_len=1000, packing=packing)
+    dataset, run, _ = load(config | {"preprocessing_batch_size": 1})
+    facts = run.variational.facts
+    assert (len(dataset), facts.rows, facts.dropped) == (8, 8, 1)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_streams_that_begin_with_a_stock_row(world, load, seed):
+    stock_rows(world, 8)
+    config = world.config(dataset="stock,rows", template="qwen", seed=seed, **STREAM)
+    mixed = {"mix_strategy": "interleave_over", "interleave_probs": "0.5,0.5"}
+    dataset, _, _ = load(config | mixed)
+    examples = list(dataset)
+    assert len({tuple(example) for example in examples}) == 1
+    assert not [name for name in examples[0] if name.startswith("_")]
+    weights = [example["row_weights"] for example in examples]
+    assert [row[3] for row in ROWS if [row[3]] not in weights] == []
+    concatenated, _, _ = load(config)
+    assert len(list(concatenated)) == 16
+
+
+@pytest.mark.parametrize("cutoff_len", [0, 1, 3])
+def test_packs_keep_a_row_of_exactly_cutoff_len(world, load, cutoff_len):
+    # Whether or not cutoff_len is a multiple of 8, to which the host's collator pads ids only.
+    singles, _, _ = load(world.config())
+    longest = max(len(single["input_ids"]) for single in singles)
+    packs, run, _ = load(world.config(packing=True, cutoff_len=longest + cutoff_len))
+    assert run.variational.facts.dropped == 0
+    lengths = {len(pack[name]) for pack in packs for name in ("input_ids", "position_ids")}
+    assert lengths == {-(-(longest + cutoff_len) // 8) * 8}
+    if cutoff_len == 0:
+        _, run, _ = load(world.config(packing=True, cutoff_len=longest - 1))
+        assert run.variational.facts.dropped == 1
+
+
+def test_rows_that_the_host_samples_keep_their_number_in_the_file(world, load):
+    world.info["rows"]["num_samples"] = 5
+    (world.data / "dataset_info.json").write_text(json.dumps(world.info), encoding="utf-8")
+    dataset, _, _ = load(world.config(max_samples=4))
+    names = [example["row_names"][0] for example in dataset]
+    assert len(set(names)) == 4
+    for name in names:
+        number = int(name.split("question_id q")[1])
+        assert name == f"rows.jsonl row {number + 1}, question_id q{number}"
+
+
+def test_rows_of_a_streams_shard_are_named_as_such(world, load):
+    world.add_rows("bad", [ROWS[0], ROWS[1], ROWS[2], (*ROWS[3][:3], -1.0)])
+    stream = STREAM | {"dataloader_num_workers": 2}
+    with pytest.raises(ValueError, match="data set 'bad.jsonl', row 2 of a shard of the stream, "):
+        list(load(world.config(dataset="bad", **stream))[0])
+
+
+def test_an_end_of_turn_that_the_tokenizer_does_not_know_is_warned_of(world, load, host_log):
+    load(world.config(chat_format="llama3"))
+    assert "no token for '<|eot_id|>', the end of turn of chat_format llama3" in host_log.text
+    host_log.clear()
+    load(world.config())
+    assert "no token" not in host_log.text
 
 
 def test_a_missing_column_of_a_hub_like_source_is_named(world, load):

@@ -54,6 +54,15 @@ def test_packs_in_float32(world, run_exp, packing, batch, accumulation):
     assert relative_error(capture.gradients, step_gradient(world.model, ROWS, 50.0)) < 1e-5
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "disabled"])
+def test_packs_of_a_length_that_is_not_a_multiple_of_8(world, run_exp, attention):
+    # The host's collator pads ids to a multiple of 8 but not positions, so the packs must be one.
+    capture = GradientCapture(torch.float32)
+    packing = {"packing": True, "cutoff_len": 997, "flash_attn": attention}
+    run_exp(world.config(**packing), callbacks=[capture])
+    assert relative_error(capture.gradients, step_gradient(world.model, ROWS, 50.0)) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("family", "path", "overrides"),
     [

@@ -406,14 +406,13 @@ def _check_datasets(
 ) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
-    local = isinstance(data_args.dataset_dir, dict) or not re.match(
-        r"ONLINE$|REMOTE:", str(data_args.dataset_dir)
-    )
-    if local and names and not info:
+    is_listed = data_args.dataset_dir != "ONLINE"  # a name is then the hub's
+    if is_listed and names and not info:
         faults.append(
-            f"dataset_dir: {where} does not exist or is empty; set `dataset_dir` to the folder that holds it"
+            f"dataset_dir: {where} does not exist or is empty, or cannot be downloaded; set "
+            "`dataset_dir` to the folder that holds it"
         )
-    for name in names if local and info else []:
+    for name in names if is_listed and info else []:
         if name not in info:
             near = difflib.get_close_matches(name, info, n=1)
             hint = (
@@ -433,7 +432,7 @@ def _check_datasets(
         faults.append(
             "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, mistral, template, or a .json file)"
         )
-    if "reasoning" in our_formats and "prompt_kind" not in ours:
+    if "reasoning" in our_formats and ours.get("prompt_kind") is None:
         faults.append(
             "prompt_kind: is missing; `reasoning` rows are rendered as one of "
             + ", ".join((renderer.family if renderer else FAMILIES["paper"]).kinds)

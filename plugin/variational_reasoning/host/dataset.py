@@ -1,22 +1,31 @@
 """Our data formats inside the host's data loading, and what lets weights and ids reach the trainer.
 
-The host maps every data set twice: to texts (`align_dataset`) and to ids (a processor), and drops all columns it does not
-know. Ours keep, beside the host's columns, three lists per example, one entry per data row in it (several when packed):
+The host maps every data set twice: to texts (`align_dataset`) and to ids (a processor). It drops
+all columns that it does not know. Ours keep three lists per example in addition to the host's
+columns, with one entry per data row in it (several when packed):
 
     row_weights   float, the row's weight
     row_targets   int, how many of the example's targets are the row's, in order
     row_names     text, data set, row number and ids, for messages
 
-A weight is thus tied to its targets by their order alone, so padding, trimming and packing cannot separate them.
+A pack of a row with two targets (weight 0.5) and a row with three (weight 2):
+
+    labels        -100 -100 7 8 -100 5 6 9 -100       row_weights [0.5, 2.0]   row_targets [2, 3]
+
+A weight is tied to its targets by their order alone, so padding, trimming and packing cannot
+separate them.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from llamafactory.data.processor.processor_utils import greedy_knapsack
 from llamafactory.data.processor.supervised import (
     MAX_SU_SEQ_IDX,
@@ -25,6 +34,7 @@ from llamafactory.data.processor.supervised import (
 )
 from llamafactory.extras import logging
 
+from variational_reasoning import __version__
 from variational_reasoning.host.formats import (
     ID_COLUMNS,
     RowRenderer,
@@ -34,34 +44,83 @@ from variational_reasoning.host.formats import (
 from variational_reasoning.method.losses import IGNORE_INDEX, auto_constant_loss_normalizer
 from variational_reasoning.training_identity import file_identity
 
+if TYPE_CHECKING:
+    from variational_reasoning.host.args import VariationalConfig
+
 LOGGER = "llamafactory.variational_reasoning"
 """A child of the host's logger, so that our lines appear among its own."""
 
 logger = logging.get_logger(LOGGER)
 
 ROW_COLUMNS = ("row_weights", "row_targets", "row_names")
+MEDIA_COLUMNS = ("images", "videos", "audios")
+
+CACHE_KEY = f"{__version__}, layout 2"
+"""Part of the key under which `datasets` caches our rows; raise the number when rows change."""
+
+PADDING_MULTIPLE = 8
+"""The host's collator pads ids and masks to a multiple of this, but not positions."""
 
 _MESSAGES = [{"role": Value("string"), "content": Value("string")}]
+_OUR_FEATURES = {
+    "_weight": Value("float64"),
+    "_name": Value("string"),
+    **{f"_{name}": Value("string") for name in ID_COLUMNS},
+}
 _ALIGNED_FEATURES = Features(
-    # The host's columns with the types that it infers itself, so that data sets of both kinds can be concatenated.
+    # The types that the host infers itself, so that data sets of both kinds can be concatenated.
     {
         "_prompt": _MESSAGES,
         "_response": _MESSAGES,
         "_system": Value("string"),
         "_tools": Value("string"),
+        **{f"_{name}": Value("null") for name in MEDIA_COLUMNS},
+        **_OUR_FEATURES,
     }
-    | {name: Value("null") for name in ("_images", "_videos", "_audios")}
-    | {"_weight": Value("float64"), "_name": Value("string")}
-    | {f"_{name}": Value("string") for name in ID_COLUMNS}
 )
 
+_INTS = pa.list_(pa.int32())
+_BOUNDARIES = pa.list_(pa.int64())
+_ROW_TYPES = {
+    "input_ids": _INTS,
+    "attention_mask": pa.list_(pa.int8()),
+    "labels": _INTS,
+    "row_weights": pa.list_(pa.float64()),
+    "row_targets": pa.list_(pa.int64()),
+    "row_names": pa.list_(pa.string()),
+    **{name: pa.list_(pa.string()) for name in ID_COLUMNS},
+}
+_PACK_TYPES = _ROW_TYPES | {
+    "attention_mask": _INTS,  # the number of a pack's row, which may exceed 127
+    "position_ids": _INTS,
+    "packing_params": pa.struct(
+        {
+            "sequence_boundaries": _BOUNDARIES,
+            **{f"{name}_subseq_ids": _BOUNDARIES for name in ("image", "video", "audio")},
+            "right_padding_length": pa.int64(),
+        }
+    ),
+}
+"""Types are fixed, not inferred: a worker whose rows have no ids would infer another type than the
+others, and a batch without a row none at all (huggingface/datasets#8046, #6188)."""
 
-def align(dataset, dataset_attr, data_args, training_args):
+
+def longest_row(data_args: Any) -> int:
+    """The YAML's `cutoff_len`, which the host lowers by one when it packs."""
+    return data_args.cutoff_len + 1 if data_args.packing else data_args.cutoff_len
+
+
+def align(
+    dataset: Dataset | IterableDataset, dataset_attr: Any, data_args: Any, training_args: Any
+) -> Dataset | IterableDataset:
     """Rows of one of our data sets as texts in the host's aligned columns; the same for streams.
 
-    Raises: ValueError for an empty data set, missing columns, and rows that do not fit (data set, row, column).
+    Raises: ValueError for an empty data set, missing columns, and rows that do not fit (with data
+        set, row and column). Of a stream, a row that does not fit is found when it is read.
     """
-    source, config = str(dataset_attr), data_args.variational
+    source = str(dataset_attr)
+    config: VariationalConfig = data_args.variational
+    assert config.renderer is not None  # args.check refuses our formats without one
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"data set {source!r} has no rows")
@@ -71,57 +130,164 @@ def align(dataset, dataset_attr, data_args, training_args):
     if faults:
         raise ValueError("\n".join(faults))
     renderer = RowRenderer(
-        source, dataset_attr.formatting, columns, config.prompt_kind, config.renderer
+        source,
+        dataset_attr.formatting,
+        columns,
+        config.prompt_kind,
+        config.renderer,
+        numbers=_sampled_numbers(dataset),
+        part=_part(dataset, dataset_attr.split),
     )
+    # Of a data set that is not a stream, `refuse_ignored_weights` sees all weights together.
+    must_be_one = data_args.streaming and config.constant_loss_normalizer is None
+    align_row = RowAligner(renderer, must_be_one)
+    options = {"with_indices": True, "remove_columns": list(first), "features": _ALIGNED_FEATURES}
+    if not data_args.streaming:
+        is_writer = training_args.local_process_index == 0
+        options |= {
+            "num_proc": data_args.preprocessing_num_workers,
+            "load_from_cache_file": not (data_args.overwrite_cache and is_writer),
+            "desc": f"Rendering {source}",
+        }
+    return dataset.map(align_row, **options)
 
-    def to_aligned(example: dict[str, Any], index: int) -> dict[str, Any]:
-        row = renderer(example, index)
-        ids = {f"_{name}": row[name] for name in ID_COLUMNS}
-        given = [f"{name} {row[name]}" for name in ID_COLUMNS if row[name] is not None]
+
+@dataclass
+class RowAligner:
+    """Maps a row of one of our data sets to the host's aligned columns and ours.
+
+    Its fields are the key of the cached result.
+    """
+
+    renderer: RowRenderer
+    must_be_one: bool
+    cache_key: str = CACHE_KEY
+
+    def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
+        """The aligned row. Raises: ValueError for rows that do not fit, with the row's name."""
+        row = self.renderer(example, index)
+        ids = [f"{name} {row[name]}" for name in ID_COLUMNS if row[name] is not None]
+        name = ", ".join([f"{self.renderer.source} {self.renderer.place(index)}", *ids])
+        if self.must_be_one and row["weight"] != 1:
+            raise ValueError(
+                f"{name}: has the weight {row['weight']:g}, which the host's own loss would "
+                "ignore; set `constant_loss_normalizer` in the YAML to a number"
+            )
         return {
             "_prompt": [{"role": "user", "content": row["prompt"]}],
             "_response": [{"role": "assistant", "content": row["response"]}],
             "_system": "",
             "_tools": "",
-            "_images": None,
-            "_videos": None,
-            "_audios": None,
+            **{f"_{column}": None for column in MEDIA_COLUMNS},
             "_weight": row["weight"],
-            "_name": ", ".join([f"{source} row {index + 1}", *given]),
-            **ids,
+            "_name": name,
+            **{f"_{column}": row[column] for column in ID_COLUMNS},
         }
 
-    options = {"with_indices": True, "remove_columns": list(first), "features": _ALIGNED_FEATURES}
-    if not data_args.streaming:
-        options |= {
-            "num_proc": data_args.preprocessing_num_workers,
-            "load_from_cache_file": not data_args.overwrite_cache
-            or training_args.local_process_index != 0,
-            "desc": f"Rendering {source}",
+
+def with_our_columns(aligned: IterableDataset) -> IterableDataset:
+    """A stream of the host's aligned rows with our columns, all of them empty.
+
+    Streams have no schema: whatever maps a mixture takes its columns from the first row, so all
+    rows need the same ones. (`concatenate_datasets` adds them where there is a schema.)
+    """
+    return aligned.map(_add_our_columns)
+
+
+def _add_our_columns(example: dict[str, Any]) -> dict[str, Any]:
+    return example | dict.fromkeys(_OUR_FEATURES)
+
+
+def _sampled_numbers(dataset: Dataset | IterableDataset) -> Sequence[int] | None:
+    """Row in the file by row in the data set, for a data set that the host sampled (num_samples).
+
+    The host draws 3 of 5 rows: rows 0, 1, 2 here may be rows 4, 0, 3 of the file.
+    """
+    indices = getattr(dataset, "_indices", None)
+    return None if indices is None else indices.column(0).to_numpy()
+
+
+def _part(dataset: Dataset | IterableDataset, split: str | None) -> str:
+    if isinstance(dataset, IterableDataset) and dataset.num_shards > 1:
+        return " of a shard of the stream"  # each worker of a data loader counts for itself
+    return f" of {split}" if "[" in str(split) else ""
+
+
+@dataclass
+class Row:
+    """A tokenized data row.
+
+    input_ids, labels: int32 [length]; a label is a target unless it is IGNORE_INDEX.
+    index: which of the batch's examples it is. ids: by name, None where it has none.
+    """
+
+    index: int
+    input_ids: np.ndarray
+    labels: np.ndarray
+    weight: float
+    name: str
+    ids: dict[str, str | None]
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that do not depend on packing."""
+        num_targets = int((self.labels != IGNORE_INDEX).sum())
+        return {
+            "input_ids": self.input_ids,
+            "labels": self.labels,
+            "row_weights": [self.weight],
+            "row_targets": [num_targets],
+            "row_names": [self.name],
+            **{name: [value] for name, value in self.ids.items()},
         }
-    return dataset.map(to_aligned, **options)
 
 
 @dataclass
 class RowProcessor(SupervisedDatasetProcessor):
-    """Tokenizes rows of both kinds, one row per example, and drops, cuts or refuses rows of ours that are too long."""
+    """Tokenizes rows of both kinds, one per example.
+
+    Rows of ours that are too long are dropped, cut or refused.
+    """
+
+    cache_key: str = CACHE_KEY
 
     def __post_init__(self) -> None:
         renderer = self.data_args.variational.renderer
-        if renderer is not None:
-            renderer.check_codec(self._ids, self.tokenizer.decode, self.tokenizer.name_or_path)
+        if renderer is None:
+            return
+        renderer.check_codec(self._encode, self.tokenizer.decode, self.tokenizer.name_or_path)
+        chat_format = renderer.chat_format
+        num_pieces = len(self._encode(chat_format.end_of_turn))
+        if num_pieces > 1:
+            logger.warning_rank0(
+                "variational_reasoning: the tokenizer has no token for "
+                f"{chat_format.end_of_turn!r}, the end of turn of chat_format {chat_format.name}. "
+                f"It is trained as {num_pieces} ordinary tokens, and generation may not stop at "
+                "it. Use the chat format of this model's family, or a .json file whose "
+                "`end_of_turn` is one of its tokens"
+            )
 
-    def preprocess_dataset(self, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """The host's batched map function; a row of the host's formats is encoded by the host and has weight 1."""
+    def preprocess_dataset(self, examples: Mapping[str, Sequence[Any]]) -> Any:
+        """The host's batched map function.
+
+        A row of the host's formats is encoded by the host and has weight 1.
+
+        Returns: an Arrow table for a batch of a map-style data set, lists for one of a stream.
+        """
+        rows = self._encode_rows(examples)
         columns = defaultdict(list)
-        for row in self._encode_rows(examples):
-            for name, value in row.items():
+        for row in rows:
+            columns["attention_mask"].append(np.ones(len(row.input_ids), np.int8))
+            for name, value in row.columns().items():
                 columns[name].append(value)
-        return columns
+        kept = [row.index for row in rows]
+        return _batch(columns, _ROW_TYPES, examples, kept)
 
-    def _encode_rows(self, examples: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    def _encode_rows(self, examples: Mapping[str, Sequence[Any]]) -> list[Row]:
         count = len(examples["_prompt"])
-        weights = examples.get("_weight", [None] * count)
+        nothing = [None] * count
+        weights = examples.get("_weight", nothing)
+        names = examples.get("_name", nothing)
+        ids = {name: examples.get(f"_{name}", nothing) for name in ID_COLUMNS}
         rows = []
         for i in range(count):
             is_ours = weights[i] is not None
@@ -129,40 +295,36 @@ class RowProcessor(SupervisedDatasetProcessor):
             if encoded is None:
                 continue
             input_ids, labels = encoded
-            labels = [
-                IGNORE_INDEX,
-                *labels[1:],
-            ]  # nothing predicts the first token; in a pack the row before must not
+            # Nothing predicts the first token; in a pack, the row before must not.
+            labels[0] = IGNORE_INDEX
             rows.append(
-                {
-                    "input_ids": input_ids,
-                    "attention_mask": [1] * len(input_ids),
-                    "labels": labels,
-                    "images": examples["_images"][i],
-                    "videos": examples["_videos"][i],
-                    "audios": examples["_audios"][i],
-                    "row_weights": [weights[i] if is_ours else 1.0],
-                    "row_targets": [sum(label != IGNORE_INDEX for label in labels)],
-                    "row_names": [examples["_name"][i] if is_ours else "row of the host's formats"],
-                }
-                | {name: [examples[f"_{name}"][i]] for name in ID_COLUMNS if f"_{name}" in examples}
+                Row(
+                    index=i,
+                    input_ids=np.array(input_ids, np.int32),
+                    labels=np.array(labels, np.int32),
+                    weight=weights[i] if is_ours else 1.0,
+                    name=names[i] if is_ours else "row of the host's formats",
+                    ids={name: values[i] for name, values in ids.items()},
+                )
             )
         return rows
 
     def _encode_ours(
-        self, examples: dict[str, list[Any]], i: int
+        self, examples: Mapping[str, Sequence[Any]], i: int
     ) -> tuple[list[int], list[int]] | None:
-        config = self.data_args.variational
-        prompt_ids = self._ids(examples["_prompt"][i][0]["content"])
-        target_ids = config.renderer.encode_target(
-            examples["_response"][i][0]["content"], self._ids
-        )
-        room = self.data_args.cutoff_len - len(prompt_ids)
+        config: VariationalConfig = self.data_args.variational
+        assert config.renderer is not None  # args.check refuses our formats without one
+        cutoff_len = longest_row(self.data_args)
+        prompt_ids = self._encode(examples["_prompt"][i][0]["content"])
+        response = examples["_response"][i][0]["content"]
+        target_ids = config.renderer.encode_target(response, self._encode)
+        room = cutoff_len - len(prompt_ids)
         if len(target_ids) > room:
             if config.overlong == "error":
                 raise ValueError(
-                    f"{examples['_name'][i]}: {len(prompt_ids)} + {len(target_ids)} tokens do not fit cutoff_len "
-                    f"{self.data_args.cutoff_len}; raise cutoff_len, or set `overlong: drop` or `overlong: truncate`"
+                    f"{examples['_name'][i]}: {len(prompt_ids)} + {len(target_ids)} tokens do not "
+                    f"fit cutoff_len {cutoff_len}; raise cutoff_len, or set `overlong: drop` or "
+                    "`overlong: truncate`"
                 )
             if config.overlong == "drop" or room <= 0:
                 return None
@@ -170,15 +332,14 @@ class RowProcessor(SupervisedDatasetProcessor):
         return prompt_ids + target_ids, [IGNORE_INDEX] * len(prompt_ids) + target_ids
 
     def _encode_hosts(
-        self, examples: dict[str, list[Any]], i: int
+        self, examples: Mapping[str, Sequence[Any]], i: int
     ) -> tuple[list[int], list[int]] | None:
         prompt, response = examples["_prompt"][i], examples["_response"][i]
-        if (
-            len(prompt) % 2 != 1 or len(response) != 1
-        ):  # the host's own rule for an example that it cannot use
+        # The host's own rule for an example that it cannot use.
+        if len(prompt) % 2 != 1 or len(response) != 1:
             logger.warning_rank0(f"Dropped invalid example: {prompt + response}")
             return None
-        return self._encode_data_example(
+        input_ids, labels = self._encode_data_example(
             prompt=prompt,
             response=response,
             system=examples["_system"][i],
@@ -187,8 +348,9 @@ class RowProcessor(SupervisedDatasetProcessor):
             videos=examples["_videos"][i] or [],
             audios=examples["_audios"][i] or [],
         )
+        return (input_ids, list(labels)) if input_ids else None
 
-    def _ids(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
 
@@ -196,62 +358,121 @@ class RowProcessor(SupervisedDatasetProcessor):
 class PackedRowProcessor(RowProcessor):
     """The same rows in packs of cutoff_len, laid out as the host's neat packing lays them out."""
 
-    def preprocess_dataset(self, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """The host's batched map function. Raises: ValueError for rows with images, videos or audios."""
+    def preprocess_dataset(self, examples: Mapping[str, Sequence[Any]]) -> Any:
+        """The host's batched map function.
+
+        Raises: ValueError for rows with images, videos or audios.
+        """
+        capacity = longest_row(self.data_args)
         by_length = defaultdict(list)
         for row in self._encode_rows(examples):
-            if row["images"] or row["videos"] or row["audios"]:
+            if any(examples[f"_{name}"][row.index] for name in MEDIA_COLUMNS):
                 raise ValueError(
-                    f"{row['row_names'][0]}: packing of images, videos or audios is not supported here"
+                    f"{row.name}: packing of images, videos or audios is not supported here"
                 )
-            if len(row["input_ids"]) <= self.data_args.cutoff_len:
-                by_length[len(row["input_ids"])].append(row)
+            if len(row.input_ids) <= capacity:
+                by_length[len(row.input_ids)].append(row)
         lengths = [length for length, rows in by_length.items() for _ in rows]
         columns = defaultdict(list)
-        for knapsack in greedy_knapsack(lengths, self.data_args.cutoff_len):
+        for knapsack in greedy_knapsack(lengths, capacity):
             pack = self._pack([by_length[length].pop() for length in knapsack])
             for name, value in pack.items():
                 columns[name].append(value)
-        return columns
+        return _batch(columns, _PACK_TYPES, examples, kept=None)
 
-    def _pack(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        pack = {name: [] for name in rows[0] if name not in ("images", "videos", "audios")} | {
-            "position_ids": []
+    def _pack(self, rows: list[Row]) -> dict[str, Any]:
+        """One example of several rows, all of the same length in a run.
+
+        With cutoff_len 9, rows of 3 and 4 tokens go into a pack of 16, the multiple of 8 above 9:
+
+            attention_mask   1 1 1 2 2 2 2 0 0 0 0 0 0 0 0 0
+            position_ids     0 1 2 0 1 2 3 0 0 0 0 0 0 0 0 0
+        """
+        lengths = [len(row.input_ids) for row in rows]
+        boundaries = np.cumsum([0, *lengths]).tolist()
+        multiples = -(-longest_row(self.data_args) // PADDING_MULTIPLE)
+        padding = multiples * PADDING_MULTIPLE - boundaries[-1]
+        pack = defaultdict(list)
+        for row in rows:
+            for name, values in row.columns().items():
+                pack[name].append(values)
+        numbers = [np.full(length, number, np.int32) for number, length in enumerate(lengths, 1)]
+        positions = [np.arange(length, dtype=np.int32) for length in lengths]
+        joined = {
+            name: [value for values in lists for value in values]
+            for name, lists in pack.items()
+            if name not in ("input_ids", "labels")
         }
-        boundaries = [0]
-        for number, row in enumerate(rows, 1):
-            length = len(row["input_ids"])
-            row = row | {"attention_mask": [number] * length, "position_ids": list(range(length))}
-            for name in pack:
-                pack[name] += row[name]
-            boundaries.append(boundaries[-1] + length)
-        # One token more than the cutoff, as the host pads, so that no pack is ever entirely free of padding.
-        padding = self.data_args.cutoff_len + 1 - len(pack["input_ids"])
-        for name, value in (
-            ("input_ids", self.tokenizer.pad_token_id),
-            ("position_ids", 0),
-            ("labels", IGNORE_INDEX),
-            ("attention_mask", 0),
-        ):
-            pack[name] += [value] * padding
         params = PackingParams(
-            sequence_boundaries=[*boundaries, boundaries[-1] + padding],
+            sequence_boundaries=boundaries + [boundaries[-1] + padding] * (padding > 0),
             image_subseq_ids=[MAX_SU_SEQ_IDX],
             video_subseq_ids=[MAX_SU_SEQ_IDX],
             audio_subseq_ids=[MAX_SU_SEQ_IDX],
             right_padding_length=padding,
         )
-        return pack | {
+        return joined | {
+            "input_ids": _padded(pack["input_ids"], padding, self.tokenizer.pad_token_id),
+            "labels": _padded(pack["labels"], padding, IGNORE_INDEX),
+            "attention_mask": _padded(numbers, padding, 0),
+            "position_ids": _padded(positions, padding, 0),
             "packing_params": asdict(params),
-            "images": None,
-            "videos": None,
-            "audios": None,
         }
+
+
+def _padded(parts: list[np.ndarray], padding: int, value: int) -> np.ndarray:
+    return np.concatenate([*parts, np.full(padding, value, np.int32)])
+
+
+def _batch(
+    columns: Mapping[str, list[Any]],
+    types: Mapping[str, pa.DataType],
+    examples: Mapping[str, Sequence[Any]],
+    kept: list[int] | None,
+) -> pa.Table | dict[str, list[Any]]:
+    """Columns as the output of a map function.
+
+    Args:
+        columns: of the new examples. types: of every column. examples: the batch they come from.
+        kept: which of the batch's examples they are, whose media they keep; None for packs.
+
+    Returns: a table of these types for a batch of a map-style data set, lists for a stream's, which
+        has no types.
+    """
+    table = getattr(examples, "pa_table", None)
+    count = len(columns.get("input_ids", []))
+    if table is None:
+        lists = {name: [_as_list(value) for value in columns.get(name, [])] for name in types}
+        for name in MEDIA_COLUMNS:
+            media = examples[f"_{name}"]
+            lists[name] = [None] * count if kept is None else [media[i] for i in kept]
+        return lists
+    arrays = {name: _array(columns.get(name, []), kind) for name, kind in types.items()}
+    for name in MEDIA_COLUMNS:
+        arrays[name] = pa.nulls(count)
+        if kept is not None:
+            arrays[name] = table[f"_{name}"].take(pa.array(kept, pa.int64()))
+    return pa.table(arrays)
+
+
+def _as_list(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array; lists of numbers without a Python object per number."""
+    if not values or not isinstance(values[0], np.ndarray):
+        return pa.array(values, kind)
+    offsets = np.cumsum([0, *map(len, values)])
+    flat = pa.array(np.concatenate(values), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, kind)
 
 
 @dataclass
 class RowFacts:
-    """What a tokenized data set holds: the figures that C comes from, and those that a run reports."""
+    """What a tokenized data set holds: the figures that C comes from, and those a run reports.
+
+    weights: float64 [rows]. target_tokens: int64 [rows].
+    """
 
     rows: int
     dropped: int | None
@@ -273,42 +494,44 @@ class RowFacts:
 
 
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
-    """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before tokenization."""
+    """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before that."""
     columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:]
-    flat = [
-        column.combine_chunks().flatten().to_numpy()
-        for column in (columns["row_weights"], columns["row_targets"])
-    ]
-    weights, target_tokens = (
-        torch.tensor(flat[0], dtype=torch.float64),
-        torch.tensor(flat[1], dtype=torch.int64),
-    )
-    return RowFacts(len(weights), num_aligned - len(weights), weights, target_tokens)
-
-
-def settle_constant_loss_normalizer(config, facts: RowFacts | None) -> float | None:
-    """C of a run: the given number, or the training set's own.
-
-    Raises: ValueError when weights other than 1 would be ignored because the loss is off.
-    """
-    if config.constant_loss_normalizer is None:
-        if facts is not None and not torch.all(facts.weights == 1):
-            raise ValueError(
-                f"the training set has weights from {facts.weights.min():g} to {facts.weights.max():g}, which the host's own "
-                "loss would ignore; set `constant_loss_normalizer: auto` in the YAML"
-            )
-        return None
-    return (
-        auto_constant_loss_normalizer(facts.weights, facts.target_tokens)
-        if config.constant_loss_normalizer == "auto"
-        else config.constant_loss_normalizer
+    weights = columns["row_weights"].combine_chunks().flatten().to_numpy()
+    target_tokens = columns["row_targets"].combine_chunks().flatten().to_numpy()
+    return RowFacts(
+        rows=len(weights),
+        dropped=num_aligned - len(weights),
+        weights=torch.tensor(weights, dtype=torch.float64),
+        target_tokens=torch.tensor(target_tokens, dtype=torch.int64),
     )
 
 
-def source_hashes(data_args) -> dict[str, dict[str, str]]:
+def refuse_ignored_weights(config: "VariationalConfig", facts: RowFacts, is_eval: bool) -> None:
+    """Raise ValueError when weights other than 1 would be ignored because the loss is off."""
+    if config.constant_loss_normalizer is not None or torch.all(facts.weights == 1):
+        return
+    which = "an evaluation set" if is_eval else "the training set"
+    raise ValueError(
+        f"{which} has weights from {facts.weights.min():g} to {facts.weights.max():g}, which the "
+        "host's own loss would ignore; set `constant_loss_normalizer: auto` in the YAML"
+    )
+
+
+def settle_constant_loss_normalizer(
+    config: "VariationalConfig", facts: RowFacts | None
+) -> float | None:
+    """C of a run: None for the host's own loss, the given number, or the training set's own."""
+    constant = config.constant_loss_normalizer
+    if not isinstance(constant, str):
+        return constant
+    assert facts is not None  # args.check refuses `auto` for streams
+    return auto_constant_loss_normalizer(facts.weights, facts.target_tokens)
+
+
+def source_hashes(data_args: Any) -> dict[str, dict[str, str]]:
     """Where the training rows come from.
 
-    Returns: {data set: {"file", "sha256"}} for local files and folders, {"name"} of the hub for others.
+    Returns: by data set, file and SHA-256 of a local file or folder, the hub's name of any other.
     """
     info, where = read_dataset_info(data_args.dataset_dir)
     sources = {}
@@ -318,5 +541,6 @@ def source_hashes(data_args) -> dict[str, dict[str, str]]:
         if "file_name" in entry and path.exists():
             sources[name] = file_identity(path)
         else:
-            sources[name] = {"name": str(entry.get("hf_hub_url") or entry.get("file_name") or name)}
+            given = entry.get("hf_hub_url") or entry.get("file_name") or name
+            sources[name] = {"name": str(given)}
     return sources

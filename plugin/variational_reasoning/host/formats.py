@@ -1,13 +1,13 @@
-"""The two data formats that `dataset_info.json` may name besides the host's: their columns, and their rows as texts.
+"""The two data formats that `dataset_info.json` may name in addition to the host's.
 
-    weighted_sft   prompt, response [, weight, ids]            the text is taken as it is, rendered by nobody else
-    reasoning      question, trace, solution [, weight, ids]   rendered at load time as the YAML's `prompt_kind`
+    weighted_sft   prompt, response [, weight, ids]            the text is taken as it is
+    reasoning      question, trace, solution [, weight, ids]   rendered as the YAML's `prompt_kind`
 
-`"columns": {"prompt": "name in the file"}` maps names that differ. Rows are counted from 1 in messages, as lines are.
+`"columns": {"prompt": "name in the file"}` maps names that differ. Messages count rows from 1.
 """
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,96 +19,147 @@ FORMATS = {"weighted_sft": ("prompt", "response"), "reasoning": ("question", "tr
 ID_COLUMNS = ("question_id", "trace_id", "answer_id")
 OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
+FILE_TYPES = {
+    # File name ending to the loader of `datasets` that the host chooses for it.
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+_ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+"""Keys of an entry that the host prefers to `file_name`."""
+
+_REMOTE = "REMOTE:"
+
 
 def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
-    """(contents, path) of the dataset_info.json in force; empty for a mapping's path, hub-only modes and missing files.
+    """(contents, path) of the dataset_info.json in force.
 
+    Args:
+        dataset_dir: a folder, `REMOTE:owner/name` for a data set repository on the hub, `ONLINE`,
+            or the contents themselves.
+
+    Returns: no contents for `ONLINE`, and for a file that does not exist or cannot be downloaded.
     Raises: ValueError for a file that is not a JSON object.
     """
     if isinstance(dataset_dir, dict):
         return dataset_dir, ""
-    path = Path(str(dataset_dir)) / "dataset_info.json"
-    return (
-        read_json_object(path, "correct it, or set dataset_dir to another folder")
-        if path.is_file()
-        else {}
-    ), str(path)
+    folder = str(dataset_dir)
+    if folder.startswith(_REMOTE):
+        path = _download_dataset_info(folder.removeprefix(_REMOTE))
+    else:
+        path = Path(folder) / "dataset_info.json"
+    if path is None:
+        return {}, f"dataset_info.json of {folder}"
+    if not path.is_file():
+        return {}, str(path)
+    remedy = "correct it, or set dataset_dir to another folder"
+    return read_json_object(path, remedy), str(path)
+
+
+def _download_dataset_info(repository: str) -> Path | None:
+    """The file as the host itself fetches it, from the hub's cache when it is there."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, "dataset_info.json", repo_type="dataset"))
+    except (OSError, ValueError):  # not on the hub, not reachable, or not a repository's name
+        return None
 
 
 def map_columns(
-    source: str, formatting: str, mapping: dict[str, str], present: list[str]
+    source: str, formatting: str, mapping: dict[str, str], present: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
     """Which column of the file serves which role.
 
     Args:
-        source: the data set's name, for messages. mapping: `columns` of its entry. present: columns of the file.
+        source: the data set's name, for messages. mapping: `columns` of its entry.
+        present: columns of the file.
 
-    Returns: ({role: column}, faults). An optional role is left out where the file has no such column.
+    Returns: ({role: column}, faults). A role that is optional and absent from the file is left out.
     """
-    roles = (*FORMATS[formatting], *OPTIONAL_COLUMNS)
+    needed = FORMATS[formatting]
+    roles = (*needed, *OPTIONAL_COLUMNS)
     faults = [
-        f"dataset {source!r}: `columns` maps {role!r}, which {formatting} does not have; it has {', '.join(roles)}"
+        f"dataset {source!r}: `columns` maps {role!r}, which {formatting} does not have; "
+        f"it has {', '.join(roles)}"
         for role in mapping
         if role not in roles
     ]
-    columns = {role: mapping.get(role, role) for role in roles}
+    columns = {}
     for role in roles:
-        if columns[role] in present:
-            continue
-        if role in FORMATS[formatting] or role in mapping:
+        column = mapping.get(role, role)
+        if column in present:
+            columns[role] = column
+        elif role in needed or role in mapping:
             faults.append(
-                f"dataset {source!r}: column {columns[role]!r} ({role}) is missing; the file has {', '.join(present)}. "
-                'Map the names with "columns" in dataset_info.json'
+                f"dataset {source!r}: column {column!r} ({role}) is missing; the file has "
+                f'{", ".join(present)}. Map the names with "columns" in dataset_info.json'
             )
-        del columns[role]
     return columns, faults
 
 
 @dataclass
 class RowRenderer:
-    """Turns rows of one data set into texts; raises on the first row that does not fit."""
+    """Turns rows of one data set into texts; raises on the first row that does not fit.
+
+    numbers: for a data set that is a sample of its file, row of the file (from 0) by row here.
+    part: what a row's number counts in, where it is not the whole file, such as " of a shard".
+    """
 
     source: str
     formatting: str
     columns: dict[str, str]
     prompt_kind: str | None
     renderer: Renderer
+    numbers: Sequence[int] | None = None
+    part: str = ""
 
     def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
         """Render one row.
 
-        Returns: prompt, response, weight (1.0 where the data set has no such column), ids as text or None.
-        Raises: ValueError that names data set, row and column for wrong types, empty texts, bad weights, and prompts of
-            another kind than the YAML says.
+        Returns: prompt, response, weight (1.0 where the data set has no such column), ids as text
+            or None.
+        Raises: ValueError that names data set, row and column for wrong types, empty texts, bad
+            weights, and prompts of another kind than the YAML says.
         """
         texts = [self._text(example, index, role) for role in FORMATS[self.formatting]]
         if self.formatting == "reasoning":
+            if self.prompt_kind is None:
+                raise ValueError("`reasoning` rows need a prompt_kind")  # args.check refuses this
             prompt, response = self.renderer.render(self.prompt_kind, *texts)
         else:
             prompt, response = texts
-            found = self.renderer.detect_kind(prompt)
-            if self.prompt_kind is not None and found != self.prompt_kind:
-                raise ValueError(
-                    f"{self._where(index, 'prompt')}: is laid out for {found or 'no kind that we know'}, but the YAML says "
-                    f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
-                )
+            self._check_kind(prompt, index)
         ids = {role: self._id(example, role) for role in ID_COLUMNS}
-        return {
-            "prompt": prompt,
-            "response": response,
-            "weight": self._weight(example, index),
-            **ids,
-        }
+        weight = self._weight(example, index)
+        return {"prompt": prompt, "response": response, "weight": weight, **ids}
+
+    def place(self, index: int) -> str:
+        """`row N` for a message: N is the row's number in its file, from 1."""
+        number = index if self.numbers is None else self.numbers[index]
+        return f"row {number + 1}{self.part}"
 
     def _where(self, index: int, role: str) -> str:
-        return f"data set {self.source!r}, row {index + 1}, column {self.columns.get(role, role)!r}"
+        column = self.columns.get(role, role)
+        return f"data set {self.source!r}, {self.place(index)}, column {column!r}"
+
+    def _check_kind(self, prompt: str, index: int) -> None:
+        found = self.renderer.detect_kind(prompt)
+        if self.prompt_kind is not None and found != self.prompt_kind:
+            raise ValueError(
+                f"{self._where(index, 'prompt')}: is laid out for "
+                f"{found or 'no kind that we know'}, but the YAML says "
+                f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
+            )
 
     def _text(self, example: dict[str, Any], index: int, role: str) -> str:
         value = example[self.columns[role]]
         if not isinstance(value, str):
-            raise ValueError(
-                f"{self._where(index, role)}: needs text, holds {type(value).__name__} {value!r:.60}"
-            )
+            kind = type(value).__name__
+            raise ValueError(f"{self._where(index, role)}: needs text, holds {kind} {value!r:.60}")
         if not value.strip():
             raise ValueError(f"{self._where(index, role)}: is empty")
         return value
@@ -117,18 +168,17 @@ class RowRenderer:
         if "weight" not in self.columns:
             return 1.0
         value = example[self.columns["weight"]]
+        where = self._where(index, "weight")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(
-                f"{self._where(index, 'weight')}: needs a number, holds {type(value).__name__} {value!r:.60}"
-            )
+            raise ValueError(f"{where}: needs a number, holds {type(value).__name__} {value!r:.60}")
         if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(
-                f"{self._where(index, 'weight')}: {value} is not a finite number of zero or more"
-            )
+            raise ValueError(f"{where}: {value} is not a finite number of zero or more")
         return float(value)
 
     def _id(self, example: dict[str, Any], role: str) -> str | None:
-        value = example[self.columns[role]] if role in self.columns else None
+        if role not in self.columns:
+            return None
+        value = example[self.columns[role]]
         return None if value is None else str(value)
 
 
@@ -139,51 +189,66 @@ def check_source(
     prompt_kind: str | None,
     renderer: Renderer | None,
 ) -> list[str]:
-    """Faults of a local data set that its first row already shows; a hub data set is checked when it is loaded."""
-    if "file_name" not in entry or (
-        isinstance(dataset_dir, dict) and not Path(entry["file_name"]).exists()
-    ):
+    """Faults of a local data set that its first row already shows.
+
+    A data set of the hub is checked when it is loaded.
+    """
+    if "file_name" not in entry or any(entry.get(key) for key in _ELSEWHERE):
         return []
-    path = (
-        Path(entry["file_name"])
-        if isinstance(dataset_dir, dict)
-        else Path(str(dataset_dir)) / entry["file_name"]
-    )
+    path = Path(entry["file_name"])
+    if not isinstance(dataset_dir, dict):
+        path = Path(str(dataset_dir)) / path
+    elif not path.exists():
+        return []
     if not path.exists():
         return [
-            f"dataset {source!r}: the file {str(path)!r} does not exist; run the stage that writes it first"
+            f"dataset {source!r}: the file {str(path)!r} does not exist; "
+            "run the stage that writes it first"
         ]
     try:
-        first = _first_row(sorted(path.iterdir())[0] if path.is_dir() else path)
-    except (ValueError, OSError, StopIteration) as error:
-        return [f"dataset {source!r}: {str(path)!r} cannot be read ({error or 'no rows'})"]
-    columns, faults = map_columns(
-        source, entry["formatting"], entry.get("columns", {}), list(first)
-    )
-    if (
-        not faults
-        and renderer is not None
-        and (prompt_kind is not None or entry["formatting"] == "weighted_sft")
-    ):
-        try:
-            RowRenderer(source, entry["formatting"], columns, prompt_kind, renderer)(first, 0)
-        except ValueError as error:
-            faults.append(str(error))
+        first = _first_row(path)
+    except (ValueError, OSError) as error:
+        return [f"dataset {source!r}: {str(path)!r} cannot be read ({error})"]
+    formatting = entry["formatting"]
+    columns, faults = map_columns(source, formatting, entry.get("columns", {}), list(first))
+    needs_kind = formatting == "reasoning"
+    if faults or renderer is None or (needs_kind and prompt_kind is None):
+        return faults
+    try:
+        RowRenderer(source, formatting, columns, prompt_kind, renderer)(first, 0)
+    except ValueError as error:
+        faults.append(str(error))
     return faults
 
 
 def _first_row(path: Path) -> dict[str, Any]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
+    """The first row of a file, or of a folder's files, read by the same loader as the host's.
 
-        return next(parquet.ParquetFile(path).iter_batches(batch_size=1)).to_pylist()[0]
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            row = json.loads(next(line for line in lines if line.strip()))
-    elif path.suffix == ".json":
-        row = next(iter(json.loads(path.read_text(encoding="utf-8"))))
-    else:
-        raise ValueError(f"file type {path.suffix!r} is not .json, .jsonl or .parquet")
-    if not isinstance(row, dict):
-        raise ValueError("the first row is not an object")
-    return row
+    Raises: ValueError for what the host cannot read, and where there is no row; OSError.
+    """
+    files = [str(path)]
+    if path.is_dir():
+        files = [str(file) for file in path.iterdir()]
+    if not files:
+        raise ValueError("the folder holds no file")
+    loaders = {FILE_TYPES.get(Path(file).suffix, Path(file).suffix) for file in files}
+    loader = loaders.pop()
+    if loaders or loader not in FILE_TYPES.values():
+        found = ", ".join(sorted({Path(file).suffix or "no ending" for file in files}))
+        raise ValueError(
+            f"file types {found}: a data set's files are all of one of the types "
+            f"{', '.join(FILE_TYPES)}"
+        )
+    import datasets
+
+    files = [file for file in files if Path(file).stat().st_size]
+    if not files:
+        raise ValueError("it is empty")
+    try:
+        stream = datasets.load_dataset(loader, data_files=files, split="train", streaming=True)
+        first = next(iter(stream), None)
+    except datasets.exceptions.DatasetsError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
+    if first is None:
+        raise ValueError("it has no rows")
+    return first

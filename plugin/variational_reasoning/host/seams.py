@@ -204,13 +204,18 @@ def _align(original):
     def align_rows(dataset, dataset_attr, data_args, training_args):
         from variational_reasoning.host.formats import FORMATS
 
-        if dataset_attr.formatting not in FORMATS:
-            return original(dataset, dataset_attr, data_args, training_args)
-        from variational_reasoning.host.dataset import align
+        if dataset_attr.formatting in FORMATS:
+            from variational_reasoning.host.dataset import align
 
-        if training_args.variational.expects_run_sft:
-            raise ValueError(_unknown_launcher("data in another place"))
-        return align(dataset, dataset_attr, data_args, training_args)
+            if training_args.variational.expects_run_sft:
+                raise ValueError(_unknown_launcher("data in another place"))
+            return align(dataset, dataset_attr, data_args, training_args)
+        aligned = original(dataset, dataset_attr, data_args, training_args)
+        if hasattr(data_args, "variational") and data_args.streaming:
+            from variational_reasoning.host.dataset import with_our_columns
+
+            return with_our_columns(aligned)
+        return aligned
 
     return align_rows
 
@@ -234,31 +239,31 @@ def _processor(original):
 def _preprocess(original):
     @functools.wraps(original)
     def preprocess_and_count(dataset, data_args, training_args, *args, is_eval=False, **kwargs):
+        if not hasattr(data_args, "variational") or dataset is None:
+            return original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
+        from variational_reasoning.host import dataset as ours
+
         try:
             tokenized = original(
                 dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs
             )
         except RuntimeError as error:
-            if hasattr(data_args, "variational"):
-                error.add_note(
-                    f"variational_reasoning: rows longer than cutoff_len {data_args.cutoff_len} are dropped; if that is all of "
-                    "them, raise cutoff_len or set `overlong: truncate`"
-                )
-            raise
-        if hasattr(data_args, "variational") and tokenized is not None and not is_eval:
-            from variational_reasoning.host.dataset import (
-                gather_facts,
-                settle_constant_loss_normalizer,
-                source_hashes,
+            error.add_note(
+                f"variational_reasoning: rows longer than cutoff_len {ours.longest_row(data_args)} "
+                "are dropped; if that is all of them, raise cutoff_len or set `overlong: truncate`"
             )
-
-            facts = None if data_args.streaming else gather_facts(tokenized, len(dataset))
-            run = training_args.variational
-            if run.expects_run_sft:
-                raise ValueError(_unknown_launcher("data in another place"))
+            raise
+        run = training_args.variational
+        if run.expects_run_sft:
+            raise ValueError(_unknown_launcher("data in another place"))
+        facts = None
+        if not data_args.streaming:
+            facts = ours.gather_facts(tokenized, len(dataset))
+            ours.refuse_ignored_weights(run.config, facts, is_eval)
+        if not is_eval:
             run.facts = facts
-            run.constant_loss_normalizer = settle_constant_loss_normalizer(run.config, facts)
-            run.sources = run.sources or source_hashes(data_args)
+            run.constant_loss_normalizer = ours.settle_constant_loss_normalizer(run.config, facts)
+            run.sources = run.sources or ours.source_hashes(data_args)
         return tokenized
 
     return preprocess_and_count

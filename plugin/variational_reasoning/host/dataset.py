@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +43,6 @@ from variational_reasoning.host.formats import (
 )
 from variational_reasoning.method.losses import IGNORE_INDEX, auto_constant_loss_normalizer
 from variational_reasoning.training_identity import file_identity
-
-if TYPE_CHECKING:
-    from variational_reasoning.host.args import VariationalConfig
 
 LOGGER = "llamafactory.variational_reasoning"
 """A child of the host's logger, so that our lines appear among its own."""
@@ -119,8 +116,7 @@ def align(
         set, row and column). Of a stream, a row that does not fit is found when it is read.
     """
     source = str(dataset_attr)
-    config: VariationalConfig = data_args.variational
-    assert config.renderer is not None  # args.check refuses our formats without one
+    config = data_args.variational
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"data set {source!r} has no rows")
@@ -312,9 +308,8 @@ class RowProcessor(SupervisedDatasetProcessor):
     def _encode_ours(
         self, examples: Mapping[str, Sequence[Any]], i: int
     ) -> tuple[list[int], list[int]] | None:
-        config: VariationalConfig = self.data_args.variational
-        assert config.renderer is not None  # args.check refuses our formats without one
-        cutoff_len = longest_row(self.data_args)
+        config = self.data_args.variational
+            cutoff_len = longest_row(self.data_args)
         prompt_ids = self._encode(examples["_prompt"][i][0]["content"])
         response = examples["_response"][i][0]["content"]
         target_ids = config.renderer.encode_target(response, self._encode)
@@ -506,8 +501,12 @@ def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     )
 
 
-def refuse_ignored_weights(config: "VariationalConfig", facts: RowFacts, is_eval: bool) -> None:
-    """Raise ValueError when weights other than 1 would be ignored because the loss is off."""
+def refuse_ignored_weights(config: Any, facts: RowFacts, is_eval: bool) -> None:
+    """Raise ValueError when weights other than 1 would be ignored because the loss is off.
+
+    Args:
+        config: the run's VariationalConfig. facts: of the set that `is_eval` says.
+    """
     if config.constant_loss_normalizer is not None or torch.all(facts.weights == 1):
         return
     which = "an evaluation set" if is_eval else "the training set"
@@ -518,9 +517,13 @@ def refuse_ignored_weights(config: "VariationalConfig", facts: RowFacts, is_eval
 
 
 def settle_constant_loss_normalizer(
-    config: "VariationalConfig", facts: RowFacts | None
+    config: Any, facts: RowFacts | None
 ) -> float | None:
-    """C of a run: None for the host's own loss, the given number, or the training set's own."""
+    """C of a run: None for the host's own loss, the given number, or the training set's own.
+
+    Args:
+        config: the run's VariationalConfig. facts: of the training set; None for a stream.
+    """
     constant = config.constant_loss_normalizer
     if not isinstance(constant, str):
         return constant

@@ -60,11 +60,11 @@ def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
 
 
 def _download_dataset_info(repository: str) -> Path | None:
-    """The file as the host itself fetches it, from the hub's cache when it is there."""
-    from huggingface_hub import hf_hub_download
+    """The file as the host fetches it, by its own function; from the hub's cache when it is there."""
+    from llamafactory.data import parser as host
 
     try:
-        return Path(hf_hub_download(repository, "dataset_info.json", repo_type="dataset"))
+        return Path(host.hf_hub_download(repository, "dataset_info.json", repo_type="dataset"))
     except (OSError, ValueError):  # not on the hub, not reachable, or not a repository's name
         return None
 

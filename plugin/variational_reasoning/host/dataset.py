@@ -309,7 +309,7 @@ class RowProcessor(SupervisedDatasetProcessor):
         self, examples: Mapping[str, Sequence[Any]], i: int
     ) -> tuple[list[int], list[int]] | None:
         config = self.data_args.variational
-            cutoff_len = longest_row(self.data_args)
+        cutoff_len = longest_row(self.data_args)
         prompt_ids = self._encode(examples["_prompt"][i][0]["content"])
         response = examples["_response"][i][0]["content"]
         target_ids = config.renderer.encode_target(response, self._encode)
@@ -516,9 +516,7 @@ def refuse_ignored_weights(config: Any, facts: RowFacts, is_eval: bool) -> None:
     )
 
 
-def settle_constant_loss_normalizer(
-    config: Any, facts: RowFacts | None
-) -> float | None:
+def settle_constant_loss_normalizer(config: Any, facts: RowFacts | None) -> float | None:
     """C of a run: None for the host's own loss, the given number, or the training set's own.
 
     Args:

@@ -214,6 +214,19 @@ def iwae_bound(log_rhos: Sequence[float]) -> float:
     return peak + math.log(math.fsum(math.exp(value - peak) for value in log_rhos) / len(log_rhos))
 
 
+def top_p_warning(top_p: float, names: Sequence[str]) -> str:
+    """Why rho is biased for traces that were sampled with top_p below 1.
+
+    Args:
+        names: what is made from rho.
+    """
+    return (
+        f"traces were sampled with top_p {top_p:g}, but q(z | x, y') is scored without it: rho takes each trace "
+        f"for less likely under the posterior than it was, by a factor that differs between traces ({', '.join(names)}). "
+        "Sample with top_p 1, or use ratio: none"
+    )
+
+
 def _peak(log_rhos: Sequence[float]) -> float:
     if not log_rhos:
         raise ValueError("log_rhos is empty; a question needs at least one trace")

@@ -229,6 +229,9 @@ class OutputConfig:
     fallback: Literal["drop", "original", "gml"] = (
         "drop"  # for a question none of whose traces is acceptable
     )
+    # Whether the mix adds the original row of a question whose only row is its original as fallback. true: two rows, as in
+    # the paper's files, so that an epoch has as many steps whatever falls back; false: one.
+    mix_fallback: bool = False
 
     @property
     def sampler(self) -> str:
@@ -241,6 +244,8 @@ class BuildConfig:
     """Stage 8: train files. Those made from the other model's traces than sampling.traces_from are left out."""
 
     outputs: list[OutputConfig] = field(default_factory=list)
+    # true writes a file although no trace was chosen for any of its rows, so that it holds original rows only
+    allow_no_traces: bool = False
 
 
 @dataclass(frozen=True)

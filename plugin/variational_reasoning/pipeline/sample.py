@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from variational_reasoning.method.weights import top_p_warning
 from variational_reasoning.model_record import (
     model_identity,
 )
@@ -93,11 +94,16 @@ def traces_job(config: Config) -> StageJob:
     def size(unit: str) -> int:
         return config.sampling.num_traces
 
+    title = f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}"
+    weighted = [output.name for output in config.build.outputs if output.ratio != "none"]
+    if config.sampling.top_p < 1 and name == "posterior" and weighted:
+        title += f"\nwarning: {top_p_warning(config.sampling.top_p, weighted)}"
+
     return StageJob(
         stage=open_stage(
             folder, "traces", identity, list(questions), config.sampling.questions_per_shard
         ),
-        title=f"reads {len(questions)} training questions, {name} {model_folder} ({kind}); writes {folder}",
+        title=title,
         row="trace",
         size=size,
         cost=lambda unit: 1.0,

@@ -64,7 +64,7 @@ def write_run(
             tables["traces"].append(
                 ids
                 | {
-                    "token_ids": list(range(trace.get("trace_tokens", 4))),
+                    "token_ids": trace.get("token_ids", list(range(trace.get("trace_tokens", 4)))),
                     "text": trace["text"],
                     "finish_reason": trace.get("finish", "stop"),
                 }
@@ -221,6 +221,86 @@ def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_pat
     original = CHATML.render("reasoner", "What of q1?", "expert", "reference q1")
     assert (rows[3]["prompt"], rows[3]["response"]) == original
     assert rows[3]["log_rho"] is None
+
+
+def test_a_mix_may_hold_a_fallback_row_and_its_original_as_the_papers_files_do(
+    tmp_path, tiny_model_dir
+):
+    """Then an epoch has 2 rows per question, whatever falls back: 6 here, and 5 without mix_fallback."""
+    output = {"name": "b", "selection": "best", "mix": 1, "fallback": "original"}
+    config = write_run(tmp_path, tiny_model_dir, THREE, [output | {"mix_fallback": True}])
+    figures = build.build_datasets(config).files[0].figures
+    assert figures["rows"] == 6 and "duplicates_removed" not in figures["counts"]
+    rows = built(config, "b")
+    assert [(row["question_id"], row["source"]) for row in rows[-2:]] == [("q2", -1), ("q2", -2)]
+    assert rows[-2]["response"] == rows[-1]["response"]
+    assert {row["weight"] for row in rows} == {1.0}
+
+
+def test_a_file_of_an_earlier_release_stays_as_it_is(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    build.build_datasets(config)
+    path = config.folder("train", "made_w.manifest.json")
+    manifest = json.loads(path.read_text())
+    assert "mix_fallback" not in manifest["config"]["output"]
+    del manifest["figures"]["trained_ids"]
+    path.write_text(json.dumps(manifest))
+    summary = build.build_datasets(config)
+    assert not summary.files[0].was_written
+    assert "trained as other ids" not in build.describe_files(summary)
+
+
+def test_a_file_without_any_trace_is_refused_unless_it_is_asked_for(tmp_path, tiny_model_dir):
+    """No answer of any question is right, so every row would be the original one."""
+    questions = {f"q{i}": [sampled(0, "a", 0.0, (False, False))] for i in range(3)}
+    output = {"name": "b", "selection": "best", "mix": 1, "fallback": "original"}
+    config = write_run(tmp_path, tiny_model_dir, questions, [output])
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"no trace was chosen for made_b.*verified answer.*allow_no_traces"
+        ):
+            build.build_datasets(config)
+    assert not config.folder("train").exists()
+    allowed = load_config(tmp_path / "pipeline.yaml", ["build.allow_no_traces=true"])
+    build.build_datasets(allowed)
+    assert [row["source"] for row in built(config, "b")] == [-1, -1, -1]
+    with pytest.raises(ValueError, match="no trace was chosen"):  # the file that is there, too
+        build.build_datasets(config)
+
+
+def test_traces_that_are_trained_as_other_ids_are_counted(tmp_path, tiny_model_dir, bpe_tokenizer):
+    """Trace 0 is of the ids that the tokenizer gives; trace 1 is of the ids of its characters."""
+
+    def ids(text):
+        return bpe_tokenizer.encode(text, add_special_tokens=False)
+
+    whole = ids("the answer" + CHATML.boundary)
+    letters = [token for letter in "the answer of" + CHATML.boundary for token in ids(letter)]
+    traces = [
+        sampled(0, "the answer", token_ids=whole, trace_tokens=len(whole)),
+        sampled(1, "the answer of", token_ids=letters, trace_tokens=len(letters)),
+    ]
+    config = write_run(tmp_path, tiny_model_dir, {"q0": traces}, [WEIGHTED])
+    summary = build.build_datasets(config)
+    assert summary.files[0].figures["trained_ids"] == {"rows": 2, "differ": 1}
+    assert summary.health["trained_ids"] == {"made_w": {"rows": 2, "differ": 1}}
+    text = build.describe_files(summary)
+    assert "made_w: 1 of 2 traces are trained as other ids than the scored ones" in text
+    assert "warning: made_w: 1 of 2 traces" in text
+    assert build.build_datasets(config).health == summary.health
+
+
+def test_top_p_below_1_is_a_warning_where_rho_has_a_ratio(tmp_path, tiny_model_dir):
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    build.build_datasets(config)
+    path = config.folder("traces", "manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["config"]["sampling.top_p"] = 0.95
+    path.write_text(json.dumps(manifest))
+    warnings = build.build_datasets(config).health["warnings"]
+    assert any("sampled with top_p 0.95, but q(z | x, y') is scored" in each for each in warnings)
+    plain = load_config(tmp_path / "pipeline.yaml", ["build.outputs.0.ratio=none"])
+    assert not any("top_p" in each for each in build.build_datasets(plain).health["warnings"])
 
 
 def test_gml_ranks_by_the_reference_solution_and_keeps_it(tmp_path, tiny_model_dir):
@@ -450,6 +530,21 @@ def test_the_baselines_of_section_3(tmp_path, tiny_model_dir):
     assert summary.files[1].figures["counts"]["questions_all_correct"] == 1
 
 
+def test_responses_without_an_answer_are_wrong_in_the_share_of_a_question(tmp_path, tiny_model_dir):
+    """One good trace of eight: P = 1/8. The other seven are malformed, or cut, and stand for an answer each."""
+    bad = [sampled(k, f"t{k}", is_well_formed=False, finish="length") for k in range(1, 4)]
+    bad += [sampled(k, f"t{k}", is_well_formed=False) for k in range(4, 8)]
+    questions = {"q0": [sampled(0, "good", 0.0, (True,)), *bad]}
+    shared = {"ratio": "none", "selection": "weighted"}
+    outputs = [shared | {"name": kind, "question_weight": kind} for kind in ("accuracy", "grpo")]
+    config = write_run(tmp_path, tiny_model_dir, questions, outputs)
+    build.build_datasets(config)
+    [accuracy], [grpo] = built(config, "accuracy"), built(config, "grpo")
+    assert accuracy["question_accuracy"] == 0.125
+    assert accuracy["weight"] == pytest.approx(0.125, rel=1e-12)
+    assert grpo["weight"] == pytest.approx(math.sqrt(0.125 / 0.875), rel=1e-12)  # 0.378
+
+
 def test_verified_only_filters_and_counts(tmp_path, tiny_model_dir):
     output = {"name": "v", "estimator": "gml", "selection": "unweighted", "verified_only": True}
     config = write_run(tmp_path, tiny_model_dir, THREE, [output])
@@ -572,6 +667,8 @@ def test_health_by_hand(tmp_path, tiny_model_dir):
     assert [warning.split(" is ")[0] for warning in health["warnings"]] == [
         "malformed_share",
         "coverage",
+        "made_w: 2 of 2 traces are trained as other ids than those that were sampled and scored, "
+        "because their text re-tokenizes differently; their rho",
     ]
     assert json.loads((tmp_path / "health.json").read_text()) == health
 

@@ -48,6 +48,25 @@ def test_the_answer_counts_of_a_question_are_of_decided_answers(tmp_path, tiny_m
     assert [joined.question_accuracy("q0", k) for k in (1, 2, 3)] == [1.0, 2 / 3, 0.5]
 
 
+def test_a_question_of_malformed_traces_has_the_share_zero_and_an_undecided_one_has_none(
+    tmp_path, tiny_model_dir
+):
+    questions = {
+        "good": [sampled(0, "a", 0.0, (True, False)), sampled(1, "b", is_well_formed=False)],
+        "malformed": [sampled(k, "c", is_well_formed=False) for k in range(2)],
+        "undecided": [
+            sampled(0, "d", 0.0, ("unverifiable", "checker_error")),
+            sampled(1, "e", is_well_formed=False),
+        ],
+    }
+    config = write_run(tmp_path, tiny_model_dir, questions, [WEIGHTED])
+    joined = join(config, config.build.outputs)
+    # 1 of 2 decided answers, and 2 more that trace 1 would have had
+    assert joined.question_accuracy("good", 2) == 1 / 4
+    assert joined.question_accuracy("malformed", 2) == 0.0
+    assert joined.question_accuracy("undecided", 2) is None
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

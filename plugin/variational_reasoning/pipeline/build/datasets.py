@@ -10,7 +10,8 @@ The terms of rho are kept raw in every row, so that another estimator can be tri
 The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights: a trace
 that was sampled three times, or one that repeats the data set's in a mix. That leaves the direction of the gradient over
 the file as it is (C's mean length becomes that of the different rows); a single step varies more, since equal rows now
-stand in it together. Only an original row that stands in as the fallback does not count again in the mix.
+stand in it together. Only an original row that is there as the fallback does not count again in the mix, unless
+`mix_fallback` asks for both as rows of their own, which is what the paper's files hold.
 """
 
 import math
@@ -25,8 +26,13 @@ from tqdm import tqdm
 
 from variational_reasoning.files import write_json
 from variational_reasoning.method.prompts import Encode
-from variational_reasoning.method.weights import effective_sample_size
-from variational_reasoning.pipeline.build.health import HEALTH, describe_health, health_of
+from variational_reasoning.method.weights import effective_sample_size, top_p_warning
+from variational_reasoning.pipeline.build.health import (
+    HEALTH,
+    describe_health,
+    health_of,
+    ids_warnings,
+)
 from variational_reasoning.pipeline.build.join import Joined, Trace, join
 from variational_reasoning.pipeline.build.select import (
     best_of,
@@ -38,7 +44,7 @@ from variational_reasoning.pipeline.build.select import (
 )
 from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
-from variational_reasoning.pipeline.rows import Identity
+from variational_reasoning.pipeline.rows import Identity, read_manifest, read_table
 from variational_reasoning.pipeline.tables import RHO_TERMS
 from variational_reasoning.pipeline.train_files import (
     current_manifest,
@@ -108,12 +114,17 @@ def build_datasets(config: Config) -> BuildSummary:
         else:
             figures = manifest["figures"]
         files.append(BuiltFile(path, figures, manifest is None))
+    if not config.build.allow_no_traces:
+        _refuse_files_without_traces(files, config)
+    _count_other_ids(planned, builder, config)
     for path, output, rows, identity, figures in planned:
         write_file(path, "train", builder.render(output, rows), identity, figures=figures)
     register_datasets(
         config.folder("train"), dict.fromkeys((file.path.stem for file in files), "weighted_sft")
     )
     health = health_of(joined, config.sampling.traces_from)
+    health["trained_ids"] = {file.path.stem: file.figures.get("trained_ids") for file in files}
+    health["warnings"] += ids_warnings(health["trained_ids"]) + _sampling_warnings(config, outputs)
     write_json(config.folder(HEALTH), health)
     return BuildSummary(files, health, joined.filtered)
 
@@ -128,7 +139,13 @@ class Builder:
 
     def identity(self, output: OutputConfig) -> Identity:
         """What a train file's rows depend on."""
-        settings = {"output": asdict(output), **self.renderer.to_record()}
+        values = asdict(output)
+        if not output.mix_fallback:
+            del values["mix_fallback"]  # files that were built before this key was there stay valid
+        settings = {"output": values, **self.renderer.to_record()}
+        if output.question_weight != "none":
+            # Earlier releases left responses without an answer out of P; such files are built again.
+            settings["question_accuracy"] = "of all sampled responses"
         settings |= resolved(self.config, "cutoff_len", "posterior_prompt")
         return Identity(self.joined.inputs, settings, seed=self.config.seed)
 
@@ -152,15 +169,27 @@ class Builder:
         for question_id, copies in copies_of_originals(
             list(planned), output.mix, self.config.seed
         ).items():
-            if copies:
-                is_there = planned[question_id][0].source == FALLBACK
-                counts["duplicates_removed" if is_there else "original"] += 1
-                if not is_there:
-                    original = self._original(output, question_id, ORIGINAL, float(copies))
-                    planned[question_id] = _merged([*planned[question_id], original], counts)
-        return planned, _figures(
+            if not copies:
+                continue
+            rows = planned[question_id]
+            is_fallback = rows[0].source == FALLBACK
+            if is_fallback and not output.mix_fallback:
+                counts["duplicates_removed"] += 1
+                continue
+            counts["original"] += 1
+            original = self._original(output, question_id, ORIGINAL, float(copies))
+            if is_fallback:
+                planned[question_id] = [*rows, original]  # two rows, as in the paper's files
+            else:
+                planned[question_id] = _merged([*rows, original], counts)
+        figures = _figures(
             [row for rows in planned.values() for row in rows], counts, sizes, output
         )
+        return planned, figures
+
+    def trace_ids(self, text: str) -> list[int]:
+        """The ids that a training gives the loss for a trace's text, boundary included."""
+        return self._encode(text + self.renderer.boundary)
 
     def render(
         self, output: OutputConfig, planned: Mapping[str, Sequence[Row]]
@@ -320,6 +349,66 @@ class Builder:
             load_tokenizer(str(self.config.base or self.config.model_folder("reasoner")))
         )
         return encode
+
+
+def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> None:
+    """Raises: ValueError for a file that holds original rows only: training on it would repeat stage 1."""
+    without = [
+        file.path.stem
+        for file in files
+        if not any(file.figures["counts"].get(name) for name in ("traces_chosen", "fallback_gml"))
+    ]
+    if without:
+        raise ValueError(
+            f"no trace was chosen for {', '.join(without)}: the rows would be the original ones alone, and the final "
+            f"model would learn nothing from the traces. Look at {config.folder('traces')} and "
+            f"{config.folder('verdicts')}: with the estimator acc a trace needs a verified answer, so train the reasoner "
+            "longer, sample more traces or answers (sampling.num_traces, sampling.num_answers), or set an output's "
+            "estimator or fallback to gml. build.allow_no_traces: true writes the file all the same"
+        )
+
+
+Planned = tuple[Path, OutputConfig, dict[str, list[Row]], Identity, dict[str, Any]]
+
+
+def _count_other_ids(planned: Sequence[Planned], builder: Builder, config: Config) -> None:
+    """Count the rows whose trace is trained as other ids than those that were scored: `trained_ids` of the figures.
+
+    A trace goes from ids to text and back. rho is of the sampled ids; where a model sampled pieces that its tokenizer
+    would not have chosen for the text, such as `a` `b` for `ab`, a training sees another sequence.
+    """
+    texts: dict[tuple[str, int], str] = {}
+    for _, _, rows_by_question, _, _ in planned:
+        for question_id, rows in rows_by_question.items():
+            texts |= {(question_id, row.source): row.trace for row in rows if row.source >= 0}
+    if not texts:
+        return
+    differing = set()
+    columns = ["question_id", "trace_id", "token_ids"]
+    for batch in read_table(config.folder("traces"), "traces", columns).to_batches():
+        keys = zip(batch["question_id"].to_pylist(), batch["trace_id"].to_pylist(), strict=True)
+        for place, key in enumerate(keys):
+            if key in texts and batch["token_ids"][place].as_py() != builder.trace_ids(texts[key]):
+                differing.add(key)
+    for _, _, rows_by_question, _, figures in planned:
+        keys = [
+            (question_id, row.source)
+            for question_id, rows in rows_by_question.items()
+            for row in rows
+            if row.source >= 0
+        ]
+        num_differing = sum(key in differing for key in keys)
+        figures["trained_ids"] = {"rows": len(keys), "differ": num_differing}
+
+
+def _sampling_warnings(config: Config, outputs: Sequence[OutputConfig]) -> list[str]:
+    """What makes the ratio of these traces something else than the method's."""
+    sampled_with = read_manifest(config.folder("traces"), "traces")["config"]
+    top_p = sampled_with.get("sampling.top_p", 1.0)
+    named = [output.name for output in outputs if output.ratio != "none"]
+    if not named or top_p == 1:
+        return []
+    return [top_p_warning(top_p, named)]
 
 
 def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:

@@ -15,6 +15,9 @@ HEALTH_RANGES = {
 }
 """Where a posterior is neither under- nor over-trained; the effective sample size is a share of K (2 to 7 of 8)."""
 
+OTHER_IDS_SHARE = 0.01
+"""Share of a file's traces that may be trained as other ids than the scored ones without a warning."""
+
 _MEANINGS = {
     "malformed_share": "the {} is trained too short, or its traces are cut",
     "copies_share": "the {} is trained too long and repeats the training traces",
@@ -65,6 +68,22 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
     return health | {"warnings": warnings}
 
 
+def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[str]:
+    """Warnings for train files in which too many traces are trained as other ids than those that were scored.
+
+    Args:
+        trained_ids: file to {"rows", "differ"}; None for a file that an earlier release wrote.
+    """
+    warnings = []
+    for name, counted in trained_ids.items():
+        if counted and counted["differ"] > OTHER_IDS_SHARE * counted["rows"]:
+            warnings.append(
+                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids than those that "
+                "were sampled and scored, because their text re-tokenizes differently; their rho is of another sequence"
+            )
+    return warnings
+
+
 def describe_health(health: Mapping[str, Any]) -> list[str]:
     """The lines that the command prints."""
     line = (
@@ -78,7 +97,13 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
         )
         + f" of {health['num_traces_per_question']}"
     )
-    return [line, *(f"warning: {warning}" for warning in health["warnings"])]
+    lines = [line]
+    for name, counted in health.get("trained_ids", {}).items():
+        if counted:
+            lines.append(
+                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids than the scored ones"
+            )
+    return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
 
 
 def _effective_sample_sizes(traces: Mapping[str, Sequence[Trace]], estimator: str) -> list[float]:

@@ -4,8 +4,8 @@ Only the tables that the outputs need are asked for: the posterior's forward KL 
 answers. A row that is missing, and that no stage reported as dropped or failed, is an error with its ids, and so are
 tables that were made from others than those that are there.
 
-The surprising thing: undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as
-wrong.
+Undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as wrong. A response that
+ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer was sampled after its trace.
 """
 
 import math
@@ -103,7 +103,8 @@ class Joined:
 
     questions: rows by question_id. sampled: all rows of the traces table. traces: those that finished, are well formed and
     have all that is needed, by question_id in the order of trace_id; filtered: how many do not, by reason. decided:
-    (num_correct, num_answers) of every trace that was judged, filtered or not. num_traces: K. inputs: digests.
+    (num_correct, num_answers) of every trace that was judged, filtered or not. unanswered: traces that are malformed
+    or cut, so that no answer could follow. num_traces: K. num_answers: M, 0 without answers. inputs: digests.
     """
 
     questions: dict[str, dict[str, Any]]
@@ -111,17 +112,31 @@ class Joined:
     traces: dict[str, list[Trace]]
     filtered: dict[str, int]
     decided: dict[Key, tuple[int, int]]
+    unanswered: frozenset[Key]
     num_traces: int
+    num_answers: int
     inputs: dict[str, str]
     has_verdicts: bool
 
     def question_accuracy(self, question_id: str, num_traces: int) -> float | None:
-        """P(Y_x | x): the share of verified among all decided answers after the first num_traces traces, or None."""
-        found = [
-            self.decided.get((question_id, trace_id), (0, 0)) for trace_id in range(num_traces)
-        ]
-        num_answers = sum(answers for _, answers in found)
-        return sum(correct for correct, _ in found) / num_answers if num_answers else None
+        """P(Y_x | x): the share of the responses with the first num_traces traces that are right (Eqs. 10 and 12).
+
+        A response is a trace and an answer. One whose trace is malformed or cut has no answer and is wrong; each such
+        trace stands for M responses, as every other trace does. With K = 8 and M = 2:
+
+            one trace with two right answers, seven malformed    2 / (2 + 7 * 2) = 0.125
+
+        Returns: None when nothing is known: no verdicts, or none of the answers is decided.
+        """
+        keys = [(question_id, trace_id) for trace_id in range(num_traces)]
+        judged = [self.decided[key] for key in keys if key in self.decided]
+        num_correct = sum(correct for correct, _ in judged)
+        num_decided = sum(answers for _, answers in judged)
+        if judged and not num_decided:
+            return None
+        num_wrong_for_sure = self.num_answers * sum(key in self.unanswered for key in keys)
+        num_responses = num_decided + num_wrong_for_sure
+        return num_correct / num_responses if num_responses else None
 
 
 def needed_tables(output: OutputConfig) -> dict[str, str]:
@@ -203,16 +218,35 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
                 )
             )
     _refuse_rows(places, missing, unknown)
+    unanswered: frozenset[Key] = frozenset()
+    if "answers" in places:
+        no_room = {
+            (row["question_id"], row.get("trace_id"))
+            for row in manifests["answers"].get("dropped", ())
+        }
+        unanswered = frozenset(
+            key
+            for key, row in by_key.items()
+            if key not in answers and (_unusable(row) or key in no_room)
+        )
     return Joined(
         questions=questions,
         sampled=sampled,
         traces=dict(traces),
         filtered=dict(filtered),
         decided={key: _count_decided(group) for key, group in answers.items()},
+        unanswered=unanswered,
         num_traces=num_traces,
+        num_answers=_num_answers(answers),
         inputs={name: table_digest(folder, table) for name, (table, folder) in places.items()},
         has_verdicts="verdicts" in places,
     )
+
+
+def _num_answers(answers: Mapping[Key, Sequence[Mapping[str, Any]]]) -> int:
+    """M: every trace that is answered at all gets the answers 0 .. M - 1."""
+    ids = (answer["answer_id"] for group in answers.values() for answer in group)
+    return 1 + max(ids, default=-1)
 
 
 def _open_tables(

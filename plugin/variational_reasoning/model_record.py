@@ -13,6 +13,12 @@ from typing import Any
 from variational_reasoning.files import read_json_object, write_json
 
 RECORD_NAME = "variational_reasoning.json"
+_SETTINGS_FILES = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 SECRET_KEY = re.compile(
     r"(token|api_?key|access_?key|secret|secret_?key|password|passwd|credentials?|webhook_url)$",
@@ -68,11 +74,14 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def model_identity(folder: str | os.PathLike) -> dict[str, str]:
-    """{"path", "fingerprint"} of a local model folder.
+    """{"path", "fingerprint", "settings_fingerprint"} of a local model folder.
 
     The fingerprint is a sha256 over the names, sizes and contents of configuration, tokenizer and weights. Of a
     weight file above 256 MiB only 1,024 evenly spread blocks of 64 KiB are read: any training changes nearly every
     value, so that is enough to tell two models apart, at a hundredth of the time.
+
+    The settings' fingerprint is over the files that say where a text ends and how it is cut into tokens. It is a value
+    of its own, so that what an earlier release recorded, which lacks it, still fits.
 
     Raises: ValueError for a folder that is missing or holds no model.
     """
@@ -86,8 +95,17 @@ def model_identity(folder: str | os.PathLike) -> dict[str, str]:
         raise ValueError(
             f"the model folder {folder} {state}; train the model first, or set models.* to another folder"
         )
+    settings = [folder / name for name in _SETTINGS_FILES if (folder / name).is_file()]
+    return {
+        "path": str(folder),
+        "fingerprint": _fingerprint(files + weights),
+        "settings_fingerprint": _fingerprint(settings),
+    }
+
+
+def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in files + weights:
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as stream:
@@ -97,4 +115,4 @@ def model_identity(folder: str | os.PathLike) -> dict[str, str]:
                 for block in range(1024):
                     stream.seek((size - 2**16) * block // 1023)
                     digest.update(stream.read(2**16))
-    return {"path": str(folder), "fingerprint": digest.hexdigest()}
+    return digest.hexdigest()

@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 
 import pyarrow.parquet as pq
 import pytest
 
+from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
@@ -50,6 +52,23 @@ def fill(stage, only: set[int] | None = None) -> None:
 
 
 UNITS = ["a", "b", "c", "d", "e"]
+
+
+def test_end_tokens_and_tokenizer_settings_are_part_of_the_model(tmp_path, tiny_model_dir):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
+    first = model_identity(folder)
+    open_stage(tmp_path / "new", "verdicts", Identity({}, {}, first), UNITS, 2)
+    fingerprint_only = {name: first[name] for name in ("path", "fingerprint")}
+    open_stage(tmp_path / "old", "verdicts", Identity({}, {}, fingerprint_only), UNITS, 2)
+
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    second = model_identity(folder)
+    assert second["fingerprint"] == first["fingerprint"]
+    with pytest.raises(ValueError, match=r"model\.settings_fingerprint: there '\w+', now '\w+'"):
+        open_stage(tmp_path / "new", "verdicts", Identity({}, {}, second), UNITS, 2)
+    # a run that an earlier release began recorded no settings, and goes on
+    open_stage(tmp_path / "old", "verdicts", Identity({}, {}, second), UNITS, 2)
 
 
 def ended_process() -> int:

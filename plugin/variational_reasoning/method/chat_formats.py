@@ -9,12 +9,16 @@ A prompt is the system turn, the user turn and what opens the model's turn, one 
 and the model closes its turn with `<|im_end|>`. What is said in the turns is the prompt family's (families.py).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
+
+_MARKER = re.compile(r"<\|[^<>|\s]+\|>|</?[A-Za-z_]+>|\[/?[A-Z_]+\]")
+"""A control token as chat formats write it: <|name|>, <name> or [NAME]."""
 
 ApplyTemplate = Callable[[list[dict[str, str]], bool], str]
 """(messages, add_generation_prompt) to text: a tokenizer's `apply_chat_template`. It raises ValueError for messages
@@ -56,6 +60,15 @@ class ChatFormat:
             faults.append(f"`boundary` must begin '<|end_of_thought|>': {self.boundary!r}")
         if faults:
             raise ValueError(f"chat format {self.name!r}: " + "; ".join(faults))
+
+    @property
+    def control_texts(self) -> tuple[str, ...]:
+        """The markers that only the format itself may write: <|im_start|>, <start_of_turn>, [INST].
+
+        A question that held one would open or close a turn. The words around them (`user`) are plain text.
+        """
+        parts = (self.system, self.user, self.assistant, self.end_of_turn, self.no_system)
+        return tuple(dict.fromkeys(_MARKER.findall(" ".join(parts))))
 
     def opening(self, system: str) -> str:
         """Everything before the user's text: the system turn, or what stands in its place."""

@@ -104,7 +104,7 @@ class Renderer:
             resolved = self._resolved(texts)
             tags += [resolved.opening.rpartition("{hint}")[2].strip(), resolved.close]
         tags += [self.answer_open.strip(), self.answer_close, self.chat_format.end_of_turn]
-        tags += self.family.forbidden
+        tags += [*self.chat_format.control_texts, *self.family.forbidden]
         pieces = (piece for tag in tags for piece in re.split(r"\s{2,}", tag))
         return tuple(dict.fromkeys(piece for piece in pieces if piece))
 

@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.faults import list_faults
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.method.prompts import Renderer, renderer_of_record
@@ -206,6 +207,7 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
         model=model.identity,
         seed=config.seed,
     )
+    _refuse_control_texts(benchmark, model)
     units = [row["question_id"] for row in benchmark.questions]
     per_shard = max(1, config.eval.answers_per_shard // benchmark.num_samples)
     folder = benchmark.folder / "samples"
@@ -227,6 +229,20 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
             total=lambda: sum(map(size, units)),
         ),
     )
+
+
+def _refuse_control_texts(benchmark: Benchmark, model: Model) -> None:
+    """Raises: ValueError for questions that would open or close a turn of the prompt."""
+    faults = []
+    for row in benchmark.questions:
+        found = [
+            text for text in model.renderer.chat_format.control_texts if text in row["question"]
+        ]
+        if found:
+            faults.append(f"question {row['question_id']}: {', '.join(found)}")
+    if faults:
+        head = f"{benchmark.task or 'the questions'}: {len(faults)} questions hold control texts of the model's chat format"
+        raise ValueError(list_faults(head + "; take them out of these questions", faults))
 
 
 def verdicts_job(
@@ -251,7 +267,7 @@ def verdicts_job(
         row="verdict",
         size=lambda unit: benchmark.num_samples,
         cost=lambda unit: benchmark.num_samples,
-        load=lambda: ResponseJudge(benchmark, samples, config, programs),
+        load=lambda: ResponseJudge(benchmark, samples, model, programs),
         limit=FailureLimit(
             "verify.max_fault_fraction",
             config.verify.max_fault_fraction,
@@ -326,11 +342,12 @@ class ResponseJudge(ShardByShard):
     """The worker that gives verdicts: a pool of processes."""
 
     def __init__(
-        self, benchmark: Benchmark, samples: Stage, config: Config, programs: ProgramSettings | None
+        self, benchmark: Benchmark, samples: Stage, model: Model, programs: ProgramSettings | None
     ) -> None:
         self.samples, self.num_samples = samples, benchmark.num_samples
+        self.renderer = model.renderer
         self.checks = read_checks(benchmark.questions)
-        self.pool = open_pool(config, programs)
+        self.pool = open_pool(model.config, programs)
 
     def facts(self) -> dict[str, Any]:
         """See ShardFiller."""

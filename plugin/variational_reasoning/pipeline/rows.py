@@ -62,7 +62,7 @@ class Identity:
 
     inputs: name to sha256 of a table (`table_digest`) or file (`file_digest`).
     config: the resolved part of the configuration that this stage's rows depend on.
-    model: {"path": ..., "fingerprint": ...} of `model_identity`, or None.
+    model: {"path", "fingerprint", "settings_fingerprint"} of `model_identity`, or None.
     """
 
     inputs: Mapping[str, str]
@@ -442,6 +442,9 @@ def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, An
     names = [
         n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"
     ]
+    if "model.settings_fingerprint" not in old:
+        # A table that an earlier release began does not say it, and goes on.
+        names = [name for name in names if name != "model.settings_fingerprint"]
     if names:
         lines = [
             f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}"

@@ -314,6 +314,35 @@ def test_a_file_system_that_is_full_leaves_finished_shards_valid(make_run, tmp_p
     assert shard_bytes(folder) == wanted
 
 
+ARRAYS = {
+    "0-3": ("2", (0, 3, 4, 1), None, "2/4"),
+    "1-4": ("2", (1, 4, 4, 1), None, "1/4"),
+    "0-15:2": ("6", (0, 14, 8, 2), None, "3/8"),
+    "5": ("5", (5, 5, 1, 1), None, "0/1"),
+    "3,7": ("7", (3, 7, 2, 1), None, "7/8"),
+    "3,7 of 16": ("7", (3, 7, 2, 1), "16", "7/16"),
+}
+"""Array to its task, Slurm's MIN, MAX, COUNT and STEP, SHARES, and the share that the task does."""
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_the_share_of_a_slurm_task(tmp_path, array):
+    task, numbers, shares, expected = ARRAYS[array]
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$@"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PROCESSES": "1"}
+    environment |= {"SLURM_ARRAY_TASK_ID": task} | ({"SHARES": shares} if shares else {})
+    for name, number in zip(("MIN", "MAX", "COUNT", "STEP"), numbers, strict=True):
+        environment[f"SLURM_ARRAY_TASK_{name}"] = str(number)
+    command = ["bash", "examples/variational_reasoning/slurm.sh", "sample_traces", "config.yaml"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == f"scripts/sample_traces.py config.yaml shard={expected}\n"
+    assert ("sparse array" in done.stderr) == (array == "3,7")
+
+
 @pytest.mark.slow
 def test_the_slurm_example_does_a_whole_stage(make_run):
     """Two array tasks of two processes each, one after the other, as a queue may run them."""

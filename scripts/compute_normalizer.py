@@ -21,7 +21,8 @@ def main() -> int:
     from llamafactory.train import tuner  # noqa: F401, importing the host's entry puts the plugin in place
 
     # None of these enters C, and they may ask for more than this one process, perhaps without a GPU.
-    here = {"streaming": False, "deepspeed": None, "bf16": False, "rows_per_step": None}
+    here = {"streaming": False, "deepspeed": None, "bf16": False}
+    here |= {"rows_per_step": None, "tokens_per_micro_batch": None}
     raw = {**read_args(), **here, "constant_loss_normalizer": "auto"}
     try:
         model_args, data_args, training_args, _, _ = get_train_args(raw)

@@ -16,7 +16,7 @@ run      folder of round 1, runs/PROFILE by default; round t > 1 lies in DIR/rou
 base     the model that all trainings start from, in place of the one that the YAMLs name
 finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default
 carry    the final model that is the next round's reasoner, the first of finals by default (tiny: final_acc_weighted)
-gpus     keeps the recipe's batch on another number of GPUs than its YAMLs are written for (scripts/batch_size.py)
+gpus     accepted and not needed: the trainings have their batch on any number of GPUs (rows_per_step)
 dry_run  prints the commands of a fresh run and runs none
 posterior_prompt is stage 2's prompt_kind too; a model that models.reasoner or models.posterior names is not trained.
 TRAIN_COMMAND takes the place of `llamafactory-cli train`; for several nodes:

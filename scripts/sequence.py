@@ -18,7 +18,7 @@ from pathlib import Path
 
 from variational_reasoning.model_record import masked_word
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.trainings import batch_settings, is_trained
+from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
 
 PROFILES = Path("examples/variational_reasoning")
@@ -38,7 +38,6 @@ class Plan:
     rounds: int
     carry: str
     finals: list[str]
-    gpus: str | None
     dry_run: bool
     settings: list[str]
     at_once: int
@@ -89,7 +88,6 @@ def read_plan(words: Sequence[str]) -> Plan:
         rounds=_number("rounds", own.get("rounds", "1"), at_least=1),
         carry=own.get("carry", "final_acc_weighted" if is_tiny else finals[0]),
         finals=finals,
-        gpus=own.get("gpus"),
         dry_run=own.get("dry_run", "false") == "true",
         settings=settings,
         at_once=2 if is_tiny else 1,
@@ -108,9 +106,20 @@ def read_plan(words: Sequence[str]) -> Plan:
             f"{', '.join(finals)}"
         )
     load_config(plan.examples / "pipeline.yaml", settings)
-    for recipe in plan.examples.glob("[129]_train_*.yaml") if plan.gpus else ():
-        batch_settings(recipe, {"gpus": plan.gpus})
+    if own.get("gpus") is not None:
+        _check_gpus(plan.examples, own["gpus"])
     return plan
+
+
+def _check_gpus(examples: Path, gpus: str) -> None:
+    """gpus=N changes no command: with rows_per_step, a YAML has its batch on any number of GPUs."""
+    _number("gpus", gpus, at_least=1)
+    for recipe in sorted(examples.glob("[129]_train_*.yaml")):
+        if "rows_per_step" not in read_recipe(recipe):
+            raise ValueError(
+                f"gpus={gpus}: {recipe} has no key rows_per_step, so its batch depends on the "
+                "number of GPUs; add the key, or leave gpus out"
+            )
 
 
 def _number(name: str, text: str, at_least: int) -> int:
@@ -225,14 +234,6 @@ def train_command(
     plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool
 ) -> None:
     """One training, unless its output_dir holds the finished model of the same YAML and data; its seconds and its log."""
-    if plan.gpus:
-        settings = [
-            *settings,
-            *(
-                f"{key}={value}"
-                for key, value in batch_settings(recipe, {"gpus": plan.gpus}).items()
-            ),
-        ]
     command = [
         *shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")),
         str(recipe),

@@ -10,10 +10,9 @@
 # repository's root, on a file system that all nodes see:
 #   profile=examples/variational_reasoning/qwen2_5_32b
 #   sbatch examples/variational_reasoning/slurm_train.sh $profile/1_train_reasoner.yaml [key=value ...]
-# Other numbers of nodes or GPUs: `python scripts/batch_size.py TRAIN.yaml gpus=ALL_TOGETHER` prints
-# the two settings that keep the batch. With data_shared_file_system=true one node tokenizes for all
-# that share its cache. A job that was killed resumes from its last checkpoint when it is submitted
-# again.
+# Other numbers of nodes or GPUs need no change: the batch is rows_per_step on any of them.
+# With data_shared_file_system=true one node tokenizes for all that share its cache. A job that was
+# killed resumes from its last checkpoint when it is submitted again.
 #
 # Without Slurm, on every node, with NODE_RANK 0, 1, ... and one address of node 0 for all:
 #   export FORCE_TORCHRUN=1 NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NPROC_PER_NODE=8

@@ -105,10 +105,6 @@ def test_the_hosts_parser_takes_the_yaml(path, train_folder, model_of, monkeypat
         "model_name_or_path": str(model_of(values)),
         "bf16": False,
     }
-    if "rows_per_step" in values:  # of all its GPUs together; this is one process
-        here["rows_per_step"] = (
-            values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
-        )
     _, data_args, training_args, finetuning_args, _ = get_train_args(values | here)
     assert data_args.cutoff_len == values["cutoff_len"]
     assert training_args.learning_rate == values["learning_rate"]
@@ -224,7 +220,6 @@ BATCHES_1K = BATCHES | {
     "final_likelihood": 16 * 8,
     "sft": 16,
 }
-GPUS = {"qwen2_5_32b": 16, "qwen3_8b_lora": 1}  # 8 elsewhere
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=label)
@@ -233,12 +228,11 @@ def test_the_papers_hyperparameters(path):
     values, profile, role = read(path), path.parent.name, path.stem.partition("_train_")[2]
     is_1k = profile.endswith("_1k") and path.stem.startswith("9")
     rows = (BATCHES_1K if is_1k else BATCHES)[role]
-    product = (
-        values["per_device_train_batch_size"]
-        * values["gradient_accumulation_steps"]
-        * GPUS.get(profile, 8)
-    )
-    assert values["rows_per_step"] == product == rows
+    assert values["rows_per_step"] == rows
+    assert not values.keys() & {"per_device_train_batch_size", "gradient_accumulation_steps"}
+    assert values["flash_attn"] == "fa2"
+    limit = {"qwen2_5_32b": 16384}.get(profile)
+    assert values.get("tokens_per_micro_batch") == limit
     if role == "posterior":
         expected = (10, 0.05, 0.9, 0.95, 1e-4, 16384)
     elif is_1k:
@@ -285,8 +279,6 @@ def test_two_steps_on_a_tiny_random_model(
             "dataset_dir": str(train_folder),
             "output_dir": str(output),
             "bf16": False,
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 2,
             "rows_per_step": 4,
             "preprocessing_num_workers": None,
             "dataloader_num_workers": 0,

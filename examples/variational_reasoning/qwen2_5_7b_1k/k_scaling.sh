@@ -2,7 +2,7 @@
 # The final models for K = 1, 2, 4, 8, 16, 32 traces per question, after `python scripts/run.py
 # qwen2_5_7b_1k` has made the reasoner and the posterior; from the repository's root:
 #   BASE=MODEL bash examples/variational_reasoning/qwen2_5_7b_1k/k_scaling.sh data.train=PATH [key=value ...]
-# ESTIMATOR=gml in place of acc; GPUS=4 in place of 8.
+# ESTIMATOR=gml in place of acc.
 # Batch 16 x K, so that every K takes about as many steps (App. C). What is finished is skipped. Not
 # measured.
 set -euo pipefail
@@ -21,13 +21,12 @@ stage verify_answers "$@"
 stage build_dataset "$@"
 for k in 1 2 4 8 16 32; do
   name=final_${ESTIMATOR:-acc}_k$k status=0
-  batch=$(python scripts/batch_size.py "$yaml" gpus="${GPUS:-8}" rows_per_step=$((16 * k)))
   settings=(model_name_or_path="$BASE" dataset_dir=$run/train dataset="qwen2_5_7b_k_$name" output_dir="$run/models/$name")
-  read -ra batch <<<"$batch"
-  python scripts/trained.py "$yaml" "${settings[@]}" "${batch[@]}" || status=$?
+  settings+=(rows_per_step=$((16 * k)))
+  python scripts/trained.py "$yaml" "${settings[@]}" || status=$?
   case $status in
     0) ;;
-    1) llamafactory-cli train "$yaml" "${settings[@]}" "${batch[@]}" ;;
+    1) llamafactory-cli train "$yaml" "${settings[@]}" ;;
     *) exit "$status" ;;
   esac
 done

@@ -318,7 +318,7 @@ def _check_steps(
             return
     rows = ours.get("rows_per_step")
     if rows is None:
-        if "tokens_per_micro_batch" in ours:
+        if ours.get("tokens_per_micro_batch") is not None:
             faults.append("tokens_per_micro_batch: has no effect without rows_per_step; set both")
         return
     if not training_args.do_train:

@@ -1,4 +1,4 @@
-"""What a training YAML says before it is trained: whether its model is there already, and its batch on other machines.
+"""What a training YAML says before it is trained: whether its model is there already.
 
 The trainings themselves are `llamafactory-cli train`; nothing of the host is imported here.
 """
@@ -30,7 +30,7 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
 
     Raises: ValueError for a finished model of something else, with each difference, and for a file that is no YAML.
     """
-    config = _read_recipe(recipe)
+    config = read_recipe(recipe)
     for override in overrides:
         key, _, value = override.partition("=")
         config[key] = yaml.safe_load(value)
@@ -58,59 +58,8 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
     return True
 
 
-def batch_settings(recipe: str | Path, numbers: Mapping[str, str]) -> dict[str, int]:
-    """The keys of a training YAML that keep its rows_per_step on another machine, with their values.
-
-    Args:
-        numbers: gpus (of all nodes together), and perhaps per_device and rows_per_step in place of the YAML's.
-
-    Raises: ValueError for what is no whole number, for numbers that do not divide, and for a YAML without rows_per_step.
-    """
-    given = {name: _whole_number(name, value) for name, value in numbers.items()}
-    config = _read_recipe(recipe)
-    if "rows_per_step" not in config | given:
-        raise ValueError(
-            f"{recipe} has no key rows_per_step, the data rows of one optimizer step; give rows_per_step=N"
-        )
-    rows = given.get("rows_per_step") or _whole_number("rows_per_step", config["rows_per_step"])
-    key = "per_device_train_batch_size"
-    per_device = given.get("per_device") or _whole_number(key, config.get(key, 1))
-    settings = {
-        key: per_device,
-        "gradient_accumulation_steps": accumulation_steps(rows, given["gpus"], per_device),
-    }
-    return settings | ({"rows_per_step": rows} if "rows_per_step" in given else {})
-
-
-def accumulation_steps(rows: int, gpus: int, per_device: int) -> int:
-    """rows / (gpus x per_device).
-
-    Raises: ValueError where that is no whole number, with the nearest numbers of GPUs and of rows per device that fit.
-    """
-    steps, rest = divmod(rows, gpus * per_device)
-    if rest == 0:
-        return steps
-    choices = [f"gpus={n} per_device={per_device}" for n in _nearest(rows, per_device, gpus)]
-    choices += [f"gpus={gpus} per_device={n}" for n in _nearest(rows, gpus, per_device)]
-    fitting = f"nearest that do: {', '.join(choices)}" if choices else "change both numbers"
-    raise ValueError(
-        f"{rows} rows per step do not divide into {gpus} GPU(s) x {per_device} row(s); {fitting}"
-    )
-
-
-def _nearest(rows: int, fixed: int, wanted: int) -> list[int]:
-    """The next numbers below and above `wanted` that divide `rows` together with `fixed`."""
-    fitting = [n for n in range(1, rows // fixed + 1) if rows % (fixed * n) == 0]
-    return [*[n for n in fitting if n < wanted][-1:], *[n for n in fitting if n > wanted][:1]]
-
-
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) == 0:
-        raise ValueError(f"{name}: {value!r} is not a whole number above zero")
-    return int(str(value))
-
-
-def _read_recipe(path: str | Path) -> dict[str, Any]:
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The keys of a training YAML. Raises: ValueError for a file that is not a mapping."""
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -202,12 +202,13 @@ def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path)
 DENY = """
 import os, platform, sys
 from variational_reasoning.verify.sandbox.inside import confine
-column = confine.syscalls.ARCHITECTURES[platform.machine()][1]
+from variational_reasoning.verify.sandbox.inside.filters import ALLOW, DENY, GIVE, LOAD, by_number, op
+from variational_reasoning.verify.sandbox.inside.syscalls import ARCHITECTURES
+column = ARCHITECTURES[platform.machine()][1]
 numbers = {"unshare": (272, 97)[column], "landlock": 444}
-rules = {numbers[name]: confine._op(confine._GIVE, confine._DENY) for name in sys.argv[1].split(",")}
+rules = {numbers[name]: op(GIVE, DENY) for name in sys.argv[1].split(",")}
 confine.no_new_privileges()
-program = confine._op(confine._LOAD, 0) + confine._by_number(rules, confine._op(confine._GIVE, confine._ALLOW))
-confine._Filter(program).install()
+confine._Filter(op(LOAD, 0) + by_number(rules, op(GIVE, ALLOW))).install()
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 """Runs a command without some system calls, as the profile of a container does."""

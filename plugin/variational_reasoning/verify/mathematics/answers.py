@@ -36,9 +36,13 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
         return Result(Verdict.NO_ANSWER, "no complete \\boxed{...} with content")
     if sum(map(len, boxes)) > MAX_CHARACTERS:
         return Result(Verdict.MALFORMED, f"the answer has more than {MAX_CHARACTERS} characters")
-    if max(map(len, (*golds, *boxes))) > MAX_INLINE_CHARACTERS:
+    if _is_long(golds, boxes):
         return None
     return _without_algebra(golds, boxes)
+
+
+def _is_long(golds: list[str], boxes: list[str]) -> bool:
+    return max(map(len, (*golds, *boxes))) > MAX_INLINE_CHARACTERS
 
 
 def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
@@ -54,15 +58,16 @@ def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
 
 
 def compare_symbolically(golds: list[str], solution: str) -> Result:
-    """The verdict with Math-Verify. Without bounds: only inside a worker process.
+    """The verdict where `compare_plainly` has none. Without bounds: only inside a worker process.
 
     Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when no gold can be read
     or compared.
     """
     boxes = final_boxes(solution)
-    plain = _without_algebra(golds, boxes)
-    if plain is not None:
-        return plain
+    if _is_long(golds, boxes):
+        plain = _without_algebra(golds, boxes)
+        if plain is not None:
+            return plain
     asked: list[str] = []
 
     def ask(gold: str, answer: str) -> bool | None:

@@ -3,6 +3,6 @@ that interpreter may have nothing else, and every page of memory that a module t
 fork.
 
 `fork_server` is forked for every program, which `program` then holds; that process is forked for
-every test, which `entry` runs. `confine` takes powers away, with the system calls that `syscalls`
-lists.
+every test, which `entry` runs, with the `names` and `streams` that it expects. `confine` takes
+powers away; `filters` allows the system calls that `syscalls` lists.
 """

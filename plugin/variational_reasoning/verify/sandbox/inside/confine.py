@@ -15,38 +15,60 @@ import os
 import platform
 import struct
 
-from . import syscalls
+from . import filters
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+# Namespaces.
+CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_SECCOMP = 1, 15, 16, 22
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_SET_VMA = 36, 38, 0x53564D41
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 2, 4, 8, 1024
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
-_MNT_DETACH, _AT_RECURSIVE, _AT_FDCWD = 2, 0x8000, -100
-_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
-_SYS_MOUNT_SETATTR = 442
-_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+# prctl
+_PR_SET_PDEATHSIG = 1
+_PR_SET_SECCOMP = 22
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+# mount, umount2, mount_setattr
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MS_NOEXEC = 8
+_MS_NOATIME = 1024
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+_MNT_DETACH = 2
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
+_MOUNT_ATTR_NOSUID = 2
+
+# System calls that the C library has no function for.
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE = 444
+_SYS_LANDLOCK_ADD = 445
+_SYS_LANDLOCK_RESTRICT = 446
 
-# Rights of Landlock.
-_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
-_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
-_MAKE_SYM, _REFER, _TRUNCATE = 1 << 12, 1 << 13, 1 << 14
-_IN_BOX = _READ_FILE | _WRITE_FILE | _READ_DIR | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE
-_IN_BOX |= _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER
-
-# TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-_TTY_QUERIES = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-# Duplicates, flags and locks; not F_SETOWN, which sends signals.
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)
-_CLONE_THREAD, _AF_UNIX = 0x10000, 1
-# Is in the filter where the pid of the process that installs it is to be.
-_PID_PLACE = struct.pack("I", 0x7FFFFFFF)
+# Rights of Landlock. Each version knows some more of them, so that the first N bits are all.
+_WRITE_FILE = 1 << 1
+_READ_FILE = 1 << 2
+_READ_DIR = 1 << 3
+_REMOVE_DIR = 1 << 4
+_REMOVE_FILE = 1 << 5
+_MAKE_DIR = 1 << 7
+_MAKE_REG = 1 << 8
+_MAKE_SYM = 1 << 12
+_REFER = 1 << 13
+_TRUNCATE = 1 << 14
+_NUM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version; later ones have 16
+_IN_BOX = _READ_FILE | _WRITE_FILE | _TRUNCATE | _READ_DIR | _REFER
+_IN_BOX |= _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REMOVE_DIR | _REMOVE_FILE
 
 
 def _check(value: int, step: str) -> int:
@@ -190,17 +212,20 @@ class FileRules:
         abi = landlock_abi()
         if abi < 1:
             raise OSError(errno.ENOSYS, "landlock: the kernel has none")
-        self._handled = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
-        no_tcp = struct.pack("Q", 3) if abi >= 4 else b""
-        no_signals_nor_abstract_sockets = struct.pack("Q", 3) if abi >= 6 else b""
-        self._attr = struct.pack("Q", self._handled) + no_tcp + no_signals_nor_abstract_sockets
-        self._rules = []
+        self._handled = (1 << _NUM_RIGHTS.get(abi, 16)) - 1
+        # struct landlock_ruleset_attr: files, and from later versions on TCP, signals and sockets
+        self._attr = struct.pack("Q", self._handled)
+        if abi >= 4:
+            self._attr += struct.pack("Q", 3)  # neither bind nor connect
+        if abi >= 6:
+            self._attr += struct.pack("Q", 3)  # no abstract sockets of others, no signals to others
+        self._rules: list[bytes] = []
         for path in sorted({os.path.realpath(path) for path in read_only}):
-            rights = (
-                _READ_FILE
-                | (_WRITE_FILE if path == "/dev/null" else 0)
-                | (_READ_DIR if os.path.isdir(path) else 0)
-            )
+            rights = _READ_FILE
+            if path == "/dev/null":
+                rights |= _WRITE_FILE
+            if os.path.isdir(path):
+                rights |= _READ_DIR
             self._rules.append(self._rule(os.open(path, os.O_PATH | os.O_CLOEXEC), rights))
 
     def _rule(self, handle: int, rights: int) -> bytes:
@@ -211,9 +236,8 @@ class FileRules:
         processes outside and no abstract sockets of theirs where the kernel can. Needs
         no_new_privileges first."""
         size = ctypes.c_size_t(len(self._attr))
-        ruleset = _check(
-            _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0), "landlock_create_ruleset"
-        )
+        ruleset = _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0)
+        _check(ruleset, "landlock_create_ruleset")
         handle = os.open(box, os.O_PATH | os.O_CLOEXEC)
         for rule in (*self._rules, self._rule(handle, _IN_BOX)):
             _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock_add_rule")
@@ -259,14 +283,15 @@ class _Filter:
 
     Args:
         program: its instructions.
-        pid_at: where in them the pid of the process that installs it is to stand.
+        pid_at: where in them the pid of the process that installs it is to be.
     """
 
     def __init__(self, program: bytes, pid_at: int | None = None) -> None:
-        self._code, self._pid_at = ctypes.create_string_buffer(program, len(program)), pid_at
-        self._descriptor = ctypes.create_string_buffer(
-            struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code))
-        )
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self._pid_at = pid_at
+        # struct sock_fprog: the number of instructions, and where they are
+        descriptor = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code))
+        self._descriptor = ctypes.create_string_buffer(descriptor)
         self._address = ctypes.addressof(self._descriptor)
 
     def install(self) -> None:
@@ -275,82 +300,11 @@ class _Filter:
         _check(_libc.prctl(_PR_SET_SECCOMP, 2, self._address, 0, 0), "seccomp")
 
 
-_LOAD, _JUMP_EQUAL, _JUMP_FROM, _JUMP_BITS, _GIVE = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _DENY, _ABSENT, _KILL = (
-    0x7FFF0000,
-    0x50000 | errno.EPERM,
-    0x50000 | errno.ENOSYS,
-    0x80000000,
-)
-
-
-def _op(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("HBBI", code, if_true, if_false, k)
-
-
-def _one_of(argument: int, values: tuple[int, ...]) -> bytes:
-    tests = b"".join(_op(_JUMP_EQUAL, value, 0, 1) + _op(_GIVE, _ALLOW) for value in values)
-    return _op(_LOAD, 16 + 8 * argument) + tests + _op(_GIVE, _DENY)
-
-
-def _by_number(rules: dict[int, bytes], otherwise: bytes) -> bytes:
-    """The rule of each system call, whose number is loaded, found by halving: the kernel walks
-    through a filter for every number that there is when it is installed, so that a list would cost
-    each program half a millisecond."""
-    parts = [(0, otherwise)]  # (first number, rule for it and all up to the next part)
-    for number in sorted(rules):
-        if parts[-1][0] == number:
-            parts.pop()
-        if not parts or parts[-1][1] != rules[number]:
-            parts.append((number, rules[number]))
-        parts.append((number + 1, otherwise))
-    return _halved(parts)
-
-
-def _halved(parts: list[tuple[int, bytes]]) -> bytes:
-    if len(parts) == 1:
-        return parts[0][1]
-    middle = len(parts) // 2
-    below, above = _halved(parts[:middle]), _halved(parts[middle:])
-    return _op(_JUMP_FROM, parts[middle][0], len(below) // 8, 0) + below + above
-
-
 @functools.cache
 def _filter_of_a_program() -> _Filter:
-    machine = platform.machine()
-    if machine not in syscalls.ARCHITECTURES:
-        raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {machine}")
-    special = {
-        # Its flags are in memory that a filter cannot read. The C library then uses clone.
-        "clone3": _op(_GIVE, _ABSENT),
-        "ioctl": _one_of(1, _TTY_QUERIES),
-        "fcntl": _one_of(1, _FCNTL),
-        "prlimit64": _one_of(0, (0,)),
-        # Another family would make the kernel load its module.
-        "socketpair": _one_of(0, (_AF_UNIX,)),
-    }
-    known = [*syscalls.allowed(machine), *syscalls.until_forbidden(machine).values()]
-    rules = dict.fromkeys(known, _op(_GIVE, _ALLOW))
-    rules |= {number: special[name] for name, number in syscalls.special(machine).items()}
-    architecture = (
-        _op(_LOAD, 4)
-        + _op(_JUMP_EQUAL, syscalls.ARCHITECTURES[machine][0], 1, 0)
-        + _op(_GIVE, _KILL)
-    )
-    return _Filter(architecture + _op(_LOAD, 0) + _by_number(rules, _op(_GIVE, _DENY)))
+    return _Filter(filters.of_a_program())
 
 
 @functools.cache
 def _filter_of_a_test() -> _Filter:
-    special = {
-        "clone": _op(_LOAD, 16)
-        + _op(_JUMP_BITS, _CLONE_THREAD, 0, 1)
-        + _op(_GIVE, _ALLOW)
-        + _op(_GIVE, _DENY),
-        "prctl": _one_of(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
-        "tgkill": _one_of(0, struct.unpack("I", _PID_PLACE)),
-    }
-    calls = syscalls.until_forbidden(platform.machine())
-    rules = {number: special.get(name, _op(_GIVE, _DENY)) for name, number in calls.items()}
-    program = _op(_LOAD, 0) + _by_number(rules, _op(_GIVE, _ALLOW))
-    return _Filter(program, program.index(_PID_PLACE))
+    return _Filter(*filters.of_a_test())

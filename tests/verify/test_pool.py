@@ -1,5 +1,5 @@
-"""Real worker processes with the real Math-Verify: limits, replacement, ids, and independence of the number of
-workers."""
+"""Real worker processes with the real Math-Verify: limits, replacement, ids, and independence of
+the number of workers."""
 
 import os
 import subprocess

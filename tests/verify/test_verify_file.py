@@ -1,4 +1,5 @@
-"""The stand-alone command: the same rows in the same order, and every faulty line named before anything runs."""
+"""The stand-alone command: the same rows in the same order, and every faulty line named before
+anything runs."""
 
 import json
 import subprocess
@@ -77,7 +78,9 @@ def test_half_of_a_surrogate_pair_is_named_with_its_line_before_any_work(tmp_pat
 PROGRAMS = {  # what n is makes every row another text; the costly ones are few
     "print(int(input()) + {n})": "correct",
     "import sys\nprint(sum(map(int, sys.stdin)) + {n})": "correct",
-    "def main():\n    x = int(input())\n    for _ in range({n}): x += 1\n    print(x)\nmain()": "correct",
+    (
+        "def main():\n    x = int(input())\n    for _ in range({n}): x += 1\n    print(x)\nmain()"
+    ): "correct",
     "open('f', 'w').write(input())\nprint(int(open('f').read()) + {n})": "correct",
     "print(int(input()) - {n})": "wrong",
     "pass  # {n}": "wrong",
@@ -202,7 +205,8 @@ def test_options_that_cannot_be_right_are_refused_before_anything_runs(tmp_path)
 DENY = """
 import os, platform, sys
 from variational_reasoning.verify.sandbox.inside import confine
-from variational_reasoning.verify.sandbox.inside.filters import ALLOW, DENY, GIVE, LOAD, by_number, op
+from variational_reasoning.verify.sandbox.inside.filters import ALLOW, DENY, GIVE, LOAD
+from variational_reasoning.verify.sandbox.inside.filters import by_number, op
 from variational_reasoning.verify.sandbox.inside.syscalls import ARCHITECTURES
 column = ARCHITECTURES[platform.machine()][1]
 numbers = {"unshare": (272, 97)[column], "landlock": 444}

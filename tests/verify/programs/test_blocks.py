@@ -50,9 +50,15 @@ def test_gold_programs_keep_their_fences():
     assert extract_program(gold) == check["solution"] + "\n"
 
 
-TAGS = "python python3 py py3 Python PYTHON python3.11 python3.11.4 python,linenos python:main.py python=1 python{1,3} pypy3 "
+TAGS = (
+    "python python3 py py3 Python PYTHON python3.11 python3.11.4 python,linenos "
+    "python:main.py python=1 python{1,3} pypy3 "
+)
 TAGS += "{python} {.python} language-python main.py src/main.py"
-OTHER_TAGS = "python2 python2.7 py2 python-repl pycon python-traceback pytb pyx cython text output bash console c++ pythonic"
+OTHER_TAGS = (
+    "python2 python2.7 py2 python-repl pycon python-traceback pytb pyx cython text "
+    "output bash console c++ pythonic"
+)
 
 
 @pytest.mark.parametrize(

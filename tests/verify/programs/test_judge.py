@@ -22,45 +22,96 @@ STDIN_CONTROLS = {
     "input to the end": "try:\n    while True: print(2 * int(input()))\nexcept EOFError: pass",
     "exit": "print(2 * int(input())); exit()",
     "sys.exit(0)": "import sys\nprint(2 * int(input())); sys.exit(0)",
-    "main guard": "def main():\n    print(2 * int(input()))\nif __name__ == '__main__':\n    main()",
-    "deep recursion": "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nf(40000)\nprint(2 * int(input()))",
+    "main guard": (
+        "def main():\n    print(2 * int(input()))\nif __name__ == '__main__':\n    main()"
+    ),
+    "deep recursion": (
+        "import sys\nsys.setrecursionlimit(10**6)\n"
+        "def f(n): return n and 1 + f(n - 1)\nf(40000)\nprint(2 * int(input()))"
+    ),
     "thread for the stack": (
         "import sys, threading\nsys.setrecursionlimit(1 << 20); threading.stack_size(1 << 27)\n"
         "def main(): print(2 * int(input()))\nthreading.Thread(target=main).start()"
     ),
-    "stack limit": "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 28, -1))\nprint(2 * int(input()))",
+    "stack limit": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 28, -1))\n"
+        "print(2 * int(input()))"
+    ),
     "long integers": "x = 7 ** 20000\nassert len(str(x)) > 9000\nprint(2 * int(input()))",
     "numpy": "import numpy as np\nprint(int((np.array([int(input())]) * 2).sum()))",
     "numpy matrix": "import numpy as np\nnp.linalg.inv(np.eye(50)); print(2 * int(input()))",
-    "temporary file": "import tempfile\nwith tempfile.TemporaryFile('w+') as f: f.write('x')\nprint(2 * int(input()))",
+    "temporary file": (
+        "import tempfile\nwith tempfile.TemporaryFile('w+') as f: f.write('x')\n"
+        "print(2 * int(input()))"
+    ),
     "own file": "open('a.txt', 'w').write(input())\nprint(2 * int(open('a.txt').read()))",
-    "rare modules": "import decimal, fractions, unittest, xml.dom, sqlite3, csv, zlib, bz2, asyncio\nprint(2 * int(input()))",
-    "fast output": "import io, os, sys\nsys.stdout = io.StringIO(); print(2 * int(input()))\nos.write(1, sys.stdout.getvalue().encode())",
-    "atexit": "import atexit, io, os\nb = io.BytesIO(); b.write(b'%d' % (2 * int(input())))\natexit.register(lambda: os.write(1, b.getvalue()))",
-    "annotations": "from __future__ import annotations\ndef f(x: Undefined) -> Unknown: return 2 * x\nprint(f(int(input())))",
+    "rare modules": (
+        "import decimal, fractions, unittest, xml.dom, sqlite3, csv, zlib, bz2, "
+        "asyncio\nprint(2 * int(input()))"
+    ),
+    "fast output": (
+        "import io, os, sys\nsys.stdout = io.StringIO(); print(2 * int(input()))\n"
+        "os.write(1, sys.stdout.getvalue().encode())"
+    ),
+    "atexit": (
+        "import atexit, io, os\nb = io.BytesIO(); b.write(b'%d' % (2 * int(input())))\n"
+        "atexit.register(lambda: os.write(1, b.getvalue()))"
+    ),
+    "annotations": (
+        "from __future__ import annotations\n"
+        "def f(x: Undefined) -> Unknown: return 2 * x\nprint(f(int(input())))"
+    ),
     "text on stderr": "import sys\nprint('debug', file=sys.stderr); print(2 * int(input()))",
-    "dataclass": "from dataclasses import dataclass\n@dataclass\nclass A: x: int\nprint(A(2 * int(input())).x)",
+    "dataclass": (
+        "from dataclasses import dataclass\n@dataclass\nclass A: x: int\n"
+        "print(A(2 * int(input())).x)"
+    ),
     "functions in functions": f"f = {'lambda: ' * 80}0\nprint(2 * int(input()))",
     "closes its output": "print(2 * int(input()))\nimport sys\nsys.stdout.close()",
-    "closes its streams": "import sys\nprint(2 * int(input()))\nfor s in sys.stdout, sys.stdin, sys.stderr: s.close()",
-    "output that is never closed": "out = open(1, 'w', closefd=False)\nout.write(str(2 * int(input())))",
-    "output that is replaced": "import io, sys\nprint(2 * int(input()))\nsys.stdout = io.StringIO()",
+    "closes its streams": (
+        "import sys\nprint(2 * int(input()))\nfor s in sys.stdout, sys.stdin, sys.stderr: s.close()"
+    ),
+    "output that is never closed": (
+        "out = open(1, 'w', closefd=False)\nout.write(str(2 * int(input())))"
+    ),
+    "output that is replaced": (
+        "import io, sys\nprint(2 * int(input()))\nsys.stdout = io.StringIO()"
+    ),
     "output without a flush": (
-        "import sys\nclass Out:\n    write = sys.stdout.write\n    flush = lambda self: None\nsys.stdout = Out()\nprint(2 * int(input()))"
+        "import sys\nclass Out:\n    write = sys.stdout.write\n"
+        "    flush = lambda self: None\nsys.stdout = Out()\nprint(2 * int(input()))"
     ),
     "/dev/stdin": "print(2 * int(open('/dev/stdin').read()))",
     "/dev/fd/0": "import sys\nsys.stdin = open('/dev/fd/0')\nprint(2 * int(input()))",
     "/proc/self/fd/0": "with open('/proc/self/fd/0', 'rb', 0) as f: print(2 * int(f.read()))",
-    "/dev/stdin by os.open": "import os\nprint(2 * int(os.read(os.open('/dev/stdin', os.O_RDONLY), 99)))",
-    "/dev/stdin by pathlib": "from pathlib import Path\nprint(2 * int(Path('/dev/stdin').read_text()))",
-    "/dev/stdin by fileinput": "import fileinput\nfor line in fileinput.input('/dev/stdin'): print(2 * int(line))",
-    "/dev/stdin by codecs": "import codecs\nprint(2 * int(codecs.open('/dev/stdin', 'r', 'utf-8').read()))",
+    "/dev/stdin by os.open": (
+        "import os\nprint(2 * int(os.read(os.open('/dev/stdin', os.O_RDONLY), 99)))"
+    ),
+    "/dev/stdin by pathlib": (
+        "from pathlib import Path\nprint(2 * int(Path('/dev/stdin').read_text()))"
+    ),
+    "/dev/stdin by fileinput": (
+        "import fileinput\nfor line in fileinput.input('/dev/stdin'): print(2 * int(line))"
+    ),
+    "/dev/stdin by codecs": (
+        "import codecs\nprint(2 * int(codecs.open('/dev/stdin', 'r', 'utf-8').read()))"
+    ),
     "/dev/stdout": "with open('/dev/stdout', 'w') as f: f.write(str(2 * int(input())))",
-    "/dev/stdout that is never closed": "f = open('/dev/stdout', 'w')\nprint(2 * int(input()), file=f)",
-    "/dev/stdout by os.open": "import os\nos.write(os.open('/dev/stdout', os.O_WRONLY), b'%d' % (2 * int(input())))",
+    "/dev/stdout that is never closed": (
+        "f = open('/dev/stdout', 'w')\nprint(2 * int(input()), file=f)"
+    ),
+    "/dev/stdout by os.open": (
+        "import os\nos.write(os.open('/dev/stdout', os.O_WRONLY), b'%d' % (2 * int(input())))"
+    ),
     "/dev/stderr": "print('debug', file=open('/dev/stderr', 'w'))\nprint(2 * int(input()))",
-    "a folder that is removed": "import os, shutil\nos.makedirs('a/b'); open('a/b/c', 'w').close(); shutil.rmtree('a')\nprint(2 * int(input()))",
-    "pickle": "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A())); print(2 * int(input()))",
+    "a folder that is removed": (
+        "import os, shutil\n"
+        "os.makedirs('a/b'); open('a/b/c', 'w').close(); shutil.rmtree('a')\n"
+        "print(2 * int(input()))"
+    ),
+    "pickle": (
+        "import pickle\nclass A: pass\npickle.loads(pickle.dumps(A())); print(2 * int(input()))"
+    ),
 }
 
 
@@ -86,12 +137,18 @@ FUNCTION_CONTROLS = [
     ("def f(x):\n    print('noise')\n    return x / 3", [[1]], [0.3333333333]),
     ("f = lambda x: x * 1.0", [[2]], [2]),
     (
-        "class Solution:\n    def f(self, x): return x\nif __name__ == '__main__':\n    print(Solution().f(int(input())))",
+        (
+            "class Solution:\n    def f(self, x): return x\nif __name__ == '__main__':\n"
+            "    print(Solution().f(int(input())))"
+        ),
         [[5]],
         [5],
     ),
     (
-        "import pickle\nclass A: pass\ndef f(x): return isinstance(pickle.loads(pickle.dumps(A())), A)",
+        (
+            "import pickle\nclass A: pass\n"
+            "def f(x): return isinstance(pickle.loads(pickle.dumps(A())), A)"
+        ),
         [[1]],
         [True],
     ),
@@ -106,8 +163,10 @@ FUNCTION_CONTROLS = [
         [40000],
     ),
     (
-        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\ndef f(n):\n    found = []\n"
-        "    def down(n): return n and 1 + down(n - 1)\n    thread = threading.Thread(target=lambda: found.append(down(n)))\n"
+        "import sys, threading\nsys.setrecursionlimit(10**6)\n"
+        "threading.stack_size(1 << 27)\ndef f(n):\n    found = []\n"
+        "    def down(n): return n and 1 + down(n - 1)\n"
+        "    thread = threading.Thread(target=lambda: found.append(down(n)))\n"
         "    thread.start(); thread.join()\n    return found[0]",
         [[50000]],
         [50000],
@@ -125,27 +184,42 @@ FUNCTION_CONTROLS = [
         [[0.5, True, "a"]],
     ),
     (
-        "class Solution:\n    seen = 0\n    @staticmethod\n    def f(x): return sorted(x, key=cmp_to_key(lambda a, b: b - a))",
+        (
+            "class Solution:\n    seen = 0\n    @staticmethod\n"
+            "    def f(x): return sorted(x, key=cmp_to_key(lambda a, b: b - a))"
+        ),
         [[[1, 3]]],
         [[3, 1]],
     ),
     (
-        "class Solution:\n    def help(self, x): return gcd(*x)\n    def f(self, x: Optional[List[int]] = None): return self.help(x)",
+        (
+            "class Solution:\n    def help(self, x): return gcd(*x)\n"
+            "    def f(self, x: Optional[List[int]] = None): return self.help(x)"
+        ),
         [[[4, 6]]],
         [2],
     ),
     (
-        "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: int\n    y: list = field(default_factory=list)\ndef f(x): return A(x).x",
+        (
+            "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: int\n"
+            "    y: list = field(default_factory=list)\ndef f(x): return A(x).x"
+        ),
         [[5]],
         [5],
     ),
     (
-        "def f(n):\n    for row in range(n): n += row\n    return {'n': n, 'none': None, 'deep': [[]]}",
+        (
+            "def f(n):\n    for row in range(n): n += row\n"
+            "    return {'n': n, 'none': None, 'deep': [[]]}"
+        ),
         [[3]],
         [{"n": 6, "none": None, "deep": [[]]}],
     ),
     (
-        "def f(): return datetime.date(2024, 2, 29).isoformat(), str(fractions.Fraction(2, 4)), statistics.median([1, 3])",
+        (
+            "def f(): return datetime.date(2024, 2, 29).isoformat(), "
+            "str(fractions.Fraction(2, 4)), statistics.median([1, 3])"
+        ),
         [[]],
         [["2024-02-29", "1/2", 2]],
     ),

@@ -55,9 +55,17 @@ def test_workers_run_programs_that_use_numpy(tier):
     sources = {
         "preloaded": "import numpy as np\nprint(int(np.int64(input()) * 2))",
         "among others": "import sys, numpy\nprint(numpy.sum([int(input())] * 2))",
-        "a part that is loaded late": "import numpy as np\nimport numpy.polynomial.chebyshev\nnp.testing.assert_equal(1, 1)\nprint(2 * int(input()))",
-        "random": "from numpy.random import default_rng\ndefault_rng(0).random()\nprint(2 * int(input()))",
-        "linear algebra": "import numpy as np\nprint(round(np.linalg.solve(np.eye(2) / 2, [int(input())] * 2)[0]))",
+        "a part that is loaded late": (
+            "import numpy as np\nimport numpy.polynomial.chebyshev\n"
+            "np.testing.assert_equal(1, 1)\nprint(2 * int(input()))"
+        ),
+        "random": (
+            "from numpy.random import default_rng\ndefault_rng(0).random()\nprint(2 * int(input()))"
+        ),
+        "linear algebra": (
+            "import numpy as np\n"
+            "print(round(np.linalg.solve(np.eye(2) / 2, [int(input())] * 2)[0]))"
+        ),
     }
     jobs = [
         Job(name, {"kind": "program", "tests": DOUBLE}, program(source))

@@ -2,8 +2,9 @@
 
 They come in 32 groups, whose numbers are in the names of the tests.
 
-A program gets 7 on standard input and 14 is expected. Most attacks print 14 only when they have succeeded, so that
-`correct` means a hole. After each of them nothing of it may be left: no process, no file, and the next program is fine.
+A program gets 7 on standard input and 14 is expected. Most attacks print 14 only when they have
+succeeded, so that `correct` means a hole. After each of them nothing of it may be left: no process,
+no file, and the next program is fine.
 """
 
 import os
@@ -35,7 +36,8 @@ def judge(sandbox, source, check=CHECK, seconds=20.0, limits=LIMITS):
 
 
 def attempt(*actions):
-    """A program that prints 14 when any of the actions goes through, else how the first of them failed."""
+    """A program that prints 14 when any of the actions goes through, else how the first of them
+    failed."""
     lines = ["why = []", "done = False"]
     for action in actions:
         lines += ["try:", *(f"    {line}" for line in action.splitlines()), "    done = True"]
@@ -54,7 +56,11 @@ def is_clean(sandbox):
 
 LIMIT_ATTACKS = {
     "2 threads": (
-        "import threading, time\nfor _ in range(400): threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\nprint(14)",
+        (
+            "import threading, time\n"
+            "for _ in range(400): threading.Thread(target=time.sleep, args=(20,), "
+            "daemon=True).start()\nprint(14)"
+        ),
         {"runtime_error"},
     ),
     "3 memory in one piece": ("x = bytearray(4 << 30)\nprint(14)", {"memory_limit"}),
@@ -83,11 +89,18 @@ LIMIT_ATTACKS = {
         {"runtime_error"},
     ),
     "7 many files": (
-        "import time\nfor i in range(5000): open(f'f{i}', 'w').write('x')\ntime.sleep(1)\nprint(14)",
+        (
+            "import time\nfor i in range(5000): open(f'f{i}', 'w').write('x')\n"
+            "time.sleep(1)\nprint(14)"
+        ),
         {"runtime_error", "output_limit"},
     ),
     "7 many big files": (
-        "import time\nfor i in range(20):\n    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\ntime.sleep(1)\nprint(14)",
+        (
+            "import time\nfor i in range(20):\n"
+            "    open(f'f{i}', 'wb').write(bytes(15 << 20))\n    time.sleep(0.02)\n"
+            "time.sleep(1)\nprint(14)"
+        ),
         {"runtime_error", "output_limit"},
     ),
     "7 many open files": (
@@ -103,18 +116,27 @@ LIMIT_ATTACKS = {
         {"runtime_error"},
     ),
     "15 writes to every descriptor but its output": (
-        "import os\nfor n in (0, *range(2, 256)):\n    try: os.write(n, b'14\\n')\n    except OSError: pass",
+        (
+            "import os\nfor n in (0, *range(2, 256)):\n    try: os.write(n, b'14\\n')\n"
+            "    except OSError: pass"
+        ),
         {"wrong"},
     ),
     "16 deep recursion": ("def f(n): return 1 + f(n + 1)\nf(0)", {"runtime_error"}),
     "16 recursion of a million": (
-        "import sys\nsys.setrecursionlimit(10**7)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(10**7)",
+        (
+            "import sys\nsys.setrecursionlimit(10**7)\n"
+            "def f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(10**7)"
+        ),
         {"runtime_error", "memory_limit", "timeout"},
     ),
     "16 stack of C": ("import ctypes; ctypes.string_at(8)", {"runtime_error"}),
     "16 kills itself": ("import signal; signal.raise_signal(9)", {"runtime_error"}),
     "16 overflow in C": (
-        "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nprint(len(repr(x)) and 14)",
+        (
+            "import sys\nsys.setrecursionlimit(10**9)\nx = []\n"
+            "for _ in range(10**6): x = [x]\nprint(len(repr(x)) and 14)"
+        ),
         {"runtime_error", "memory_limit", "timeout"},
     ),
     "16 abort": ("import os; os.abort()", {"runtime_error"}),
@@ -123,7 +145,9 @@ LIMIT_ATTACKS = {
     "17 closes its input": ("import os\nos.close(0)\nprint(int(input()) * 2)", {"runtime_error"}),
     "17 closes its output": ("import os\nos.close(1)\nprint(14)", {"runtime_error"}),
     "18 ignores signals": (
-        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "import signal\nfor s in range(1, 65):\n"
+        "    try: signal.signal(s, signal.SIG_IGN)\n"
+        "    except (OSError, ValueError): pass\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nwhile True: pass",
         {"timeout"},
     ),
@@ -146,8 +170,10 @@ LIMIT_ATTACKS = {
     ),
     "27 zero bytes": ("print('14\\0')", {"wrong"}),
     "24 calls of another architecture": (
-        "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\npage.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')  # getpid by int 0x80\n"
-        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()\nprint(14)",
+        "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\n"
+        "page.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')  # getpid by int 0x80\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()\n"
+        "print(14)",
         {"runtime_error"},
     ),
     "29 does not compile": ("print(", {"compile_error"}),
@@ -172,7 +198,8 @@ def test_limits_hold_and_the_verdict_says_which(sandbox, name):
 
 def test_1_fork_bomb(sandbox):
     source = attempt(
-        "import os, time\nfor _ in range(50):\n    if os.fork() == 0:\n        time.sleep(20); os._exit(0)"
+        "import os, time\nfor _ in range(50):\n    if os.fork() == 0:\n"
+        "        time.sleep(20); os._exit(0)"
     )
     result = judge(sandbox, source)
     assert result.verdict is Verdict.WRONG, result
@@ -288,16 +315,24 @@ def test_9_no_network(sandbox):
                 sandbox,
                 attempt(
                     f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)",
-                    f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {other}))",
-                    f"import socket; socket.socket(socket.AF_UNIX).connect(b'\\0vr-test-{os.getpid()}')",
+                    (
+                        f"import socket; socket.socket(socket.AF_INET, "
+                        f"socket.SOCK_DGRAM).sendto(b'x', "
+                        f"('127.0.0.1', {other}))"
+                    ),
+                    f"import socket; socket.socket(socket.AF_UNIX)"
+                    f".connect(b'\\0vr-test-{os.getpid()}')",
                     f"import socket; socket.create_connection(('::1', {port}), 1)",
                     "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW)",
                     "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
                     "import socket; socket.getaddrinfo('localhost', 80)",
-                    "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",  # multipath TCP
+                    (
+                        "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)"
+                    ),  # multipath TCP
                     "import socket; socket.create_server(('127.0.0.1', 0))",
                     "import socket; socket.socket(socket.AF_VSOCK)",
-                    "import socket; socket.socketpair(30)",  # TIPC, whose module the kernel would load
+                    # TIPC, whose module the kernel would load
+                    "import socket; socket.socketpair(30)",
                     "import socket; a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [0])",
                 ),
             )
@@ -322,21 +357,31 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
             "open('/proc/self/maps').read()",
             "import os; os.listdir('/proc')",
             # O_PATH: folders of the interpreter, which the next test is about
-            "import fcntl, os\nfor n in range(3, 200):\n    try: flags = fcntl.fcntl(n, fcntl.F_GETFL)\n"
-            "    except OSError: continue\n    if not flags & os.O_PATH: break\nelse: raise OSError",
+            "import fcntl, os\nfor n in range(3, 200):\n"
+            "    try: flags = fcntl.fcntl(n, fcntl.F_GETFL)\n"
+            "    except OSError: continue\n    if not flags & os.O_PATH: break\n"
+            "else: raise OSError",
             "import os; os.read(3, 1)",
             "import sys; assert any('14' in a for a in sys.argv)",
             f"import os; os.kill({os.getpid()}, 0)",
-            f"import ctypes; l = ctypes.CDLL(None, use_errno=True)\nassert l.ptrace(16, {os.getpid()}, 0, 0) == 0",
+            (
+                f"import ctypes; l = ctypes.CDLL(None, use_errno=True)\n"
+                f"assert l.ptrace(16, {os.getpid()}, 0, 0) == 0"
+            ),
             "import ctypes; l = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(64)\n"
             f"assert l.process_vm_readv({os.getpid()}, b, 1, b, 1, 0) > 0",
             "import ctypes; l = ctypes.CDLL(None)\nassert l.shmget(1, 4096, 0o1666) >= 0",
-            "from multiprocessing import shared_memory; shared_memory.SharedMemory(create=True, size=10)",
+            (
+                "from multiprocessing import shared_memory; "
+                "shared_memory.SharedMemory(create=True, size=10)"
+            ),
             "import gc\nwanted = chr(49) + '4\\n'\n"
-            "assert any(type(o) in (dict, list, tuple) and wanted in (o.values() if type(o) is dict else o)"
+            "assert any(type(o) in (dict, list, tuple) and wanted in (o.values() if "
+            "type(o) is dict else o)"
             " for o in gc.get_objects() if o is not globals())",
             "import sys\nf = sys._getframe()\nwhile f:\n    for v in f.f_locals.values():\n"
-            "        if isinstance(v, dict) and ('expected' in v or 'outputs' in v or 'tests' in v): break\n    else:\n"
+            "        if isinstance(v, dict) and ('expected' in v or 'outputs' in v or "
+            "'tests' in v): break\n    else:\n"
             "        f = f.f_back; continue\n    break\nelse: raise ValueError",
         ]
         for action in actions:
@@ -345,7 +390,8 @@ def test_10_14_nothing_of_the_parents_is_visible(sandbox, monkeypatch):
 
 
 def test_10_the_paths_of_the_streams_lead_nowhere_else(sandbox):
-    """`open` knows `/dev/stdin` and its like in Python; no more of /dev and /proc is there than before."""
+    """`open` knows `/dev/stdin` and its like in Python; no more of /dev and /proc is there than
+    before."""
     paths = [
         "/proc/self",
         "/proc/self/fd",
@@ -377,14 +423,19 @@ def test_10_the_paths_of_the_streams_lead_nowhere_else(sandbox):
     is_clean(sandbox)
 
 
-TOKEN = "import re\ntoken = re.compile((chr(90) + chr(75) + chr(81)).encode() + rb'[0-9]{16}')  # not written out here\n"
+TOKEN = (
+    "import re\n"
+    "token = re.compile((chr(90) + chr(75) + chr(81)).encode() + rb'[0-9]{16}')  # "
+    "not written out here\n"
+)
 HUNTS = {
     "frames": (
         "import sys\n"
         "def places():\n"
         "    for frame in [sys._getframe(), *sys._current_frames().values()]:\n"
         "        while frame:\n"
-        "            yield from map(repr, (*frame.f_locals.values(), *frame.f_globals.values(), frame.f_code.co_consts))\n"
+        "            yield from map(repr, (*frame.f_locals.values(), "
+        "*frame.f_globals.values(), frame.f_code.co_consts))\n"
         "            frame = frame.f_back"
     ),
     "gc": (
@@ -392,7 +443,8 @@ HUNTS = {
         "def places():\n"
         "    gc.unfreeze()\n"
         "    for thing in gc.get_objects():\n"
-        "        yield from (part for part in gc.get_referents(thing) if type(part) in (str, bytes, bytearray))"
+        "        yield from (part for part in gc.get_referents(thing) if type(part) in "
+        "(str, bytes, bytearray))"
     ),
     "inspect": (
         "import inspect, sys\n"
@@ -404,7 +456,8 @@ HUNTS = {
         "import os\n"
         "def places():\n"
         "    for number in range(256):\n"
-        "        for read in (lambda: os.pread(number, 1 << 20, 0), lambda: os.read(os.open(f'/proc/self/fd/{number}', 0), 1 << 20)):\n"
+        "        for read in (lambda: os.pread(number, 1 << 20, 0), lambda: "
+        "os.read(os.open(f'/proc/self/fd/{number}', 0), 1 << 20)):\n"
         "            try: yield read()\n"
         "            except OSError: pass"
     ),
@@ -419,10 +472,13 @@ HUNTS = {
     ),
     "the harness": (
         "import importlib, os, sys\n"
-        "INSIDE = ['.sandbox.inside.' + name for name in ('fork_server', 'program', 'entry', 'confine')]\n"
+        "INSIDE = ['.sandbox.inside.' + name for name in ('fork_server', 'program', "
+        "'entry', 'confine')]\n"
         "def places():\n"
-        "    for name in ('', '.pool', '.programs.judge', '.programs.worker', '.sandbox', *INSIDE):\n"
-        "        try: yield repr(vars(importlib.import_module('variational_reasoning.verify' + name)))\n"
+        "    for name in ('', '.pool', '.programs.judge', '.programs.worker', "
+        "'.sandbox', *INSIDE):\n"
+        "        try: yield repr(vars("
+        "importlib.import_module('variational_reasoning.verify' + name)))\n"
         "        except ImportError: pass\n"
         "    for top in ('.', '..', '/box', '/tmp', '/work', '/run', '/var', HERE):\n"
         "        for folder, _, names in os.walk(top):\n"
@@ -450,13 +506,17 @@ HUNTS = {
         "def places():\n"
         "    libc = ctypes.CDLL(None)\n"
         "    room = ctypes.create_string_buffer(1 << 16)\n"
-        "    class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('size', ctypes.c_size_t)]\n"
+        "    class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), "
+        "('size', ctypes.c_size_t)]\n"
         "    here = Piece(ctypes.addressof(room), len(room))\n"
-        "    for pid in {1, 2, os.getppid(), *PIDS, *range(max(1, os.getpid() - 50), os.getpid())}:\n"
-        "        if libc.ptrace(0x4206, pid, None, None) == 0 or libc.ptrace(16, pid, None, None) == 0: yield bytes([90, 75, 81]) + b'0' * 16\n"
+        "    for pid in {1, 2, os.getppid(), *PIDS, *range(max(1, os.getpid() - 50), "
+        "os.getpid())}:\n"
+        "        if libc.ptrace(0x4206, pid, None, None) == 0 or libc.ptrace(16, pid, "
+        "None, None) == 0: yield bytes([90, 75, 81]) + b'0' * 16\n"
         "        for start in {id(thing) >> 16 << 16 for thing in (places, os, libc, room)}:\n"
         "            there = Piece(start, len(room))\n"
-        "            if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) > 0: yield room.raw\n"
+        "            if libc.process_vm_readv(pid, ctypes.byref(here), 1, "
+        "ctypes.byref(there), 1, 0) > 0: yield room.raw\n"
         "            try: yield os.pread(os.open(f'/proc/{pid}/mem', 0), 1 << 16, start)\n"
         "            except OSError: pass"
     ),
@@ -464,13 +524,15 @@ HUNTS = {
         "import ctypes, gc, os, sys\n"
         "def places():\n"
         "    gc.unfreeze()\n"
-        "    starts = {id(thing) >> 20 << 20 for thing in gc.get_objects()} | {id(word) >> 20 << 20 for word in dir(sys)}\n"
+        "    starts = {id(thing) >> 20 << 20 for thing in gc.get_objects()} | "
+        "{id(word) >> 20 << 20 for word in dir(sys)}\n"
         "    starts.add(ctypes.addressof(ctypes.c_int()) >> 20 << 20)\n"
         "    source, sink = os.pipe()\n"
         "    for start in starts:\n"
         "        found = b''\n"
         "        for address in range(start, start + (1 << 20), 4096):\n"
-        "            try: found += os.read(source, os.write(sink, (ctypes.c_char * 4096).from_address(address)))\n"
+        "            try: found += os.read(source, os.write(sink, (ctypes.c_char * "
+        "4096).from_address(address)))\n"
         "            except OSError: pass\n"
         "        yield found"
     ),
@@ -541,12 +603,17 @@ def test_14_the_hunts_find_what_is_there(sandbox, name):
 
 
 def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
-    """Run as root with an interpreter that others cannot reach by name, a program below tier 3 holds its folders open."""
+    """Run as root with an interpreter that others cannot reach by name, a program below tier 3
+    holds its folders open."""
     closed, read_only = sandbox.interpreter.closed, sandbox.interpreter.read_only
     if sandbox.tier == 3 or os.getuid() != 0:
         closed = []
     number_of = {folder: number for number, folder in enumerate(closed, program.CHANNEL + 1)}
-    held = "import os\nfor n in range(3, 64):\n    if n in {}: continue\n    try: os.stat(n)\n    except OSError: continue\n    break\nelse: raise OSError"
+    held = (
+        "import os\nfor n in range(3, 64):\n    if n in {}: continue\n"
+        "    try: os.stat(n)\n    except OSError: continue\n    break\n"
+        "else: raise OSError"
+    )
     actions = [held.replace("{}", str(list(number_of.values())))]
     for folder, number in number_of.items():
         for up, parent in enumerate([Path(folder), *Path(folder).parents]):
@@ -560,7 +627,10 @@ def test_10_22_no_way_leads_out_of_the_interpreters_folders(sandbox):
                 f"import os; os.open('{'/'.join(['..'] * up)}', os.O_RDONLY, dir_fd={number})"
             )
             actions += [
-                f"import os; os.fchdir({number}); os.chdir('../' * {up}); open('{file}', 'rb').read(1)"
+                (
+                    f"import os; os.fchdir({number}); os.chdir('../' * {up}); "
+                    f"open('{file}', 'rb').read(1)"
+                )
             ]
     for action in actions:
         result = judge(sandbox, attempt(action))
@@ -577,7 +647,10 @@ def test_21_nobody_else_can_be_killed(sandbox):
             "import os; os.killpg(0, 9)",
             f"import os; os.killpg({os.getpgid(0)}, 9)",
             f"import os, signal; signal.pidfd_send_signal(os.pidfd_open({victim.pid}), 9)",
-            f"import fcntl, os, signal; r, w = os.pipe(); fcntl.fcntl(r, fcntl.F_SETOWN, {victim.pid})",
+            (
+                f"import fcntl, os, signal; r, w = os.pipe(); "
+                f"fcntl.fcntl(r, fcntl.F_SETOWN, {victim.pid})"
+            ),
         ]
         if sandbox.tier == 3:
             actions.append("import os; os.kill(-1, 9)")
@@ -634,15 +707,24 @@ FUNCTION_ATTACKS = {
         {"runtime_error"},
     ),
     "12 int equal to all": (
-        "class E(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\ndef f(x): return E(3)",
+        (
+            "class E(int):\n    def __eq__(self, o): return True\n"
+            "    __hash__ = int.__hash__\ndef f(x): return E(3)"
+        ),
         {"wrong"},
     ),
     "12 str": (
-        "class E(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\ndef f(x): return E('14')",
+        (
+            "class E(str):\n    def __eq__(self, o): return True\n"
+            "    __hash__ = str.__hash__\ndef f(x): return E('14')"
+        ),
         {"wrong"},
     ),
     "12 list": (
-        "class E(list):\n    def __eq__(self, o): return True\n    __hash__ = None\n    def __iter__(self): return iter([13])\ndef f(x): return E()",
+        (
+            "class E(list):\n    def __eq__(self, o): return True\n    __hash__ = None\n"
+            "    def __iter__(self): return iter([13])\ndef f(x): return E()"
+        ),
         {"wrong"},
     ),
     "13 patched json": (
@@ -678,11 +760,17 @@ FUNCTION_ATTACKS = {
     ),
     "26 True for 1": ("def f(x): return x == 7", {"wrong"}),
     "28 state": (
-        "def f(x):\n    try: return int(open('s').read()) + 2\n    except OSError:\n        open('s', 'w').write('14'); return 14",
+        (
+            "def f(x):\n    try: return int(open('s').read()) + 2\n    except OSError:\n"
+            "        open('s', 'w').write('14'); return 14"
+        ),
         {"wrong"},
     ),
     "28 state in the interpreter": (
-        "import math\ndef f(x):\n    math.seen = getattr(math, 'seen', 12) + 2\n    return math.seen",
+        (
+            "import math\ndef f(x):\n    math.seen = getattr(math, 'seen', 12) + 2\n"
+            "    return math.seen"
+        ),
         {"wrong"},
     ),
     "29 no function": ("def g(x): return 14", {"runtime_error"}),
@@ -701,7 +789,10 @@ def test_functions_cannot_fool_the_comparison(sandbox, name):
 def test_13_patches_do_not_outlive_their_program(sandbox):
     judge(
         sandbox,
-        "import builtins, json, sys\nbuiltins.print = lambda *a: None\njson.loads = None\nsys.modules['math'] = None",
+        (
+            "import builtins, json, sys\nbuiltins.print = lambda *a: None\n"
+            "json.loads = None\nsys.modules['math'] = None"
+        ),
     )
     assert judge(sandbox, "import math\n" + RIGHT).verdict is Verdict.CORRECT
 
@@ -771,13 +862,15 @@ def test_31_programs_end_with_their_judge(tmp_path):
     assert not [line for line in running if tag.encode() in line]
 
 
-# Tier 1 stops none of the attacks above; what it promises is that limits hold and that nothing is left.
+# Tier 1 stops none of the attacks above; what it promises is that limits hold and that nothing is
+# left.
 
 
 def test_t1_survivors_are_killed(weak_sandbox):
     daemon = (
         "import os, sys, time\n"
-        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(60)\n    os._exit(0)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        time.sleep(60)\n    os._exit(0)\n"
         "time.sleep(0.2)\nprint(int(input()) * 2)"
     )
     start = time.monotonic()
@@ -787,14 +880,18 @@ def test_t1_survivors_are_killed(weak_sandbox):
 
 
 def test_t1_fork_bomb_is_bounded_and_cleared(weak_sandbox):
-    bomb = "import os, time\nfor _ in range(200):\n    if os.fork() == 0:\n        time.sleep(30); os._exit(0)\nprint(14)"
+    bomb = (
+        "import os, time\nfor _ in range(200):\n    if os.fork() == 0:\n"
+        "        time.sleep(30); os._exit(0)\nprint(14)"
+    )
     assert judge(weak_sandbox, bomb).verdict is Verdict.RUNTIME_ERROR
     is_clean(weak_sandbox)
 
 
 def test_t1_memory_of_many_children_is_added_up(weak_sandbox):
     source = (
-        "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        x = b'1' * (200 << 20)\n        time.sleep(20); os._exit(0)\n"
+        "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n"
+        "        x = b'1' * (200 << 20)\n        time.sleep(20); os._exit(0)\n"
         "time.sleep(20)"
     )
     assert judge(weak_sandbox, source).verdict is Verdict.MEMORY_LIMIT
@@ -803,6 +900,9 @@ def test_t1_memory_of_many_children_is_added_up(weak_sandbox):
 
 def test_t1_zombies_and_environment(weak_sandbox, monkeypatch):
     monkeypatch.setenv("VR_SECRET_TOKEN", "14")
-    source = "import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)\nprint(os.environ.get('VR_SECRET_TOKEN', 13))"
+    source = (
+        "import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)\n"
+        "print(os.environ.get('VR_SECRET_TOKEN', 13))"
+    )
     assert judge(weak_sandbox, source).verdict is Verdict.WRONG
     is_clean(weak_sandbox)

@@ -25,7 +25,10 @@ def test_programs_run_with_an_interpreter_that_only_root_can_reach(tmp_path, tie
     (packages / "own").mkdir()
     (packages / "own/__init__.py").write_text("")
     (packages / "own/part.py").write_text("def double(x): return 2 * x\n")
-    source = "import csv, encodings.cp1252, json.tool, sqlite3, xml.dom\nfrom own.part import double\nprint(double(int(input())))"
+    source = (
+        "import csv, encodings.cp1252, json.tool, sqlite3, xml.dom\n"
+        "from own.part import double\nprint(double(int(input())))"
+    )
     with Sandbox(tier, str(tmp_path / "closed/env/bin/python")) as opened:
         assert str(packages) in opened.interpreter.closed or f"{packages}/".startswith(
             tuple(opened.interpreter.closed)

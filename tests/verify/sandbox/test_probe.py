@@ -18,7 +18,10 @@ def test_a_tier_below_the_minimum_is_refused_with_what_is_missing():
     weak = Probe(1, {3: "unshare: Operation not permitted", 2: "landlock: the kernel has none"})
     with pytest.raises(
         ValueError,
-        match=r"(?s)tier T1.*below T2.*landlock: the kernel has none.*verify.allow_unsandboxed_code",
+        match=(
+            r"(?s)tier T1.*below T2.*landlock: the kernel has "
+            r"none.*verify.allow_unsandboxed_code"
+        ),
     ):
         weak.check(False)
     weak.check(True)
@@ -62,13 +65,15 @@ def test_tiers_hold_without_root(tier):
     python = shutil.which("python3", path="/usr/local/bin:/usr/bin")  # one that others can read
     if python is None:
         pytest.skip(
-            "this machine has no python3 in /usr/local/bin or /usr/bin, where another user could read it"
+            "this machine has no python3 in /usr/local/bin or /usr/bin, where another user "
+            "could read it"
         )
     code = (
         "import ctypes, os, sys\n"
         f"sys.path.insert(0, {str(root)!r})\n"
         "os.setgroups([]); os.setgid(12345); os.setuid(12345); os.chdir('/')\n"
-        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # a process that has changed its user cannot write its own maps
+        # a process that has changed its user cannot write its own maps
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
         "from variational_reasoning.verify.sandbox.probe import probe\n"
         "from variational_reasoning.verify.sandbox.runner import run_once\n"
         "from variational_reasoning.verify.sandbox.sandbox import Limits, Sandbox\n"
@@ -83,6 +88,7 @@ def test_tiers_hold_without_root(tier):
         pytest.skip(f"another user cannot read {root}: {done.stderr.strip().splitlines()[-1]}")
     if f"tier={tier}" not in done.stdout:
         pytest.skip(
-            f"tier T{tier} is not available without root on this machine: {done.stdout} {done.stderr[-300:]}"
+            f"tier T{tier} is not available without root on this machine: {done.stdout} "
+            f"{done.stderr[-300:]}"
         )
     assert done.stdout.splitlines()[1:] == [r"b'8\n'", "1"], done.stdout + done.stderr

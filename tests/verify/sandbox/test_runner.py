@@ -17,20 +17,33 @@ from ..conftest import LIMITS, need_tier, program
 
 NO_TRACES = {
     "files": "import os\nprint(os.listdir('.'), os.stat('.').st_mtime_ns)\nopen('f', 'w').close()",
-    "files that are gone": "import os\nprint(os.listdir('.'), os.stat('.').st_mtime_ns)\nopen('f', 'w').close(); os.remove('f')",
+    "files that are gone": (
+        "import os\nprint(os.listdir('.'), os.stat('.').st_mtime_ns)\n"
+        "open('f', 'w').close(); os.remove('f')"
+    ),
     "files that never had a name": (
-        "import os\nprint(os.listdir('.'))\ntry: os.write(os.open('.', os.O_TMPFILE | os.O_RDWR), b'x' * 99)\nexcept OSError: pass"
+        "import os\nprint(os.listdir('.'))\n"
+        "try: os.write(os.open('.', os.O_TMPFILE | os.O_RDWR), b'x' * 99)\n"
+        "except OSError: pass"
     ),
     "flags and places of descriptors": (
-        "import fcntl, os\nfor n in (0, 1): fcntl.fcntl(n, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)\n"
+        "import fcntl, os\n"
+        "for n in (0, 1): fcntl.fcntl(n, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)\n"
         "os.lseek(0, 0, 2)\nprint('x' * 99)\nos.lseek(1, 0, 0); os.ftruncate(1, 0)"
     ),
-    "flags seen": "import fcntl, os\nf = fcntl.fcntl(1, fcntl.F_GETFL); print(f & os.O_APPEND)\nfcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)",
-    "locks": (
-        "import fcntl, os\ntry:\n    other = os.open('/proc/self/fd/1', os.O_RDWR)\n    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-        "    os.close(other)\n    print('free')\nexcept OSError as error: print(error)\nfcntl.flock(1, fcntl.LOCK_EX)"
+    "flags seen": (
+        "import fcntl, os\nf = fcntl.fcntl(1, fcntl.F_GETFL); print(f & os.O_APPEND)\n"
+        "fcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)"
     ),
-    "the place of folders": "import os\nprint(os.getcwd() == os.path.realpath('.'), os.umask(0o777))\nos.chdir('/')",
+    "locks": (
+        "import fcntl, os\ntry:\n    other = os.open('/proc/self/fd/1', os.O_RDWR)\n"
+        "    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    os.close(other)\n    print('free')\n"
+        "except OSError as error: print(error)\nfcntl.flock(1, fcntl.LOCK_EX)"
+    ),
+    "the place of folders": (
+        "import os\nprint(os.getcwd() == os.path.realpath('.'), os.umask(0o777))\nos.chdir('/')"
+    ),
     "random numbers": "import random\nprint(random.random())\nrandom.seed(5)",
 }
 

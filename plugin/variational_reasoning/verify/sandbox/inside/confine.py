@@ -3,9 +3,8 @@
 """What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities
 (stage 7).
 
-Only ctypes and the standard library. Every function acts on the calling process and raises OSError
-with the name of the step when the kernel refuses it: a sandbox that is half there must not run
-anything.
+Every function acts on the calling process and raises OSError with the name of the step when the
+kernel refuses it: a sandbox that is half there must not run anything. Standard library only.
 """
 
 import ctypes
@@ -232,9 +231,11 @@ class FileRules:
         return struct.pack("=Qi", rights & self._handled, handle)
 
     def restrict(self, box: str) -> None:
-        """From now on no file of this process but these and those in `box`; no TCP; no signals to
-        processes outside and no abstract sockets of theirs where the kernel can. Needs
-        no_new_privileges first."""
+        """From now on this process can open these files and those in `box`, and no others.
+
+        It can neither bind nor connect TCP sockets. Where the kernel can, it cannot signal
+        processes outside, nor use abstract sockets of theirs. Needs no_new_privileges first.
+        """
         size = ctypes.c_size_t(len(self._attr))
         ruleset = _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0)
         _check(ruleset, "landlock_create_ruleset")

@@ -85,7 +85,15 @@ def run(
         if _thread._count():  # else there is nothing to wait for
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        streams.flush()
+        output = sys.stdout
+        if output is not None:
+            try:
+                output.flush()
+            except ValueError:
+                if not output.closed:  # else its program has closed it, which is all right
+                    raise
+        if output is not sys.__stdout__ or streams.has_writers:
+            streams.flush_others()
     except BaseException:  # noqa: BLE001
         sys.excepthook(*sys.exc_info())
         code = code or 1

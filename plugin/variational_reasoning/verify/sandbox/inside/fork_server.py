@@ -34,6 +34,7 @@ MODULES = (*names.STARS, "threading", "time")
 def main() -> None:
     """Serve requests until the other end of the socket closes."""
     spec = json.loads(sys.argv[1])
+    # Standard input is the socket. It moves, and 0 and 1 become /dev/null for libraries that print.
     control = socket.socket(fileno=os.dup(0))
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 0)
@@ -51,10 +52,12 @@ def main() -> None:
     streams.open_streams()
     if spec["tier"] >= 3:
         _enter_namespaces(spec)
+    # Rules and filters are made while files can still be opened, and before every fork.
     rules = None
     if spec["tier"] >= 2:
         rules = confine.FileRules(spec["read_only"])
         confine.prepare_filters()
+    # From here on programs find what their own interpreter has, and nothing of this package.
     for name in list(sys.modules):
         if name.startswith("variational_reasoning"):
             del sys.modules[name]
@@ -89,10 +92,11 @@ def _hold_open(closed: list[str]) -> dict[str, str]:
 
 def _way_to(path: str, ways: dict[str, str]) -> str:
     """A path by way of the folder that is held open, where it is in one."""
-    folder = next(
-        (folder for folder in ways if path == folder or path.startswith(folder + "/")), None
-    )
-    return path if folder is None else ways[folder] + path[len(folder) :]
+    # With /root/env held open at 5, /root/env/lib/x is /proc/self/fd/5/lib/x.
+    for folder, way in ways.items():
+        if path == folder or path.startswith(folder + "/"):
+            return way + path[len(folder) :]
+    return path
 
 
 def _enter_namespaces(spec: dict) -> None:
@@ -105,8 +109,10 @@ def _enter_namespaces(spec: dict) -> None:
         | confine.CLONE_NEWUTS
         | confine.CLONE_NEWPID
     )
-    confine.unshare(spaces | (0 if uid == 0 else confine.CLONE_NEWUSER))
-    if uid != 0:
+    if uid == 0:
+        confine.unshare(spaces)
+    else:  # who may do this inside a namespace of users only
+        confine.unshare(spaces | confine.CLONE_NEWUSER)
         confine.map_user(uid, gid)
     child = os.fork()  # only a child is inside the new namespace of processes
     if child:
@@ -123,18 +129,18 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
         if not message:
             return
         request = json.loads(message)
-        if "end" not in request:
-            _reap()
-            if spec["tier"] >= 3 and request["box_mib"] is not None:
-                if has_box:
-                    confine.unmount(program.BOX)
-                confine.mount_box(program.BOX, request["box_mib"], spec["uid"], spec["gid"])
-                has_box = True
-            child = _fork_program(spec, request, descriptors, rules)
+        if "end" in request:
+            os.kill(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+            control.send(program.end_message(status, usage).encode())
             continue
-        os.kill(child, signal.SIGKILL)
-        _, status, usage = os.wait4(child, 0)
-        control.send(program.end_message(status, usage).encode())
+        _reap()
+        if spec["tier"] >= 3 and request["box_mib"] is not None:  # else the last box is clean
+            if has_box:
+                confine.unmount(program.BOX)
+            confine.mount_box(program.BOX, request["box_mib"], spec["uid"], spec["gid"])
+            has_box = True
+        child = _fork_program(spec, request, descriptors, rules)
 
 
 def _fork_program(

@@ -52,9 +52,11 @@ def main(
 def _serve(
     spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
 ) -> None:
+    # Of the descriptors, say 7 to 12, the first is read here, and the others become 0 to 4: input,
+    # output, errors, result, channel. All have higher numbers than these, so none is lost.
     with os.fdopen(descriptors[0], "rb") as stream:
         text = stream.read().decode(errors="surrogatepass")
-    for number, descriptor in enumerate(descriptors[1:]):  # which all have higher numbers
+    for number, descriptor in enumerate(descriptors[1:]):
         os.dup2(descriptor, number)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CHANNEL)
     try:
@@ -62,6 +64,7 @@ def _serve(
     except OSError as error:
         channel.send(f"fault {type(error).__name__}: {error}"[:1000].encode())
         return
+    # Whatever else the fork server holds: its own socket, the files of Landlock's rules.
     os.closerange(CHANNEL + 1 + len(spec["closed"]), 4096)
     function = request["function"]
     program = _compile(text)
@@ -78,6 +81,7 @@ def _serve(
 
 
 def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) -> None:
+    """In this order, because each step needs what the later ones take away."""
     os.setsid()
     box = BOX if spec["tier"] >= 3 else request["box"]
     os.chdir(box)
@@ -87,7 +91,7 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
         os.setgroups([])
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
-    confine.die_with_parent()
+    confine.die_with_parent()  # again, since a change of user has cleared it
     # Whatever is made in the folder changes its time, and a program cannot set that.
     os.utime(".", ns=(0, 0))
     if spec["tier"] >= 1:
@@ -131,7 +135,8 @@ class _Tests:
 
         Returns: how it ended, in the words that `sandbox.End` reads.
         """
-        for descriptor in range(CHANNEL):  # what the last test has done to them
+        # The last test may have moved, changed or locked what both share.
+        for descriptor in range(CHANNEL):
             os.lseek(descriptor, 0, os.SEEK_SET)
             fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
             fcntl.flock(descriptor, fcntl.LOCK_UN)

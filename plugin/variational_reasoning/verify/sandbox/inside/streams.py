@@ -7,6 +7,7 @@ duplicate shares its position with the descriptor, as a pipe does. Standard libr
 """
 
 import builtins
+import contextlib
 import io
 import os
 import sys
@@ -21,8 +22,9 @@ _PATHS |= {f"/proc/self/fd/{number}": number for number in _NAMES}
 
 _open, _os_open = io.open, os.open
 _writers: list[weakref.ref] = []
-"""Files that write to the standard output; what they still hold at the end is written, as the
-interpreter does."""
+"""Other files that write to the standard output."""
+
+has_writers = False
 
 
 def open_streams() -> None:
@@ -43,27 +45,13 @@ def open_by_path() -> None:
     os.open = _open_descriptor
 
 
-def flush() -> None:
-    """Write what the standard output still holds.
-
-    Raises: what `sys.stdout.flush` raises. A stream that the program has closed holds nothing any
-    more.
-    """
-    if sys.stdout is not None and not _is_closed(sys.stdout):
-        sys.stdout.flush()
+def flush_others() -> None:
+    """Write what the standard output of the start and files on the same descriptor still hold, as
+    the interpreter does where it frees them."""
     for stream in (sys.__stdout__, *(writer() for writer in _writers)):
-        try:
-            if stream is not None and not _is_closed(stream):
+        if stream is not None:
+            with contextlib.suppress(Exception):  # the interpreter ignores it, too
                 stream.flush()
-        except Exception:  # noqa: BLE001  the interpreter ignores them where it frees a file
-            continue
-
-
-def _is_closed(stream: Any) -> bool:
-    try:
-        return bool(stream.closed)
-    except Exception:  # noqa: BLE001  a stream of the program's own may have no such attribute
-        return False
 
 
 def _descriptor_of(path: Any) -> int | None:
@@ -81,6 +69,8 @@ def _open_file(file, mode="r", *args, **options):  # type: ignore[no-untyped-def
     else:
         opened = _open(os.dup(descriptor), mode, *args, **options)
     if descriptor == 1 or (isinstance(file, int) and file == 1):
+        global has_writers
+        has_writers = True
         _writers.append(weakref.ref(opened))
     return opened
 

@@ -1,4 +1,4 @@
-"""The step gradient of weighted Dr. SFT is the same for every way of splitting the same eight rows (rule R12)."""
+"""The step gradient of weighted Dr. SFT is the same for every way of splitting the same eight rows."""
 
 import pytest
 import torch

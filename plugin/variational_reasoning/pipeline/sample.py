@@ -372,7 +372,7 @@ class AnswerSampler(Sampler):
 
 
 def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
-    """A 63-bit seed that is a function of its arguments only: no two rows share their noise (defect 33, rule R4)."""
+    """A 63-bit seed that is a function of its arguments only: no two rows share their noise."""
     text = json.dumps([run_seed, question_id, *indices])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

@@ -100,7 +100,7 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
     def rewritten(text: str) -> str:
         text = re.sub(r"(\\?[a-zA-Z]+) ?\(", spelled, _ARGUMENT.sub(r"\1{(\2)}", text))
         text = re.sub(r"(?<=[\w})]) ?(?=\\binom)", r" \\cdot ", text)  # else a mixed number
-        text = _CIS.sub(r" \\cdot e^{i (\1)}", text)
+        text = _CIS.sub(r" \\cdot e^{i (\1)}", text).strip().removeprefix(r"\cdot ")
         if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)|e ?\^", text):
             text = _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
         return text

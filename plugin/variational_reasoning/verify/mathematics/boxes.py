@@ -6,8 +6,8 @@ the text is never taken for one, because that rewards unfinished solutions.
 
 import re
 
-_OPENINGS = ("\\boxed{", "\\fbox{")
-
+_OPENING = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}\{")
+"""TeX allows white space before the brace, also a line break."""
 
 _BETWEEN = re.compile(r"(?:(?![.?!](?:\s|$))[^\n]){0,60}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
@@ -44,18 +44,15 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     found = []
     position = 0
     while True:
-        starts = [(text.find(opening, position), opening) for opening in _OPENINGS]
-        places = [(start, opening) for start, opening in starts if start >= 0]
-        if not places:
+        opening = _OPENING.search(text, position)
+        if opening is None:
             return found
-        start, opening = min(places)
-        stop = _closing_brace(text, start + len(opening))
+        stop = _closing_brace(text, opening.end())
         if stop is None:
-            position = start + len(
-                opening
-            )  # not closed: only a box inside it can still be complete
+            position = opening.end()  # not closed: only a box inside it can still be complete
         else:
-            found.append((start, stop + 1, text[start + len(opening) : stop].strip()))
+            content = text[opening.end() : stop].strip()
+            found.append((opening.start(), stop + 1, content))
             position = stop + 1
 
 

@@ -40,7 +40,8 @@ def bare_answer(text: str) -> str | None:
     In this order: a letter behind `answer is`; the whole text where it is no sentence; the one formula (`$...$`, `\(...\)`,
     `\[...\]`) of a text; what stands behind `answer is` at its end; the value of its concluding sentence.
     """
-    if "\\boxed" in text or "\\fbox" in text or not text.strip() or len(text) > MAX_CHARACTERS:
+    has_box = re.search(r"\\(?:boxed|fbox|framebox)", text)
+    if has_box or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
     text = text.rstrip().rstrip("\\")
     if (marked := _marked(text)) is not None:
@@ -66,10 +67,13 @@ def bare_answer(text: str) -> str | None:
 
 
 _HEADING = re.compile(r"#{2,6}\s*(.+)")
-_EMPHASIS = re.compile(r"\*\*|__|^#{1,6} |^[^\w\s$\\({*_#-]+ ")
+_EMPHASIS = re.compile(
+    r"\*\*|__|`|</?answer>|^\*(?=[^*]*\*$)|(?<=\w)\*$|^#{1,6} |^[^\w\s$\\({*_#-]+ "
+)
+_ALONE = re.compile(r"\*\*[^*]+\*\*|__[^_]+__|\*[^*]+\*|`[^`]+`|<answer>.+</answer>")
 _MARK = r"(?:the )?(?:(?:final|correct) )?(?:answer|solution)|(?:最终|正确)?答案"
 _MARK_ALONE = re.compile(rf"(?:{_MARK})(?: is)?\s*[:：]?", re.IGNORECASE)
-_MARKED = re.compile(rf"(?:{_MARK})(?: is)?\s*[:：]\s*(.+)", re.IGNORECASE)
+_MARKED = re.compile(rf"(?:{_MARK})(?:(?: is)?\s*[:：=]\s*|(?<=答案)[是为]\s*)(.+)", re.IGNORECASE)
 _VALUE_FIRST = re.compile(r"[^a-zA-Z]*\d|[^a-zA-Z]*\\[a-zA-Z]|[a-zA-Z]?[^a-zA-Z]*$")
 MAX_WORDS_AFTER = 2
 
@@ -90,7 +94,7 @@ def _marked(text: str) -> str | None:
         value = plain[1]
     elif heading:
         value = heading[1]
-    elif len(lines) == 1 and _BOLD.fullmatch(lines[0]):
+    elif len(lines) == 1 and _ALONE.fullmatch(lines[0]):
         value = plain[0]
     else:
         return None

@@ -87,7 +87,7 @@ def _half_line(part: str) -> Interval | None:
 
 
 _PIECES = re.compile(
-    r"\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?"
+    r"(?:[a-zA-Z](?:\([a-z]\))? ?= ?)?\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?"
 )
 _CONDITION_WORD = re.compile(r"^,? ?(?:if|for|when|where)? ?")
 _OTHERWISE = re.compile(r"(?:otherwise|else)", re.IGNORECASE)
@@ -172,7 +172,8 @@ def choice(text: str) -> tuple[str, str] | None:
     if not match:
         return None
     rest = (match[2] or "").strip()
-    if rest and re.fullmatch(r"[A-Ja-z]", text.split(" ")[0]):
+    is_marked = re.match(r"\(? ?[A-J] ?[.:)]", text)
+    if rest and not is_marked:
         return None  # a letter and more without a mark between them is no choice
     return match[1], rest
 

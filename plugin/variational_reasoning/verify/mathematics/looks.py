@@ -37,6 +37,7 @@ _ALIGNED = re.compile(
     r"(?:\{[^{}]*\})?(.+?)\\end\{\1\2\}",
     re.DOTALL,
 )
+_BRACE_OF_A_SYSTEM = re.compile(r"\\\{ ?(?=\\begin\{(?:array|aligned|alignedat|gathered|cases)\})")
 _ROW = re.compile(r"\s*\\\\(?:\[[^\[\]]*\])?\s*")
 
 
@@ -81,7 +82,7 @@ def without_alignment(text: str) -> str:
 
     Functions in pieces, matrices and vectors stay as they are.
     """
-    text = re.sub(r"\\\{ ?(?=\\begin\{array\})", "", text)  # the brace of a system
+    text = _BRACE_OF_A_SYSTEM.sub("", text)
     return _ALIGNED.sub(_rows, text)
 
 

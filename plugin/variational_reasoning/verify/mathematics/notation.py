@@ -16,6 +16,7 @@ _GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|varphi|omega|sigma|infty"
 _NAMES = (
     (re.compile(r"(?<![\\a-zA-Z])[pP]i(?![a-zA-Z])"), r"\\pi "),
     (re.compile(r"(?<![\\a-zA-Z])sqrt ?(\d+(?:\.\d+)?|[a-z](?![a-zA-Z]))"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])log(2|10)(?= ?\()"), r"\\log_{\1}"),
     (re.compile(rf"(?<![\\a-zA-Z])({_GREEK})(?![a-zA-Z])"), r"\\\1 "),
     (
         re.compile(

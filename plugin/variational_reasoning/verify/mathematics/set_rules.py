@@ -45,6 +45,9 @@ _DOMAIN = re.compile(
     r"(?:\\in|is an?|are) ?(?:any |arbitrary )?(?P<set>\\mathbb ?\{?[A-Z]\}?(?: ?[_^] ?\{?[+*-]\}?)?|[ZNRQC]|integers?|real(?: numbers?)?"
     r"|natural numbers?) ?\)?"
 )
+_FAMILY = re.compile(r"\\\{ ?(.+?) ?(?:\||:|\\mid) ?([a-z] ?\\in ?[^|:]+?) ?\\\}")
+"""`\\{2k\\pi \\mid k \\in \\mathbb{Z}\\}`"""
+
 _SPOKEN_DOMAIN = re.compile(
     r"(?P<rest>.+?) ?,? ?\(?(?:where|for|with) (?:(?:all|any|every|each|some) )?(?P<set>integers?|reals?(?: numbers?)?|natural numbers?)"
     r"(?: (?P<names>[a-zA-Z]))?\)?"
@@ -66,6 +69,8 @@ def _without_domain(text: str) -> tuple[str, str] | None:
     r"""(`2k\pi`, `Z`) of `2k\pi, k \in \mathbb{Z}`; None where no domain of a name in the text comes last."""
     if r"\forall" in text or r"\exists" in text:
         return None
+    if family := _FAMILY.fullmatch(text):
+        text = f"{family[1]}, {family[2]}"
     for pattern in (_DOMAIN, _SPOKEN_DOMAIN):
         match = pattern.fullmatch(text)
         if not match:

@@ -58,6 +58,8 @@ _UNIT_IN_TEXT = re.compile(
     rf"([\d}})] ?)(?:\\[,;: ]|~)* ?\\(?:text|mathrm|textrm|rm|operatorname) ?\{{[ ~]*({'|'.join(ONLY_IN_TEXT)}) ?\}}"
     r"(?= *(?:$|[.,;)^/]|\\cdot))"
 )
+_IN_TEXT = r"\{ ?\\(?:text|mathrm) ?\{([^{}]+)\} ?\}"
+_UNIT_AS_FRACTION = re.compile(rf"(?<=[\d}} ])\\[dt]?frac ?{_IN_TEXT} ?{_IN_TEXT}(?= *$)")
 MAX_NESTED_TEXT = 3
 
 _ROOT_OF_DEGREE = re.compile("([²³⁴])√ ?(\\w)")
@@ -129,6 +131,8 @@ _ALIASES = (
     (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac ?\{[^{}]*\}) ?([a-zA-Z0-9])"), r"\1{\2}"),
     (re.compile(r"\\frac +([a-zA-Z]) ?([a-zA-Z])(?![a-zA-Z])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac ?(\\(?:pi|theta|alpha|beta)) ?(\d|[a-z](?![a-z]))"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(\\frac ?\{[^{}]*\}) ?\\pi(?![a-zA-Z])"), r"\1{\\pi}"),
     (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
     (re.compile(r"\\sqrt +([a-zA-Z])(?![a-zA-Z])"), r"\\sqrt{\1}"),
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
@@ -148,6 +152,8 @@ def tidy(text: str) -> str:
         text = re.sub(r"\\[()\[\]]", " ", text)
     text = _SIZES.sub("", re.sub(r"\\\$|\$", "", text))
     text = without_alignment(text)
+    if r"\begin" not in text:
+        text = text.replace("&", " and ")
     text = _without_text_commands(text)
     text = re.sub(r"(?<!\\)\\! ?", "", text)
     text = re.sub(r"(?<=\d)\\[,! ](?=\d{3}(?!\d))", "", text)
@@ -195,12 +201,14 @@ def _unescaped(text: str) -> str:
         return text.replace(r"\\", "\\")
     if r"\begin" in text:
         return text  # two backslashes end a row
+    text = re.sub(r"\\\\ ?(?=[a-zA-Z](?![a-zA-Z]))", ", ", text)  # a row `x = 1 \\ y = 2`
     return re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
 
 
 def _without_text_commands(text: str) -> str:
     r"""`\text{ cm}` as ` cm `; a letter that is a unit only in text stays marked: `9\text{ J}` is `9 \unit{J}`."""
     text = re.sub(r"\\mathbf ?\{ ?([RZNQ]) ?\}", r"\\mathbb{\1}", text)
+    text = _UNIT_AS_FRACTION.sub(r" \1/\2 ", text)
     text = _UNIT_IN_TEXT.sub(r"\1 \\unit{\2} ", text)
     for _ in range(MAX_NESTED_TEXT):
         text = _TEXT.sub(r" \1 ", text)

@@ -164,17 +164,23 @@ _UNITS = re.compile(
     rf"(?<=[\d)}}\]% ]) ?({_UNNAMED}(?: ?(?:/|per |\\cdot|\\times|\*)? ?{_UNNAMED}){{0,3}})\.?$",
     re.IGNORECASE,
 )
-_FOREIGN = re.compile(r"(?<=[\d)}\] ]) ?([^\W\d_a-zA-Z\u0370-\u03ff]{1,12})\.?$")
+_FOREIGN = re.compile(
+    r"(?<=[\d)}\] ]) ?([^\W\d_\x00-\x7f\u0370-\u03ff][^\d\x00-\x7f\u0370-\u03ff]{0,11})\.?$"
+)
 """Letters that are neither Latin nor Greek, such as 元 or км."""
 
 _DEGREES = re.compile(r" ?\^\{\\circ ?\}")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![a-zA-Z])|e ?\^")
+
+_TEMPERATURE = re.compile(r" ?\^\{\\circ ?\} ?(?:\\unit\{)?([CF])\}?$")
 
 DEGREE = "deg"
 
 
 def split_unit(text: str) -> tuple[str, str]:
     """(value, unit in one spelling); the unit is empty where there is none that is known."""
+    if match := _TEMPERATURE.search(text):
+        return text[: match.start()].strip(), DEGREE + match[1]
     if not _TRIGONOMETRY.search(text):
         without, count = _DEGREES.subn("", text)
         if count:

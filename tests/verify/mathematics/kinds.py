@@ -1,7 +1,8 @@
-r"""Pairs of our own for each kind of spelling: (gold, answers that are right, answers that are wrong).
+r"""Pairs of our own for each kind of spelling: (gold, answers that are right, answers that are
+wrong).
 
-Every right answer has a wrong twin that differs in exactly what the rule for its kind could lose. Answers are the
-contents of a box, except under `without a box`.
+Every right answer has a wrong twin that differs in exactly what the rule for its kind could lose.
+Answers are the contents of a box, except under `without a box`.
 """
 
 KINDS: dict[str, list[tuple[str, list[str], list[str]]]] = {

@@ -1,4 +1,7 @@
-"""Spellings of one answer, and answers that differ in what a careless checker drops. Every case is our own."""
+"""Spellings of one answer, and answers that differ in what a careless checker drops.
+
+Every case is our own.
+"""
 
 import json
 import os

@@ -1,7 +1,8 @@
 """Kinds of spelling: pairs that public bug reports tell of, and pairs of our own for each kind.
 
-`public_cases.jsonl` holds pairs with their label and, in `note`, their kind and the thread that they were made from.
-Answers are whole texts there, and are read as `scripts/verify_file.py` reads them (`answers=auto`).
+`public_cases.jsonl` holds pairs with their label and, in `note`, their kind and the thread that
+they were made from. Answers are whole texts there, and are read as `scripts/verify_file.py` reads
+them (`answers=auto`).
 """
 
 import json

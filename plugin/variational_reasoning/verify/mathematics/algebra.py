@@ -215,7 +215,7 @@ def _algebraic(left: Expression, right: Expression) -> bool | None:
 
 
 def _solved(left: Expression, right: Expression) -> bool | None:
-    """`xy = 6` and `6/x`: an equation and its solution for the one name that the other side lacks."""
+    """`xy = 6` and `6/x`: an equation, and its solution for a name that the other side lacks."""
     import sympy
 
     for equation, other in ((left, right), (right, left)):

@@ -1,9 +1,10 @@
 r"""Is a final answer equal to the gold answer? (stage 7, check kind `math`)
 
-Three stages: the same text after `spelling.tidy`; the plain rules, exactly; Math-Verify for what is left, part by part.
-`compare_plainly` has the first two and is cheap and bounded. Math-Verify uses sympy, which may run for ever on a short
-text, so `compare_symbolically` is only to be called inside a worker process that somebody else kills (`pool`).
-Math-Verify's own alarms are off: they need signals and do not stop C code.
+Three stages: the same text after `spelling.tidy`; the plain rules, exactly; Math-Verify for what is
+left, part by part. `compare_plainly` has the first two and is cheap and bounded. Math-Verify uses
+sympy, which may run for ever on a short text, so `compare_symbolically` is only to be called inside
+a worker process that somebody else kills (`pool`). Math-Verify's own alarms are off: they need
+signals and do not stop C code.
 """
 
 from fractions import Fraction
@@ -20,7 +21,9 @@ MAX_CHARACTERS = 20_000
 """Longer answers are refused unread."""
 
 MAX_INLINE_CHARACTERS = 300
-"""Longer ones are read in a worker process only, so that no text costs the parent more than a moment."""
+"""Longer ones are read in a worker process only, so that no text costs the parent more than a
+moment.
+"""
 
 
 def compare_plainly(golds: list[str], solution: str) -> Result | None:
@@ -28,7 +31,8 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
 
     Args:
         golds: accepted answers, with or without dollar signs or a box.
-        solution: the solution part of an answer; its last complete box counts. Several boxes of its sentence also count
+        solution: the solution part of an answer; its last complete box counts. Several boxes of its
+        sentence also count
             as one list.
     """
     boxes = final_boxes(solution)
@@ -60,8 +64,8 @@ def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
 def compare_symbolically(golds: list[str], solution: str) -> Result:
     """The verdict where `compare_plainly` has none. Without bounds: only inside a worker process.
 
-    Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when no gold can be read
-    or compared.
+    Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when
+    no gold can be read or compared.
     """
     boxes = final_boxes(solution)
     if _is_long(golds, boxes):
@@ -86,7 +90,9 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
 
 
 def exact_number(text: str) -> Fraction | None:
-    """The exact value of a text of integers, decimals and fractions (`1,000` is a thousand, `1,2` no number), or None."""
+    """The exact value of a text of integers, decimals and fractions (`1,000` is a thousand, `1,2`
+    no number), or None.
+    """
     try:
         return rational(tidy(text))
     except TooLarge:
@@ -94,7 +100,10 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None, str]:
-    """(is one of the golds the answer, why). Raises: TooLarge where none is and one cannot be computed."""
+    """(is one of the golds the answer, why).
+
+    Raises: TooLarge where none is and one cannot be computed.
+    """
     answers = [tidy(boxes[-1])] + ([tidy(", ".join(boxes))] if len(boxes) > 1 else [])
     answers = [answer for answer in answers if answer]
     if not answers:

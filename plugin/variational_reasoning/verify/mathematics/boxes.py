@@ -1,7 +1,7 @@
-r"""The final answer of a solution text: the content of the last complete `\boxed{...}` with balanced braces (stage 7).
+r"""The final answer of a solution text: what its last complete `\boxed{...}` holds (stage 7).
 
-There is no fallback: a box that is not closed, an empty box and a text without a box have no answer. A last number in
-the text is never taken for one, because that rewards unfinished solutions.
+There is no fallback: a box that is not closed, an empty box and a text without a box have no
+answer. A last number in the text is never taken for one, because that rewards unfinished solutions.
 """
 
 import re
@@ -24,8 +24,10 @@ def last_boxed(text: str) -> str | None:
 
 
 def final_boxes(text: str) -> list[str]:
-    """The contents of the boxes of one sentence up to the last one, with at most a few words between them; empty where
-    there is no last box with content."""
+    """The contents of the boxes of one sentence, up to the last one.
+
+    At most a few words are between them. Empty where there is no last box with content.
+    """
     boxes = _boxes(text)
     if not boxes or not boxes[-1][2]:
         return []
@@ -41,7 +43,7 @@ def final_boxes(text: str) -> list[str]:
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
     """(start, stop, stripped content) of every complete box."""
-    found = []
+    found: list[tuple[int, int, str]] = []
     position = 0
     while True:
         opening = _OPENING.search(text, position)

@@ -1,7 +1,8 @@
-r"""The final answer of a text without a box: an option for files of extracted answers (`scripts/verify_file.py`).
+r"""The final answer of a text without a box (`scripts/verify_file.py`, `answers=auto`).
 
-Answers that a model wrote for us have a box, and stage 7 never comes here. The surprising thing: no last number is taken
-for an answer. A sentence must say that it concludes, be finished, and hold one value.
+Stage 7 never comes here: its prompts ask for a box. A last number is never taken for an answer. A
+mark must announce the answer (`#### 12`, `**12**`, `Final Answer: 12`), or a finished sentence must
+say that it concludes, and hold one value.
 """
 
 import re
@@ -17,7 +18,8 @@ _FORMULA = re.compile(
 """Each reading stops at the next opening, so that a text of many takes no longer than another."""
 
 _CONCLUDES = re.compile(
-    r"(?i)\b(?:answer|therefore|thus|hence|so|conclusion|réponse|donc|antwort|respuesta)\b|答案|因此|所以|结论|لذا|इसलिए"
+    r"(?i)\b(?:answer|therefore|thus|hence|so|conclusion|réponse|donc|antwort|respuesta)\b|答案|因此"
+    r"|所以|结论|لذا|इसलिए"
 )
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?![a-zA-Z])")
 _POLITE = re.compile(r"(?is)\s*(?:I hope it is correct\.?)?\s*(?:<\|im_(?:start|end)\|>.*)?$")
@@ -30,15 +32,17 @@ _COPULA = re.compile(r"(?is).*\b(?:is|are|be|was|equals)\s*:?\s+(.+)$")
 _END_OF_SENTENCE = re.compile(r"[.!?](?=\s|\$\$|$)|[。！।؟]")
 _BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
 _VALUE = re.compile(
-    r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)? ?%?)"
+    r"\$([^$\n]+)\$|\\\(((?:(?!\\[()])[^\n])+)\\\)|(\\frac\{\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?"
+    r"(?:/\d+)? ?%?)"
 )
 
 
 def bare_answer(text: str) -> str | None:
-    r"""The final answer of a text without a box; None where it has one, or where none can be told for certain.
+    r"""The final answer of a text without a box; None where it has one, or none for certain.
 
-    In this order: a letter behind `answer is`; the whole text where it is no sentence; the one formula (`$...$`, `\(...\)`,
-    `\[...\]`) of a text; what stands behind `answer is` at its end; the value of its concluding sentence.
+    In this order: what a mark announces; a letter after `answer is`; the whole text where it is not
+    a sentence; the one formula (`$...$`, `\(...\)`, `\[...\]`) of a text; what is after `answer
+    is` at its end; the value of its concluding sentence.
     """
     has_box = re.search(r"\\(?:boxed|fbox|framebox)", text)
     if has_box or not text.strip() or len(text) > MAX_CHARACTERS:
@@ -79,7 +83,7 @@ MAX_WORDS_AFTER = 2
 
 
 def _marked(text: str) -> str | None:
-    """What is after a mark in the last line: `#### 12`, `Final Answer: 12`, or the whole text in bold, `**12**`.
+    """What a mark announces: `#### 12`, `Final Answer: 12`, or a whole text in bold, `**12**`.
 
     The mark may also have a line of its own before the last one. None where prose follows it.
     """
@@ -105,8 +109,11 @@ def _marked(text: str) -> str | None:
 
 
 def _concluding_value(text: str, is_whole: bool = False) -> str | None:
-    """The value of the last sentence, where it is finished and concludes: what it `is` at its end, the only value in bold,
-    or behind its last equals sign. Of a whole text that is one sentence, finished or short: only what it `is`."""
+    """The value of the last sentence, where it is finished and concludes.
+
+    It is what the sentence `is` at its end, the only value in bold, or what is after the last
+    equals sign. Of a whole text that is one sentence, finished or short: only what it `is`.
+    """
     text = text.strip()
     bold = _BOLD.findall(text)
     text = text.replace("**", "")

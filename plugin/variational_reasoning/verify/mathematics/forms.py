@@ -1,4 +1,4 @@
-r"""Final answers read as plain forms: labelled values, intervals, choices, units, words (check kind `math`)."""
+r"""Answers read as plain forms: labeled values, intervals, choices, words (check kind `math`)."""
 
 import re
 
@@ -7,8 +7,10 @@ from .lists import brackets, split_list
 _SUBSCRIPT = r"_(?:\{[^{}]{1,20}\}|\\?[a-zA-Z]++|\d++)"
 
 _LABEL = re.compile(
-    rf"((?:[A-Z][A-Z0-9']*+|[a-z][0-9']*+)(?:{_SUBSCRIPT})*+'?(?:\((?:[a-zA-Z](?:, ?[a-zA-Z])*+|-?\d{{1,4}})\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
-    rf"|\((?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?(?:, ?(?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?)++ ?\)|\\angle ?[A-Z]++) ?= ?(.+)"
+    rf"((?:[A-Z][A-Z0-9']*+|[a-z][0-9']*+)(?:{_SUBSCRIPT})*+'?(?:\((?:[a-zA-Z](?:, ?[a-zA-Z])*+"
+    rf"|-?\d{{1,4}})\))?|\\[a-zA-Z]++(?:{_SUBSCRIPT})?"
+    rf"|\((?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?(?:, ?(?:[a-zA-Z]|\\ell)(?:\([a-zA-Z]\))?)++ ?\)"
+    rf"|\\angle ?[A-Z]++) ?= ?(.+)"
 )
 """Possessive, because a text of many underscores must not be read in exponentially many ways."""
 
@@ -41,13 +43,15 @@ Interval = tuple[str, str, str]
 
 
 def condition(text: str) -> str | None:
-    r"""What stands behind the bar of `\{x \mid x > 2\}`, else None."""
+    r"""What is after the bar of `\{x \mid x > 2\}`, else None."""
     match = _BUILDER.fullmatch(text)
     return match[1] if match else None
 
 
 def intervals(text: str) -> list[Interval] | None:
-    r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`, `\mathbb{R}`; else None."""
+    r"""A union of intervals from `[a, b) \cup ...`, `x \in ...`, `a < x \le b`, `x > a`,
+    `\mathbb{R}`; else None.
+    """
     text = _MEMBER.sub("", text)
     text = condition(text) or text
     parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
@@ -87,7 +91,8 @@ def _half_line(part: str) -> Interval | None:
 
 
 _PIECES = re.compile(
-    r"(?:[a-zA-Z](?:\([a-z]\))? ?= ?)?\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?(.+?)\\end\{(?:d?cases|array)\} ?\)?"
+    r"(?:[a-zA-Z](?:\([a-z]\))? ?= ?)?\(? ?\\begin\{(?:d?cases|array)\}(?:\{[clr|@{}]+\})?"
+    r"(.+?)\\end\{(?:d?cases|array)\} ?\)?"
 )
 _CONDITION_WORD = re.compile(r"^,? ?(?:if|for|when|where)? ?")
 _OTHERWISE = re.compile(r"(?:otherwise|else)", re.IGNORECASE)
@@ -95,7 +100,8 @@ _COMPLEMENTS = {">": r"\le", "<": r"\ge", r"\ge": "<", r"\le": ">"}
 
 
 def pieces(text: str) -> list[tuple[str, str]] | None:
-    r"""(value, condition) of each row of `\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`; None for anything else.
+    r"""(value, condition) of each row of a function in pieces, such as
+    `\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`; None for anything else.
 
     `otherwise` after `x \ge 0` is `x < 0`.
     """
@@ -179,7 +185,7 @@ def choice(text: str) -> tuple[str, str] | None:
 
 
 def choices(text: str) -> list[str] | None:
-    """The letters of an answer that chooses several, such as `ABD` or `A, B and D`, in the order of the alphabet."""
+    """The letters of an answer that chooses several: `ABD`, `A, B and D`, in alphabetical order."""
     letters = re.sub(r"(?<![a-zA-Z])and(?![a-zA-Z])|[\s,;()]", "", text)
     return (
         list(letters)
@@ -189,7 +195,7 @@ def choices(text: str) -> list[str] | None:
 
 
 def is_words(text: str) -> bool:
-    """Is this language rather than mathematics: words of three letters or more, no digit and no operator?"""
+    """Whether this is language: words of three letters or more, no digit and no operator."""
     bare = re.sub(r"[\s.,;:'\"!?()-]", "", text)
     return (
         bool(re.fullmatch(r"[a-zA-Z]{2,}", bare))

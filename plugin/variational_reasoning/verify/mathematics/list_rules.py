@@ -1,4 +1,6 @@
-r"""Plain rules for several values: tuples, sets, lists, labeled values, vectors (check kind `math`)."""
+r"""Plain rules for several values: tuples, sets, lists, labeled values, vectors (check kind
+`math`).
+"""
 
 import itertools
 import re
@@ -55,7 +57,10 @@ def enumerated_parts(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def _without_enumerators(text: str) -> list[str] | None:
-    """The parts after `(a)`, `(b)`, ...; None where the parts of a text are not enumerated from the start."""
+    """The parts after `(a)`, `(b)`, ....
+
+    None where the parts of a text are not enumerated from the start.
+    """
     # Several parts may also follow each other without a comma: `(a) 3 (b) 5`.
     text = re.sub(r"(?<=[^,; ]) (?=\([b-h]\) )", ", ", text)
     parts = split_list(text)
@@ -183,7 +188,8 @@ def _same_function(want: Labeled, found: Labeled, same: Same) -> bool | None:
 def _and_plain(labeled: list[Labeled], plain: str, same: Same) -> bool | None:
     """Values with labels and values without.
 
-    `(2, 5)` is `x = 2, y = 5` and `y = 5, x = 2`, since coordinates have an order. Words such as `Tom: 9` have none.
+    `(2, 5)` is `x = 2, y = 5` and `y = 5, x = 2`, since coordinates have an order. Words such as
+    `Tom: 9` have none.
     """
     parts = split_list(plain)
     held = brackets(parts[0]) if len(parts) == 1 else None

@@ -1,4 +1,6 @@
-r"""Lists, brackets and vectors as text: where they close, and what their parts are (check kind `math`)."""
+r"""Lists, brackets and vectors as text: where they close, and what their parts are (check kind
+`math`).
+"""
 
 import itertools
 import re
@@ -11,8 +13,11 @@ _OPENING, _CLOSING = {"(", "[", "{", "\\{"}, {")", "]", "}", "\\}"}
 
 
 def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
-    """(position of its last character, sign, brackets that are open behind it) of every sign from `start`; an escaped
-    brace is a bracket, other escaped characters are one sign."""
+    r"""(position of its last character, sign, brackets that are open after it) of every sign.
+
+    `a\{b` gives (0, `a`, 0), (2, `\{`, 1), (3, `b`, 1): an escaped brace is a bracket, and any
+    other escaped character is one sign.
+    """
     depth = 0
     for match in _SIGN.finditer(text, start):
         depth += (match[0] in _OPENING) - (match[0] in _CLOSING)
@@ -32,7 +37,8 @@ def closing_bracket(text: str, start: int) -> int | None:
 
 
 _WORDS = re.compile(
-    r"\s*(?:,|;|\\ (?=and|or))?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\(?:lor|vee|land)(?![a-zA-Z])\s*"
+    r"\s*(?:,|;|\\ (?=and|or))?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\(?:lor|vee|land)"
+    r"(?![a-zA-Z])\s*"
 )
 
 
@@ -68,7 +74,9 @@ def outer(text: str) -> str:
 
 
 def brackets(text: str) -> tuple[str, str] | None:
-    r"""(kind, content) where one pair of brackets holds the whole text: kind is `()`, `[]`, `(]`, `[)` or `{}`."""
+    r"""(kind, content) where one pair of brackets holds the whole text: kind is `()`, `[]`, `(]`,
+    `[)` or `{}`.
+    """
     if (
         text.startswith("\\{")
         and text.endswith("\\}")
@@ -87,7 +95,8 @@ def brackets(text: str) -> tuple[str, str] | None:
 def vector(text: str) -> str | None:
     r"""`(a, b, c)` for a matrix of one row or one column, else None."""
     match = re.fullmatch(
-        r"\(? ?\\begin\{([pb]?)(?:matrix|array)\}(?:\{[clr|]+\})?(.+?)\\end\{\1(?:matrix|array)\} ?\)?",
+        r"\(? ?\\begin\{([pb]?)(?:matrix|array)\}(?:\{[clr|]+\})?(.+?)\\end\{\1(?:matrix"
+        r"|array)\} ?\)?",
         text,
     )
     if not match or "\\begin" in match[2]:
@@ -100,7 +109,10 @@ def vector(text: str) -> str | None:
 
 
 def plus_minus(text: str) -> list[str] | None:
-    """Both values of an expression with one sign of both kinds; of a tuple with one in several of its parts, all of them."""
+    """Both values of an expression with one sign of both kinds.
+
+    Of a tuple with one in several of its parts, all of them.
+    """
     kind = brackets(text)
     parts = split_list(kind[1]) if kind is not None and kind[0] == "()" else [text]
     if r"\pm" not in text or any(part.count(r"\pm") > 1 for part in parts):

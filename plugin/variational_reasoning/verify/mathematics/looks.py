@@ -1,4 +1,5 @@
-r"""Commands that change how an answer looks and not what it says: size, color, underlines, environments (check kind `math`).
+r"""Commands that change how an answer looks and not what it says: size, color, underlines,
+environments (check kind `math`).
 
 \color{red}{\large 840}                          840
 \underline{\frac{1}{2}}                          \frac{1}{2}
@@ -23,17 +24,20 @@ _COLORED = re.compile(
     rf"|fcolorbox{_COLOR_NAME}{_COLOR_NAME}) ?"
 )
 _WRAPPER = re.compile(
-    r"\\(?:underline|underbar|uline|uuline|bm|pmb|ensuremath|emph|mathstrut|fbox|boxed|framebox|mathord|mathop|mathrel|mathbin"
+    r"\\(?:underline|underbar|uline|uuline|bm|pmb|ensuremath|emph|mathstrut|fbox|boxed|framebox"
+    r"|mathord|mathop|mathrel|mathbin"
     r"|mathnormal|textup|textmd|textsl|textsc|textsf|texttt|smash|vcenter|hl) ?(?=\{)"
 )
 _SPACES = re.compile(
-    r"\\(?:hspace|vspace|kern|hskip|mkern|phantom|hphantom|vphantom|tag|label)\*? ?(?:\{[^{}]*\}|-?[\d.]+ ?(?:em|ex|pt|mu|cm|mm))"
+    r"\\(?:hspace|vspace|kern|hskip|mkern|phantom|hphantom|vphantom|tag|label)\*? ?(?:\{[^{}]*\}"
+    r"|-?[\d.]+ ?(?:em|ex|pt|mu|cm|mm))"
 )
 _HTML = re.compile(r"</?(?:b|i|u|em|strong|span|font|mark|center|p|br)(?: [^<>]*)?/?>")
 _MARKDOWN = re.compile(r"(\*\*|__)([^*_].*[^*_]|[^*_])\1")
 
 _ALIGNED = re.compile(
-    r"\\begin\{(aligned|align|alignedat|gathered|gather|split|equation|eqnarray|array|cases|dcases|rcases)(\*?)\}"
+    r"\\begin\{(aligned|align|alignedat|gathered|gather|split|equation|eqnarray|array|cases"
+    r"|dcases|rcases)(\*?)\}"
     r"(?:\{[^{}]*\})?(.+?)\\end\{\1\2\}",
     re.DOTALL,
 )
@@ -57,7 +61,8 @@ def without_looks(text: str) -> str:
 def _unwrapped(text: str, command: re.Pattern[str]) -> str:
     r"""The text without a command and the braces of its argument, if it has one.
 
-    `2\underline{3}` becomes `2{3}`: braces stay where a digit before or after would join the content.
+    `2\underline{3}` becomes `2{3}`: braces stay where a digit before or after would join the
+    content.
     """
     position = 0
     while match := command.search(text, position):

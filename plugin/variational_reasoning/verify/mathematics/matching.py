@@ -1,4 +1,5 @@
-"""What the plain rules share: their types, and three-valued comparison of many parts (check kind `math`).
+"""What the plain rules share: their types, and three-valued comparison of many parts (check kind
+`math`).
 
 True is equal, False is different for certain, None is not for the plain rules to say.
 """

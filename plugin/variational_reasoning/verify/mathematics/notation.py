@@ -41,7 +41,8 @@ _BINOMIALS = (
     re.compile(rf"(?<![a-zA-Z\\])C ?_ ?\{{? ?({_ITEM}) ?\}}? ?\^ ?\{{? ?({_ITEM}) ?\}}?(?!\w)"),
     # C^4_9, the same in the other order, is told from the first by its names below
     re.compile(
-        rf"(?<![a-zA-Z\\])C ?\^ ?\{{? ?(?P<k>{_INTEGER}) ?\}}? ?_ ?\{{? ?(?P<n>{_INTEGER}) ?\}}?(?!\w)"
+        rf"(?<![a-zA-Z\\])C ?\^ ?\{{? ?(?P<k>{_INTEGER}) ?\}}? ?_ ?\{{? ?(?P<n>{_INTEGER}) ?\}}?"
+        rf"(?!\w)"
     ),
     # {}_9C_4, {}^9C_4, _{9}C_{4}
     re.compile(rf"(?:\{{ ?\}} ?)?[_^] ?\{{? ?({_ITEM}) ?\}}? ?C ?_ ?\{{? ?({_ITEM}) ?\}}?(?!\w)"),
@@ -133,7 +134,10 @@ def _binomial(match: re.Match[str]) -> str:
 
 
 def counts(text: str) -> str:
-    r"""`C(9,4)` as `\binom{9}{4}` and `P(9,4)` as `\frac{9!}{(9-4)!}`; a name and a pair may also be a point."""
+    r"""`C(9,4)` as `\binom{9}{4}` and `P(9,4)` as `\frac{9!}{(9-4)!}`.
+
+    A name and a pair may also be a point.
+    """
 
     def spelled(match: re.Match[str]) -> str:
         name, total, chosen = match[1], match[2], match[3]

@@ -1,6 +1,9 @@
-r"""Plain rules for values: numbers, units, percent, angles, bases, times, congruences (check kind `math`)."""
+r"""Plain rules for values: numbers, units, percent, angles, bases, times, congruences (check kind
+`math`).
+"""
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 from .forms import counted
@@ -23,15 +26,15 @@ class Quantity(NamedTuple):
 def numbers(gold: str, answer: str, same: Same) -> bool | None:
     r"""Numbers with and without units.
 
-    First the units decide what is compared, then the numbers. In the examples the gold is on the left:
+    First the units decide what is compared, then the numbers. The gold is on the left:
 
-        60^\circ     \frac{\pi}{3}    an angle in degrees and one in radians: compared as radians
-        20\%         0.2              percent and a bare number: compared as 20/100 and 0.2, or as 20 and 20
-        5 cm         5 km             two units: different
-        5 cm         5                one unit: the numbers decide
-        7 goats      7                a word that counts: the numbers decide
+        60^\circ   \frac{\pi}{3}   degrees and radians: compared as radians
+        20\%       0.2             percent and a bare number: 20/100 and 0.2, or 20 and 20
+        5 cm       5 km            two units: different
+        5 cm       5               one unit: the numbers decide
+        7 goats    7               a word that counts: the numbers decide
 
-    The numbers are compared exactly where both are rational, else by all rules again. None for what has no number.
+    Rational numbers are compared exactly, others by all rules again. None for what has no number.
     """
     want, found = Quantity(*split_unit(gold)), Quantity(*split_unit(answer))
     units = {want.unit, found.unit}
@@ -59,7 +62,10 @@ def numbers(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def _plain_numbers(want: str, found: str) -> bool | None:
-    """`0.5` and `1/2`, `3.14` and `3,14`, `2^{99999}` and `2 \\cdot 2^{99998}`; None where one is not a number."""
+    """`0.5` and `1/2`, `3.14` and `3,14`, `2^{99999}` and `2 \\cdot 2^{99998}`.
+
+    None where one is not a number.
+    """
     try:
         left, right = rational(want), rational(found)
     except TooLarge:
@@ -113,8 +119,8 @@ def _degrees_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
 def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
     r"""One side has a percent sign, the other has another unit or none.
 
-    `20\%` and `0.2` are equal, and `20\%` and `20` too (a question may ask "how many percent"). Below one a bare number
-    is read as a fraction only: `0.07` is `7\%` and not `0.07\%`.
+    `20\%` and `0.2` are equal, and `20\%` and `20` too (a question may ask "how many percent").
+    Below one a bare number is read as a fraction only: `0.07` is `7\%` and not `0.07\%`.
     """
     if want.unit and found.unit:
         return False
@@ -133,7 +139,7 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
     )
 
 
-def _value(text: str):
+def _value(text: str) -> Fraction | None:
     try:
         return rational(text)
     except TooLarge:
@@ -173,7 +179,9 @@ _BASES = dict(
 
 
 def bases(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`101_2`: digits and their base. A base that only one side names is accepted, two different ones are not."""
+    r"""`101_2`: digits and their base. A base that only one side names is accepted, two different
+    ones are not.
+    """
     want, found = _SUBSCRIPTED.fullmatch(gold), _SUBSCRIPTED.fullmatch(answer)
     if want and found:
         return want[1].lstrip("0") == found[1].lstrip("0") and _base(want[2]) == _base(found[2])
@@ -202,7 +210,7 @@ HALF_DAY = 720
 
 
 def times(gold: str, answer: str, same: Same) -> bool | None:
-    """`4:30 p.m.`, `4:30 PM` and `16:30`; without a colon only next to a time; `1:2:3` side by side.
+    """`4:30 p.m.`, `4:30 PM` and `16:30`; `1:2:3` side by side.
 
     A gold without a.m. and p.m. accepts both, an answer without is read on a clock of 24 hours.
     """
@@ -243,7 +251,9 @@ _CONGRUENCE = re.compile(
 
 
 def congruences(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`x \equiv 3 \pmod 7` and `x \equiv 10 \mod{7}`: the same name, modulus and residues, in any order."""
+    r"""`x \equiv 3 \pmod 7` and `x \equiv 10 \mod{7}`: the same name, modulus and residues, in any
+    order.
+    """
     want, found = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
     if not want or not found:
         return False if want and want["name"] else None

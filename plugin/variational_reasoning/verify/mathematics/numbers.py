@@ -1,4 +1,5 @@
-r"""Exact numbers as they are written in answers: integers, decimals, fractions, powers, factorials (check kind `math`).
+r"""Exact numbers as they are written in answers: integers, decimals, fractions, powers, factorials
+(check kind `math`).
 
 Nothing that could grow is computed: whatever would have too many digits raises TooLarge.
 """
@@ -42,7 +43,8 @@ class Unread(ValueError):
 
 
 def rational(text: str) -> Fraction | None:
-    r"""The exact value of an expression of integers and decimals with + - * / ^ !, `\frac`, `\binom`, mixed numbers.
+    r"""The exact value of an expression of integers and decimals with + - * / ^ !, `\frac`,
+    `\binom`, mixed numbers.
 
     None for anything else, a tuple such as `(3,125)` among it.
 
@@ -59,8 +61,8 @@ Value = TypeVar("Value")
 class RationalReader(Generic[Value]):
     r"""A recursive-descent reader of rational expressions. What a value is, its subclasses say.
 
-    `2 \frac{1}{3} - 3^2!` is read by: sum -> product -> power -> atom, one method for each strength of binding. Each
-    method starts at `position` and leaves it after what it has read.
+    `2 \frac{1}{3} - 3^2!` is read by: sum -> product -> power -> atom, one method for each strength
+    of binding. Each method starts at `position` and leaves it after what it has read.
     """
 
     def __init__(self, text: str) -> None:
@@ -196,7 +198,9 @@ class RationalReader(Generic[Value]):
         return value + part
 
     def period(self, places: int) -> Fraction:
-        r"""What `\overline{34}` or `\dot{3}` adds after so many places: 1.2\overline{34} is 1.2 + 34/990."""
+        r"""What `\overline{34}` or `\dot{3}` adds after so many places: 1.2\overline{34} is 1.2 +
+        34/990.
+        """
         match = _REPEATED.match(self.text, self.position)
         if not match:
             return Fraction(0)
@@ -269,8 +273,9 @@ class FractionReader(RationalReader[Fraction]):
 
 
 def explodes(text: str) -> bool:
-    """Is there a power or factorial that no computer should be asked for? A guess from the spelling, for expressions
-    that `rational` does not read."""
+    """Is there a power or factorial that no computer should be asked for? A guess from the
+    spelling, for expressions that `rational` does not read.
+    """
     text = re.sub(r" ?([\^!]) ?", r"\1", text)
     text = re.sub(
         r"[({](?!\d+[)}])(?:[a-zA-Z+\- ]|(?<!\d)\d{1,3}(?!\d))+[)}]!(?!!)", "x!", text
@@ -292,7 +297,9 @@ _POWER_OF_TEN = re.compile(r" ?(?:\\times|\\cdot|\*) ?10 ?\^ ?\{?(-?\d{1,4})\}?$
 
 
 def decimal_places(text: str) -> int | None:
-    """Digits after the point of a decimal, also of one times a power of ten, or None for anything else."""
+    """Digits after the point of a decimal, also of one times a power of ten, or None for anything
+    else.
+    """
     power = _POWER_OF_TEN.search(text)
     match = re.fullmatch(rf"-?\s*{INTEGER}?\.(\d+)", _POWER_OF_TEN.sub("", text), re.ASCII)
     if not match:
@@ -308,10 +315,10 @@ def significant_digits(text: str) -> int:
 def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
     """Is one of two numbers the other, rounded as it is written?
 
-    A gold decimal accepts what rounds to its digits: of a fraction when it has two significant digits, of a longer
-    decimal when it has three; from five on also what is cut to its digits. A gold that is no decimal and no integer
-    accepts a decimal of six significant digits.
-    Integers accept nothing but themselves.
+    A gold decimal accepts what rounds to its digits: of a fraction when it has two significant
+    digits, of a longer decimal when it has three; from five on also what is cut to its digits. A
+    gold that is no decimal and no integer accepts a decimal of six significant digits. Integers
+    accept nothing but themselves.
     """
     places, own = decimal_places(want), decimal_places(found)
     if places is not None and places > 0 and left.denominator != 1:

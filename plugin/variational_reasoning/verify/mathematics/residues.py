@@ -3,8 +3,9 @@ r"""Numbers that are too large to be written out, compared by their remainders (
     2024^{4046} and 2024^{2 \cdot 2023}          the same remainders by three large primes: equal
     \binom{3000}{1500} and \frac{3000!}{1500!}   other remainders: different
 
-Different remainders prove that two numbers differ. Two different numbers with three equal remainders are as likely as a
-guess among 10^54. A number may be huge, but exponents and what a factorial is taken of must be small enough to compute.
+Different remainders prove that two numbers differ. Two different numbers with three equal
+remainders are as likely as a guess among 10^54. A number may be huge, but exponents and what a
+factorial is taken of must be small enough to compute.
 """
 
 import functools
@@ -22,7 +23,9 @@ MAX_CHARACTERS = 2000
 
 
 def same_remainders(first: str, second: str) -> bool | None:
-    """Are two texts of numbers, + - * / ^ ! and binomials the same number? None where one cannot be read."""
+    """Are two texts of numbers, + - * / ^ ! and binomials the same number? None where one cannot be
+    read.
+    """
     if max(len(first), len(second)) > MAX_CHARACTERS:
         return None
     values = []

@@ -1,7 +1,9 @@
-r"""The plain rules: are two tidied texts equal, different for certain, or not for these rules to say (check kind `math`)?
+r"""The plain rules: are two tidied texts equal, different for certain, or not for these rules to
+say (check kind `math`)?
 
-Exact, without symbolic algebra. A rule may also say that two answers differ for certain. That matters as much as
-equality, because a symbolic checker that drops what it cannot read calls different answers equal.
+Exact, without symbolic algebra. A rule may also say that two answers differ for certain. That
+matters as much as equality, because a symbolic checker that drops what it cannot read calls
+different answers equal.
 """
 
 import re

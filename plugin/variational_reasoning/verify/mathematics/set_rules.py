@@ -1,4 +1,6 @@
-r"""Plain rules for sets: intervals, conditions, families with a parameter, functions in pieces (check kind `math`)."""
+r"""Plain rules for sets: intervals, conditions, families with a parameter, functions in pieces
+(check kind `math`).
+"""
 
 import re
 
@@ -33,7 +35,7 @@ def interval_unions(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def conditions(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`\{x \mid x \ne 2\}` and `x \ne 2` or a union of intervals: what is in the braces says it all."""
+    r"""`\{x \mid x \ne 2\}` and `x \ne 2` or a union of intervals: the condition says it all."""
     want, found = condition(gold), condition(answer)
     if want is None and found is None:
         return None
@@ -41,22 +43,25 @@ def conditions(gold: str, answer: str, same: Same) -> bool | None:
 
 
 _DOMAIN = re.compile(
-    r"(?P<rest>.+?) ?[,;]? ?\(?(?:(?:where|for|with|and) )?(?:(?:all|any|every|each|some) )?\(? ?(?<![\\a-zA-Z])(?P<names>[a-zA-Z](?: ?, ?[a-zA-Z])*) ?"
-    r"(?:\\in|is an?|are) ?(?:any |arbitrary )?(?P<set>\\mathbb ?\{?[A-Z]\}?(?: ?[_^] ?\{?[+*-]\}?)?|[ZNRQC]|integers?|real(?: numbers?)?"
+    r"(?P<rest>.+?) ?[,;]? ?\(?(?:(?:where|for|with|and) )?(?:(?:all|any|every|each"
+    r"|some) )?\(? ?(?<![\\a-zA-Z])(?P<names>[a-zA-Z](?: ?, ?[a-zA-Z])*) ?"
+    r"(?:\\in|is an?|are) ?(?:any |arbitrary )?(?P<set>\\mathbb ?\{?[A-Z]\}?"
+    r"(?: ?[_^] ?\{?[+*-]\}?)?|[ZNRQC]|integers?|real(?: numbers?)?"
     r"|natural numbers?) ?\)?"
 )
 _FAMILY = re.compile(r"\\\{ ?(.+?) ?(?:\||:|\\mid) ?([a-z] ?\\in ?[^|:]+?) ?\\\}")
 """`\\{2k\\pi \\mid k \\in \\mathbb{Z}\\}`"""
 
 _SPOKEN_DOMAIN = re.compile(
-    r"(?P<rest>.+?) ?,? ?\(?(?:where|for|with) (?:(?:all|any|every|each|some) )?(?P<set>integers?|reals?(?: numbers?)?|natural numbers?)"
+    r"(?P<rest>.+?) ?,? ?\(?(?:where|for|with) (?:(?:all|any|every|each|some) )?"
+    r"(?P<set>integers?|reals?(?: numbers?)?|natural numbers?)"
     r"(?: (?P<names>[a-zA-Z]))?\)?"
 )
 _SETS = {"integer": "Z", "integers": "Z", "real": "R", "reals": "R"}
 
 
 def domains(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`2k\pi` and `2k\pi, k \in \mathbb{Z}`: the set of a parameter may be left out; two sets must agree."""
+    r"""`2k\pi` and `2k\pi, k \in \mathbb{Z}`: a parameter's set may be left out; two must agree."""
     want, found = _without_domain(gold), _without_domain(answer)
     if want is None and found is None:
         return None
@@ -66,7 +71,10 @@ def domains(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def _without_domain(text: str) -> tuple[str, str] | None:
-    r"""(`2k\pi`, `Z`) of `2k\pi, k \in \mathbb{Z}`; None where no domain of a name in the text comes last."""
+    r"""(`2k\pi`, `Z`) of `2k\pi, k \in \mathbb{Z}`.
+
+    None where no domain of a name in the text comes last.
+    """
     if r"\forall" in text or r"\exists" in text:
         return None
     if family := _FAMILY.fullmatch(text):
@@ -89,7 +97,7 @@ _ANY_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(_])")
 
 
 def parameters(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`k\pi` and `n\pi`, `(1 + 2x, x)` and `(1 + 2t, t)`: the parameter of a family has another name."""
+    r"""`k\pi` and `n\pi`, `(1 + 2x, x)` and `(1 + 2t, t)`: a parameter has another name."""
     held = [brackets(text) for text in (gold, answer)]
     are_tuples = all(kind and kind[0] == "()" and len(split_list(kind[1])) > 1 for kind in held)
     is_family = re.search(r"[+=,]|^ ?(?:\d* ?[klmn] ?\\pi|\d* ?\\pi ?[klmn]) ?$", gold)
@@ -110,7 +118,7 @@ _BOUND = re.compile(r"\\(?:sum|prod) ?_ ?\{ ?([a-zA-Z]) ?=")
 
 
 def bound_names(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`\sum_{k=1}^{n} k^2` and `\sum_{i=1}^{n} i^2`: the index of the one sum or product has another name."""
+    r"""`\sum_{k=1}^{n} k^2` and `\sum_{i=1}^{n} i^2`: the one index has another name."""
     want, found = _BOUND.findall(gold), _BOUND.findall(answer)
     if len(want) != 1 or len(found) != 1 or want == found:
         return None
@@ -121,7 +129,7 @@ def bound_names(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def functions_in_pieces(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`: values with conditions, in any order."""
+    r"""`\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`: pieces in any order."""
     want, found = pieces(gold), pieces(answer)
     if want is None and found is None:
         return None

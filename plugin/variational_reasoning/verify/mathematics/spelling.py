@@ -1,4 +1,6 @@
-r"""One spelling for what answers write in many: glyphs, spaces, sizes, commands, text in formulas (check kind `math`)."""
+r"""One spelling for what answers write in many: glyphs, spaces, sizes, commands, text in formulas
+(check kind `math`).
+"""
 
 import re
 import unicodedata
@@ -10,15 +12,24 @@ from .units import ONLY_IN_TEXT
 from .wording import number_set, with_numerals, without_announcement
 
 _GLYPHS = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/",
-    "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ", "θ": r"\theta ",
-    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ", "ℝ": r"\mathbb{R}",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ",
+    "⋅": r"\cdot ", "÷": "/", "∕": "/",
+    "⁄": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "°": r"^{\circ}", "∅": r"\emptyset ",
+    "θ": r"\theta ",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\varphi ",
+    "ℝ": r"\mathbb{R}",
     "ℤ": r"\mathbb{Z}",
-    "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">", "：": ":", "…": r"\ldots ",
+    "√": r"\sqrt", "，": ",", "；": ";", "（": "(", "）": ")", "＝": "=", "＜": "<", "＞": ">",
+    "：": ":",
+    "…": r"\ldots ",
     "′": "'", "∘": r"\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "￥": "",
-    "或": " or ", "和": " and ", "与": " and ", "及": " and ", "、": ", ", "،": ",", "؛": ";", "٫": ".", "٬": ",", "“": '"', "”": '"',
-    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "Ω": r"\Omega ", "″": "''", "’": "'", "≡": r"\equiv ", "∉": r"\notin ",
+    "或": " or ", "和": " and ", "与": " and ", "及": " and ", "、": ", ", "،": ",", "؛": ";",
+    "٫": ".",
+    "٬": ",", "“": '"', "”": '"',
+    "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "Ω": r"\Omega ", "″": "''",
+    "’": "'", "≡": r"\equiv ", "∉": r"\notin ",
     "¥": "", "€": "", "£": "", "∖": r"\setminus ", "∀": r"\forall ", "∃": r"\exists ",
 }  # fmt: skip
 
@@ -31,31 +42,38 @@ _VULGAR = re.compile(r"(\d?)([¼-¾⅐-⅞])")
 _CIRCLED = re.compile("[①-⑳]+")
 
 _MANGLED = re.compile(
-    r"\t(?=imes|heta|an(?![a-z])|riangle|frac)|\f(?=rac)|\x08(?=eta|egin|inom|oxed|ar|mod)|\r(?=ight|ho|m\b)|\n(?=eq|otin)"
+    r"\t(?=imes|heta|an(?![a-z])|riangle|frac)|\f(?=rac)|\x08(?=eta|egin|inom|oxed|ar|mod)|\r"
+    r"(?=ight|ho|m\b)|\n(?=eq|otin)"
 )
-"""Control characters that stand for a backslash and a letter: what unescaping once too often leaves of `\\times`, `\\frac`."""
+"""Control characters that stand for a backslash and a letter: what unescaping once too often leaves
+of `\\times`, `\\frac`.
+"""
 
 _UNMANGLED = {"\t": r"\t", "\f": r"\f", "\x08": r"\b", "\r": r"\r", "\n": r"\n"}
 
 _QUANTIFIED = re.compile(
-    r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*?(?=$|,? (?:and|or) [a-zA-Z(\\][^,;]*=)",
+    r"(?<=\S),? (?:for|where) (?:all|any|every|each|some)(?![a-zA-Z]).*?(?=$|,? (?:and"
+    r"|or) [a-zA-Z(\\][^,;]*=)",
     re.DOTALL,
 )
 """`for all x \\in ...`, up to the next part of a list."""
 
 _SPACING = re.compile(
-    r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace|enspace)(?![a-zA-Z])"
+    r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits|nolimits|hfill|thinspace|medspace"
+    r"|enspace)(?![a-zA-Z])"
     r"|~|\u2009|\u00a0|\u202f"
 )
 
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr)(?![a-zA-Z])\s*\.?")
 
 _TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
+    r"|operatorname|boldsymbol|bf|rm)\*?\s*\{([^{}]*)\}"
 )
 
 _UNIT_IN_TEXT = re.compile(
-    rf"([\d}})] ?)(?:\\[,;: ]|~)* ?\\(?:text|mathrm|textrm|rm|operatorname) ?\{{[ ~]*({'|'.join(ONLY_IN_TEXT)}) ?\}}"
+    rf"([\d}})] ?)(?:\\[,;: ]|~)* ?\\(?:text|mathrm|textrm|rm|operatorname) ?\{{[ ~]*"
+    rf"({'|'.join(ONLY_IN_TEXT)}) ?\}}"
     r"(?= *(?:$|[.,;)^/]|\\cdot))"
 )
 _IN_TEXT = r"\{ ?\\(?:text|mathrm) ?\{([^{}]+)\} ?\}"
@@ -140,7 +158,8 @@ _ALIASES = (
 
 
 def tidy(text: str) -> str:
-    r"""One spelling for what is written in many: glyphs, spaces, looks, plain notation, words around a value.
+    r"""One spelling for what is written in many: glyphs, spaces, looks, plain notation, words
+    around a value.
 
     `\text{The answer is } \dfrac{1}2 \, \text{cm}` becomes `\frac{1}{2} cm`.
     """
@@ -206,7 +225,10 @@ def _unescaped(text: str) -> str:
 
 
 def _without_text_commands(text: str) -> str:
-    r"""`\text{ cm}` as ` cm `; a letter that is a unit only in text stays marked: `9\text{ J}` is `9 \unit{J}`."""
+    r"""`\text{ cm}` as ` cm `.
+
+    A letter that is a unit only in text stays marked: `9\text{ J}` is `9 \unit{J}`.
+    """
     text = re.sub(r"\\mathbf ?\{ ?([RZNQ]) ?\}", r"\\mathbb{\1}", text)
     text = _UNIT_AS_FRACTION.sub(r" \1/\2 ", text)
     text = _UNIT_IN_TEXT.sub(r"\1 \\unit{\2} ", text)

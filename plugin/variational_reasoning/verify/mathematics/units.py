@@ -5,7 +5,8 @@ r"""Units after a value: `12 cm^2`, `3 m s^{-1}`, `9元`, `5\%`, `30^{\circ}` (c
     split_unit("9元")            ("9", "元")
     split_unit("x + 7")          ("x + 7", "")
 
-Two spellings of one unit give the same text. Nothing is converted: `100 cm` and `1 m` have different units.
+Two spellings of one unit give the same text. Nothing is converted: `100 cm` and `1 m` have
+different units.
 """
 
 import re
@@ -135,7 +136,9 @@ _THINGS = [
 """What is counted; each is a unit of its own."""
 
 ONLY_IN_TEXT = ("J", "N", "W", "V", "A", "C", "K", "T", "F", "H")
-r"""Letters that are a unit in `9\text{ J}` (`spelling` marks that as `\unit{J}`), but a name in `9 J`."""
+r"""Letters that are a unit in `9\text{ J}` (`spelling` marks that as `\unit{J}`), but a name in `9
+J`.
+"""
 
 _SPEED = {"mph": "mi h-1", "kph": "km h-1"}
 

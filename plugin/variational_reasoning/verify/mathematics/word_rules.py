@@ -1,4 +1,6 @@
-r"""Plain rules for answers in words: options, names, words that stand for a value (check kind `math`)."""
+r"""Plain rules for answers in words: options, names, words that stand for a value (check kind
+`math`).
+"""
 
 import re
 
@@ -50,7 +52,9 @@ def _names_another_option(answer: str, content: str) -> bool:
 
 
 def language(gold: str, answer: str, same: Same) -> bool | None:
-    """The same words, and words that stand for a value: `five` and `5`, `no solution` and `\\emptyset`."""
+    """The same words, and words that stand for a value: `five` and `5`, `no solution` and
+    `\\emptyset`.
+    """
     if _are_the_same_words(gold, answer):
         return True
     meanings = [_meaning(gold), _meaning(answer)]
@@ -96,7 +100,8 @@ _MEANINGS = {
 """Words that stand for a value, as `words` and `_ABSENCE` leave them."""
 
 _ABSENCE = re.compile(
-    r"(?:there |(?:equation|system|inequality|problem|it) (?:has|have) )?no (real )?(?:solution|root)s?(?: exists?)?"
+    r"(?:there |(?:equation|system|inequality|problem|it) (?:has|have) )?no (real )?(?:solution"
+    r"|root)s?(?: exists?)?"
 )
 """`There are no real solutions`, without articles and forms of be."""
 

@@ -1,4 +1,5 @@
-r"""Phrases around and instead of values: announcements, numbers in words, names of number sets (check kind `math`).
+r"""Phrases around and instead of values: announcements, numbers in words, names of number sets
+(check kind `math`).
 
 The answer is 840        840
 5 million dollars        5 \times 10^{6} dollars
@@ -8,8 +9,10 @@ all reals except 2       \mathbb{R} \setminus \{2\}
 import re
 
 _ANNOUNCEMENT = re.compile(
-    r"(?:\\(?:therefore|implies|Rightarrow) ?|(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right) )?"
-    r"(?:answer|ans|result)(?: is)? ?[:=]? ?(?=[^\s:=])|(?:option|choice)s?:? (?=\(?[A-J]\)?(?:$|[ .:,)]))"
+    r"(?:\\(?:therefore|implies|Rightarrow) ?|(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:"
+    r"(?:final|correct|right) )?"
+    r"(?:answer|ans|result)(?: is)? ?[:=]? ?(?=[^\s:=])|(?:option|choice)s?:? (?=\(?[A-J]\)?(?:$"
+    r"|[ .:,)]))"
     r"|(?:最终|正确)?答案(?:是|为)?[:：]? ?|(?:故|应)?选(?:项|择)? ?[:：]? ?(?=\(?[A-J]))",
     re.IGNORECASE,
 )
@@ -91,7 +94,8 @@ def number_in_words(text: str) -> int | None:
 
 
 _SCALED = re.compile(
-    r"(?<=[\d}]) ?(hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?: of)?(?![a-zA-Z])",
+    r"(?<=[\d}]) ?(hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?: of)?"
+    r"(?![a-zA-Z])",
     re.IGNORECASE,
 )
 _SPELLED_AND_SCALED = re.compile(
@@ -121,9 +125,11 @@ def with_numerals(text: str) -> str:
 
 
 _REALS = re.compile(
-    r"(?:the )?(?:set of )?(?:all|any|every) (?:(positive|negative|nonnegative|non-negative|nonzero|non-zero) )?real"
+    r"(?:the )?(?:set of )?(?:all|any|every) (?:(positive|negative|nonnegative|non-negative"
+    r"|nonzero|non-zero) )?real"
     r"(?: numbers?| values?(?: of [a-z])?|s)?(?: [a-z](?= ?$| \\ne| except))?"
-    r"(?:(?: except(?: for)?| other than|,? but not| with| such that)? (?:[a-z] )?(?:\\ne ?)?(?P<but>-?[\d./\\{}a-z]+))?",
+    r"(?:(?: except(?: for)?| other than|,? but not| with| such that)? (?:[a-z] )?(?:\\ne ?)?"
+    r"(?P<but>-?[\d./\\{}a-z]+))?",
     re.IGNORECASE,
 )
 _INTEGERS = re.compile(

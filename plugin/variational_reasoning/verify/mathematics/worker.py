@@ -1,8 +1,10 @@
-"""The process in which Math-Verify runs: one JSON line in, one JSON line out, under limits (stage 7).
+"""The process in which Math-Verify runs: one JSON line in, one JSON line out, under limits (stage
+7).
 
-Started by `pool` as `python -m variational_reasoning.verify.mathematics.worker MEMORY_MIB SECONDS`. Line in: [golds, solution];
-line out: [verdict, reason]. Wall time is the parent's to bound, by killing this process. Should the parent die in the
-middle, the limit of processor time ends a comparison that would otherwise run for ever.
+Started by `pool` as `python -m variational_reasoning.verify.mathematics.worker MEMORY_MIB SECONDS`.
+Line in: [golds, solution]; line out: [verdict, reason]. Wall time is the parent's to bound, by
+killing this process. Should the parent die in the middle, the limit of processor time ends a
+comparison that would otherwise run for ever.
 """
 
 import json

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from variational_reasoning.method import estimators as e
 from variational_reasoning.method import weights as w
 
 
@@ -14,13 +15,13 @@ def test_log_ratio_of_a_three_token_trace():
 
 
 def test_answer_terms_by_hand():
-    assert w.log_accuracy(2, 8) == math.log(0.25)
-    assert w.log_accuracy(8, 8) == 0.0
-    assert w.log_accuracy(0, 8) == -math.inf
-    assert w.log_gml(-6.0, 4) == -1.5
-    assert w.log_answer_term("gml", answer_logp=-6.0, answer_tokens=4) == -1.5
-    assert w.log_answer_term("likelihood", answer_logp=-6.0, answer_tokens=4) == -6.0
-    assert w.log_answer_term("acc", num_correct=1, num_answers=2) == math.log(0.5)
+    assert e.log_accuracy(2, 8) == math.log(0.25)
+    assert e.log_accuracy(8, 8) == 0.0
+    assert e.log_accuracy(0, 8) == -math.inf
+    assert e.log_gml(-6.0, 4) == -1.5
+    assert e.log_answer_term("gml", answer_logp=-6.0, answer_tokens=4) == -1.5
+    assert e.log_answer_term("likelihood", answer_logp=-6.0, answer_tokens=4) == -6.0
+    assert e.log_answer_term("acc", num_correct=1, num_answers=2) == math.log(0.5)
 
 
 def test_weights_by_hand():
@@ -45,7 +46,7 @@ def test_the_three_ratios_by_hand():
 
 def test_forward_kl_weights_are_the_accuracies_normalised():
     # Eq. 9: accuracies 1/2, 1, 0 of three traces: 1/3, 2/3, 0
-    log_rhos = [w.log_rho("none", None, w.log_accuracy(correct, 4)) for correct in (2, 4, 0)]
+    log_rhos = [w.log_rho("none", None, e.log_accuracy(correct, 4)) for correct in (2, 4, 0)]
     assert w.normalized_weights(log_rhos) == pytest.approx([1 / 3, 2 / 3, 0], rel=1e-15)
 
 
@@ -54,7 +55,7 @@ def test_rejection_sampling_counts_each_verified_answer_alike():
     # eight answers that is right weighs 1/8, so the easy question holds 6 of 7 parts, although there is one posterior each.
     total = []
     for correct in ((4, 2), (1, 0)):
-        weights = w.normalized_weights([w.log_accuracy(c, 4) for c in correct])
+        weights = w.normalized_weights([e.log_accuracy(c, 4) for c in correct])
         factor = w.question_weight("accuracy", sum(correct) / 8)
         assert [weight * factor for weight in weights] == pytest.approx(
             [c / 8 for c in correct], rel=1e-15
@@ -139,13 +140,13 @@ def test_two_identical_traces_may_be_merged_by_adding_their_weights():
         (lambda: w.log_ratio(-1.0, -math.inf, 3), "posterior_logp is -inf"),
         (lambda: w.log_ratio(0.5, -1.0, 3), "reasoner_logp is 0.5; .* at most 0"),
         (lambda: w.log_ratio(-1.0, -1.0, 0), "num_tokens is 0"),
-        (lambda: w.log_accuracy(0, 0), "num_answers is 0"),
-        (lambda: w.log_accuracy(3, 2), r"num_correct is 3, outside 0\.\.2"),
-        (lambda: w.log_gml(-1.0, 0), "answer_tokens is 0"),
-        (lambda: w.log_answer_term("gml2"), "estimator 'gml2' is not one of acc, gml, likelihood"),
-        (lambda: w.log_answer_term("acc"), "needs num_correct and num_answers"),
+        (lambda: e.log_accuracy(0, 0), "num_answers is 0"),
+        (lambda: e.log_accuracy(3, 2), r"num_correct is 3, outside 0\.\.2"),
+        (lambda: e.log_gml(-1.0, 0), "answer_tokens is 0"),
+        (lambda: e.log_answer_term("gml2"), "estimator 'gml2' is not one of acc, gml, likelihood"),
+        (lambda: e.log_answer_term("acc"), "needs num_correct and num_answers"),
         (
-            lambda: w.log_answer_term("likelihood", num_correct=1, num_answers=1),
+            lambda: e.log_answer_term("likelihood", num_correct=1, num_answers=1),
             "needs answer_logp and answer_tokens",
         ),
         (lambda: w.normalized_weights([]), "log_rhos is empty"),

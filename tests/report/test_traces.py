@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.report.tables import write_traces
 
+from variational_reasoning.method.estimators import log_gml
 from variational_reasoning.method.weights import (
     effective_sample_size,
-    log_gml,
     log_ratio,
     normalized_weights,
     question_weight,

@@ -23,9 +23,6 @@ but that; such a question has no weights, which is a value of its own (None) and
 import math
 from collections.abc import Sequence
 
-ESTIMATORS = ("acc", "gml", "likelihood")
-"""How pi(Y_x | x, z) is estimated: accuracy of sampled answers, geometric mean likelihood, likelihood."""
-
 RATIOS = ("mean", "sum", "none")
 """How the likelihood ratio of a trace enters rho."""
 
@@ -47,67 +44,12 @@ def log_ratio(reasoner_logp: float, posterior_logp: float, num_tokens: int) -> t
     Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty trace.
     Source: arXiv 2509.22637, before Eq. 8.
     """
-    _check_logp("reasoner_logp", reasoner_logp)
-    _check_logp("posterior_logp", posterior_logp)
+    check_logp("reasoner_logp", reasoner_logp)
+    check_logp("posterior_logp", posterior_logp)
     if num_tokens < 1:
         raise ValueError(f"num_tokens is {num_tokens}; a trace of no tokens has no mean log ratio")
     total = reasoner_logp - posterior_logp
     return total / num_tokens, total
-
-
-def log_accuracy(num_correct: int, num_answers: int) -> float:
-    """log of the fraction of sampled answers that the verifier accepts; minus infinity when it accepts none.
-
-    Raises: ValueError when there are no answers, or more correct ones than answers.
-    Source: arXiv 2509.22637, Eq. 8.
-    """
-    if num_answers < 1:
-        raise ValueError(f"num_answers is {num_answers}; the accuracy of no answers is not defined")
-    if not 0 <= num_correct <= num_answers:
-        raise ValueError(f"num_correct is {num_correct}, outside 0..{num_answers}")
-    return math.log(num_correct / num_answers) if num_correct else -math.inf
-
-
-def log_gml(answer_logp: float, answer_tokens: int) -> float:
-    """Mean log-likelihood per token of the reference solution after (x, z), in nats: the log of the geometric mean.
-
-    Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty solution.
-    Source: arXiv 2509.22637, section 2, the estimators beside Eq. 8.
-    """
-    _check_logp("answer_logp", answer_logp)
-    if answer_tokens < 1:
-        raise ValueError(
-            f"answer_tokens is {answer_tokens}; a solution of no tokens has no mean log-likelihood"
-        )
-    return answer_logp / answer_tokens
-
-
-def log_answer_term(
-    estimator: str,
-    num_correct: int | None = None,
-    num_answers: int | None = None,
-    answer_logp: float | None = None,
-    answer_tokens: int | None = None,
-) -> float:
-    """The logarithm of the estimate of pi(Y_x | x, z), at most 0.
-
-    Args:
-        estimator: one of ESTIMATORS; `acc` needs the two counts, `gml` and `likelihood` the solution's logp and length.
-
-    Raises: ValueError for an unknown estimator or a term that it needs and that is missing.
-    """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r} is not one of {', '.join(ESTIMATORS)}")
-    if estimator == "acc":
-        if num_correct is None or num_answers is None:
-            raise ValueError("estimator 'acc' needs num_correct and num_answers (stages 6 and 7)")
-        return log_accuracy(num_correct, num_answers)
-    if answer_logp is None or answer_tokens is None:
-        raise ValueError(
-            f"estimator {estimator!r} needs answer_logp and answer_tokens of the reasoner (stage 4)"
-        )
-    gml = log_gml(answer_logp, answer_tokens)
-    return gml if estimator == "gml" else answer_logp
 
 
 def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -> float:
@@ -116,7 +58,7 @@ def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -
     Args:
         ratio: one of RATIOS.
         ratios: (mean, sum) of `log_ratio`; may be None with `none`.
-        log_answer: of `log_answer_term`; minus infinity where no answer is verified.
+        log_answer: of an estimator (estimators.py); minus infinity where no answer is verified.
 
     Raises: ValueError for an unknown ratio, and for one that is asked for and missing.
     Source: arXiv 2509.22637, Eq. 5 (sum), before Eq. 8 (mean), Eq. 9 (none).
@@ -238,7 +180,8 @@ def _peak(log_rhos: Sequence[float]) -> float:
     return max(log_rhos)
 
 
-def _check_logp(name: str, value: float) -> None:
+def check_logp(name: str, value: float) -> None:
+    """Raises: ValueError for a sum of token log-probabilities that is not finite or positive."""
     if not math.isfinite(value) or value > _ROUNDING:
         raise ValueError(
             f"{name} is {value}; a sum of token log-probabilities is finite and at most 0"

@@ -11,15 +11,24 @@ import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from variational_reasoning.chat_template import chat_template_of
+from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 FROM_REASONER = "from_reasoner"
 _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.json")
+
+
+if TYPE_CHECKING:
+    EstimatorName = FallbackName = str
+else:
+    EstimatorName = Literal[tuple(ESTIMATORS)]
+    _FALLBACKS = [name for name, estimator in ESTIMATORS.items() if estimator.is_fallback]
+    FallbackName = Literal[("drop", "original", *_FALLBACKS)]
 
 
 def _number(
@@ -208,7 +217,7 @@ class OutputConfig:
     num_traces: int | None = _number(
         None, at_least=1
     )  # K' <= K: the traces 0 .. K' - 1; null: all K
-    estimator: Literal["acc", "gml", "likelihood"] = "acc"  # of pi(Y_x | x, z)
+    estimator: EstimatorName = "acc"  # of pi(Y_x | x, z)
     # Likelihood ratio: geometric mean per trace token, the full ratio, or none (rho is the answer term alone).
     ratio: Literal["mean", "sum", "none"] = "mean"
     # One by rho, all K by weight, all K alike; control arms: one at random, the longest.
@@ -226,9 +235,7 @@ class OutputConfig:
     mix: float = _number(
         0.0, at_least=0
     )  # original rows per question that has a row: 1 is 1:1, 0.5 every second, by lot
-    fallback: Literal["drop", "original", "gml"] = (
-        "drop"  # for a question none of whose traces is acceptable
-    )
+    fallback: FallbackName = "drop"  # for a question none of whose traces is acceptable
     # Whether the mix adds the original row of a question whose only row is its original as fallback. true: two rows, as in
     # the paper's files, so that an epoch has as many steps whatever falls back; false: one.
     mix_fallback: bool = False

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
@@ -53,7 +54,7 @@ def score_traces(config: Config, model_name: str) -> StageSummary:
     Malformed traces are counted and not scored: their ids do not end with the boundary, so the ratio would compare
     different events. Rows beyond cutoff_len are dropped and counted, because no training could use them. Values that are
     not finite are failed rows. With scoring.score_only: verified, traces without a verified answer are skipped and
-    counted, except those that a build output with the fallback gml could still choose.
+    counted, except those that the fallback of a build output could still choose.
 
     Args:
         model_name: reasoner or posterior.
@@ -98,7 +99,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     }
     unwanted: set[tuple[str, int]] = set()
     if config.scoring.score_only == "verified":
-        keep = any(output.fallback == "gml" for output in config.build.outputs)
+        keep = any(output.fallback in ESTIMATORS for output in config.build.outputs)
         unwanted = traces_of_zero_accuracy(
             read_rows(
                 config.folder("verdicts"), "verdicts", ["question_id", "trace_id", "verdict"]
@@ -165,7 +166,7 @@ def traces_of_zero_accuracy(
     """(question_id, trace_id) of traces that were judged and have no verified answer: Acc gives them weight zero.
 
     Args:
-        keep_for_fallback: leave out those of questions that have no verified answer at all; the fallback gml scores them.
+        keep_for_fallback: leave out those of questions that have no verified answer at all; an output's fallback scores them.
     """
     is_verified: dict[tuple[str, int], bool] = {}
     for row in verdicts:

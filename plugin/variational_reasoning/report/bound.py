@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from variational_reasoning.method.estimators import find_estimator
 from variational_reasoning.method.evaluation import bootstrap_columns
 from variational_reasoning.report.traces import TraceTerms
 
@@ -48,7 +49,7 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     """The bound of one run; None when no question has all its traces scored.
 
     Args:
-        estimator: acc, gml or likelihood, of pi(Y_x | x, z).
+        estimator: a name in ESTIMATORS, of pi(Y_x | x, z).
         ratio: `sum` for the likelihood ratio, `mean` for its geometric mean per token.
         seed: of the subsets and of the bootstrap.
 
@@ -63,7 +64,7 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     is_whole = is_usable.all(axis=1)
     if not is_whole.any():
         return None
-    if estimator == "acc":
+    if find_estimator(estimator).samples_answers:
         is_zero = terms.num_correct == 0
         num_floored = int((is_zero & is_whole[:, None]).sum())
         with np.errstate(divide="ignore"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from variational_reasoning.method.estimators import ESTIMATORS, Estimator
 from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.report import figures
 from variational_reasoning.report.bound import Bound, estimate_bound
@@ -21,7 +22,6 @@ from variational_reasoning.report.training import read_trainings
 
 NUM_SOURCES = 12
 """Sources that are shown by name; the others are put together."""
-NAMES = {"acc": "Acc", "gml": "GML", "likelihood": "L"}
 NO_TRACES = "There are no traces (stage 3)."
 NO_SCORES = "There are no log-likelihoods of both models (stages 4 and 5)."
 NO_VERDICTS = "There are no verdicts (stage 7)."
@@ -129,15 +129,15 @@ def rho(terms: TraceTerms | None) -> Section:
     if section.absent:
         return section
     by_name, sizes = {}, {}
-    for estimator in _estimators(terms):
-        weight = weights(terms.log_rho(estimator))
+    for estimator in _estimators(terms, "mean"):
+        weight = weights(terms.log_rho(estimator.name))
         has_weights = ~np.isnan(weight).any(axis=1)
         section.notes.append(
-            f"{NAMES[estimator]}: {int((~has_weights).sum())} questions have no weights, all their rho are 0."
+            f"{estimator.label}: {int((~has_weights).sum())} questions have no weights, all their rho are 0."
         )
         if has_weights.any():
-            by_name[NAMES[estimator]] = weight[has_weights]
-            sizes[NAMES[estimator]] = effective_sample_sizes(weight)
+            by_name[estimator.label] = weight[has_weights]
+            sizes[estimator.label] = effective_sample_sizes(weight)
     if not by_name:
         section.absent = "Every rho is 0."
         return section
@@ -158,8 +158,8 @@ def bound(terms: TraceTerms | None) -> Section:
     if section.absent:
         return section
     wanted = {
-        "the bound: full likelihood ratio": ("sum", ("acc", "likelihood")),
-        "the method's surrogate: ratio per token": ("mean", ("acc", "gml")),
+        "the bound: full likelihood ratio": "sum",
+        "the method's surrogate: ratio per token": "mean",
     }
     panels: dict[str, dict[str, Bound]] = {}
     table = Table(
@@ -175,14 +175,12 @@ def bound(terms: TraceTerms | None) -> Section:
         ],
         [],
     )
-    for title, (ratio, estimators) in wanted.items():
-        for estimator in estimators:
-            if estimator not in _estimators(terms, "likelihood"):
-                continue
-            found = estimate_bound(terms, estimator, ratio)
+    for title, ratio in wanted.items():
+        for estimator in _estimators(terms, ratio):
+            found = estimate_bound(terms, estimator.name, ratio)
             if found is None:
                 continue
-            panels.setdefault(title, {})[NAMES[estimator]] = found
+            panels.setdefault(title, {})[estimator.label] = found
             last = f"{found.means[-1]:.2f} ({found.lows[-1]:.2f} to {found.highs[-1]:.2f})"
             gap = f"{found.means[-1] - found.means[0]:.2f}"
             numbers = [
@@ -190,7 +188,7 @@ def bound(terms: TraceTerms | None) -> Section:
                 for number in (found.num_questions, found.num_left_out, found.num_floored)
             ]
             table.rows.append(
-                [title, NAMES[estimator], f"{found.means[0]:.2f}", last, gap, *numbers]
+                [title, estimator.label, f"{found.means[0]:.2f}", last, gap, *numbers]
             )
     if not panels:
         section.absent = "No question has all of its K traces scored."
@@ -299,10 +297,12 @@ def _lacks_scores(terms: TraceTerms | None) -> str | None:
     return None if terms.is_scored.any() else NO_SCORES
 
 
-def _estimators(terms: TraceTerms, *more: str) -> list[str]:
-    """The estimators that the tables allow; `more` are added when the answer was scored."""
-    has_answers = np.isfinite(terms.answer_logp).any()
-    return [
-        *(["acc"] if terms.num_answers is not None else []),
-        *(["gml", *more] if has_answers else []),
-    ]
+def _estimators(terms: TraceTerms, ratio: str) -> list[Estimator]:
+    """The estimators that belong to this likelihood ratio and that the tables allow."""
+    has_answers = bool(np.isfinite(terms.answer_logp).any())
+    allowed = []
+    for estimator in ESTIMATORS.values():
+        has_tables = terms.num_answers is not None if estimator.samples_answers else has_answers
+        if has_tables and ratio in estimator.ratios:
+            allowed.append(estimator)
+    return allowed

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from variational_reasoning.method.estimators import Evidence, find_estimator
 from variational_reasoning.pipeline.rows import MANIFEST, read_table
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
@@ -60,18 +61,28 @@ class TraceTerms:
     def log_answer(self, estimator: str) -> np.ndarray:
         """[Q, K] logarithm of the estimate of pi(Y_x | x, z) in nats; NaN where it cannot be computed.
 
-        Raises: ValueError for an unknown estimator, and for `acc` without verdicts.
+        Raises: ValueError for an unknown estimator, and for one of sampled answers without verdicts.
         """
-        if estimator == "gml":
-            return self.answer_logp / self.answer_tokens
-        if estimator == "likelihood":
-            return self.answer_logp
-        if estimator != "acc":
-            raise ValueError(f"estimator {estimator!r} is not one of acc, gml, likelihood")
-        if self.num_answers is None:
-            raise ValueError("estimator 'acc' needs verdicts (stage 7)")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(self.num_correct / self.num_answers)
+        found = find_estimator(estimator)
+        if found.samples_answers and self.num_answers is None:
+            raise ValueError(f"estimator {estimator!r} needs verdicts (stage 7)")
+        log_terms = np.full(self.is_sampled.shape, math.nan)
+        for place in np.ndindex(log_terms.shape):
+            evidence = self._evidence(place)
+            if found.is_known(evidence):
+                log_terms[place] = found.log_term(evidence)
+        return log_terms
+
+    def _evidence(self, place: tuple[int, ...]) -> Evidence:
+        """What is known of the answers after one trace."""
+        evidence = Evidence()
+        if self.num_answers is not None:
+            counts = int(self.num_correct[place]), int(self.num_answers[place])
+            evidence = evidence._replace(num_correct=counts[0], num_answers=counts[1])
+        if np.isfinite(self.answer_logp[place]):
+            answer = float(self.answer_logp[place]), int(self.answer_tokens[place])
+            evidence = evidence._replace(answer_logp=answer[0], answer_tokens=answer[1])
+        return evidence
 
     def log_rho(self, estimator: str) -> np.ndarray:
         """[Q, K] mean log ratio plus log answer term; minus infinity for a trace that cannot be chosen."""

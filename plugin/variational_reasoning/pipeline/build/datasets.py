@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from variational_reasoning.files import write_json
+from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.prompts import Encode
 from variational_reasoning.method.weights import effective_sample_size, top_p_warning
 from variational_reasoning.pipeline.build.health import (
@@ -257,7 +258,7 @@ class Builder:
             fitting[trace.trace_id]._replace(weight=weight * factor)
             for trace, weight in selection.chosen
         ]
-        if output.target == "reasoner" and output.estimator == "acc":
+        if output.target == "reasoner" and ESTIMATORS[output.estimator].samples_answers:
             counts["with_reference_solution"] += sum(row.answer_id is None for row in rows)
         return _merged(rows, counts)
 
@@ -271,8 +272,10 @@ class Builder:
                 drawn_hint = draw_hint(trace, traces, self.config.seed)
                 counts["with_reference_hint"] += drawn_hint is None
                 solution = solution if drawn_hint is None else drawn_hint
-        elif output.estimator == "acc" and (drawn := draw_verified(trace, self.config.seed)):
-            answer_id, solution = drawn
+        elif ESTIMATORS[output.estimator].samples_answers:
+            drawn = draw_verified(trace, self.config.seed)
+            if drawn is not None:
+                answer_id, solution = drawn
         num_tokens, fits = self._length(output, trace.question_id, trace.text, solution)
         counts["dropped_overlong"] += not fits
         terms = trace.terms(output.estimator, output.ratio)
@@ -290,16 +293,16 @@ class Builder:
         if output.fallback == "original":
             counts["fallback_original"] += 1
             return [self._original(output, question_id, FALLBACK, 1.0)]
-        if output.fallback == "gml":
+        if output.fallback in ESTIMATORS:
             lengths = {
                 trace.trace_id: self._length(output, question_id, trace.text, solution)
                 for trace in traces
             }
             fitting = [trace for trace in traces if lengths[trace.trace_id][1]]
             if fitting:
-                best = best_of(fitting, "gml", output.ratio)
-                counts["fallback_gml"] += 1
-                terms = best.terms("gml", output.ratio)
+                best = best_of(fitting, output.fallback, output.ratio)
+                counts[f"fallback_{output.fallback}"] += 1
+                terms = best.terms(output.fallback, output.ratio)
                 return [
                     Row(
                         best.trace_id,
@@ -353,10 +356,11 @@ class Builder:
 
 def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> None:
     """Raises: ValueError for a file that holds original rows only: training on it would repeat stage 1."""
+    names = ["traces_chosen", *(f"fallback_{name}" for name in ESTIMATORS)]
     without = [
         file.path.stem
         for file in files
-        if not any(file.figures["counts"].get(name) for name in ("traces_chosen", "fallback_gml"))
+        if not any(file.figures["counts"].get(name) for name in names)
     ]
     if without:
         raise ValueError(
@@ -450,6 +454,7 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
         faults.append("build.outputs is empty; name at least one train file")
     for index, output in enumerate(config.build.outputs):
         where = f"build.outputs.{index} ({output.name})"
+        is_estimated = output.fallback in ESTIMATORS
         if output.target == "posterior" and output.sampler == "posterior":
             faults.append(
                 f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), not from its own"
@@ -462,13 +467,15 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
             faults.append(
                 f"{where}.hint: only the posterior's rows have a hint; leave it out, or set target: posterior"
             )
-        if output.fallback == "gml" and output.estimator != "acc":
+        if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
             faults.append(
-                f"{where}.fallback: gml only makes sense with the estimator acc; with {output.estimator} every trace is "
+                f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; with {output.estimator} every trace is "
                 "acceptable. Use drop or original"
             )
-        if output.fallback == "gml" and output.selection == "unweighted":
-            faults.append(f"{where}.fallback: gml has no use where selection is unweighted")
+        if is_estimated and output.selection == "unweighted":
+            faults.append(
+                f"{where}.fallback: {output.fallback} has no use where selection is unweighted"
+            )
         if output.weight_cap is not None and output.selection != "weighted":
             faults.append(
                 f"{where}.weight_cap: only the selection weighted has weights to cap; it is {output.selection}"

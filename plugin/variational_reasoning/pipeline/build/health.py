@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.weights import effective_sample_size, normalized_weights
 from variational_reasoning.pipeline.build.join import Joined, Trace
 
@@ -40,7 +41,7 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
     copies = sum(
         row["text"].strip() == questions[row["question_id"]]["trace"].strip() for row in sampled
     )
-    estimator = "acc" if joined.has_verdicts else "gml"
+    estimator = _health_estimator(joined.has_verdicts)
     sizes = _effective_sample_sizes(joined.traces, estimator)
     covered = sum(any(trace.num_correct for trace in group) for group in joined.traces.values())
     health: dict[str, Any] = {
@@ -104,6 +105,16 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
                 f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids than the scored ones"
             )
     return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
+
+
+def _health_estimator(has_verdicts: bool) -> str:
+    """The first estimator whose tables are there."""
+    is_fitting = (
+        name
+        for name, estimator in ESTIMATORS.items()
+        if has_verdicts or not estimator.samples_answers
+    )
+    return next(is_fitting)
 
 
 def _effective_sample_sizes(traces: Mapping[str, Sequence[Trace]], estimator: str) -> list[float]:

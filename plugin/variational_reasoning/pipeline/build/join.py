@@ -17,8 +17,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from variational_reasoning.method.estimators import ESTIMATORS, Evidence, find_estimator, log_gml
 from variational_reasoning.method.prompts import Renderer
-from variational_reasoning.method.weights import log_answer_term, log_gml, log_ratio, log_rho
+from variational_reasoning.method.weights import log_ratio, log_rho
 from variational_reasoning.pipeline.config import Config, OutputConfig
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import (
@@ -69,13 +70,14 @@ class Trace:
     verified: tuple[tuple[int, str], ...]
 
     def log_rho(self, estimator: str, ratio: str) -> float:
-        """log rho in nats; minus infinity where no answer is verified."""
-        if estimator == "acc" and self.num_answers is None:
-            return -math.inf
-        answer = log_answer_term(
-            estimator, self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens
+        """log rho in nats; minus infinity where no answer is verified or none is decided."""
+        found = find_estimator(estimator)
+        evidence = Evidence(
+            self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens
         )
-        return log_rho(ratio, self.log_ratio, answer)
+        if found.samples_answers and not found.is_known(evidence):
+            return -math.inf
+        return log_rho(ratio, self.log_ratio, found.log_term(evidence))
 
     def terms(self, estimator: str, ratio: str) -> dict[str, Any]:
         """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1]; `log_rho` is the output's."""
@@ -144,15 +146,17 @@ def needed_tables(output: OutputConfig) -> dict[str, str]:
     needs = {}
     if output.ratio != "none":
         needs |= dict.fromkeys(("reasoner", "posterior"), f"ratio {output.ratio}")
-    if output.fallback == "gml":
-        needs["reasoner"] = "fallback gml"
-    if output.estimator != "acc":
-        needs["reasoner"] = f"estimator {output.estimator}"
+    if output.fallback in ESTIMATORS:
+        tables = ESTIMATORS[output.fallback].tables
+        needs |= dict.fromkeys(tables, f"fallback {output.fallback}")
+    estimator = find_estimator(output.estimator)
+    if not estimator.samples_answers:
+        needs |= dict.fromkeys(estimator.tables, f"estimator {output.estimator}")
     settings = {
         f"question_weight {output.question_weight}": output.question_weight != "none",
         "verified_only": output.verified_only,
         "hint verified": output.hint == "verified",
-        "estimator acc": output.estimator == "acc",
+        f"estimator {output.estimator}": estimator.samples_answers,
     }
     for setting, is_set in settings.items():
         needs |= dict.fromkeys(("answers", "verdicts"), setting) if is_set else {}
@@ -373,9 +377,9 @@ def _check_partial_scores(
     wanting = [
         output.name
         for output in outputs
-        if (output.estimator != "acc" and not output.verified_only)
+        if (not find_estimator(output.estimator).samples_answers and not output.verified_only)
         or (output.selection == "unweighted" and not output.verified_only)
-        or (output.fallback == "gml" and not all(part["kept_for_fallback"] for part in partly))
+        or (output.fallback in ESTIMATORS and not all(part["kept_for_fallback"] for part in partly))
     ]
     if wanting:
         raise ValueError(

@@ -478,6 +478,9 @@ def _check_host_flags(
     }
     if normalizer is not None:
         refused |= {
+            "moe_aux_loss_coef (a router's loss is not a sum over rows)": bool(
+                model_args.moe_aux_loss_coef
+            ),
             "use_dft_loss": finetuning_args.use_dft_loss,
             "use_eaft_loss": finetuning_args.use_eaft_loss,
             "use_asft_loss": finetuning_args.use_asft_loss,

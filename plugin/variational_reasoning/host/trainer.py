@@ -12,8 +12,8 @@ takes the path with full logits, as does a head that is not a plain linear layer
 import itertools
 import math
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from variational_reasoning import __version__
 from variational_reasoning.host.attention import supports_packs, use_row_attention
 from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS
 from variational_reasoning.host.formats import ID_COLUMNS
+from variational_reasoning.host.probes import added_loss, head_is_plain, pack_fault, tapped
 from variational_reasoning.host.steps import (
     CompletedBatches,
     MarkedRows,
@@ -81,18 +82,6 @@ class RowCollator:
         if self.with_names:
             batch["row_names"] = [names for _, _, names in rows]
         return batch
-
-
-@contextmanager
-def tapped(
-    head: torch.nn.Linear, forward: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[None]:
-    """While open, `head(hidden)` is `forward(hidden)`; hooks on the module, such as ZeRO-3's, still run around it."""
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
 
 
 class VariationalTrainer(CustomSeq2SeqTrainer):
@@ -414,7 +403,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         """(weighted, plain) sums of the cross entropies, and the model's outputs."""
         mask = target_mask(labels)
         targets = labels[:, 1:][mask]
-        if self._head is not None and not self._head_is_settled:
+        if not self._head_is_settled:
             self._settle_head(model, inputs)
         if self._head is None or (needs_logits and self.compute_metrics is not None):
             outputs = model(**inputs)
@@ -438,27 +427,35 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         return (weighted, plain.detach()), outputs
 
     def _settle_head(self, model, inputs) -> None:
-        """Keep the head if the model returns its output as it is; a pass without gradient tells."""
-        head, seen = self._head, []
+        """Ask the model, once, what it does with its head, its labels and its packs.
 
-        def last_position(hidden: torch.Tensor) -> torch.Tensor:
-            seen.append(torch.nn.functional.linear(hidden[:, -1:], head.weight, head.bias))
-            return seen[-1]
+        The head is kept if the model returns its output as it is.
 
-        was_training = model.training
-        model.eval()
-        with torch.no_grad(), tapped(head, last_position):
-            returned = model(**inputs).logits
-        model.train(was_training)
-        was_called = len(seen) == 1 and returned.shape == seen[0].shape
-        self._head_is_settled = was_called and torch.equal(returned.to(seen[0]), seen[0])
-        if self._head_is_settled:
+        Raises: ValueError for a model that adds terms to its loss or mixes the rows of a pack.
+        """
+        self._head_is_settled = True
+        name = type(self._base()).__name__
+        term = added_loss(model, inputs)
+        if term is not None:
+            raise ValueError(
+                f"{name} adds to the loss: {term}. Such a term is not a sum over rows, so it is not "
+                "supported together with constant_loss_normalizer; switch it off in the model's "
+                "config.json (output_router_logits: false for a router loss)"
+            )
+        if self._head is not None and head_is_plain(model, self._head, inputs):
             logger.info_rank0(
                 "variational_reasoning: the loss is computed in chunks from hidden states, without full logits"
             )
-        else:
+        elif self._head is not None:
             self._log_full_path("the model changes its head's output or does not call its head")
             self._head = None
+        fault = None
+        if "position_ids" in inputs and self._steps is None:  # steps only pack tested model types
+            fault = pack_fault(model, self._head, inputs)
+        if fault is not None:
+            raise ValueError(
+                f"packing: {name} does not keep the rows of a pack apart: {fault}; remove `packing`"
+            )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that curves compare."""

@@ -125,6 +125,23 @@ def test_autocast_uses_its_dtype_and_float32_parameters_get_float32_gradients():
         assert (ours - reference).norm() <= 2e-2 * reference.norm()
 
 
+@pytest.mark.parametrize("chunk_tokens", [8, 64, 296])
+def test_a_16_bit_head_loses_no_more_to_chunks_than_to_one_product(chunk_tokens):
+    # 296 targets: 37 chunks of 8, or a single one. The reference is float64 on the same numbers.
+    # A scale that bf16 does not hold must not round either: 1/3 would be off by 0.13 %.
+    hidden, head, _, targets, weights = problem(torch.bfloat16, 296, 64, 1000)
+    head = (head / 16).detach().requires_grad_()
+    wide = [tensor.detach().double().requires_grad_() for tensor in (hidden, head)]
+    full, _ = weighted_nll_from_logits(torch.nn.functional.linear(*wide), targets, weights)
+    chunked, _ = weighted_nll_from_hidden(hidden, head, targets, weights, None, chunk_tokens)
+    found = gradients(chunked / 3, hidden, head)
+    for ours, exact in zip(found, gradients(full / 3, *wide), strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours.double() - exact).norm() < 3e-3 * exact.norm()  # 6.5e-3 if summed in bf16
+        size = (ours.double() * exact).sum() / (exact * exact).sum()
+        assert abs(size.item() - 1) < 3e-4
+
+
 def test_frozen_head_and_no_grad_form_no_gradient():
     hidden, head, _, targets, weights = problem()
     weighted, _ = weighted_nll_from_hidden(hidden, head.detach(), targets, weights)

@@ -6,12 +6,15 @@ One optimizer step over N data rows, split in any way over micro-batches, packs 
 
 so a micro-batch only contributes the sum `sum_i w_i sum_t CE(i, t)`; the division by N * C happens once, in `dr_sft_loss`.
 
-The sum is computed from the hidden states in chunks of target positions. As in fused-loss kernels, the gradients of hidden
-states and head are formed in the forward pass, while the chunk's probabilities are at hand, and only scaled in the backward
-pass. That is also what makes it fit ZeRO-3, where the head's weight is whole only inside the head's own forward.
-"""
+The sum is computed from the hidden states in chunks of target positions. As in fused-loss kernels,
+the gradients of hidden states and head are formed in the forward pass, while the chunk's
+probabilities are at hand, and only scaled in the backward pass. That is also what makes it fit
+ZeRO-3, where the head's weight is whole only inside the head's own forward.
 
-from typing import Any
+The head's gradient is summed in float32 also where the head is bf16 (DeepSpeed, pure bf16). Its cost
+from the forward to the backward pass: 4 bytes per value of the head in place of 2, so 1.45 GiB in
+place of 0.72 GiB for Qwen3-4B (151,936 x 2,560).
+"""
 
 import torch
 from torch import Tensor
@@ -121,15 +124,7 @@ def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> flo
 
 class _ChunkedWeightedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head_weight: Tensor,
-        head_bias: Tensor | None,
-        targets: Tensor,
-        weights: Tensor,
-        chunk_tokens: int,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx, hidden, head_weight, head_bias, targets, weights, chunk_tokens):
         compute_dtype = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             compute_dtype = torch.get_autocast_dtype(hidden.device.type)
@@ -140,15 +135,14 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             head = head_weight.detach().to(compute_dtype)
             weights = weights.to(sum_dtype)
             grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
-            grad_weight = torch.zeros_like(head_weight) if needs_weight else None
-            grad_bias = None
-            if head_bias is not None and needs_bias:
-                grad_bias = torch.zeros_like(head_bias)
+            # A bf16 head's gradient is summed in float32: a bf16 sum stops growing after some chunks.
+            grad_weight = torch.zeros_like(head_weight, dtype=sum_dtype) if needs_weight else None
+            grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype) if needs_bias else None
             weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             for start in range(0, len(targets), chunk_tokens):
                 part = slice(start, start + chunk_tokens)
-                # One float32 buffer per chunk, reused in place: logits, then exponentials, then their gradient.
+                # One float32 buffer per chunk, reused in place: logits, exponentials, their gradient.
                 scores = (inputs[part] @ head.T).to(sum_dtype)
                 if head_bias is not None:
                     scores += head_bias.detach()
@@ -165,28 +159,55 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 scores.mul_((weights[part] / totals).unsqueeze(1))
                 scores.scatter_add_(1, index, -weights[part].unsqueeze(1))
                 grad_scores = scores.to(compute_dtype)
-                if grad_hidden is not None:
+                if needs_hidden:
                     torch.mm(grad_scores, head, out=grad_hidden[part])
-                if grad_weight is not None and grad_weight.dtype == compute_dtype:
-                    grad_weight.addmm_(grad_scores.T, inputs[part])
-                elif grad_weight is not None:
-                    grad_weight.add_(grad_scores.T @ inputs[part])
-                if grad_bias is not None:
+                if needs_weight:
+                    _add_product(grad_weight, grad_scores, inputs[part])
+                if needs_bias:
                     grad_bias.add_(scores.sum(0))
-        if grad_hidden is not None:
-            grad_hidden = grad_hidden.to(hidden.dtype)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = tuple(
+            None if tensor is None else tensor.dtype for tensor in (hidden, head_weight, head_bias)
+        )
         ctx.mark_non_differentiable(plain)
         return weighted, plain
 
     @staticmethod
-    def backward(ctx: Any, grad_weighted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_weighted, _):
         if ctx.grads is None:
             raise RuntimeError(
-                "the chunked loss keeps its gradients for one backward pass; retain_graph is not supported"
+                "the chunked loss keeps its gradients for one backward pass; retain_graph is not "
+                "supported"
             )
         grads, ctx.grads = ctx.grads, None
-        scaled = tuple(
-            None if grad is None else grad.mul_(grad_weighted.to(grad.dtype)) for grad in grads
-        )
+        scaled = []
+        for grad, dtype in zip(grads, ctx.dtypes, strict=True):
+            scaled.append(None if grad is None else _scaled(grad, grad_weighted).to(dtype))
         return (*scaled, None, None, None)
+
+
+def _add_product(total: Tensor, grad_scores: Tensor, hidden: Tensor) -> None:
+    """total += grad_scores^T @ hidden; a product in 16 bits is widened before it is added.
+
+    Args:
+        total: [vocabulary, width]. grad_scores: [targets, vocabulary]. hidden: [targets, width].
+    """
+    if total.dtype == hidden.dtype:
+        total.addmm_(grad_scores.T, hidden)
+        return
+    # In slices of the vocabulary, so that the product takes no more than a chunk of logits.
+    rows = max(1, CHUNK_BYTES // (hidden.element_size() * hidden.shape[1]))
+    for start in range(0, len(total), rows):
+        part = slice(start, start + rows)
+        total[part].add_(grad_scores[:, part].T @ hidden)
+
+
+def _scaled(grad: Tensor, scale: Tensor) -> Tensor:
+    """grad x scale; in place for float32 and wider.
+
+    The scale 1 / (N C) is one number for all values, so rounded to bf16 it would be wrong by up to
+    0.4 % everywhere.
+    """
+    if grad.dtype in (torch.float32, torch.float64):
+        return grad.mul_(scale.to(grad.dtype))
+    return grad.float() * scale.float()

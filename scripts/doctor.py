@@ -85,14 +85,14 @@ def _report_seams() -> bool:
     if importlib.util.find_spec("llamafactory") is None:
         print(f"seams: LLaMA-Factory is not installed: {TRAIN}")
         return False
-    from variational_reasoning import autoload
+    from variational_reasoning import autoload, seam
     from variational_reasoning.host import seams
 
     if os.environ.get(autoload.DISABLE_VARIABLE):
         print(
             f"seams: the plugin is switched off by {autoload.DISABLE_VARIABLE}={os.environ[autoload.DISABLE_VARIABLE]}"
         )
-    faults = seams.faults()
+    faults = seam.faults((*seams.REPLACED, *seams.USED))
     count = len(seams.REPLACED) + len(seams.USED)
     print(
         f"seams: {count - len(faults)} of {count} names of LLaMA-Factory {_version('llamafactory')} fit"

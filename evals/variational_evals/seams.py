@@ -22,7 +22,7 @@ from variational_evals.models import RUN, reasoner_renderer
 from variational_evals.tasks import definitions
 from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import make_renderer
-from variational_reasoning.seam import Seam
+from variational_reasoning.seam import Seam, faults, replace_all
 
 PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
 """What `--system-prompt-name` takes beside SkyThought's own names: the reasoner's prompt in this chat format."""
@@ -151,8 +151,6 @@ def activate(name: str) -> None:
         tasks.TASK_HANDLER_MAP[HANDLER_NAME] = VariationalTaskHandler
         tasks.TASK_NAMES_TO_YAML.update({task: str(path) for task, path in definitions().items()})
         return
-    found_faults[:] = [fault for seam in REPLACED if (fault := seam.fault())]
+    found_faults[:] = faults(REPLACED)
     if not found_faults:
-        for seam in REPLACED:
-            owner, attribute, value = seam.find()
-            setattr(owner, attribute, seam.replace(value))
+        replace_all(REPLACED)

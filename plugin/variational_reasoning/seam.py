@@ -1,17 +1,22 @@
-"""A name of another package that is replaced or relied on: found, checked against what we need of it, replaced elsewhere."""
+"""Names of another package that are replaced or relied on.
+
+Each host has a list of them (`host.seams`, `variational_evals.seams`). The list is checked as a whole
+by `faults`, and replaced as a whole by `replace_all`, or not at all.
+"""
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Seam:
-    """Where the name stands, the parameters that we rely on, and what makes the replacement, if any.
+    """Where the name is, the parameters that we rely on, and what makes the replacement, if any.
 
-    module: below `package`. name: dotted, for a class's member.
+    module: below `package`. name: dotted, for a class's member. replace: takes the original and
+    returns what is put in its place.
     """
 
     package: str
@@ -34,11 +39,23 @@ class Seam:
             _, _, value = self.find()
         except (ImportError, AttributeError) as error:
             return f"{self.package}.{self.module}.{self.name} is not there ({error})"
-        missing = [
-            name for name in self.parameters if name not in inspect.signature(value).parameters
-        ]
-        return (
-            f"{self.package}.{self.module}.{self.name} has no parameter {', '.join(missing)}"
-            if missing
-            else None
-        )
+        present = inspect.signature(value).parameters
+        missing = [name for name in self.parameters if name not in present]
+        if missing:
+            listed = ", ".join(missing)
+            return f"{self.package}.{self.module}.{self.name} has no parameter {listed}"
+        return None
+
+
+def faults(seams: Iterable[Seam]) -> list[str]:
+    """What the installed package lacks of all that these seams replace or rely on."""
+    found = [seam.fault() for seam in seams]
+    return [fault for fault in found if fault is not None]
+
+
+def replace_all(seams: Iterable[Seam]) -> None:
+    """Put every replacement in the place of its original; `faults` comes first."""
+    for seam in seams:
+        owner, attribute, value = seam.find()
+        if seam.replace is not None:
+            setattr(owner, attribute, seam.replace(value))

@@ -128,6 +128,10 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
             {"use_dft_loss": True},
             "use_dft_loss: is not supported together with constant_loss_normalizer",
         ),
+        (
+            {"ignore_pad_token_for_loss": False},
+            "ignore_pad_token_for_loss: false (padding is never a target): is not supported",
+        ),
         ({"use_eaft_loss": True}, "use_eaft_loss: is not supported"),
         ({"use_asft_loss": True}, "use_asft_loss: is not supported"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: is not supported"),
@@ -378,3 +382,26 @@ def test_which_yamls_use_our_features(world):
     assert uses_our_features(["--dataset", "rows", "--dataset_dir", str(world.data)])
     assert not uses_our_features({"dataset": "other", "dataset_dir": str(world.data)})
     assert not uses_our_features({"learning_rate": 1})
+
+
+def test_the_best_checkpoint_by_token_nll_is_the_lowest(world, parse):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1}
+    best |= {"save_strategy": "steps", "save_steps": 1, "eval_dataset": "rows"}
+    config = world.config(**best, metric_for_best_model="eval_token_nll")
+    assert parse(config)[2].greater_is_better is False
+    assert "greater_is_better: true would choose the worst" in refused(
+        parse, config | {"greater_is_better": True}
+    )
+    accuracy = config | {"metric_for_best_model": "eval_accuracy", "compute_accuracy": True}
+    assert parse(accuracy)[2].greater_is_better is True
+
+
+def test_batches_that_are_sent_between_processes_are_refused_for_data_sets_in_memory(world, parse):
+    dispatch = {"accelerator_config": {"dispatch_batches": True}}
+    assert "accelerator_config.dispatch_batches: true" in refused(parse, world.config(**dispatch))
+    parse(world.config(**dispatch, streaming=True))
+
+
+def test_a_key_that_the_host_does_not_know_is_refused_by_the_host(world, run_exp):
+    with pytest.raises(ValueError, match="not_a_key"):
+        run_exp(world.config(not_a_key=1))

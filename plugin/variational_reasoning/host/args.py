@@ -478,6 +478,13 @@ def _check_host_flags(
     }
     if normalizer is not None:
         refused |= {
+            "ignore_pad_token_for_loss: false (padding is never a target)": (
+                not data_args.ignore_pad_token_for_loss
+            ),
+            "accelerator_config.dispatch_batches: true (names of rows cannot be sent)": (
+                bool(getattr(training_args.accelerator_config, "dispatch_batches", False))
+                and not data_args.streaming
+            ),
             "moe_aux_loss_coef (a router's loss is not a sum over rows)": bool(
                 model_args.moe_aux_loss_coef
             ),
@@ -504,6 +511,27 @@ def _check_host_flags(
             "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number that "
             "`python scripts/compute_normalizer.py TRAIN.yaml` prints"
         )
+
+
+def settle_best_metric(given: dict[str, Any], training_args: Any) -> list[str]:
+    """Let the best checkpoint be the one of the lowest `eval_token_nll`; returns faults.
+
+    The host takes a metric whose name does not end in "loss" for better when greater.
+
+    Args:
+        given: the host's keys as the YAML gives them. training_args: the host's, which are changed.
+    """
+    metric = str(training_args.metric_for_best_model or "")
+    if not metric.endswith("token_nll"):
+        return []
+    if given.get("greater_is_better") is None:
+        training_args.greater_is_better = False
+    if training_args.greater_is_better:
+        return [
+            f"greater_is_better: true would choose the worst checkpoint, since {metric} is better "
+            "when lower; set it to false, or remove it"
+        ]
+    return []
 
 
 def _check_model_path(model: str | None, faults: list[str]) -> None:

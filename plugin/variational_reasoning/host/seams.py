@@ -13,6 +13,12 @@
     data.loader     _get_preprocessed_dataset      preprocess_and_count              counts, weights, C
     train.sft.workflow  CustomSeq2SeqTrainer       choose_trainer                    the loss
 
+    hung on the host's objects                     what it is
+    data_args.variational                          args.VariationalConfig, our keys; hashed by the host's cache
+    finetuning_args.variational                    args.VariationalRun, all else that a training keeps
+    training_args.variational                      the same object
+    DatasetAttr.variational_columns                `columns` of an entry of dataset_info.json
+
 A replacement calls the original unless a YAML uses our keys or formats, so that any other training is the host's own.
 A host that does not fit is left untouched but for its entry, which refuses YAMLs that use our features, and only those.
 """
@@ -24,7 +30,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from variational_reasoning.seam import Seam
+from variational_reasoning.seam import Seam, faults, replace_all
 
 
 class HostMismatchError(RuntimeError):
@@ -54,10 +60,11 @@ def _parse_train_args(original):
         keys, rest, faults = ours.split_arguments(raw, host_keys)
         if not (keys or faults or ours.uses_our_features(raw)):
             return original(args)
+        _PARSED.calls += 1
         host_words, given_batch = ours.take_batch_keys(keys, rest)
         parsed = original(host_words)
         model_args, data_args, training_args, finetuning_args, generating_args = parsed
-        _PARSED.calls += 1
+        faults = [*faults, *ours.settle_best_metric(ours.as_mapping(rest), training_args)]
         config = ours.check(
             keys, faults, model_args, data_args, training_args, finetuning_args, given_batch
         )
@@ -334,11 +341,6 @@ USED = (
 )
 
 
-def faults() -> list[str]:
-    """What the installed host lacks of all that the plugin replaces or relies on."""
-    return [fault for seam in (*REPLACED, *USED) if (fault := seam.fault())]
-
-
 def activate(entry: str) -> None:
     """Put the seams in place after the host module `entry` has been imported; all of them, or only the refusal."""
     if entry.startswith("llamafactory.v1"):
@@ -346,14 +348,12 @@ def activate(entry: str) -> None:
             "USE_V1=1 (the host's rewrite has none of the names that the plugin replaces)"
         )
         return
-    found = faults()
+    found = faults((*REPLACED, *USED))
     if found:
         owner, attribute, run_exp = _seam("train.tuner", "run_exp", ()).find()
         setattr(owner, attribute, _refuse_misfit(run_exp, found))
         return
-    for seam in REPLACED:
-        owner, attribute, value = seam.find()
-        setattr(owner, attribute, seam.replace(value))
+    replace_all(REPLACED)
 
 
 def _refuse_misfit(run_exp, found: list[str]):

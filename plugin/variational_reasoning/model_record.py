@@ -30,8 +30,8 @@ SECRET_KEY = re.compile(
 def masked(value: Any) -> Any:
     """A copy in which the text of every secret-like key is `<NAME OF THE KEY>`, at any depth.
 
-    {"hub_token": "hf_abc", "lr": 1} becomes {"hub_token": "<HUB_TOKEN>", "lr": 1}. The host masks its
-    own logs in the same way. Only text is masked: `max_token: 3` stays.
+    {"hub_token": "hf_abc", "lr": 1} becomes {"hub_token": "<HUB_TOKEN>", "lr": 1}. The host masks
+    its own logs in the same way. Only text is masked: `max_token: 3` stays.
     """
     if isinstance(value, Mapping):
         return {key: _masked_entry(str(key), entry) for key, entry in value.items()}
@@ -47,7 +47,7 @@ def _masked_entry(key: str, value: Any) -> Any:
 
 
 def masked_word(word: str) -> str:
-    """A word of a command line, `key=value` or `--key=value`, with a secret-like key's value masked."""
+    """A word of a command line, `key=value` or `--key=value`, without the value of a secret."""
     key, equals, value = word.partition("=")
     if equals and value and SECRET_KEY.search(key):
         return f"{key}=<{key.removeprefix('--').upper()}>"
@@ -76,12 +76,14 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
 def model_identity(folder: str | os.PathLike) -> dict[str, str]:
     """{"path", "fingerprint", "settings_fingerprint"} of a local model folder.
 
-    The fingerprint is a sha256 over the names, sizes and contents of configuration, tokenizer and weights. Of a
-    weight file above 256 MiB only 1,024 evenly spread blocks of 64 KiB are read: any training changes nearly every
-    value, so that is enough to tell two models apart, at a hundredth of the time.
+    The fingerprint is a sha256 over the names, sizes and contents of configuration, tokenizer and
+    weights. Of a weight file above 256 MiB only 1,024 evenly spread blocks of 64 KiB are read. Any
+    training changes nearly every value, so that is enough to tell two models apart, at a hundredth
+    of the time.
 
-    The settings' fingerprint is over the files that say where a text ends and how it is cut into tokens. It is a value
-    of its own, so that what an earlier release recorded, which lacks it, still fits.
+    The settings' fingerprint is over the files that say where a text ends and how it is cut into
+    tokens. It is a value of its own, so that what an earlier release recorded, which lacks it,
+    still fits.
 
     Raises: ValueError for a folder that is missing or holds no model.
     """
@@ -93,7 +95,8 @@ def model_identity(folder: str | os.PathLike) -> dict[str, str]:
     if not files or not weights:
         state = "has no config.json or no weights" if folder.is_dir() else "does not exist"
         raise ValueError(
-            f"the model folder {folder} {state}; train the model first, or set models.* to another folder"
+            f"the model folder {folder} {state}; train the model first, or set models.* to "
+            "another folder"
         )
     settings = [folder / name for name in _SETTINGS_FILES if (folder / name).is_file()]
     return {

@@ -1,7 +1,7 @@
 """Names of another package that are replaced or relied on.
 
-Each host has a list of them (`host.seams`, `variational_evals.seams`). The list is checked as a whole
-by `faults`, and replaced as a whole by `replace_all`, or not at all.
+Each host has a list of them (`host.seams`, `variational_evals.seams`). The list is checked as a
+whole by `faults`, and replaced as a whole by `replace_all`, or not at all.
 """
 
 import importlib

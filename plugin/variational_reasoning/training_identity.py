@@ -1,8 +1,8 @@
 """What a training is made from, and by which of it two trainings differ.
 
-Two questions need the same answer: may a checkpoint be resumed by this run (`host`), and is a YAML's
-model already there (`pipeline`)? Both compare the record of a model folder with the record that the
-run would write. Standard library only, since `host` and `pipeline` share it.
+Two questions need the same answer: may a checkpoint be resumed by this run (`host`), and is the
+model of a YAML already there (`pipeline`)? Both compare the record of a model folder with the
+record that the run would write. Standard library only, since `host` and `pipeline` share it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -117,7 +117,8 @@ def differences(
     for name, entry in old_entries.items():
         if name in new_entries and new_entries[name] != entry:
             found.append(
-                f"data set {name}: its entry in dataset_info.json was {entry}, is {new_entries[name]}"
+                f"data set {name}: its entry in dataset_info.json was {entry}, is "
+                f"{new_entries[name]}"
             )
     found += _model_differences("base model", then.get("model"), now.get("model"))
     old_adapters, new_adapters = then.get("adapters", []), now.get("adapters", [])
@@ -130,7 +131,7 @@ def differences(
 
 
 def file_identity(path: str | Path) -> dict[str, str]:
-    """{"file", "sha256"} of a file, or of a folder with all its files; without "sha256" if it is gone."""
+    """{"file", "sha256"} of a file, or of a folder with its files; no "sha256" if it is gone."""
     identity = {"file": str(path)}
     if Path(path).exists():
         identity["sha256"] = path_digest(path)
@@ -138,7 +139,7 @@ def file_identity(path: str | Path) -> dict[str, str]:
 
 
 def dataset_entries(info: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What dataset_info.json says of the data sets `names`, but for the file, which `sources` has."""
+    """What dataset_info.json says of data sets, but for the file, which `sources` has."""
     entries = {}
     for name in names:
         entry = dict(info.get(name) or {})
@@ -148,7 +149,7 @@ def dataset_entries(info: Mapping[str, Any], names: Iterable[str]) -> dict[str, 
 
 
 def files_of_keys(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The identity of each file that a key of a YAML names, such as `deepspeed` or `chat_format`."""
+    """The identity of each file that a key of a YAML names, such as `deepspeed`."""
     found = {}
     for key, value in config.items():
         is_name = isinstance(value, str) and 0 < len(value) < 1024 and "\n" not in value
@@ -171,7 +172,7 @@ def _yaml_differences(
     def is_set(key: str) -> bool:
         return any(_normal(config.get(key)) not in ("none", "false", "0") for config in (then, now))
 
-    ignored = set()
+    ignored: set[str] = set()
     rows_per_step = then.get("rows_per_step"), now.get("rows_per_step")
     if None not in rows_per_step and _is_same(*rows_per_step):
         ignored |= SPLIT_OF_A_STEP
@@ -238,7 +239,8 @@ def _model_differences(
 ) -> list[str]:
     if not then or not now or "fingerprint" not in then or "fingerprint" not in now:
         return []  # of the hub, whose name is a key of the YAML
-    if then["fingerprint"] == now["fingerprint"]:
+    names = ("fingerprint", "settings_fingerprint")
+    if all(then[name] == now[name] for name in names if name in then and name in now):
         return []
     if then["path"] == now["path"]:
         return [f"{what}: the contents of {now['path']} have changed"]

@@ -1,6 +1,7 @@
-"""Our YAML keys, and every check that can be made before a tokenizer, a model or a data set is loaded.
+"""Our YAML keys, and every check that needs no tokenizer, model or data set.
 
-All faults of a YAML are collected and raised together; each says what is wrong, with which value, and where to change it.
+All faults of a YAML are collected and raised together; each says what is wrong, with which value,
+and where to change it.
 """
 
 import difflib
@@ -37,33 +38,38 @@ class VariationalArguments:
     prompt_kind: str | None = field(
         default=None,
         metadata={
-            "help": "What the rows of our data formats are rendered as, or were: a prompt kind of the family, "
+            "help": "What the rows of our data formats are rendered as, or were: a prompt kind "
+            "of the family, "
             "reasoner, posterior_a or posterior_b in the family paper."
         },
     )
     chat_format: str | None = field(
         default=None,
         metadata={
-            "help": "How our data formats write turns: chatml, llama3, gemma, mistral, a .json file, or template, "
+            "help": "How our data formats write turns: chatml, llama3, gemma, mistral, a .json "
+            "file, or template, "
             "the model's own chat template."
         },
     )
     prompt_family: str = field(
         default="paper",
         metadata={
-            "help": "What prompts say, and how thought and solution are marked: paper, think, or a .yaml file."
+            "help": "What prompts say, and how thought and solution are marked: paper, think, "
+            "or a .yaml file."
         },
     )
     overlong: str = field(
         default="drop",
         metadata={
-            "help": f"Rows of our data formats longer than cutoff_len: one of {', '.join(OVERLONG_POLICIES)}."
+            "help": "Rows of our data formats longer than cutoff_len: one of "
+            f"{', '.join(OVERLONG_POLICIES)}."
         },
     )
     rows_per_step: int | None = field(
         default=None,
         metadata={
-            "help": "Data rows of one optimizer step, on all processes together. The plugin packs them "
+            "help": "Data rows of one optimizer step, on all processes together. The plugin "
+            "packs them "
             "into micro-batches of equal cost, so that the YAML fits any number of GPUs."
         },
     )
@@ -80,7 +86,8 @@ class VariationalArguments:
 class VariationalConfig:
     """The checked keys, as the host's argument objects carry them in the attribute `variational`.
 
-    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend on but C.
+    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend
+    on but C.
     """
 
     constant_loss_normalizer: float | str | None
@@ -97,13 +104,15 @@ class VariationalRun:
     `training_args` the whole, `data_args` only the `config`, since the host hashes that object.
 
     config: our keys, checked. yaml: all keys as given, the host's too.
-    constant_loss_normalizer: C in target tokens per row; None for the host's own loss. A number once
-        the training set is tokenized.
-    facts: of the training set; None before it is tokenized, for a stream and for an evaluation alone.
+    constant_loss_normalizer: C in target tokens per row; None for the host's own loss. A number
+        once the training set is tokenized.
+    facts: of the training set; None before it is tokenized, for a stream and for an evaluation
+        alone.
     sources: data set name -> where its rows come from.
-    expects_run_sft: whether the host's training has begun, but not yet its `run_sft`, the one workflow
-        that our loss is in.
-    inputs: what the record says of the data, the models and the files that the training starts from.
+    expects_run_sft: whether the host's training has begun, but not yet its `run_sft`, the one
+        workflow that our loss is in.
+    inputs: what the record says of the data, the models and the files that the training starts
+        from.
     rows_per_step: N of an optimizer step; None where the host's batch keys decide.
     tokens_per_micro_batch: the most tokens of a micro-batch, with rows_per_step.
     """
@@ -129,10 +138,12 @@ def split_arguments(
 
     Args:
         raw: the host's arguments, a mapping (YAML) or command-line words.
-        host_keys: names that the host knows, so that a misspelt key of ours can be told from one of the host's.
+        host_keys: names that the host knows, so that a misspelt key of ours can be told from one of
+            the host's.
 
-    Returns: (our keys, the rest in the form it came in, faults). A key that nobody knows but resembles one of ours is a
-        fault and is left out of the rest, so that the host does not stop before the other faults are found.
+    Returns: (our keys, the rest in the form it came in, faults). A key that nobody knows but
+        resembles one of ours is a fault and is left out of the rest, so that the host does not stop
+        before the other faults are found.
     """
     if isinstance(raw, dict):
         ours = {key: value for key, value in raw.items() if key in OUR_KEYS}
@@ -155,7 +166,9 @@ def split_arguments(
 
 
 def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
-    """Name -> formatting of the data sets that `dataset_info.json` knows; unknown names are left out."""
+    """Name -> formatting of the data sets that `dataset_info.json` knows; unknown names are left
+    out.
+    """
     info, _ = formats.read_dataset_info(dataset_dir)
     return {name: info[name].get("formatting", "alpaca") for name in dataset_names if name in info}
 
@@ -175,7 +188,8 @@ def as_mapping(raw: dict[str, Any] | list[str]) -> dict[str, Any]:
 
 
 def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
-    """Whether a YAML, or words of a command line, set one of our keys or name a data set in one of our formats.
+    """Whether a YAML, or words of a command line, set one of our keys or name a data set in one of
+    our formats.
 
     Needs nothing of the host, so that it can also judge for a host that does not fit.
     """
@@ -236,7 +250,8 @@ def check(
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ValueError(
-            f"variational_reasoning: this training is refused, nothing was loaded or written.{listing}"
+            "variational_reasoning: this training is refused, nothing was loaded or "
+            f"written.{listing}"
         )
     return VariationalConfig(normalizer, prompt_kind, renderer, overlong)
 
@@ -426,11 +441,13 @@ def _check_datasets(
     for key in ("prompt_kind", "chat_format", "prompt_family", "overlong"):
         if key in ours and not our_formats and not faults:
             faults.append(
-                f"{key}: has no effect, because no data set of this run is {' or '.join(formats.FORMATS)}"
+                f"{key}: has no effect, because no data set of this run is "
+                f"{' or '.join(formats.FORMATS)}"
             )
     if our_formats and "chat_format" not in ours:
         faults.append(
-            "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, mistral, template, or a .json file)"
+            "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, "
+            "mistral, template, or a .json file)"
         )
     if "reasoning" in our_formats and ours.get("prompt_kind") is None:
         faults.append(
@@ -439,7 +456,8 @@ def _check_datasets(
         )
     if our_formats and our_formats == used and data_args.template not in (None, "empty"):
         faults.append(
-            f"template: {data_args.template!r} would wrap texts that `chat_format` already renders; "
+            f"template: {data_args.template!r} would wrap texts that `chat_format` already "
+            "renders; "
             "remove the key (it only serves data sets in the host's own formats)"
         )
     for name in names:
@@ -457,7 +475,7 @@ def _check_host_flags(
     finetuning_args,
     faults: list[str],
 ) -> None:
-    """Whatever of the host would bypass our loss or our formats is refused by name, never ignored."""
+    """What would bypass our loss or our formats is refused by name, never ignored."""
     key = (
         "constant_loss_normalizer"
         if normalizer is not None
@@ -470,11 +488,11 @@ def _check_host_flags(
         or os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y"),
         "use_kt (KTransformers)": model_args.use_kt,
         "use_hyper_parallel": finetuning_args.use_hyper_parallel,
-        "predict_with_generate (sampling is a stage of its own)": training_args.predict_with_generate,
+        "predict_with_generate (sampling is a stage of its "
+        "own)": training_args.predict_with_generate,
         "train_on_prompt (the loss is on responses only)": data_args.train_on_prompt,
-        "tokenized_path (the host would ignore a changed weight; the data sets cache already keeps tokenized rows)": (
-            data_args.tokenized_path is not None
-        ),
+        "tokenized_path (the host would ignore a changed weight; the data sets cache already "
+        "keeps tokenized rows)": (data_args.tokenized_path is not None),
     }
     if normalizer is not None:
         refused |= {
@@ -492,9 +510,8 @@ def _check_host_flags(
             "use_eaft_loss": finetuning_args.use_eaft_loss,
             "use_asft_loss": finetuning_args.use_asft_loss,
             "label_smoothing_factor": training_args.label_smoothing_factor != 0,
-            "enable_liger_kernel (its fused loss would bypass ours, which needs as little memory)": (
-                model_args.enable_liger_kernel
-            ),
+            "enable_liger_kernel (its fused loss would bypass ours, which needs as little "
+            "memory)": (model_args.enable_liger_kernel),
             "use_unsloth (its fused loss would bypass ours)": model_args.use_unsloth,
         }
     faults += [
@@ -504,11 +521,13 @@ def _check_host_flags(
     ]
     if normalizer == "auto" and not training_args.do_train:
         faults.append(
-            "constant_loss_normalizer: `auto` needs a training set; give the number for an evaluation alone"
+            "constant_loss_normalizer: `auto` needs a training set; give the number for an "
+            "evaluation alone"
         )
     if normalizer == "auto" and data_args.streaming:
         faults.append(
-            "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number that "
+            "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number "
+            "that "
             "`python scripts/compute_normalizer.py TRAIN.yaml` prints"
         )
 
@@ -544,5 +563,6 @@ def _check_model_path(model: str | None, faults: list[str]) -> None:
     parent_is_local = "/" in model and Path(model).parent.is_dir()
     if not is_local and (not is_hub_id or parent_is_local):
         faults.append(
-            f"model_name_or_path: the folder {model!r} does not exist; train or download the model first"
+            f"model_name_or_path: the folder {model!r} does not exist; train or download the "
+            "model first"
         )

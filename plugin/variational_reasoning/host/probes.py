@@ -1,13 +1,14 @@
-"""What a model does with its head, its labels and its packs, found out by a few passes before the first step.
+"""What a model does with its head, its labels and its packs, asked before the first step.
 
 A list of architectures would be out of date with the next release, so the model itself is asked:
 
-    head_is_plain    does it return its head's output as it is?     one pass over 8 tokens
-    added_loss       does it add a term to the loss of its labels?  one pass over 8 tokens
-    pack_fault       do the rows of a pack see each other?          three passes over a batch, when packed
+    head_is_plain   does it return its head's output as it is?      one pass over 8 tokens
+    added_loss      does it add a term to the loss of its labels?   one pass over 8 tokens
+    pack_fault      do the rows of a pack see each other?           three passes over a packed batch
 
-The passes are without gradient and leave no trace: the mode of the model is not changed (4-bit weights
-of bitsandbytes are laid out anew in evaluation mode), and random state and buffers are put back.
+The passes are without gradient and leave no trace. The mode of the model is not changed, because
+4-bit weights of bitsandbytes change their layout in evaluation mode. Random state and buffers are
+put back.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,9 @@ PROBE_TOKENS = 8
 """Length of the row that a model is asked with."""
 
 COMPARED_POSITIONS = 8
-"""How many positions after the border of two rows are compared: a short convolution reaches no further."""
+"""How many positions after the border of two rows are compared: a short convolution reaches no
+further.
+"""
 
 
 @contextmanager
@@ -117,7 +120,8 @@ def pack_fault(
     if inputs["position_ids"].dim() != 2:
         return None  # of images, which are not packed here
     border = _border(inputs["position_ids"])
-    # All processes make the same passes, since ZeRO-3 gathers weights in each; see the return below.
+    # All processes make the same passes, since ZeRO-3 gathers weights in each; see the return
+    # below.
     row, start, stop = border or (0, 1, 2)
     window = slice(start, min(stop, start + COMPARED_POSITIONS))
 
@@ -141,7 +145,8 @@ def pack_fault(
     change = (with_other_row - before).abs().max() / before.abs().max()
     if change > _rounding(model):
         return (
-            f"a row changes with the tokens of the row before it in the pack (by {change.item():.2g} "
+            "a row changes with the tokens of the row before it in the pack (by "
+            f"{change.item():.2g} "
             "of the largest value), as in layers that are not attention"
         )
     if not torch.equal(with_other_positions, before):
@@ -171,7 +176,8 @@ def short_batch(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _border(position_ids: Tensor) -> tuple[int, int, int] | None:
-    """(row of the batch, start, stop) of a packed row of three tokens or more that another one precedes.
+    """(row of the batch, start, stop) of a packed row of three tokens or more that another one
+    precedes.
 
     [[0, 1, 2, 0, 1, 2, 3, 0, 0]] -> (0, 3, 7); the zeros at the end are padding.
     """

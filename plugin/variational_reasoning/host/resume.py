@@ -1,8 +1,8 @@
-"""What a training is made from, for the record next to its model, and whether it may go on from a checkpoint.
+"""What a training is made from, and whether it may go on from a checkpoint.
 
 The host resumes from the last checkpoint in output_dir whatever the YAML now says. The model would
-then be neither the old training's nor the new one's. So the checkpoint's own record is compared with
-the one that this run would write, before the model is loaded.
+then be neither the old training's nor the new one's. So the checkpoint's own record is compared
+with the one that this run would write, before the model is loaded.
 """
 
 from collections.abc import Sequence
@@ -61,14 +61,15 @@ def settle_inputs(run: VariationalRun, data_args: Any, processes: int) -> dict[s
 def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
     """Settle from which checkpoint the training goes on, and refuse one of another training.
 
-    A checkpoint whose saving was interrupted is passed over for the one before it, unless it was given
-    by hand.
+    A checkpoint whose saving was interrupted is passed over for the one before it, unless it was
+    given by hand.
 
     Args:
-        arguments: the host's five argument objects, the second of the data, the third of the training.
+        arguments: the host's five argument objects, the second of the data, the third of the
+            training.
 
-    Raises: ValueError for a checkpoint without a record, without the optimizer's state, or of another
-        training, with all differences.
+    Raises: ValueError for a checkpoint without a record, without the optimizer's state, or of
+        another training, with all differences.
     """
     _, data_args, training_args, *_ = arguments
     is_given = bool(run.yaml.get("resume_from_checkpoint"))
@@ -83,12 +84,14 @@ def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
     record = read_record(folder)
     if record is None:
         raise ValueError(
-            f"variational_reasoning: {folder} has no {RECORD_NAME}, so nothing shows which training it "
+            f"variational_reasoning: {folder} has no {RECORD_NAME}, so nothing shows which "
+            "training it "
             f"belongs to; it was written without the plugin. {_remedy(folder, is_given)}"
         )
     if not any(next(folder.glob(pattern), None) for pattern in OPTIMIZER_STATES):
         raise ValueError(
-            f"variational_reasoning: {folder} holds no state of the optimizer (save_only_model), so the "
+            f"variational_reasoning: {folder} holds no state of the optimizer "
+            "(save_only_model), so the "
             f"training would not go on as it was. {_remedy(folder, is_given)}"
         )
     now = settle_inputs(run, data_args, training_args.world_size)
@@ -101,7 +104,8 @@ def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
     if found:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(found, 1))
         raise ValueError(
-            f"variational_reasoning: {folder} is a checkpoint of another training, and going on from it "
+            f"variational_reasoning: {folder} is a checkpoint of another training, and going "
+            "on from it "
             f"would give a model of neither. Nothing was loaded or written.{listing}\n"
             f"To finish that training, take the changes back. {_remedy(folder, is_given)}"
         )

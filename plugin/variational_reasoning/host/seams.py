@@ -1,26 +1,29 @@
-"""Every name of LLaMA-Factory that is replaced or relied on, in one place; checked as a whole, then replaced once.
+"""Every name of LLaMA-Factory that is replaced or relied on, in one place.
 
-    replaced (module, name)                        with                              why
-    hparams.parser  _parse_train_args              parse_train_args                  our YAML keys and their checks
-    hparams.parser  _parse_train_mca_args          refusal of our features           Megatron has trainers of its own
-    train.tuner     _ray_training_function         refusal of our features           Ray workers are not tested
-    train.tuner     get_train_args                 check_parsed_arguments            unknown launchers, checkpoints
-    train.tuner     run_sft                        enter_run_sft                     unknown launchers
-    train.tuner     export_model                   export_with_record                merged adapters keep their record
-    data.parser     DatasetAttr.join               join_columns                      columns of our formats
-    data.loader     align_dataset                  align_rows                        rows of our formats to texts
-    data.loader     _get_dataset_processor         row_processor                     texts to ids, with weights
-    data.loader     _get_preprocessed_dataset      preprocess_and_count              counts, weights, C
-    train.sft.workflow  CustomSeq2SeqTrainer       choose_trainer                    the loss
+They are checked as a whole, then replaced once.
 
-    hung on the host's objects                     what it is
-    data_args.variational                          args.VariationalConfig, our keys; hashed by the host's cache
-    finetuning_args.variational                    args.VariationalRun, all else that a training keeps
-    training_args.variational                      the same object
-    DatasetAttr.variational_columns                `columns` of an entry of dataset_info.json
+    replaced                                 with                    why
+    hparams.parser._parse_train_args         parse_train_args        our YAML keys, their checks
+    hparams.parser._parse_train_mca_args     refusal of ours         Megatron has its own trainers
+    train.tuner._ray_training_function       refusal of ours         Ray workers are not tested
+    train.tuner.get_train_args               check_parsed_arguments  unknown launchers, checkpoints
+    train.tuner.run_sft                      enter_run_sft           unknown workflows
+    train.tuner.export_model                 export_with_record      merged adapters, their record
+    data.parser.DatasetAttr.join             join_columns            columns of our formats
+    data.loader.align_dataset                align_rows              rows of our formats to texts
+    data.loader._get_dataset_processor       row_processor           texts to ids, with weights
+    data.loader._get_preprocessed_dataset    preprocess_and_count    counts, weights, C
+    train.sft.workflow.CustomSeq2SeqTrainer  choose_trainer          the loss
 
-A replacement calls the original unless a YAML uses our keys or formats, so that any other training is the host's own.
-A host that does not fit is left untouched but for its entry, which refuses YAMLs that use our features, and only those.
+    hung on the host's objects        what it is
+    data_args.variational             args.VariationalConfig, our keys, which the host hashes
+    finetuning_args.variational       args.VariationalRun, all else that a training keeps
+    training_args.variational         the same object
+    DatasetAttr.variational_columns   `columns` of an entry of dataset_info.json
+
+A replacement calls the original unless a YAML uses our keys or formats, so that any other training
+is the host's own. A host that does not fit is left untouched but for its entry, which refuses YAMLs
+that use our features, and only those.
 """
 
 import functools
@@ -69,7 +72,8 @@ def _parse_train_args(original):
             keys, faults, model_args, data_args, training_args, finetuning_args, given_batch
         )
         if data_args.packing and not data_args.neat_packing:
-            # Rows are independent in the loss, so they must not attend to each other in a pack either.
+            # Rows are independent in the loss, so they must not attend to each other in a pack
+            # either.
             data_args.neat_packing = True
         data_args.variational = config
         run = ours.VariationalRun(
@@ -95,7 +99,9 @@ _PARSED = _Parsed()
 
 
 def _unknown_launcher(what: str) -> str:
-    """The refusal of a launcher that we do not know; it names the variables that may have chosen it."""
+    """The refusal of a launcher that we do not know; it names the variables that may have chosen
+    it.
+    """
     on = ("1", "true", "y", "yes", "on")
     names = [name for name, value in os.environ.items() if name.startswith("USE_")]
     chosen = sorted(
@@ -111,7 +117,9 @@ def _unknown_launcher(what: str) -> str:
 def _check_parsed(original):
     @functools.wraps(original)
     def check_parsed_arguments(args=None):
-        """Whatever parses the arguments of a training of ours, it must have been `_parse_train_args`."""
+        """Whatever parses the arguments of a training of ours, it must have been
+        `_parse_train_args`.
+        """
         from llamafactory.hparams.parser import read_args
 
         from variational_reasoning.host.args import uses_our_features
@@ -168,7 +176,8 @@ def _refuse(launcher: str):
             )
             if uses_our_features(raw):
                 raise ValueError(
-                    f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it and use "
+                    f"variational_reasoning: {launcher} is not supported with our keys and "
+                    "formats; unset it and use "
                     "`llamafactory-cli train`, with FORCE_TORCHRUN=1 for several processes"
                 )
             return original(*args, **kwargs)
@@ -342,7 +351,9 @@ USED = (
 
 
 def activate(entry: str) -> None:
-    """Put the seams in place after the host module `entry` has been imported; all of them, or only the refusal."""
+    """Put the seams in place after the host module `entry` has been imported; all of them, or only
+    the refusal.
+    """
     if entry.startswith("llamafactory.v1"):
         _refuse_words(
             "USE_V1=1 (the host's rewrite has none of the names that the plugin replaces)"
@@ -364,8 +375,10 @@ def _refuse_misfit(run_exp, found: list[str]):
         if uses_our_features(_words() if args is None else args):
             listing = "".join(f"\n  {fault}" for fault in found)
             raise HostMismatchError(
-                f"variational_reasoning: LLaMA-Factory {version('llamafactory')} does not fit this plugin, so this YAML would "
-                f"not train as it says. Install `llamafactory==0.9.5`, or a plugin for your version. Missing:{listing}"
+                f"variational_reasoning: LLaMA-Factory {version('llamafactory')} does not fit "
+                "this plugin, so this YAML would "
+                "not train as it says. Install `llamafactory==0.9.5`, or a plugin for your "
+                f"version. Missing:{listing}"
             )
         return run_exp(args, callbacks)
 
@@ -377,7 +390,8 @@ def _refuse_words(launcher: str) -> None:
 
     if uses_our_features(_words()):
         raise ValueError(
-            f"variational_reasoning: {launcher} is not supported with our keys and formats; unset it"
+            f"variational_reasoning: {launcher} is not supported with our keys and formats; "
+            "unset it"
         )
 
 

@@ -1,18 +1,22 @@
-"""Weighted Dr. SFT (App. C) and the token cross entropy it needs, without the logits of a whole sequence (stages 1, 2, 9).
+"""Weighted Dr. SFT (App. C) and its token cross entropy, without the logits of a whole sequence.
 
-One optimizer step over N data rows, split in any way over micro-batches, packs and ranks, has the loss
+Stages 1, 2 and 9.
 
-    loss = 1/N * sum_i w_i * sum_t CE(i, t) / C        C = constant_loss_normalizer, in target tokens per row
+One optimizer step over N data rows has the loss
 
-so a micro-batch only contributes the sum `sum_i w_i sum_t CE(i, t)`; the division by N * C happens once, in `dr_sft_loss`.
+    loss = 1/N * sum_i w_i * sum_t CE(i, t) / C
+
+with C = constant_loss_normalizer, in target tokens per row. The rows may be split in any way over
+micro-batches, packs and ranks. A micro-batch only contributes the sum `sum_i w_i sum_t CE(i, t)`;
+the division by N * C happens once, in `dr_sft_loss`.
 
 The sum is computed from the hidden states in chunks of target positions. As in fused-loss kernels,
 the gradients of hidden states and head are formed in the forward pass, while the chunk's
 probabilities are at hand, and only scaled in the backward pass. That is also what makes it fit
 ZeRO-3, where the head's weight is whole only inside the head's own forward.
 
-The head's gradient is summed in float32 also where the head is bf16 (DeepSpeed, pure bf16). Its cost
-from the forward to the backward pass: 4 bytes per value of the head in place of 2, so 1.45 GiB in
+The head's gradient is summed in float32 also where the head is bf16 (DeepSpeed, pure bf16). From
+the forward to the backward pass this takes 4 bytes per value of the head in place of 2: 1.45 GiB in
 place of 0.72 GiB for Qwen3-4B (151,936 x 2,560).
 """
 
@@ -23,7 +27,9 @@ IGNORE_INDEX = -100
 """Label of a position that is not a target."""
 
 CHUNK_BYTES = 256 * 2**20
-"""Size of one chunk of float32 logits; 441 positions at a vocabulary of 151,936. Larger gains no speed, only memory."""
+"""Size of one chunk of float32 logits; 441 positions at a vocabulary of 151,936.
+
+Larger chunks are not faster and take more memory."""
 
 
 def target_mask(labels: Tensor) -> Tensor:
@@ -40,8 +46,8 @@ def target_mask(labels: Tensor) -> Tensor:
 def weighted_nll_from_logits(
     logits: Tensor, targets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the path for models whose
-    head does more than a matrix product.
+    """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the
+    path for models whose head does more than a matrix product.
 
     Args:
         logits: [targets, vocabulary], any floating dtype; computed in float32 or wider.
@@ -63,10 +69,11 @@ def weighted_nll_from_hidden(
     head_bias: Tensor | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same two sums from hidden states, holding the logits of `chunk_tokens` positions at a time.
+    """The same two sums from hidden states, with the logits of `chunk_tokens` positions at a time.
 
-    Exact: each chunk's softmax is computed in float32 (float64 for float64 inputs) over the whole vocabulary. The matrix
-    products run in the dtype of `hidden`, or in autocast's where it is on, as the model's own head would.
+    Exact: each chunk's softmax is computed in float32 (float64 for float64 inputs) over the whole
+    vocabulary. The matrix products run in the dtype of `hidden`, or in autocast's where it is on,
+    as the model's own head would.
 
     Args:
         hidden: [targets, width] last hidden states at the positions before each target.
@@ -76,7 +83,8 @@ def weighted_nll_from_hidden(
         head_bias: [vocabulary] or None.
         chunk_tokens: positions per chunk; by default as many as fit CHUNK_BYTES.
 
-    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. With no targets, zero attached to the graph.
+    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. With no targets, zero
+        attached to the graph.
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_BYTES // (4 * head_weight.shape[0]))
@@ -101,8 +109,8 @@ def dr_sft_loss(
 def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> float:
     """C = mean(w) * mean(target tokens) over the rows of a training set.
 
-    With weights that sum to one over the K traces of a question, one step then equals the paper's mean over questions of
-    sum_k rho~_k CE_k / (average response length).
+    With weights that sum to one over the K traces of a question, one step then equals the paper's
+    mean over questions of sum_k rho~_k CE_k / (average response length).
 
     Args:
         weights: [rows]. target_tokens: [rows], the labels that are not ignored.
@@ -117,7 +125,8 @@ def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> flo
     normalizer = mean_weight * mean_target_tokens
     if not normalizer > 0:
         raise ValueError(
-            f"mean weight x mean target tokens is {normalizer}; all weights or all responses are zero"
+            f"mean weight x mean target tokens is {normalizer}; all weights or all responses "
+            "are zero"
         )
     return normalizer
 
@@ -135,14 +144,14 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             head = head_weight.detach().to(compute_dtype)
             weights = weights.to(sum_dtype)
             grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
-            # A bf16 head's gradient is summed in float32: a bf16 sum stops growing after some chunks.
+            # In float32 for a bf16 head: a sum in bf16 rounds away what later chunks add.
             grad_weight = torch.zeros_like(head_weight, dtype=sum_dtype) if needs_weight else None
             grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype) if needs_bias else None
             weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             for start in range(0, len(targets), chunk_tokens):
                 part = slice(start, start + chunk_tokens)
-                # One float32 buffer per chunk, reused in place: logits, exponentials, their gradient.
+                # One float32 buffer, reused in place: logits, exponentials, their gradient.
                 scores = (inputs[part] @ head.T).to(sum_dtype)
                 if head_bias is not None:
                     scores += head_bias.detach()

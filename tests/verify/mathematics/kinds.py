@@ -222,7 +222,7 @@ KINDS: dict[str, list[tuple[str, list[str], list[str]]]] = {
                 r"9\text{人}",
                 r"9 \text{ Pa}",
             ],
-            ["9万", "90元", r"9 \text{ thousand}", "9千", "9J_x"],
+            ["9万", "90元", "9以上", "9多", "9 или более", r"9 \text{ thousand}", "9千", "9J_x"],
         ),
         ("9元", ["9", r"9\text{元}", "9 元"], ["9角", "90", "9万元"]),
         (

@@ -29,12 +29,13 @@ _NAMES = (
 _TEN_TO_THE = re.compile(
     r"(?<![\w.\\])(-?\d+(?:\.\d+)?|-?\.\d+)[eE]([+-]?)0*(\d{1,3})(?![\w.])", re.ASCII
 )
+_INVERSE = re.compile(r"(?<![\\a-zA-Z])a(sin|cos|tan)(?![a-zA-Z])")
 _STAR = re.compile(r"(?<=[\w)}\]!]) ?\*(?!\*) ?(?=[\w(\\{-])")
-_FUNCTION = re.compile(r"\\?(?<![a-zA-Z])(sqrt|cbrt|exp|abs|binom) ?(?=[({])")
+_FUNCTION = re.compile(r"\\?(?<![a-zA-Z])(sqrt|cbrt|exp|abs|binom|floor|ceil) ?(?=[({])")
 _POWER = re.compile(r"\^ ?(?=\()")
 
 _INTEGER = r"\d{1,5}"
-_ITEM = rf"(?:{_INTEGER}|[a-z])"
+_ITEM = rf"(?:{_INTEGER}|\d{{0,2}}[a-z](?: ?[+-] ?\d)?)"
 _CHOOSE = re.compile(r"\{? ?([^{}\\]{1,20}) ?\\choose ?([^{}\\]{1,20}?) ?\}?(?=$|[^\w])")
 _BINOMIALS = (
     # C_9^4, C_{9}^{4}, \mathrm{C}_9^4
@@ -65,6 +66,7 @@ def as_latex(text: str) -> str:
     text = _TEN_TO_THE.sub(_scientific, text)
     for pattern, replacement in _NAMES:
         text = pattern.sub(replacement, text)
+    text = _INVERSE.sub(r"arc\1", text)
     text = _functions(text)
     text = _powers(text)
     text = _binomials(text)
@@ -96,6 +98,8 @@ def _functions(text: str) -> str:
             latex = f"e^{{{inner}}}"
         elif name == "abs":
             latex = f"|{inner}|"
+        elif name in ("floor", "ceil"):
+            latex = rf"\l{name} {inner} \r{name}"
         else:
             latex = rf"\sqrt{{{inner}}}"
         text = text[: match.start()] + latex + text[stop + 1 :]

@@ -2,6 +2,7 @@ r"""One spelling for what answers write in many: glyphs, spaces, sizes, commands
 (check kind `math`).
 """
 
+import functools
 import re
 import unicodedata
 
@@ -101,7 +102,7 @@ _ALIASES = (
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
     (re.compile(r"\^ ?\{? ?((?:\\prime ?)+)\}?"), _primes),
     (re.compile(r"\\prime(?![a-zA-Z])"), "'"),
-    (re.compile(r"\\log ?_ ?\{? ?e ?\}?(?![a-zA-Z])"), r"\\ln "),
+    (re.compile(r"\\?(?<![a-zA-Z])log ?_ ?\{? ?e ?\}?(?![a-zA-Z])"), r"\\ln "),
     (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10}"),
     (re.compile(r"\\\{ ?\\\}"), r"\\emptyset "),
     (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
@@ -112,7 +113,7 @@ _ALIASES = (
         re.compile(r"(\\mathbb ?\{? ?R ?\}?) ?(?:-|\\backslash|\\smallsetminus) ?(?=\\\{)"),
         r"\1 \\setminus ",
     ),
-    (re.compile(r"\{ ?: ?\}"), ":"),
+    (re.compile(r"\{ ?: ?\}|\\colon(?![a-zA-Z]) ?"), ":"),
     (re.compile(r"(?<![a-zA-Z])(?:oder|ou)(?![a-zA-Z])(?= ?[\d\\a-z-])"), " or "),
     (re.compile(r"(?<=[\d})] )(?:und|et)(?= [\d\\a-z-])"), "and"),
     (
@@ -157,6 +158,7 @@ _ALIASES = (
 )
 
 
+@functools.lru_cache(maxsize=512)  # a question's gold is compared with many answers
 def tidy(text: str) -> str:
     r"""One spelling for what is written in many: glyphs, spaces, looks, plain notation, words
     around a value.

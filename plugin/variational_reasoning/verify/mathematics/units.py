@@ -122,8 +122,6 @@ _THINGS = [
     "solution",
     "triples",
     "triple",
-    "pairs",
-    "pair",
     "triangles",
     "triangle",
     "numbers",
@@ -175,6 +173,34 @@ _FOREIGN = re.compile(
 _DEGREES = re.compile(r" ?\^\{\\circ ?\}")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![a-zA-Z])|e ?\^")
 
+_FOREIGN_NAMES = {
+    "小时": "h",
+    "分钟": "min",
+    "秒": "s",
+    "天": "day",
+    "米": "m",
+    "厘米": "cm",
+    "千米": "km",
+    "公里": "km",
+    "千克": "kg",
+    "克": "g",
+    "元": "yuan",
+    "度": "deg",
+    "м": "m",
+    "см": "cm",
+    "км": "km",
+    "кг": "kg",
+    "часов": "h",
+    "часа": "h",
+    "минут": "min",
+    "секунд": "s",
+    "руб": "ruble",
+    "рублей": "ruble",
+}
+
+_BOUND = re.compile("以|多|余|左右|到|不|非|或|より|未満|超|이상|이하|более|менее")
+"""`5以上` is at least 5: words that change a number are not units."""
+
 _TEMPERATURE = re.compile(r" ?\^\{\\circ ?\} ?(?:\\unit\{)?([CF])\}?$")
 
 DEGREE = "deg"
@@ -188,11 +214,15 @@ def split_unit(text: str) -> tuple[str, str]:
         without, count = _DEGREES.subn("", text)
         if count:
             return without.strip(), DEGREE
-    for pattern, spelled in ((_UNITS, _in_one_spelling), (_FOREIGN, str.lower)):
+    for pattern, spelled in ((_UNITS, _in_one_spelling), (_FOREIGN, _foreign_unit)):
         match = pattern.search(text)
-        if match and match.start() > 0:
+        if match and match.start() > 0 and not _BOUND.search(match[1]):
             return text[: match.start()].strip(), spelled(match[1])
     return text, ""
+
+
+def _foreign_unit(text: str) -> str:
+    return _FOREIGN_NAMES.get(text.lower(), text.lower())
 
 
 def _in_one_spelling(text: str) -> str:

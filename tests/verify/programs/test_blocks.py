@@ -94,6 +94,7 @@ UNNAMED = f"```\n{RIGHT}\n```\n"
         "```python\n>>> double(3)\n6\n```",
         "```python\n6\n```",
         "```\n```",
+        '```\nTraceback (most recent call last):\n  File "a.py", line 2\n    print(\n```',
     ],
 )
 def test_a_block_that_does_nothing_is_not_the_program(program, rest):

@@ -49,9 +49,8 @@ _ACTS = {"print", "write", "writelines", "open", "exec", "eval", "__import__"}
 _READS = {"input", "stdin", "open"}
 """A block that names one of these reads a test's input, so it is not an example."""
 
-_CODE_LINE = re.compile(
-    r"^[ \t]*(?:def \w|class \w|import \w|from \S+ import |print\()", re.MULTILINE
-)
+# A line with which programs begin; a traceback has such lines further in.
+_CODE_LINE = re.compile(r"^(?:def \w|class \w|import \w|from \S+ import |print\()", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -91,21 +90,18 @@ def extract_program(text: str, function: str | None = None) -> str | None:
     if len(blocks) == 1:
         return blocks[0].text
     contents = [_content(block.text) for block in blocks]
-    programs = [
-        number
-        for number, block in enumerate(blocks)
-        if _is_program(block, contents[number], contents[:number])
-    ]
-    if function is not None:
-        # A block that does not compile may have been meant to define it.
-        defining = [
-            number
-            for number in programs
-            if function in contents[number].bound or not contents[number].is_parsed
-        ]
-        programs = defining or programs
+    programs, defining = [], []
+    for number, (block, content) in enumerate(zip(blocks, contents, strict=True)):
+        if not _is_program(block, content, contents[:number]):
+            continue
+        programs.append(block)
+        # A block that does not compile may have been meant to define the function.
+        if function in content.bound or not content.is_parsed:
+            defining.append(block)
+    if function is not None and defining:
+        return defining[-1].text
     if programs:
-        return blocks[programs[-1]].text
+        return programs[-1].text
     named = [block for block in blocks if block.is_python]
     return (named or blocks)[-1].text
 

@@ -1,9 +1,8 @@
 """A fixed, published subset of questions, for data.question_ids."""
 
-import sys
 from pathlib import Path
 
-from variational_reasoning.pipeline.commands import run_command
+from variational_reasoning.pipeline.commands import read_words, run_command
 from variational_reasoning.pipeline.questions.subsets import choose_ids, format_ids
 from variational_reasoning.pipeline.rows import read_rows
 
@@ -14,23 +13,22 @@ KEYS = ("count", "seed", "to")
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return
-    values = dict(argument.split("=", 1) for argument in arguments[1:] if "=" in argument)
-    if not arguments or sorted(values) != sorted(KEYS) or len(arguments) != len(KEYS) + 1:
-        raise ValueError(f"the arguments do not fit: {' '.join(arguments) or 'none'}\n{USAGE}")
+    places, pairs = read_words(USAGE)
+    values = dict(pair.split("=", 1) for pair in pairs)
+    source = values.pop("rows", None)
+    origin = f"rows={source}" if source else " ".join(places)
+    if sorted(values) != sorted(KEYS) or len(places) + (source is not None) != 1:
+        raise ValueError(f"the arguments do not fit: {' '.join(places + pairs) or 'none'}\n{USAGE}")
     count, seed = _whole(values["count"], "count"), _whole(values["seed"], "seed")
-    if arguments[0].startswith("rows="):
-        ids = [str(number) for number in range(_whole(arguments[0].removeprefix("rows="), "rows"))]
+    if source is not None:
+        ids = [str(number) for number in range(_whole(source, "rows"))]
     else:
-        rows = read_rows(Path(arguments[0], "questions"), "questions", ["question_id", "split"])
+        rows = read_rows(Path(origin, "questions"), "questions", ["question_id", "split"])
         ids = [row["question_id"] for row in rows if row["split"] == "train"]
     chosen = choose_ids(ids, count, seed)
     header = [
         f"{count} of {len(ids)} question ids, made by",
-        f"python scripts/choose_questions.py {' '.join(arguments[:1])} count={count} seed={seed} to=FILE",
+        f"python scripts/choose_questions.py {origin} count={count} seed={seed} to=FILE",
     ]
     with Path(values["to"]).open("x", encoding="utf-8") as stream:
         stream.write(format_ids(chosen, header))

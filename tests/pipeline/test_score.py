@@ -16,6 +16,7 @@ from tests.conftest import make_model_dir, record_of
 from tests.pipeline.test_sample import well_formed_traces
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.model_record import write_record
+from variational_reasoning.pipeline import score
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
 from variational_reasoning.pipeline.engines import (
     context_length,
@@ -395,6 +396,15 @@ def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):
         and execution["dtype"] == "torch.float32"
         and execution["device"] == "cpu"
     )
+
+
+def test_a_model_may_be_loaded_twice_for_one_job(make_run):
+    """A Ray worker that lost its model loads it again."""
+    config = load_config(make_run(scoring={"at_sampling_temperature": True}))
+    sample_traces(config)
+    job = score.reasoner_job(config)
+    temperatures = [job.load().scorer.temperatures for _ in range(2)]
+    assert temperatures == [(1.0, 1.0)] * 2
 
 
 def test_only_traces_with_a_verified_answer_are_scored_on_request(make_run):

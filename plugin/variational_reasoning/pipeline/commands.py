@@ -10,6 +10,26 @@ from variational_reasoning.pipeline.config import Config, load_config
 TRACEBACK_SWITCH = "VARIATIONAL_REASONING_TRACEBACK"
 
 
+def read_words(usage: str, argv: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """The words of a command line: (those without `=`, those of the form key=value), each in their order.
+
+        report.py runs/a runs/b out=page.html    (["runs/a", "runs/b"], ["out=page.html"])
+
+    Args:
+        usage: printed for --help.
+        argv: sys.argv's words by default.
+
+    Raises: SystemExit after --help.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(usage)
+        raise SystemExit(0)
+    places = [argument for argument in arguments if "=" not in argument]
+    pairs = [argument for argument in arguments if "=" in argument]
+    return places, pairs
+
+
 def read_command(
     usage: str,
     own: Sequence[str] = (),
@@ -27,23 +47,22 @@ def read_command(
 
     Raises: ValueError for arguments that do not fit; SystemExit after --help.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
-        print(usage)
-        raise SystemExit(0)
-    if not arguments or "=" in arguments[0]:
+    places, pairs = read_words(usage, argv)
+    if not places:
         raise ValueError(f"the first argument must be a pipeline.yaml\n{usage}")
-    path, *pairs = arguments
-    ours = {*own, *optional}
-    mine = {
-        name: value
-        for name, equals, value in (pair.partition("=") for pair in pairs)
-        if equals and name in ours
-    }
+    path, *more = places
+    mine: dict[str, str] = {}
+    overrides = list(more)  # not of the form key=value, which load_config says
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name in (*own, *optional):
+            mine[name] = value
+        else:
+            overrides.append(pair)
     missing = [name for name in own if not mine.get(name)]
     if missing:
         raise ValueError(f"missing: {', '.join(f'{name}=...' for name in missing)}\n{usage}")
-    return load_config(path, [pair for pair in pairs if pair.partition("=")[0] not in ours]), mine
+    return load_config(path, overrides), mine
 
 
 def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
@@ -51,12 +70,9 @@ def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[s
 
     Raises: ValueError for an unknown option and for no folder; SystemExit after --help.
     """
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(usage)
-        raise SystemExit(0)
-    folders = [Path(argument) for argument in arguments if "=" not in argument]
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    places, pairs = read_words(usage)
+    folders = [Path(place) for place in places]
+    given = dict(pair.split("=", 1) for pair in pairs)
     if unknown := sorted(given.keys() - set(options)):
         raise ValueError(f"unknown options {', '.join(unknown)}\n{usage}")
     if not folders:

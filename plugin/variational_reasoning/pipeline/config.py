@@ -1,15 +1,19 @@
 """What a pipeline.yaml may say: every key, its type, its default and its limits (all stages between the trainings).
 
+The loader is ours. pydantic gives an unknown key no did-you-mean, names types in its own words, and reads "8" as 8 and
+true as 1 unless each field says otherwise; importing it takes as long as all that this module imports.
+
 Loading is strict. An unknown key, a wrong type or a value out of bounds is a fault with the key's dotted name; all
 faults of a file and of its command-line overrides are raised together, before any model is touched. Paths are
 relative to the working directory, as LLaMA-Factory's are."""
 
+import copy
 import difflib
 import os
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -370,44 +374,44 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         )
     faults: list[str] = []
     values = with_overrides(values, overrides, faults)
-    config = _build(Config, values, "", faults)
-    if isinstance(config, Config):
-        config = _with_posterior_prompt(config, "posterior_prompt" in values, faults)
-        try:
-            parse_share(config.shard or "0/1")
-        except ValueError as error:
-            faults.append(str(error))
-        if config.shard and config.launcher == "ray":
-            faults.append(
-                f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
-            )
-        names = [output.name for output in config.build.outputs]
-        faults += [
-            f"build.outputs.{i}.name: is empty; it names the train file"
-            for i, n in enumerate(names)
-            if not n
-        ]
-        tasks = [task.task for task in config.eval.tasks]
-        faults += [
-            f"eval.tasks.{i}.task: is empty; it names the benchmark"
-            for i, task in enumerate(tasks)
-            if not task
-        ]
-        faults += [
-            f"eval.tasks: the task {t!r} is there twice"
-            for t in sorted({t for t in tasks if tasks.count(t) > 1})
-        ]
-        faults += [
-            f"build.outputs: the name {n!r} is there twice"
-            for n in sorted({n for n in names if names.count(n) > 1})
-        ]
+    config: Config = _build(Config, values, "", faults)
+    config = _with_posterior_prompt(config, "posterior_prompt" in values, faults)
+    faults += _cross_faults(config)
     if faults:
         raise ValueError(
             f"{path}: {len(faults)} fault(s) in the configuration:\n"
             + "\n".join(f"  {f}" for f in faults)
         )
-    assert isinstance(config, Config)
     return config
+
+
+def _cross_faults(config: Config) -> list[str]:
+    """What is wrong with values that are each allowed."""
+    faults = []
+    try:
+        parse_share(config.shard or "0/1")
+    except ValueError as error:
+        faults.append(str(error))
+    if config.shard and config.launcher == "ray":
+        faults.append(
+            f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
+        )
+    names = [output.name for output in config.build.outputs]
+    tasks = [task.task for task in config.eval.tasks]
+    faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
+    faults += _empty("eval.tasks.{}.task: is empty; it names the benchmark", tasks)
+    faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)
+    faults += _repeated("build.outputs: the name {!r} is there twice", names)
+    return faults
+
+
+def _empty(message: str, names: Sequence[str]) -> list[str]:
+    return [message.format(index) for index, name in enumerate(names) if not name]
+
+
+def _repeated(message: str, names: Sequence[str]) -> list[str]:
+    repeated = {name for name in names if names.count(name) > 1}
+    return [message.format(name) for name in sorted(repeated)]
 
 
 def _with_posterior_prompt(config: Config, is_set: bool, faults: list[str]) -> Config:
@@ -440,7 +444,7 @@ def with_overrides(
     values: dict[str, Any], overrides: Sequence[str], faults: list[str]
 ) -> dict[str, Any]:
     """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended to `faults`."""
-    values = _copy(values)
+    values = copy.deepcopy(values)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
@@ -503,8 +507,6 @@ def _build(cls: type, values: dict[str, Any], prefix: str, faults: list[str]) ->
             if ok:
                 made[name] = value
                 _check_bounds(value, spec.metadata, prefix + name, faults)
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            faults.append(f"{prefix}{name}: is missing")
     return cls(**made)
 
 
@@ -568,12 +570,6 @@ def _check_bounds(
         faults.append(f"{name}: {value!r} must be above {above}")
     if at_most is not None and not value <= at_most:
         faults.append(f"{name}: {value!r} must be at most {at_most}")
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _copy(part) for name, part in value.items()}
-    return [_copy(part) for part in value] if isinstance(value, list) else value
 
 
 def _step(place: Any, name: str) -> Any:

@@ -18,12 +18,13 @@ for a key that is given twice.
 
 import difflib
 import math
-import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
+
+from variational_reasoning.pipeline.commands import read_words
 
 
 class Options(Protocol):
@@ -54,19 +55,15 @@ def read_options(usage: str, cls: type[T], argv: Sequence[str] | None = None) ->
 
     Raises: ValueError that lists every fault; SystemExit after --help.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
-        print(usage)
-        raise SystemExit(0)
+    places, pairs = read_words(usage, argv)
     known = {spec.name: spec for spec in fields(cls)}
     hints = typing.get_type_hints(cls)
     faults: list[str] = []
     given: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            faults.append(f"{argument!r} is not of the form key=value")
-        elif name not in known:
+    faults += [f"{place!r} is not of the form key=value" for place in places]
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in known:
             faults.append(_unknown_key(name, known))
         else:
             given[name] = _convert(text, hints[name], known[name], faults)

@@ -132,7 +132,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         model = load_model(
             str(model_folder), config.scoring.dtype, config.scoring.device, config.scoring.attention
         )
-        extra = [temperatures.pop()] if config.scoring.at_sampling_temperature else []
+        extra = sorted(temperatures) if config.scoring.at_sampling_temperature else []
         scorer = Scorer(model, config, extra)
         if scorer.note:
             print(scorer.note)

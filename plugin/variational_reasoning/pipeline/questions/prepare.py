@@ -33,7 +33,7 @@ from variational_reasoning.pipeline.questions.sources import (
 )
 from variational_reasoning.pipeline.questions.subsets import read_ids
 from variational_reasoning.pipeline.questions.usable_rows import Dropped, fitting_rows, usable_rows
-from variational_reasoning.pipeline.rows import Identity, write_table
+from variational_reasoning.pipeline.rows import MANIFEST, Identity, write_table
 from variational_reasoning.pipeline.tables import TABLES
 from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
@@ -81,7 +81,7 @@ def prepare_data(config: Config) -> PrepareSummary:
         kept["train"], experts = _subset(kept["train"], listed, dropped["train"], config)
 
     folder = config.folder("questions")
-    was_there = (folder / "manifest.json").is_file()
+    was_there = (folder / MANIFEST).is_file()
     questions = [row for rows in kept.values() for row in rows]
     counts = {split: _counts(reasons) for split, reasons in dropped.items()}
     facts = {"num_expert_rows": len(experts), "unusable_tests": checks.unusable}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.faults import list_faults
 from variational_reasoning.files import file_digest, read_json_lines, row_faults
 from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import Renderer
@@ -28,7 +29,6 @@ LAYOUTS = {
 """data.format to the columns that it reads; the question, trace and solution of a row are made from them."""
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet")
-_NUM_LISTED = 10
 
 
 def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict[str, Any]], str]:
@@ -158,9 +158,7 @@ def join_sources(
 def raise_listed(where: str, faults: Sequence[str]) -> None:
     """Raise ValueError with the first of these faults, one per line, when there are any."""
     if faults:
-        more = [f"  and {len(faults) - _NUM_LISTED} more"] if len(faults) > _NUM_LISTED else []
-        lines = [f"  {fault}" for fault in faults[:_NUM_LISTED]]
-        raise ValueError("\n".join([f"{where}: {len(faults)} rows cannot be read:", *lines, *more]))
+        raise ValueError(list_faults(f"{where}: {len(faults)} rows cannot be read", faults))
 
 
 def _read_file(path: Path) -> list[dict[str, Any]]:

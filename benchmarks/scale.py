@@ -1,0 +1,387 @@
+"""What a process of every stage pays for the size of the table, and what stage 8 pays for all of it:
+
+    python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true]
+
+A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1, 1 or 10. Tables
+are made with random words of the paper's lengths, in the real schemas, with the real `stage.json` of each stage. All
+shards but one are written by this file; the stage's real command writes the last one and the manifest, so its seconds
+and its memory are what one process pays for one shard plus what it pays for the rest of the table. Stage 8, which is
+about the whole table, makes the train files of the 17K recipe (`best`, mixed) and of the 1K recipe (`weighted`).
+
+For every stage: wall seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process. With two shares or
+more: the exponent b of cost ~ share^b. The model has two layers, so the figures say nothing about a model's own time.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "plugin")]
+
+QUESTIONS, TRACES, ANSWERS = 16_710, 8, 8
+MEAN_TRACE, MEAN_ANSWER = 6000, 300
+CUTOFF = 16_384
+QUESTIONS_PER_SHARD = 8
+"""Of the shard that is really done; a small one, because two layers on a CPU are slow on long traces."""
+
+NUM_WORDS = 2000
+MEASURED = """
+import json, runpy, sys, time
+started = time.monotonic()
+sys.argv = sys.argv[1:]
+code = 0
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as done:
+    code = done.code or 0
+status = open("/proc/self/status").read()
+counters = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
+print(json.dumps({
+    "code": code,
+    "seconds": time.monotonic() - started,
+    "peak_mib": int(status.split("VmHWM:")[1].split()[0]) / 1024,
+    "read_mib": int(counters["rchar"]) / 2**20,
+}))
+"""
+"""Runs a script as a program and prints what this process took: its own memory, not that of its children."""
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    settings = {"folder": "runs/scale", "keep": "false"}
+    settings |= dict(word.split("=", 1) for word in words if "=" in word)
+    shares = [float(word) for word in words if "=" not in word]
+    if not shares or settings.keys() - {"folder", "keep"}:
+        raise SystemExit(__doc__)
+    found = {}
+    for share in shares:
+        folder = Path(settings["folder"]) / f"{share:g}"
+        shutil.rmtree(folder, ignore_errors=True)
+        found[share] = run(folder, share)
+        if settings["keep"] != "true":
+            shutil.rmtree(folder)
+    if len(shares) > 1:
+        report_growth(found)
+
+
+def run(folder: Path, share: float) -> dict[str, dict[str, float]]:
+    """Make one run folder stage by stage and measure each; {stage: figures}."""
+    from variational_reasoning.pipeline.config import load_config
+
+    num_questions = max(round(QUESTIONS * share), 2 * QUESTIONS_PER_SHARD)
+    print(
+        f"share {share:g}: {num_questions} questions, {num_questions * TRACES} traces", flush=True
+    )
+    folder.mkdir(parents=True)
+    make_models(folder)
+    words = Words(folder / "models/reasoner")
+    make_questions(folder, num_questions, words)
+    path = folder / "pipeline.yaml"
+    path.write_text(json.dumps(settings_of(folder)), encoding="utf-8")  # JSON is YAML
+    config = load_config(path)
+    found = {}
+    for name, (script, more, fabricate) in STAGES.items():
+        seconds = fabricate(config, words)
+        figures = measured([ROOT / f"scripts/{script}.py", path, *more])
+        found[name] = figures
+        print(
+            f"  {name:18} {figures['seconds']:8.1f} s  peak {figures['peak_mib']:7.0f} MiB  "
+            f"read {figures['read_mib']:8.0f} MiB  (the rest of the table was made in {seconds:.0f} s)",
+            flush=True,
+        )
+    return found
+
+
+def measured(command: list) -> dict[str, float]:
+    """Figures of a command of ours, which has to succeed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = (done.stdout.strip().splitlines() or ["{}"])[-1]
+    figures = json.loads(last) if last.startswith("{") else {}
+    if done.returncode or figures.get("code") != 0:
+        raise SystemExit(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return figures
+
+
+def report_growth(found: dict[float, dict[str, dict[str, float]]]) -> None:
+    """The least-squares slope of log cost over log share."""
+    print("exponent b of cost ~ share^b:")
+    xs = [math.log(share) for share in found]
+    for name in STAGES:
+        slopes = []
+        for figure in ("seconds", "peak_mib", "read_mib"):
+            ys = [math.log(figures[name][figure]) for figures in found.values()]
+            mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+            covariance = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+            slopes.append(covariance / sum((x - mean_x) ** 2 for x in xs))
+        print(
+            f"  {name:18} seconds {slopes[0]:5.2f}  memory {slopes[1]:5.2f}  read {slopes[2]:5.2f}"
+        )
+
+
+def settings_of(folder: Path) -> dict:
+    """The pipeline.yaml of the run."""
+    shard = {"questions_per_shard": QUESTIONS_PER_SHARD, "device": "cpu"}
+    sampling = {"num_traces": TRACES, "num_answers": ANSWERS, "max_trace_tokens": 1}
+    return {
+        "run_dir": str(folder),
+        "base": str(folder / "models/reasoner"),
+        "cutoff_len": CUTOFF,
+        "data": {"name": "scale"},
+        "sampling": sampling | {"max_answer_tokens": 1} | shard,
+        "scoring": shard,
+        "verify": {"workers": 2, "max_fault_fraction": 1.0} | {"questions_per_shard": 8},
+        "build": {
+            "outputs": [
+                {"name": "final_acc", "selection": "best", "mix": 1, "fallback": "original"},
+                {"name": "weighted", "selection": "weighted"},
+            ]
+        },
+    }
+
+
+class Words:
+    """Words that are one token each, so that random ids and their text fit together without a tokenizer's work."""
+
+    def __init__(self, model: Path) -> None:
+        import numpy as np
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        vocabulary = self.tokenizer.get_vocab()
+        # "Ġ" is how byte-level BPE writes a leading space.
+        self.ids = np.array(
+            sorted(i for piece, i in vocabulary.items() if piece[0] == "Ġ" and len(piece) == 5)
+        )
+        self.pieces = np.array(self.tokenizer.convert_ids_to_tokens(self.ids.tolist()))
+
+    def draw(self, random, length: int) -> tuple[list[int], str]:
+        """(ids, text) of `length` random words."""
+        chosen = random.integers(0, len(self.ids), size=length)
+        return self.ids[chosen].tolist(), "".join(self.pieces[chosen]).replace("Ġ", " ")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def make_models(folder: Path) -> None:
+    """Reasoner and posterior: two layers, a byte-level BPE vocabulary of four-letter words, recorded as trained."""
+    import numpy as np
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
+    from variational_reasoning.model_record import write_record
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), (NUM_WORDS, 4))
+    texts = sorted({"".join(row) for row in letters})
+    vocabulary = {piece: number for number, piece in enumerate(alphabet)}
+    merges = []
+    for text in texts:  # Ġ + a, Ġa + b, Ġab + c, Ġabc + d
+        for end in range(4):
+            left, right = "Ġ" + text[:end], text[end]
+            if left + right not in vocabulary:
+                vocabulary[left + right] = len(vocabulary)
+                merges.append((left, right))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    chat_format = chat_format_to_dict(load_chat_format("chatml"))
+    for seed, (name, kind) in enumerate((("reasoner", "reasoner"), ("posterior", "posterior_b"))):
+        torch.manual_seed(seed)
+        config = Qwen3Config(
+            vocab_size=len(fast),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            intermediate_size=64,
+            max_position_embeddings=2 * CUTOFF,
+        )
+        Qwen3ForCausalLM(config).save_pretrained(folder / "models" / name)
+        fast.save_pretrained(folder / "models" / name)
+        write_record(folder / "models" / name, {"prompt_kind": kind, "chat_format": chat_format})
+
+
+def lengths(random, mean: float, num: int) -> list[int]:
+    """Log-normal lengths with a coefficient of variation of 0.8, cut so that a row fits the context."""
+    sigma = math.sqrt(math.log(1 + 0.8**2))
+    drawn = random.lognormal(math.log(mean) - sigma**2 / 2, sigma, size=num)
+    return [min(max(int(length), 8), CUTOFF - 4000) for length in drawn]
+
+
+def make_questions(folder: Path, num: int, words: Words) -> None:
+    """Stage 0's table, by its own writer."""
+    import numpy as np
+
+    from variational_reasoning.pipeline.rows import Identity, write_table
+
+    random = np.random.default_rng(1)
+    rows = []
+    for number, length in enumerate(lengths(random, MEAN_TRACE, num)):
+        rows.append(
+            {
+                "question_id": f"q{number:06d}",
+                "question": words.draw(random, 80)[1],
+                "trace": words.draw(random, length)[1],
+                "solution": words.draw(random, MEAN_ANSWER)[1] + " \\boxed{7}",
+                "source": "random",
+                "check": json.dumps({"kind": "math", "gold": "7"}),
+                "split": "train",
+            }
+        )
+    write_table(folder / "questions", "questions", rows, Identity({"made": "here"}, {}), 256)
+
+
+def fill(stage, rows_of, words: Words) -> float:
+    """Write all shards of a stage but the first; seconds. Shard k is random under the seed k."""
+    import numpy as np
+    from tqdm import tqdm
+
+    started = time.monotonic()
+    for index, units in tqdm(list(stage.pending())[1:], unit="shard", leave=False):
+        stage.write_shard(index, list(rows_of(units, np.random.default_rng(index), words)))
+    return time.monotonic() - started
+
+
+def trace_rows(units: list[str], random, words: Words) -> Iterator[dict]:
+    """Well-formed traces: words, then the ids of the boundary."""
+    boundary = words.encode("<|end_of")
+    for unit in units:
+        for trace_id, length in enumerate(lengths(random, MEAN_TRACE, TRACES)):
+            ids, text = words.draw(random, length)
+            yield {
+                "question_id": unit,
+                "trace_id": trace_id,
+                "token_ids": ids + boundary,
+                "text": text,
+                "finish_reason": "stop",
+                "is_well_formed": True,
+                "is_retokenized": False,
+                "seed": int(random.integers(2**62)),
+                "prompt_kind": "posterior_b",
+                "temperature": 0.7,
+            }
+
+
+def make_traces(config, words: Words) -> float:
+    """Stage 3's shards."""
+    from variational_reasoning.pipeline.sample import traces_job
+
+    return fill(traces_job(config).stage, trace_rows, words)
+
+
+def make_scores(name: str):
+    """Stages 4 and 5: the lengths are those of the traces, drawn again under the same seed."""
+
+    def make(config, words: Words) -> float:
+        from variational_reasoning.pipeline import score
+
+        def rows(units: list[str], random, words: Words) -> Iterator[dict]:
+            import numpy as np
+
+            noise = np.random.default_rng(0)  # the other one has to draw the traces' lengths again
+            for row in trace_rows(units, random, words):
+                num_tokens = len(row["token_ids"])
+                yield {
+                    "question_id": row["question_id"],
+                    "trace_id": row["trace_id"],
+                    "trace_logp": -num_tokens * float(noise.uniform(0.4, 0.6)),
+                    "trace_tokens": num_tokens,
+                    "answer_logp": -100.0 if name == "reasoner" else None,
+                    "answer_tokens": MEAN_ANSWER if name == "reasoner" else None,
+                    "temperature": 1.0,
+                }
+
+        return fill(getattr(score, f"{name}_job")(config).stage, rows, words)
+
+    return make
+
+
+def make_answers(config, words: Words) -> float:
+    """Stage 6's shards: about half of the answers are right."""
+    from variational_reasoning.method.prompts import answer_lead, load_chat_format
+    from variational_reasoning.pipeline.sample import answers_job
+
+    lead = answer_lead("reasoner", load_chat_format("chatml"))
+
+    def rows(units: list[str], random, words: Words) -> Iterator[dict]:
+        for unit in units:
+            for trace_id in range(TRACES):
+                for answer_id, length in enumerate(lengths(random, MEAN_ANSWER, ANSWERS)):
+                    ids, text = words.draw(random, length)
+                    final = 7 if random.random() < 0.5 else 8
+                    yield {
+                        "question_id": unit,
+                        "trace_id": trace_id,
+                        "answer_id": answer_id,
+                        "token_ids": ids,
+                        "text": f"{lead}{text} \\boxed{{{final}}}<|end_of_solution|>",
+                        "finish_reason": "stop",
+                        "seed": int(random.integers(2**62)),
+                    }
+
+    return fill(answers_job(config).stage, rows, words)
+
+
+def make_verdicts(config, words: Words) -> float:
+    """Stage 7's shards."""
+    from variational_reasoning.pipeline.verify import verdicts_job
+
+    def rows(units: list[str], random, words: Words) -> Iterator[dict]:
+        for unit in units:
+            for trace_id in range(TRACES):
+                for answer_id in range(ANSWERS):
+                    yield {
+                        "question_id": unit,
+                        "trace_id": trace_id,
+                        "answer_id": answer_id,
+                        "verdict": "correct" if random.random() < 0.5 else "wrong",
+                        "reason": "",
+                        "seconds": 0.0,
+                        "tier": "",
+                    }
+
+    return fill(verdicts_job(config).stage, rows, words)
+
+
+def nothing(config, words: Words) -> float:
+    """Stage 8 reads what is there."""
+    return 0.0
+
+
+STAGES = {
+    "3 traces": ("sample_traces", (), make_traces),
+    "4 reasoner": ("score_traces", ("model=reasoner",), make_scores("reasoner")),
+    "5 posterior": ("score_traces", ("model=posterior",), make_scores("posterior")),
+    "6 answers": ("sample_answers", (), make_answers),
+    "7 verdicts": ("verify_answers", (), make_verdicts),
+    "8 train files": ("build_dataset", (), nothing),
+}
+"""Name to script, its further settings, and what writes the other shards."""
+
+
+if __name__ == "__main__":
+    main()

@@ -186,7 +186,7 @@ def make_models(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    from variational_reasoning.method.prompts import chat_format_to_dict, load_chat_format
+    from variational_reasoning.method.prompts import make_renderer
     from variational_reasoning.model_record import write_record
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -207,7 +207,7 @@ def make_models(folder: Path) -> None:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
-    chat_format = chat_format_to_dict(load_chat_format("chatml"))
+    record = make_renderer("chatml").to_record()
     for seed, (name, kind) in enumerate((("reasoner", "reasoner"), ("posterior", "posterior_b"))):
         torch.manual_seed(seed)
         config = Qwen3Config(
@@ -222,7 +222,7 @@ def make_models(folder: Path) -> None:
         )
         Qwen3ForCausalLM(config).save_pretrained(folder / "models" / name)
         fast.save_pretrained(folder / "models" / name)
-        write_record(folder / "models" / name, {"prompt_kind": kind, "chat_format": chat_format})
+        write_record(folder / "models" / name, {"prompt_kind": kind} | record)
 
 
 def lengths(random, mean: float, num: int) -> list[int]:
@@ -322,10 +322,10 @@ def make_scores(name: str):
 
 def make_answers(config, words: Words) -> float:
     """Stage 6's shards: about half of the answers are right."""
-    from variational_reasoning.method.prompts import answer_lead, load_chat_format
+    from variational_reasoning.method.prompts import make_renderer
     from variational_reasoning.pipeline.sample import answers_job
 
-    lead = answer_lead("reasoner", load_chat_format("chatml"))
+    lead = make_renderer("chatml").answer_lead
 
     def rows(units: list[str], random, words: Words) -> Iterator[dict]:
         for unit in units:

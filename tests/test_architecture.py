@@ -147,6 +147,7 @@ ROOMS_OF_THE_PIPELINE = (
     "options",
     "tables",
     "rows",
+    "reading",
     "train_files",
     "trainings",
     "work",

@@ -286,8 +286,8 @@ class ResponseSampler(Sampler):
     names = ("question_id", "answer_id")
 
     def __init__(self, benchmark: Benchmark, model: Model) -> None:
-        questions = {row["question_id"]: row for row in benchmark.questions}
-        super().__init__(model.config, questions, model.engine)
+        super().__init__(model.config, model.engine)
+        self.questions = {row["question_id"]: row for row in benchmark.questions}
         self.benchmark, self.renderer = benchmark, model.renderer
         self._before = Counter(
             super().statistics()

@@ -359,8 +359,13 @@ def group_by(
 
 def table_digest(folder: str | os.PathLike, table: str) -> str:
     """sha256 over the digests of a finished table's shards: the same rows from the same writer give the same digest."""
-    shards = read_manifest(folder, table)["shards"]
-    return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
+    return digest_of(read_manifest(folder, table))
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """The same from a table's manifest."""
+    digests = "".join(shard["sha256"] for shard in manifest["shards"])
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def installed_versions() -> dict[str, str]:

@@ -36,12 +36,11 @@ from variational_reasoning.pipeline.engines.fitting import (
     vocabulary_digest,
 )
 from variational_reasoning.pipeline.questions.table import training_questions
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
     Identity,
     group_by,
     open_stage,
-    read_rows,
-    table_digest,
 )
 from variational_reasoning.pipeline.work.job import Shard, StageJob
 from variational_reasoning.pipeline.work.launch import run
@@ -75,9 +74,9 @@ def traces_job(config: Config) -> StageJob:
     folder, model_folder = config.folder("traces"), config.model_folder(name)
     check_prompt_kind(model_folder, kind, renderer, config)
     check_context(model_folder, config)
-    questions = {row["question_id"]: row for row in training_questions(config)}
+    questions, units = training_questions(config)
     identity = Identity(
-        inputs={"questions": table_digest(config.folder("questions"), "questions")},
+        inputs={"questions": questions.digest},
         config={
             "prompt_kind": kind,
             **renderer.to_record(),
@@ -100,9 +99,7 @@ def traces_job(config: Config) -> StageJob:
         title += f"\nwarning: {top_p_warning(config.sampling.top_p, weighted)}"
 
     return StageJob(
-        stage=open_stage(
-            folder, "traces", identity, list(questions), config.sampling.questions_per_shard
-        ),
+        stage=open_stage(folder, "traces", identity, units, config.sampling.questions_per_shard),
         title=title,
         row="trace",
         size=size,
@@ -111,7 +108,7 @@ def traces_job(config: Config) -> StageJob:
         limit=FailureLimit(
             "sampling.max_failed_fraction",
             config.sampling.max_failed_fraction,
-            total=lambda: sum(map(size, questions)),
+            total=lambda: sum(map(size, units)),
         ),
         gpus=config.sampling.tensor_parallel_size,
     )
@@ -123,18 +120,17 @@ def answers_job(config: Config) -> StageJob:
     folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
     check_prompt_kind(model_folder, "reasoner", renderer, config)
     check_context(model_folder, config)
-    questions = {row["question_id"]: row for row in training_questions(config)}
-    traces = read_rows(
-        config.folder("traces"),
-        "traces",
-        ["question_id", "trace_id", "token_ids", "is_well_formed"],
+    questions, train = training_questions(config)
+    traces = TableReader(config.folder("traces"), "traces")
+    counted = traces.summary.group_by("question_id", use_threads=False).aggregate(
+        [("trace_id", "count"), ("is_well_formed", "sum")]
     )
-    by_question = group_by(traces, "question_id")
-    units = [question_id for question_id in questions if question_id in by_question]
+    counts = {row["question_id"]: row for row in counted.to_pylist()}
+    units = [question_id for question_id in train if question_id in counts]
     identity = Identity(
         inputs={
-            "questions": table_digest(config.folder("questions"), "questions"),
-            "traces": table_digest(config.folder("traces"), "traces"),
+            "questions": questions.digest,
+            "traces": traces.digest,
         },
         config={
             **renderer.to_record(),
@@ -149,19 +145,19 @@ def answers_job(config: Config) -> StageJob:
     )
 
     def size(unit: str) -> int:
-        return len(by_question[unit]) * config.sampling.num_answers
+        return counts[unit]["trace_id_count"] * config.sampling.num_answers
 
     def load() -> AnswerSampler:
         engine = open_engine(config, str(model_folder))
         check_vocabulary(config, engine.tokenizer, model_folder)
-        return AnswerSampler(config, questions, by_question, engine)
+        return AnswerSampler(config, questions, traces, engine)
 
     return StageJob(
         stage=open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard),
-        title=f"reads {len(traces)} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
+        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
         row="answer",
         size=size,
-        cost=lambda unit: sum(trace["is_well_formed"] for trace in by_question[unit]),
+        cost=lambda unit: counts[unit]["is_well_formed_sum"] or 0,
         load=load,
         limit=FailureLimit(
             "sampling.max_failed_fraction",
@@ -187,10 +183,8 @@ class Sampler(ABC):
     names: tuple[str, ...]
     """The id columns of a row, in the order of a request's key."""
 
-    def __init__(
-        self, config: Config, questions: Mapping[str, Mapping[str, Any]], engine: Engine
-    ) -> None:
-        self.config, self.questions, self.engine = config, questions, engine
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self.config, self.engine = config, engine
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(engine.tokenizer)
         self.renderer.check_codec(self.encode, self.decode, engine.tokenizer.name_or_path)
@@ -275,11 +269,11 @@ class TraceSampler(Sampler):
 
     names = ("question_id", "trace_id")
 
-    def __init__(
-        self, config: Config, questions: Mapping[str, Mapping[str, Any]], kind: str, engine: Engine
-    ) -> None:
-        super().__init__(config, questions, engine)
-        self.kind = kind
+    def __init__(self, config: Config, questions: TableReader, kind: str, engine: Engine) -> None:
+        super().__init__(config, engine)
+        self.questions, self.kind = questions, kind
+        self._expert_traces: dict[str, str] = {}
+        """Of the shards that are in work: a sample may repeat the data set's own trace."""
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
@@ -287,8 +281,10 @@ class TraceSampler(Sampler):
         stop = self.renderer.trace_stops
         limit = config.sampling.max_trace_tokens or config.cutoff_len
         requests, dropped = [], []
+        rows = self.questions.rows_of(units, ["question", "solution", "trace"])
         for question_id in units:
-            row = self.questions[question_id]
+            [row] = rows[question_id]
+            self._expert_traces[question_id] = row["trace"].strip()
             hint = None if kind == "reasoner" else row["solution"]
             prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
             room = min(limit, config.cutoff_len - len(prompt_ids))
@@ -306,8 +302,8 @@ class TraceSampler(Sampler):
         cut = self.renderer.cut_trace(self.kind, result.token_ids, self.encode, self.decode)
         counts["malformed"] += not cut.is_well_formed
         counts["retokenized"] += cut.is_retokenized
-        expert = self.questions[request.key[0]]["trace"]
-        counts["copies_of_training_trace"] += cut.text.strip() == expert.strip()
+        expert = self._expert_traces[request.key[0]]
+        counts["copies_of_training_trace"] += cut.text.strip() == expert
         return {
             "token_ids": cut.token_ids,
             "text": cut.text,
@@ -319,6 +315,12 @@ class TraceSampler(Sampler):
             "temperature": self.config.sampling.temperature,
         }
 
+    def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
+        shard = super()._shard(plan, results)
+        for question_id in {request.key[0] for request in plan.requests}:
+            del self._expert_traces[question_id]
+        return shard
+
 
 class AnswerSampler(Sampler):
     """Stage 6's worker."""
@@ -326,14 +328,10 @@ class AnswerSampler(Sampler):
     names = ("question_id", "trace_id", "answer_id")
 
     def __init__(
-        self,
-        config: Config,
-        questions: Mapping[str, Mapping[str, Any]],
-        by_question: Mapping[str, Sequence[Mapping[str, Any]]],
-        engine: Engine,
+        self, config: Config, questions: TableReader, traces: TableReader, engine: Engine
     ) -> None:
-        super().__init__(config, questions, engine)
-        self.by_question = by_question
+        super().__init__(config, engine)
+        self.questions, self.traces = questions, traces
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
@@ -341,11 +339,12 @@ class AnswerSampler(Sampler):
         stop = self.renderer.answer_stops
         limit = config.sampling.max_answer_tokens or config.cutoff_len
         requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
+        questions = self.questions.rows_of(units, ["question"])
+        traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
-            prompt_ids = self.encode(
-                self.renderer.prompt("reasoner", self.questions[question_id]["question"])
-            )
-            for trace in self.by_question[question_id]:
+            [row] = questions[question_id]
+            prompt_ids = self.encode(self.renderer.prompt("reasoner", row["question"]))
+            for trace in traces[question_id]:
                 start_ids = prompt_ids + trace["token_ids"]
                 room = min(limit, config.cutoff_len - len(start_ids))
                 counts["traces"] += 1

@@ -10,8 +10,11 @@ sums for the distribution that the traces were really drawn from. How the sums a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.model_record import model_identity
@@ -28,12 +31,10 @@ from variational_reasoning.pipeline.engines.fitting import (
 )
 from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 from variational_reasoning.pipeline.questions.table import training_questions
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
     Identity,
-    group_by,
     open_stage,
-    read_rows,
-    table_digest,
 )
 from variational_reasoning.pipeline.sample import StageSummary
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
@@ -81,11 +82,10 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
     check_prompt_kind(model_folder, kind, renderer, config)
     check_context(model_folder, config)
-    questions = {row["question_id"]: row for row in training_questions(config)}
-    columns = ["question_id", "trace_id", "token_ids", "is_well_formed", "temperature"]
-    traces = read_rows(config.folder("traces"), "traces", columns)
-    by_question = group_by(traces, "question_id")
-    units = [question_id for question_id in questions if question_id in by_question]
+    questions, train = training_questions(config)
+    traces = TableReader(config.folder("traces"), "traces")
+    with_traces = set(traces.question_ids())
+    units = [question_id for question_id in train if question_id in with_traces]
     settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")
     identity_config = {
         "prompt_kind": kind,
@@ -94,37 +94,24 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     }
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
     inputs = {
-        "questions": table_digest(config.folder("questions"), "questions"),
-        "traces": table_digest(config.folder("traces"), "traces"),
+        "questions": questions.digest,
+        "traces": traces.digest,
     }
     unwanted: set[tuple[str, int]] = set()
     if config.scoring.score_only == "verified":
         keep = any(output.fallback in ESTIMATORS for output in config.build.outputs)
-        unwanted = traces_of_zero_accuracy(
-            read_rows(
-                config.folder("verdicts"), "verdicts", ["question_id", "trace_id", "verdict"]
-            ),
-            keep,
-        )
-        inputs["verdicts"] = table_digest(config.folder("verdicts"), "verdicts")
+        verdicts = TableReader(config.folder("verdicts"), "verdicts")
+        unwanted = traces_of_zero_accuracy(verdicts.summary, keep)
+        inputs["verdicts"] = verdicts.digest
         identity_config["kept_for_fallback"] = keep
-    temperatures = {trace["temperature"] for trace in traces}
+    temperatures = set(traces.summary["temperature"].unique().to_pylist())
     if config.scoring.at_sampling_temperature and (len(temperatures) > 1 or 0 in temperatures):
         raise ValueError(
             f"scoring.at_sampling_temperature needs traces of one temperature above 0; {config.folder('traces')} has "
             f"{sorted(temperatures)}"
         )
 
-    def size(unit: str) -> int:
-        return len(by_question[unit])
-
-    def cost(unit: str) -> float:
-        lengths = [
-            len(t["token_ids"])
-            for t in by_question[unit]
-            if t["is_well_formed"] and (unit, t["trace_id"]) not in unwanted
-        ]
-        return sum(length + length**2 / QUADRATIC_TOKENS for length in lengths)
+    sizes, costs = _sizes_and_costs(traces.summary, unwanted)
 
     def load() -> TraceScorer:
         tokenizer = load_tokenizer(str(model_folder))
@@ -136,7 +123,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         scorer = Scorer(model, config, extra)
         if scorer.note:
             print(scorer.note)
-        return TraceScorer(config, kind, questions, by_question, unwanted, tokenizer, scorer)
+        return TraceScorer(config, kind, questions, traces, unwanted, tokenizer, scorer)
 
     return StageJob(
         stage=open_stage(
@@ -146,32 +133,51 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
             units,
             config.scoring.questions_per_shard,
         ),
-        title=f"reads {len(traces)} traces of {len(units)} questions, {name} {model_folder} ({kind}); writes {folder}",
+        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, {name} {model_folder} ({kind}); writes {folder}",
         row="trace",
-        size=size,
-        cost=cost,
+        size=sizes.__getitem__,
+        cost=costs.__getitem__,
         load=load,
         limit=FailureLimit(
             "scoring.max_failed_fraction",
             config.scoring.max_failed_fraction,
-            total=lambda: sum(map(size, units)),
+            total=lambda: sum(map(sizes.__getitem__, units)),
         ),
         gpus=1,
     )
 
 
-def traces_of_zero_accuracy(
-    verdicts: Iterable[Mapping[str, Any]], keep_for_fallback: bool
-) -> set[tuple[str, int]]:
+def _sizes_and_costs(
+    summary: pa.Table, unwanted: set[tuple[str, int]]
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Traces of each question, and what scoring those of them takes that are scored, in linear tokens."""
+    names = ("question_id", "trace_id", "num_tokens", "is_well_formed")
+    sizes: dict[str, int] = {}
+    costs: dict[str, float] = {}
+    columns = [summary[name].to_pylist() for name in names]
+    for question_id, trace_id, length, is_well_formed in zip(*columns, strict=True):
+        sizes[question_id] = sizes.get(question_id, 0) + 1
+        cost = 0.0
+        if is_well_formed and (question_id, trace_id) not in unwanted:
+            cost = length + length**2 / QUADRATIC_TOKENS
+        costs[question_id] = costs.get(question_id, 0.0) + cost
+    return sizes, costs
+
+
+def traces_of_zero_accuracy(verdicts: pa.Table, keep_for_fallback: bool) -> set[tuple[str, int]]:
     """(question_id, trace_id) of traces that were judged and have no verified answer: Acc gives them weight zero.
 
     Args:
-        keep_for_fallback: leave out those of questions that have no verified answer at all; an output's fallback scores them.
+        verdicts: columns question_id, trace_id and verdict.
+        keep_for_fallback: leave out those of questions that have no verified answer at all; an output's fallback
+            scores them.
     """
-    is_verified: dict[tuple[str, int], bool] = {}
-    for row in verdicts:
-        key = (row["question_id"], row["trace_id"])
-        is_verified[key] = is_verified.get(key, False) or row["verdict"] == "correct"
+    keys = ["question_id", "trace_id"]
+    judged = verdicts.select(keys).append_column("good", pc.equal(verdicts["verdict"], "correct"))
+    grouped = judged.group_by(keys, use_threads=False).aggregate([("good", "max")])
+    is_verified = {
+        (row["question_id"], row["trace_id"]): row["good_max"] for row in grouped.to_pylist()
+    }
     covered = {question_id for (question_id, _), good in is_verified.items() if good}
     return {
         key
@@ -187,18 +193,13 @@ class TraceScorer(ShardByShard):
         self,
         config: Config,
         kind: str,
-        questions: Mapping[str, Mapping[str, Any]],
-        by_question: Mapping[str, Sequence[Mapping[str, Any]]],
+        questions: TableReader,
+        traces: TableReader,
         unwanted: set[tuple[str, int]],
         tokenizer: Any,
         scorer: "Scorer",
     ) -> None:
-        self.config, self.kind, self.questions, self.by_question = (
-            config,
-            kind,
-            questions,
-            by_question,
-        )
+        self.config, self.kind, self.questions, self.traces = config, kind, questions, traces
         self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(tokenizer)
@@ -222,8 +223,11 @@ class TraceScorer(ShardByShard):
         """See ShardByShard."""
         counts = Counter(traces=0, malformed=0, no_room=0, tokens=0)
         sequences, dropped = [], []
+        questions = self.questions.rows_of(units, ["question", "solution"])
+        traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
-            self._prepare(question_id, sequences, dropped, counts)
+            [row] = questions[question_id]
+            self._prepare(row, traces[question_id], sequences, dropped, counts)
         progress(counts["traces"] - len(sequences))
         failures: dict[tuple, str] = {}
         rows = []
@@ -242,12 +246,13 @@ class TraceScorer(ShardByShard):
 
     def _prepare(
         self,
-        question_id: str,
+        row: Mapping[str, Any],
+        traces: Sequence[Mapping[str, Any]],
         sequences: list[ScoredSequence],
         dropped: list[dict],
         counts: Counter,
     ) -> None:
-        config, kind, row = self.config, self.kind, self.questions[question_id]
+        config, kind, question_id = self.config, self.kind, row["question_id"]
         hint = None if kind == "reasoner" else row["solution"]
         prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
         answer_ids, start, stop = [], 0, 0
@@ -255,7 +260,7 @@ class TraceScorer(ShardByShard):
             answer_ids, start, stop = self.renderer.encode_answer(
                 row["solution"], self.encode, self.decode
             )
-        for trace in self.by_question[question_id]:
+        for trace in traces:
             key = (question_id, trace["trace_id"])
             counts["traces"] += 1
             if not trace["is_well_formed"]:

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from variational_reasoning.faults import NUM_LISTED, list_faults
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
     Identity,
-    group_by,
     open_stage,
     read_manifest,
     read_rows,
@@ -69,18 +69,17 @@ def verdicts_job(config: Config) -> StageJob:
         config.folder("questions"), "questions", ["question_id", "solution", "check", "split"]
     )
     questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
-    answers = read_rows(
-        config.folder("answers"),
-        "answers",
-        ["question_id", "trace_id", "answer_id", "text", "finish_reason"],
+    answers = TableReader(config.folder("answers"), "answers")
+    counted = answers.summary.group_by("question_id", use_threads=False).aggregate(
+        [("answer_id", "count")]
     )
-    by_question = group_by(answers, "question_id")
-    unknown = sorted(by_question.keys() - questions.keys())
+    sizes = {row["question_id"]: row["answer_id_count"] for row in counted.to_pylist()}
+    unknown = sorted(sizes.keys() - questions.keys())
     if unknown:
         raise ValueError(
             f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}"
         )
-    units = [question_id for question_id in questions if question_id in by_question]
+    units = [question_id for question_id in questions if question_id in sizes]
     limits = {
         **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
         **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
@@ -90,7 +89,7 @@ def verdicts_job(config: Config) -> StageJob:
     identity = Identity(
         inputs={
             "questions": questions_digest,
-            "answers": table_digest(config.folder("answers"), "answers"),
+            "answers": answers.digest,
         },
         config={
             **renderer.to_record(),
@@ -109,15 +108,15 @@ def verdicts_job(config: Config) -> StageJob:
         )
 
     def num_verifiable() -> int:
-        return sum(len(by_question[unit]) for unit in units if unit not in excluded)
+        return sum(sizes[unit] for unit in units if unit not in excluded)
 
     return StageJob(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
-        title=f"reads {len(answers)} answers to {len(units)} questions; writes {folder}",
+        title=f"reads {answers.manifest['rows']} answers to {len(units)} questions; writes {folder}",
         row="answer",
-        size=lambda unit: len(by_question[unit]),
-        cost=lambda unit: len(by_question[unit]),
-        load=lambda: AnswerVerifier(config, by_question, checks, excluded, programs),
+        size=sizes.__getitem__,
+        cost=sizes.__getitem__,
+        load=lambda: AnswerVerifier(config, answers, checks, excluded, programs),
         limit=FailureLimit(
             "verify.max_fault_fraction",
             config.verify.max_fault_fraction,
@@ -137,12 +136,12 @@ class AnswerVerifier(ShardByShard):
     def __init__(
         self,
         config: Config,
-        by_question: Mapping[str, Sequence[Mapping[str, Any]]],
+        answers: TableReader,
         checks: Mapping[str, dict[str, Any]],
         excluded: Mapping[str, str],
         programs: ProgramSettings | None,
     ) -> None:
-        self.by_question, self.checks, self.excluded = by_question, checks, excluded
+        self.answers, self.checks, self.excluded = answers, checks, excluded
         self.renderer = config.renderer
         self.tier = f"T{programs.tier}" if programs else None
         self.pool = open_pool(config, programs)
@@ -161,7 +160,8 @@ class AnswerVerifier(ShardByShard):
 
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
-        answers = [row for question_id in units for row in self.by_question[question_id]]
+        found = self.answers.rows_of(units, ["text", "finish_reason"])
+        answers = [row for question_id in units for row in found[question_id]]
         rows = _judge(answers, self.checks, self.excluded, self.renderer, self.pool, progress)
         return Shard(rows, Counter(row["verdict"] for row in rows))
 

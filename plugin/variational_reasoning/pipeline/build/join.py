@@ -170,7 +170,9 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
     that are missing or belong to nothing, with their ids.
     """
     places, manifests = _open_tables(config, outputs)
-    questions = {row["question_id"]: row for row in training_questions(config)}
+    reader, train = training_questions(config)
+    found = reader.rows_of(train, ["question", "trace", "solution"])
+    questions = {question_id: found[question_id][0] for question_id in train}
     sampled = _sampled(places["traces"][1])
     scored = {
         name: _scores(places[name][1]) for name in ("reasoner", "posterior") if name in places

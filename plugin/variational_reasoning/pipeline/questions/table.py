@@ -1,19 +1,17 @@
 """The questions table, as the stages after it read it."""
 
-from typing import Any
-
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.rows import read_rows
+from variational_reasoning.pipeline.reading import TableReader
 
 
-def training_questions(config: Config) -> list[dict[str, Any]]:
-    """The questions of the train split, in the table's order. Raises: ValueError when there is none."""
-    rows = read_rows(
-        config.folder("questions"),
-        "questions",
-        ["question_id", "question", "trace", "solution", "split"],
-    )
-    rows = [row for row in rows if row["split"] == "train"]
-    if not rows:
+def training_questions(config: Config) -> tuple[TableReader, list[str]]:
+    """The questions table, and the ids of its train split in the table's order.
+
+    Raises: ValueError when there is none.
+    """
+    reader = TableReader(config.folder("questions"), "questions")
+    rows = reader.summary.select(["question_id", "split"]).to_pylist()
+    train = [row["question_id"] for row in rows if row["split"] == "train"]
+    if not train:
         raise ValueError(f"{config.folder('questions')} has no question whose split is train")
-    return rows
+    return reader, train

@@ -1,0 +1,158 @@
+"""A finished table as its readers need it: what all rows say in a few bytes, and the rows of some questions.
+
+A stage plans with every row of its input (which units are there, how long are they) and works on a few units at a time.
+At the paper's scale the table of traces has 133,680 rows of 6,000 ids and their text, 6 GB, and its summary has 2 MB:
+
+    reader = TableReader(folder, "traces")
+    reader.summary       question_id  trace_id  finish_reason  is_well_formed  ...  num_tokens  shard
+                         q0           0         stop           true                 5213        0
+                         q0           1         length         false                16000       0
+    reader.rows_of(["q0"], ["token_ids"])       reads shard 0 and nothing else
+
+The summary is kept in `summary.parquet` next to the shards, with the digest of the table it belongs to; it is made by
+whoever finishes the table, or by the first reader of a table that has none. A shard is compared with the manifest's
+digest when it is read, once per process.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from variational_reasoning.files import file_digest, write_atomically
+from variational_reasoning.pipeline.rows import digest_of, group_by, read_manifest
+from variational_reasoning.pipeline.tables import TABLES
+
+SUMMARY = "summary.parquet"
+LARGE_COLUMNS = frozenset(
+    (
+        "text",
+        "token_ids",
+        "trace_token_logps",
+        "answer_token_logps",
+        "reason",
+        "question",
+        "trace",
+        "solution",
+        "check",
+        "prompt",
+        "response",
+    )
+)
+"""Columns that grow with the length of a text. A summary has the number of `token_ids` in their place."""
+
+_DIGEST = b"variational_reasoning.digest"
+
+
+class TableReader:
+    """A finished table.
+
+    manifest: what the writer said of it. digest: that of `rows.table_digest`.
+    """
+
+    def __init__(self, folder: Path, table: str) -> None:
+        """Raises: ValueError for a table that is not finished, or is another one."""
+        self.folder, self.table = folder, table
+        self.manifest = read_manifest(folder, table)
+        self.digest = digest_of(self.manifest)
+        self._checked: set[str] = set()
+
+    @cached_property
+    def summary(self) -> pa.Table:
+        """All rows in the table's order: every column but the large ones, `num_tokens`, and the `shard`'s number.
+
+        Raises: ValueError for a shard that is missing or was changed.
+        """
+        path = self.folder / SUMMARY
+        if path.is_file():
+            found = pq.read_table(path)
+            if (found.schema.metadata or {}).get(_DIGEST) == self.digest.encode():
+                return found.replace_schema_metadata(None)
+        parts = []
+        for number, shard in enumerate(self.manifest["shards"]):
+            part = _summarized(self._read_shard(shard, None))
+            parts.append(
+                part.append_column("shard", pa.array([number] * part.num_rows, pa.int32()))
+            )
+        summary = pa.concat_tables(parts)
+        marked = summary.replace_schema_metadata({_DIGEST: self.digest.encode()})
+        if os.access(self.folder, os.W_OK):  # elsewhere every process makes it for itself
+            write_atomically(path, lambda temporary: pq.write_table(marked, temporary))
+        return summary
+
+    @cached_property
+    def _shards_of(self) -> dict[str, list[int]]:
+        """question_id to the numbers of the shards that hold its rows."""
+        columns = ["question_id", "shard"]
+        distinct = self.summary.select(columns).group_by(columns, use_threads=False).aggregate([])
+        shards: dict[str, list[int]] = {}
+        for row in distinct.to_pylist():
+            shards.setdefault(row["question_id"], []).append(row["shard"])
+        return shards
+
+    def question_ids(self) -> list[str]:
+        """The questions that have rows, in the table's order."""
+        return list(self._shards_of)
+
+    def rows_of(
+        self, question_ids: Sequence[str], columns: Sequence[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Rows of these questions by question_id, each in the table's order; questions without rows are left out.
+
+        Reads the shards that hold them and no other. `columns` are read with the key's.
+
+        Raises: ValueError for a shard that is missing or was changed.
+        """
+        wanted = [name for name in question_ids if name in self._shards_of]
+        numbers = sorted({number for name in wanted for number in self._shards_of[name]})
+        names = list(dict.fromkeys([*TABLES[self.table].key, *columns]))
+        rows: list[dict[str, Any]] = []
+        for number in numbers:
+            part = self._read_shard(self.manifest["shards"][number], names)
+            mask = pc.is_in(part["question_id"], value_set=pa.array(wanted, pa.string()))
+            rows += part.filter(mask).to_pylist()
+        return group_by(rows, "question_id")
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The table shard by shard. Raises: ValueError for a shard that is missing or was changed."""
+        for shard in self.manifest["shards"]:
+            yield self._read_shard(shard, columns)
+
+    def _read_shard(self, shard: dict[str, Any], columns: Sequence[str] | None) -> pa.Table:
+        path = self.folder / shard["name"]
+        check_shard(path, shard["sha256"], self._checked)
+        part = pq.read_table(path, columns=None if columns is None else list(columns))
+        missing = set(columns or ()) - set(part.column_names)
+        if missing:
+            raise ValueError(
+                f"{path} lacks the columns {sorted(missing)} of the table {self.table}"
+            )
+        return part.replace_schema_metadata(None)
+
+
+def check_shard(path: Path, sha256: str, checked: set[str]) -> None:
+    """Compare a shard with its digest, unless `checked` has its name already.
+
+    Raises: ValueError for a shard that is missing or was changed.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; remove {path.parent} and run its stage again")
+    if path.name in checked:
+        return
+    if file_digest(path) != sha256:
+        raise ValueError(
+            f"{path} was changed after it was written; remove {path.parent} and run its stage again"
+        )
+    checked.add(path.name)
+
+
+def _summarized(part: pa.Table) -> pa.Table:
+    if "token_ids" in part.column_names:
+        part = part.append_column("num_tokens", pc.list_value_length(part["token_ids"]))
+    small = [name for name in part.column_names if name not in LARGE_COLUMNS]
+    return part.select(small)

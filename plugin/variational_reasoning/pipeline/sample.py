@@ -93,7 +93,9 @@ def traces_job(config: Config) -> StageJob:
     def size(unit: str) -> int:
         return config.sampling.num_traces
 
-    title = f"reads {len(units)} training questions, {name} {model_folder} ({kind}); writes {folder}"
+    title = (
+        f"reads {len(units)} training questions, {name} {model_folder} ({kind}); writes {folder}"
+    )
     weighted = [output.name for output in config.build.outputs if output.ratio != "none"]
     if config.sampling.top_p < 1 and name == "posterior" and weighted:
         title += f"\nwarning: {top_p_warning(config.sampling.top_p, weighted)}"

@@ -147,7 +147,8 @@ def split_arguments(
     """
     if isinstance(raw, dict):
         ours = {key: value for key, value in raw.items() if key in OUR_KEYS}
-        rest, faults = {}, []
+        rest: dict[str, Any] = {}
+        faults: list[str] = []
         for key, value in raw.items():
             near = difflib.get_close_matches(key, OUR_KEYS, n=1, cutoff=0.75)
             if key not in OUR_KEYS and key not in host_keys and near:
@@ -155,14 +156,14 @@ def split_arguments(
             elif key not in OUR_KEYS:
                 rest[key] = value
         return ours, rest, faults
-    ours, rest, words = {}, [], iter(raw)
+    ours, remaining, words = {}, [], iter(raw)
     for word in words:
         name, equals, value = word.removeprefix("--").replace("-", "_").partition("=")
         if word.startswith("--") and name in OUR_KEYS:
             ours[name] = word.partition("=")[2] if equals else next(words, "")
         else:
-            rest.append(word)
-    return ours, rest, []
+            remaining.append(word)
+    return ours, remaining, []
 
 
 def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
@@ -205,10 +206,10 @@ def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
 def check(
     ours: dict[str, Any],
     faults: list[str],
-    model_args,
-    data_args,
-    training_args,
-    finetuning_args,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    finetuning_args: Any,
     given_batch: dict[str, Any] | None = None,
 ) -> VariationalConfig:
     """Check our keys against each other and against the host's arguments.
@@ -298,7 +299,7 @@ def take_batch_keys(ours: dict[str, Any], rest: Any) -> tuple[Any, dict[str, Any
     return [*rest, *words], given
 
 
-def step_keys(ours: dict[str, Any], cutoff_len: int) -> dict[str, int]:
+def step_keys(ours: dict[str, Any], cutoff_len: int) -> dict[str, Any]:
     """`rows_per_step` and `tokens_per_micro_batch` as numbers, the latter with its default.
 
     The default is 1.5 x cutoff_len: with gradient checkpointing a token of an 8B model holds 0.55
@@ -319,9 +320,9 @@ def step_keys(ours: dict[str, Any], cutoff_len: int) -> dict[str, int]:
 def _check_steps(
     ours: dict[str, Any],
     given_batch: dict[str, Any],
-    data_args,
-    training_args,
-    finetuning_args,
+    data_args: Any,
+    training_args: Any,
+    finetuning_args: Any,
     faults: list[str],
 ) -> None:
     """Whatever cannot be arranged into balanced steps is refused by name."""
@@ -378,7 +379,9 @@ BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """The host's keys that `rows_per_step` replaces."""
 
 
-def _check_given_batch(rows: int, given: dict[str, Any], training_args, faults: list[str]) -> None:
+def _check_given_batch(
+    rows: int, given: dict[str, Any], training_args: Any, faults: list[str]
+) -> None:
     """A batch that is given twice must be the same number."""
     if not given:
         return
@@ -401,7 +404,7 @@ def _check_given_batch(rows: int, given: dict[str, Any], training_args, faults: 
         )
 
 
-def _deepspeed_batch(training_args) -> list[tuple[str, Any]]:
+def _deepspeed_batch(training_args: Any) -> list[tuple[str, Any]]:
     """The batch numbers of a DeepSpeed file, (name, value)."""
     source = training_args.deepspeed
     if isinstance(source, str) and Path(source).is_file():
@@ -417,7 +420,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _check_datasets(
-    ours: dict[str, Any], renderer: Renderer | None, data_args, faults: list[str]
+    ours: dict[str, Any], renderer: Renderer | None, data_args: Any, faults: list[str]
 ) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
@@ -469,10 +472,10 @@ def _check_datasets(
 
 def _check_host_flags(
     normalizer: float | str | None,
-    model_args,
-    data_args,
-    training_args,
-    finetuning_args,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    finetuning_args: Any,
     faults: list[str],
 ) -> None:
     """What would bypass our loss or our formats is refused by name, never ignored."""

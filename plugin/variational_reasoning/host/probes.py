@@ -33,7 +33,7 @@ def tapped(head: torch.nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterat
 
     Hooks on the module, such as ZeRO-3's, still run around it.
     """
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -29,6 +29,7 @@ that use our features, and only those.
 import functools
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ class HostMismatchError(RuntimeError):
 _seam = functools.partial(Seam, "llamafactory")
 
 
-def _parse_train_args(original):
+def _parse_train_args(original: Callable) -> Callable:
     @functools.wraps(original)
-    def parse_train_args(args=None):
+    def parse_train_args(args: Any = None) -> Any:
         from dataclasses import fields
 
         from llamafactory.hparams import parser as host
@@ -56,9 +57,8 @@ def _parse_train_args(original):
 
         raw = host.read_args(args)
         if isinstance(raw, list) and {"-h", "--help"} & set(raw):
-            HfArgumentParser(
-                [*host._TRAIN_ARGS, ours.VariationalArguments]
-            ).parse_args_into_dataclasses(raw)
+            groups: Any = [*host._TRAIN_ARGS, ours.VariationalArguments]
+            HfArgumentParser(groups).parse_args_into_dataclasses(raw)
         host_keys = {f.name for group in host._TRAIN_ARGS for f in fields(group)}
         keys, rest, faults = ours.split_arguments(raw, host_keys)
         if not (keys or faults or ours.uses_our_features(raw)):
@@ -114,9 +114,9 @@ def _unknown_launcher(what: str) -> str:
     )
 
 
-def _check_parsed(original):
+def _check_parsed(original: Callable) -> Callable:
     @functools.wraps(original)
-    def check_parsed_arguments(args=None):
+    def check_parsed_arguments(args: Any = None) -> Any:
         """Whatever parses the arguments of a training of ours, it must have been
         `_parse_train_args`.
         """
@@ -146,9 +146,16 @@ def _check_parsed(original):
     return check_parsed_arguments
 
 
-def _enter_sft(original):
+def _enter_sft(original: Callable) -> Callable:
     @functools.wraps(original)
-    def enter_run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs):
+    def enter_run_sft(
+        model_args: Any,
+        data_args: Any,
+        training_args: Any,
+        finetuning_args: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         run = getattr(finetuning_args, "variational", None)
         if run is not None:
             from variational_reasoning.host.resume import settle_inputs
@@ -160,10 +167,10 @@ def _enter_sft(original):
     return enter_run_sft
 
 
-def _refuse(launcher: str):
-    def replace(original):
+def _refuse(launcher: str) -> Callable:
+    def replace(original: Callable) -> Callable:
         @functools.wraps(original)
-        def refuse_our_features(*args, **kwargs):
+        def refuse_our_features(*args: Any, **kwargs: Any) -> Any:
             from llamafactory.hparams.parser import read_args
 
             from variational_reasoning.host.args import uses_our_features
@@ -187,9 +194,9 @@ def _refuse(launcher: str):
     return replace
 
 
-def _export(original):
+def _export(original: Callable) -> Callable:
     @functools.wraps(original)
-    def export_with_record(args=None):
+    def export_with_record(args: Any = None) -> Any:
         from llamafactory.hparams.parser import read_args
 
         from variational_reasoning.host.args import as_mapping
@@ -206,18 +213,18 @@ def _export(original):
     return export_with_record
 
 
-def _join(original):
+def _join(original: Callable) -> Callable:
     @functools.wraps(original)
-    def join_columns(self, attr):
+    def join_columns(self: Any, attr: Any) -> Any:
         original(self, attr)
         self.variational_columns = attr.get("columns", {})
 
     return join_columns
 
 
-def _align(original):
+def _align(original: Callable) -> Callable:
     @functools.wraps(original)
-    def align_rows(dataset, dataset_attr, data_args, training_args):
+    def align_rows(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
         from variational_reasoning.host.formats import FORMATS
 
         if dataset_attr.formatting in FORMATS:
@@ -236,9 +243,16 @@ def _align(original):
     return align_rows
 
 
-def _processor(original):
+def _processor(original: Callable) -> Callable:
     @functools.wraps(original)
-    def row_processor(data_args, stage, template, tokenizer, processor, do_generate=False):
+    def row_processor(
+        data_args: Any,
+        stage: Any,
+        template: Any,
+        tokenizer: Any,
+        processor: Any,
+        do_generate: Any = False,
+    ) -> Any:
         host_processor = original(data_args, stage, template, tokenizer, processor, do_generate)
         if not hasattr(data_args, "variational"):
             return host_processor
@@ -252,9 +266,16 @@ def _processor(original):
     return row_processor
 
 
-def _preprocess(original):
+def _preprocess(original: Callable) -> Callable:
     @functools.wraps(original)
-    def preprocess_and_count(dataset, data_args, training_args, *args, is_eval=False, **kwargs):
+    def preprocess_and_count(
+        dataset: Any,
+        data_args: Any,
+        training_args: Any,
+        *args: Any,
+        is_eval: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         if not hasattr(data_args, "variational") or dataset is None:
             return original(dataset, data_args, training_args, *args, is_eval=is_eval, **kwargs)
         from variational_reasoning.host import dataset as ours
@@ -285,9 +306,9 @@ def _preprocess(original):
     return preprocess_and_count
 
 
-def _trainer(original):
+def _trainer(original: Callable) -> Callable:
     @functools.wraps(original, updated=())
-    def choose_trainer(*args, finetuning_args, **kwargs):
+    def choose_trainer(*args: Any, finetuning_args: Any, **kwargs: Any) -> Any:
         if not hasattr(finetuning_args, "variational"):
             return original(*args, finetuning_args=finetuning_args, **kwargs)
         from variational_reasoning.host.trainer import VariationalTrainer
@@ -367,9 +388,9 @@ def activate(entry: str) -> None:
     replace_all(REPLACED)
 
 
-def _refuse_misfit(run_exp, found: list[str]):
+def _refuse_misfit(run_exp: Callable, found: list[str]) -> Callable:
     @functools.wraps(run_exp)
-    def refuse_our_features(args=None, callbacks=None):
+    def refuse_our_features(args: Any = None, callbacks: Any = None) -> Any:
         from variational_reasoning.host.args import uses_our_features
 
         if uses_our_features(_words() if args is None else args):

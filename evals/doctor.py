@@ -1,7 +1,9 @@
-"""What an evaluation needs and what is missing: `python evals/doctor.py` prints versions, how SkyThought was fitted, devices,
-the sandbox, and for every task whether its data are here. `python evals/doctor.py download=TASK[,TASK]|all` gets data.
+"""What an evaluation needs and what is missing.
 
-Exit code 1 when the environment cannot evaluate; data that are missing are named with how to get them.
+`python evals/doctor.py` prints versions, how SkyThought was fitted, devices, the sandbox, and for
+every task whether its data are here. `python evals/doctor.py download=TASK[,TASK]|all` gets data.
+
+Exit code 1 when the environment cannot evaluate. Missing data are named with how to get them.
 """
 
 import importlib.util
@@ -9,7 +11,15 @@ import os
 import platform
 import sys
 
-from variational_evals.tasks import FILE_TASK, Task, find_file, load_task, task_names
+from variational_evals.hub import network_errors
+from variational_evals.tasks import (
+    FILE_TASK,
+    FILE_VARIABLE,
+    Task,
+    find_file,
+    load_task,
+    task_names,
+)
 from variational_reasoning.packages import installed_version
 from variational_reasoning.verify.sandbox.probe import MINIMUM_TIER, probe
 
@@ -40,7 +50,8 @@ def main() -> int:
     if "download" in arguments:
         return _download(arguments["download"])
     print(
-        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores"
     )
     for name in PACKAGES:
         print(f"  {name:<20}{installed_version(name) or '-'}")
@@ -53,11 +64,13 @@ def main() -> int:
     print(sandbox.describe())
     if sandbox.tier < MINIMUM_TIER:
         print(
-            f"  vr_livecodebench_*: tier T{sandbox.tier} is below T{MINIMUM_TIER}, so these tasks are refused here"
+            f"  vr_livecodebench_*: tier T{sandbox.tier} is below T{MINIMUM_TIER}, so these tasks "
+            "are refused here"
         )
     print("tasks (python evals/doctor.py download=TASK[,TASK]|all gets what is not cached):")
+    hub = Hub()
     for name in task_names():
-        print(f"  {name:<26}{_state(name)}")
+        print(f"  {name:<26}{_state(name, hub)}")
     return 0 if can_run else 1
 
 
@@ -76,7 +89,8 @@ def _report_skythought() -> bool:
 
     print(f"SkyThought: shims for {', '.join(shims.active) or 'nothing, it needs none'}")
     print(
-        f"SkyThought: {len(seams.REPLACED) - len(seams.found_faults)} of {len(seams.REPLACED)} names fit"
+        f"SkyThought: {len(seams.REPLACED) - len(seams.found_faults)} of {len(seams.REPLACED)} "
+        "names fit"
     )
     for fault in seams.found_faults:
         print(f"  {fault}")
@@ -94,33 +108,52 @@ def _devices() -> str:
     return ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in found)
 
 
-def _state(name: str) -> str:
-    """Whether a task's data are cached or can be had; one request at most, and none when the hub is switched off."""
+class Hub:
+    """The hub, which is not asked again once it has not answered."""
+
+    fault = ""
+
+    def state(self, data_set: str) -> str:
+        """Whether a data set can be downloaded, or why not; one request at most."""
+        from huggingface_hub import HfApi, constants
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        if constants.HF_HUB_OFFLINE:
+            return "not cached, and HF_HUB_OFFLINE is set"
+        if self.fault:
+            return self.fault
+        try:
+            HfApi().auth_check(data_set, repo_type="dataset")
+        except GatedRepoError:
+            return (
+                f"not cached, and gated: accept {data_set}'s terms on the hub, then `hf auth login`"
+            )
+        except RepositoryNotFoundError:
+            return f"not cached, and the hub has no data set {data_set}, or it is private"
+        except network_errors() as error:
+            self.fault = f"not cached, and the hub does not answer ({type(error).__name__})"
+            return self.fault
+        return "not cached, can be downloaded"
+
+
+def _state(name: str, hub: Hub) -> str:
+    """Whether a task's data are cached or can be downloaded."""
     if name == FILE_TASK:
-        return "any local file: VR_FILE=questions.jsonl"
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        return f"any local file: {FILE_VARIABLE}=questions.jsonl"
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return "unknown, huggingface_hub is not installed"
+    from huggingface_hub import try_to_load_from_cache
 
     task = load_task(name)
     options = {"repo_type": "dataset", "revision": task.revision}
-    if all(
-        isinstance(try_to_load_from_cache(task.dataset_path, file, **options), str)
-        for file in task.files
-    ):
+    cached = [try_to_load_from_cache(task.dataset_path, file, **options) for file in task.files]
+    if all(isinstance(path, str) for path in cached):
         return "cached"
-    if constants.HF_HUB_OFFLINE:
-        return "not cached, and HF_HUB_OFFLINE is set"
-    try:
-        HfApi().auth_check(task.dataset_path, repo_type="dataset")
-    except GatedRepoError:
-        return f"not cached, and gated: accept {task.dataset_path}'s terms on the hub, then `hf auth login`"
-    except (HfHubHTTPError, OSError, RuntimeError) as error:
-        return f"not cached, and the hub does not answer ({type(error).__name__})"
-    return "not cached, can be had"
+    return hub.state(task.dataset_path)
 
 
 def _download(names: str) -> int:
-    """Exit code 1 when a file cannot be had."""
+    """Exit code 1 when a file cannot be downloaded."""
     wanted = (
         [name for name in task_names() if name != FILE_TASK] if names == "all" else names.split(",")
     )

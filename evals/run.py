@@ -1,150 +1,175 @@
 """The evaluation of one model: the questions of a run, or the paper's whole suite of benchmarks."""
 
 import json
-import os
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from variational_evals.models import reasoner_renderer, tensor_parallel_size
+from variational_evals.model_folders import find_model, with_parallelism
 from variational_evals.tasks import load_questions, load_task
+from variational_reasoning.faults import list_faults
 from variational_reasoning.files import read_json_lines
-from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.engines import engine_name
 from variational_reasoning.pipeline.evaluate import (
     RESULT,
     Benchmark,
     Model,
     describe_result,
     evaluate,
-    recorded_renderer,
 )
+from variational_reasoning.pipeline.rejudge import describe_changes, rejudge
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python evals/run.py CONFIG.yaml model=FOLDER|NAME name=NAME [key=value ...]
        python evals/run.py evals/paper.yaml model=FOLDER|HUB_NAME [name=NAME] [key=value ...]
+       python evals/run.py CONFIG.yaml name=NAME rejudge=true [key=value ...]
 Samples and verifies k responses to each question and prints Avg@k.
-With eval.tasks, the benchmarks that it lists: writes run_dir/NAME-seedN/TASK, NAME being the model's own if none is given.
-Without, the questions of the run (or eval.file): model may be the name of one in run_dir/models; writes run_dir/evals/NAME.
-Run again, it does what is missing. shard=i/n or torchrun share the work over GPUs; report.py reads the results"""
+With eval.tasks, the benchmarks that it lists: writes run_dir/NAME-seedN/TASK. NAME is the model's
+own by default. Without, the questions of the run (or eval.file): model may be the name of one in
+run_dir/models; writes run_dir/evals/NAME.
+Run again, it does what is missing. shard=i/n or torchrun share the work over GPUs.
+rejudge=true: new verdicts on the answers that are there, without sampling; the answers stay.
+evals/report.py reads the results."""
+
+COLUMNS = ("question_id", "question", "check")
 
 
 def run_questions(config: Config) -> list[dict[str, Any]]:
     """Rows with question_id, question and check from the questions table, or from eval.file."""
-    columns = ["question_id", "question", "check"]
     if config.eval.file:
-        path = Path(config.eval.file)
-        if not path.is_file():
-            raise ValueError(f"eval.file: {path} does not exist")
-        rows = []
-        for number, row in read_json_lines(path):
-            missing = [name for name in columns if not row.get(name)]
-            if missing:
-                raise ValueError(
-                    f"{path}, line {number}: missing {missing}; a line holds {columns}"
-                )
-            check = row["check"]
-            rows.append(row | {"check": check if isinstance(check, str) else json.dumps(check)})
-        where = str(path)
+        rows = read_questions(Path(config.eval.file))
+        where = config.eval.file
     else:
         table = config.folder("questions")
-        rows = [
-            row
-            for row in read_rows(table, "questions", [*columns, "split"])
-            if row["split"] == config.eval.split
-        ]
+        every = read_rows(table, "questions", [*COLUMNS, "split"])
+        rows = [row for row in every if row["split"] == config.eval.split]
         where = f"{table} with split {config.eval.split}"
     if not rows:
         raise ValueError(f"there are no questions in {where}")
     return rows[: config.eval.max_questions]
 
 
-def find_model(config: Config, named: str) -> tuple[Path, Renderer]:
-    """The folder that `model=` names, downloaded if it is the hub's, and the chat format that the model is asked in.
+def read_questions(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of questions; a check may be an object or its JSON text.
 
-    Raises: ValueError for a model that is not there, or of which nothing shows that it knows the reasoner's prompt.
+    Raises: ValueError that lists every line at fault.
     """
-    folder = Path(named) if Path(named).is_dir() else config.model_folder(named)
-    if folder.is_dir():
-        return folder, recorded_renderer(folder, config)
-    if named.count("/") != 1:
-        raise ValueError(
-            f"model={named!r} is no folder, {folder} does not exist, and it is no name on the hub"
-        )
-    renderer = reasoner_renderer(named)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        if renderer is None:  # its record, if it has one, before gigabytes of weights
-            renderer = recorded_renderer(
-                Path(snapshot_download(named, allow_patterns=["*.json"])), config
+    if not path.is_file():
+        raise ValueError(f"eval.file: {path} does not exist")
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    lines: dict[str, int] = {}
+    for number, row in read_json_lines(path, faults):
+        missing = [name for name in COLUMNS if not row.get(name)]
+        if missing:
+            faults.append(f"line {number}: lacks {', '.join(missing)}")
+            continue
+        question_id = row["question_id"]
+        if not isinstance(question_id, str):
+            faults.append(f"line {number}: question_id is {question_id!r}; it must be text")
+            continue
+        first = lines.setdefault(question_id, number)
+        if first != number:
+            faults.append(
+                f"line {number}: the question_id {question_id!r} is that of line {first}; "
+                "each question needs its own"
             )
-        return Path(snapshot_download(named)), renderer
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ValueError(
-            f"model={named!r} is no folder, and cannot be had from the hub: {error}"
-        ) from error
-
-
-def with_parallelism(config: Config, folder: Path) -> Config:
-    """The configuration with the number of GPUs that one copy of the model takes, and a line that says it."""
-    size = config.eval.tensor_parallel_size
-    if size is None or engine_name(config) != "vllm":
-        return config
-    if size == 0:
-        size = tensor_parallel_size(
-            str(folder), num_processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        )
-        print(f"tensor_parallel_size {size}; another: eval.tensor_parallel_size=N")
-    return replace(config, sampling=replace(config.sampling, tensor_parallel_size=size))
+        check = row["check"]
+        rows.append(row | {"check": check if isinstance(check, str) else json.dumps(check)})
+    if faults:
+        head = f"eval.file: {path}: {len(faults)} lines cannot be used"
+        raise ValueError(list_faults(head, faults))
+    return rows
 
 
 def suite(config: Config, name: str) -> list[Benchmark]:
     """The benchmarks that eval.tasks lists, with their questions.
 
-    Raises: ValueError for a task that does not exist or whose data cannot be had.
+    Raises: ValueError for a task that does not exist or whose data cannot be downloaded.
     """
     benchmarks = []
     for wanted in config.eval.tasks:
         task = load_task(wanted.task, wanted.file)
         questions = load_questions(task)[: config.eval.max_questions]
         folder = config.folder(f"{name}-seed{config.seed}", task.name)
-        benchmarks.append(
-            Benchmark(
-                task.name, folder, questions, wanted.num_samples or task.num_samples, asdict(task)
-            )
-        )
+        num_samples = wanted.num_samples or task.num_samples
+        benchmarks.append(Benchmark(task.name, folder, questions, num_samples, asdict(task)))
     return benchmarks
 
 
-def main() -> None:
-    config, own = read_command(USAGE, own=("model",), optional=("name",))
-    tasks = config.eval.tasks
-    if not tasks and "name" not in own:
-        raise ValueError(f"missing: name=...\n{USAGE}")
-    folder, renderer = find_model(config, own["model"])
-    name = own.get("name", Path(own["model"]).name)
-    model = Model(name, folder, renderer, with_parallelism(config, folder))
-    if tasks:
-        benchmarks = suite(config, model.name)
-    else:
-        target = config.folder("evals", model.name)
-        benchmarks = [Benchmark("", target, run_questions(config), config.eval.num_samples)]
-    with timed(config.run_dir, f"evaluate_{model.name}") as timing, closing(model):
-        timing.did_something = any(
-            not (benchmark.folder / RESULT).is_file() for benchmark in benchmarks
+def own_benchmark(config: Config, name: str) -> Benchmark:
+    """The questions of the run, or of eval.file."""
+    folder = config.folder("evals", name)
+    return Benchmark("", folder, run_questions(config), config.eval.num_samples)
+
+
+def checked_name(name: str) -> str:
+    """The name of a model's folder of results. Raises: ValueError for one that leads elsewhere."""
+    if not name.strip() or name.startswith(".") or {"/", "\\", "\0"} & set(name):
+        raise ValueError(
+            f"name={name!r} cannot be the name of a folder; use letters, digits, '-', '_' and '.', "
+            "not first, such as name=final_acc"
         )
+    return name
+
+
+def read_words() -> tuple[Config, dict[str, str]]:
+    """The configuration, and `model`, `name` and `rejudge` as far as they are needed.
+
+    Raises: ValueError for what is missing and does not fit.
+    """
+    config, own = read_command(USAGE, optional=("model", "name", "rejudge"))
+    rejudges = own.setdefault("rejudge", "false")
+    if rejudges not in ("true", "false"):
+        raise ValueError(f"rejudge={rejudges!r} is not true or false\n{USAGE}")
+    needs_model = rejudges == "false"
+    if needs_model and not own.get("model"):
+        raise ValueError(f"missing: model=...\n{USAGE}")
+    if "name" not in own and (not config.eval.tasks or not own.get("model")):
+        raise ValueError(f"missing: name=...\n{USAGE}")
+    own["name"] = checked_name(own.get("name") or Path(own["model"]).resolve().name)
+    return config, own
+
+
+def run_again(config: Config, name: str) -> Iterator[str]:
+    """Judge the answers again; what is printed of each benchmark."""
+    benchmarks = suite(config, name) if config.eval.tasks else [own_benchmark(config, name)]
+    with timed(config.run_dir, f"rejudge_{name}"):
+        for benchmark, rejudged in rejudge(benchmarks, name, config):
+            if rejudged is None:
+                yield f"{benchmark.folder}: other processes' shards are still missing"
+            else:
+                yield describe_result(rejudged.result)
+                yield f"  {describe_changes(rejudged.changes)}"
+
+
+def run(config: Config, named: str, name: str) -> Iterator[str]:
+    """Sample and judge what is missing; what is printed of each benchmark."""
+    folder, renderer = find_model(config, named)
+    model = Model(name, folder, renderer, with_parallelism(config, folder))
+    benchmarks = suite(config, name) if config.eval.tasks else [own_benchmark(config, name)]
+    with timed(config.run_dir, f"evaluate_{name}") as timing, closing(model):
+        results = [benchmark.folder / RESULT for benchmark in benchmarks]
+        timing.did_something = not all(result.is_file() for result in results)
         for benchmark, result in evaluate(benchmarks, model):
-            print(
-                describe_result(result)
-                if result
-                else f"{benchmark.folder}: other processes' shards are still missing"
-            )
+            if result is None:
+                yield f"{benchmark.folder}: other processes' shards are still missing"
+            else:
+                yield describe_result(result)
+
+
+def main() -> None:
+    config, own = read_words()
+    if own["rejudge"] == "true":
+        lines = run_again(config, own["name"])
+    else:
+        lines = run(config, own["model"], own["name"])
+    for line in lines:
+        print(line)
 
 
 if __name__ == "__main__":

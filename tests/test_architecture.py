@@ -158,6 +158,7 @@ ROOMS_OF_THE_PIPELINE = (
     "verify",
     "build",
     "evaluate",
+    "rejudge",
 )
 """From the ground up: a room may import those before it. A folder is one room."""
 

@@ -1,7 +1,9 @@
-"""How a reasoner's responses are sampled under SkyThought: exact prompt ids, both stops, a seed of its own for every sample.
+"""How a reasoner's responses are sampled under SkyThought: exact prompt ids, both stops, a seed of
+its own for every sample.
 
-The same requests as `evals/run.py` makes: ids from `method.prompts`, the seed a hash of the run's seed, the question and the
-sample. All requests go to the engine at once; SkyThought's --batch-size has no effect.
+The same requests as `evals/run.py` makes: ids from `method.prompts`, the seed a hash of the run's
+seed, the question and the sample. All requests go to the engine at once; SkyThought's --batch-size
+has no effect.
 """
 
 from collections.abc import Sequence
@@ -20,14 +22,16 @@ from variational_reasoning.pipeline.sample import sample_seed
 
 
 class SeededConfig(ModelConfig):
-    """SkyThought's settings of a model, and the run's seed: it stands in summary.json and in the result folder's hash."""
+    """SkyThought's settings of a model, and the run's seed: it stands in summary.json and in the
+    result folder's hash.
+    """
 
     seed: int
 
 
 class ReasonerConfig(SeededConfig):
-    """The settings of a reasoner of ours. The two texts of SkyThought's fields are for its records; the ids that the engine
-    gets are rendered in the chat format."""
+    """The settings of a reasoner of ours. The two texts of SkyThought's fields are for its records;
+    the ids that the engine gets are rendered in the chat format."""
 
     renderer: Renderer
 
@@ -39,7 +43,9 @@ class Conversation(list):
 
 
 def with_seed(backend: Backend, backend_params: BackendParameters, seed: int) -> BackendParameters:
-    """The settings of vLLM's engine with the run's seed, unless the user gave one; other backends have none."""
+    """The settings of vLLM's engine with the run's seed, unless the user gave one; other backends
+    have none.
+    """
     if backend != Backend.VLLM or "seed" in backend_params.params:
         return backend_params
     return BackendParameters(params=backend_params.params | {"seed": seed})
@@ -54,12 +60,15 @@ def generate(
 ) -> list[Response]:
     """All samples of all questions, by vLLM, as SkyThought's `inference` returns them.
 
-    Raises: ValueError for a backend that would render the prompt with a chat template, or a question without room.
+    Raises: ValueError for a backend that would render the prompt with a chat template, or a
+    question without room.
     """
     if backend != Backend.VLLM:
         raise ValueError(
-            f"--backend {backend.value} renders prompts with the model's chat template, which is not the prompt that "
-            f"{model_config.model_id} was trained on; use --backend vllm, or evals/run.py for several GPUs"
+            f"--backend {backend.value} renders prompts with the model's chat template, which is "
+            "not the prompt that "
+            f"{model_config.model_id} was trained on; use --backend vllm, or evals/run.py for "
+            "several GPUs"
         )
     engine = vllm.LLM(
         model=model_config.model_id, **engine_settings(model_config.model_id, backend_params.params)
@@ -90,7 +99,9 @@ def generate(
 def prompt_ids(
     conversations: Sequence[Sequence[dict[str, str]]], renderer: Renderer, tokenizer: Any
 ) -> list[list[int]]:
-    """The ids that training has before each target; of a conversation only the user's text is read."""
+    """The ids that training has before each target; of a conversation only the user's text is
+    read.
+    """
     encode, decode = text_codec(tokenizer)
     renderer.check_codec(encode, decode, tokenizer.name_or_path)
     questions = [
@@ -108,7 +119,8 @@ def engine_settings(model: str, given: dict[str, Any]) -> dict[str, Any]:
     if "tensor_parallel_size" not in given:
         settings["tensor_parallel_size"] = tensor_parallel_size(model)
         print(
-            f"tensor_parallel_size {settings['tensor_parallel_size']} (another: --backend-args tensor_parallel_size=N)"
+            f"tensor_parallel_size {settings['tensor_parallel_size']} (another: --backend-args "
+            "tensor_parallel_size=N)"
         )
     if not torch.cuda.is_available():
         settings["enable_chunked_prefill"] = (
@@ -124,21 +136,25 @@ def request_parameters(
     params: vllm.SamplingParams,
     max_model_len: int,
 ) -> list[vllm.SamplingParams]:
-    """Parameters of every sample, question by question: one sample each, with its seed, its room, and all stops.
+    """Parameters of every sample, question by question: one sample each, with its seed, its room,
+    and all stops.
 
-    Prints how many get less than the command's max_tokens, because the context ends. Raises: ValueError for no room at all.
+    Prints how many get less than the command's max_tokens, because the context ends. Raises:
+    ValueError for no room at all.
     """
     given_stops = [params.stop] if isinstance(params.stop, str) else params.stop or []
     rooms = [max_model_len - len(ids) for ids in prompts]
     if min(rooms) < 1:
         raise ValueError(
-            f"a prompt has {max_model_len - min(rooms)} tokens, and max_model_len is {max_model_len}"
+            f"a prompt has {max_model_len - min(rooms)} tokens, and max_model_len is "
+            f"{max_model_len}"
         )
     wanted = params.max_tokens or max_model_len
     short = [room for room in rooms if room < wanted]
     if short:
         print(
-            f"max_tokens {wanted}: {len(short)} of {len(rooms)} questions get less, {min(short)} at least, because prompt and "
+            f"max_tokens {wanted}: {len(short)} of {len(rooms)} questions get less, {min(short)} "
+            "at least, because prompt and "
             f"response share max_model_len {max_model_len}"
         )
     return [

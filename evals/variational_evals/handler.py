@@ -1,8 +1,9 @@
-"""SkyThought's interface to our tasks: questions from `tasks`, verdicts from the project's verifier.
+"""SkyThought's interface to our tasks: questions from `tasks`, verdicts from the project's
+verifier.
 
-One handler serves all definitions. SkyThought's own ones end a whole run at the first answer that their parser does not
-survive, check the first of several answers only, accept integers that differ by 0.01 %, take the last capital letter of a
-text for a choice, and run programs without a sandbox.
+One handler serves all definitions. SkyThought's own ones end a whole run at the first answer that
+their parser does not survive, check the first of several answers only, accept integers that differ
+by 0.01 %, take the last capital letter of a text for a choice, and run programs without a sandbox.
 """
 
 import hashlib
@@ -30,16 +31,21 @@ HANDLER_NAME = "variational"
 
 
 class VariationalTaskHandler(TaskHandler):
-    """A task of ours. The records that SkyThought keeps hold the question and its id; checks, which may be large, stay here."""
+    """A task of ours. The records that SkyThought keeps hold the question and its id; checks,
+    which may be large, stay here.
+    """
 
     def __init__(self, task_config: TaskConfig) -> None:
-        """Raises: RuntimeError for a SkyThought that does not fit; ValueError for changed settings and missing files."""
+        """Raises: RuntimeError for a SkyThought that does not fit; ValueError for changed settings
+        and missing files.
+        """
         super().__init__(task_config)
         require()
         name = task_config.preprocess_config["task"]
         if task_config != TaskConfig.from_yaml(definitions()[name]):
             raise ValueError(
-                f"task {name}: its settings belong to its version and cannot be changed by --task-args"
+                f"task {name}: its settings belong to its version and cannot be changed by "
+                "--task-args"
             )
         self.task = load_task(name)
         if name == FILE_TASK:  # it stands in summary.json and in the result folder's hash
@@ -69,7 +75,9 @@ class VariationalTaskHandler(TaskHandler):
         subset: str | None = None,
         difficulty: str | None = None,
     ) -> pd.DataFrame:
-        """The questions from `start` to `end` (all where end is not above 0), with SkyThought's `_index`."""
+        """The questions from `start` to `end` (all where end is not above 0), with SkyThought's
+        `_index`.
+        """
         self._load()
         rows = self._questions[start:end] if end > 0 else self._questions[start:]
         ids = [row["question_id"] for row in rows]
@@ -105,7 +113,9 @@ class VariationalTaskHandler(TaskHandler):
     def score(
         self, id_to_results: dict[str, dict[str, Any]]
     ) -> tuple[float, dict[str, list[int]], int]:
-        """What SkyThought's `score_responses` does: fills in every response, and returns (accuracy, scores by id, count)."""
+        """What SkyThought's `score_responses` does: fills in every response, and returns
+        (accuracy, scores by id, count).
+        """
         asked = {
             (index, number): (record, response["content"])
             for index, record in id_to_results.items()
@@ -120,7 +130,8 @@ class VariationalTaskHandler(TaskHandler):
             num_undecided += result.verdict in UNDECIDED
         if num_undecided:
             print(
-                f"warning: no checker decides {num_undecided} of {len(asked)} answers; they count as not correct"
+                f"warning: no checker decides {num_undecided} of {len(asked)} answers; they count "
+                "as not correct"
             )
         accuracy = sum(map(sum, scores.values())) / len(asked) if asked else 0.0
         return round(accuracy, 4), scores, len(asked)
@@ -140,7 +151,9 @@ class VariationalTaskHandler(TaskHandler):
 
 
 def _solution(record: dict[str, Any], response: str) -> str | None:
-    """What is judged: the text inside the solution tags of a reasoner of ours, and the whole response of another model."""
+    """What is judged: the text inside the solution tags of a reasoner of ours, and the whole
+    response of another model.
+    """
     last = record["input_conversation"][-1]
     renderer = RUN.renderer or make_renderer(
         "chatml"

@@ -1,4 +1,6 @@
-"""Whether the installed SkyThought is one that our seams fit: written by `seams`, read by the handler and the doctor."""
+"""Whether the installed SkyThought is one that our seams fit: written by `seams`, read by the
+handler and the doctor.
+"""
 
 from importlib.metadata import version
 
@@ -7,8 +9,11 @@ found_faults: list[str] = []
 
 
 def require() -> None:
-    """Raises: RuntimeError for a SkyThought in which our tasks would be sampled or scored in another way than ours."""
+    """Raises: RuntimeError for a SkyThought in which our tasks would be sampled or scored in
+    another way than ours.
+    """
     if found_faults:
         raise RuntimeError(
-            f"SkyThought {version('skythought')} does not fit these tasks (made for 0.1.0): {'; '.join(found_faults)}"
+            f"SkyThought {version('skythought')} does not fit these tasks (made for 0.1.0): "
+            f"{'; '.join(found_faults)}"
         )

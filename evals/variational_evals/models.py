@@ -1,7 +1,8 @@
 """Which prompt a model is evaluated with, and over how many GPUs it is spread.
 
-A reasoner of ours gets exactly the ids of its training, rendered by `method.prompts`; no chat template is involved. It is
-known by the record that training writes beside it, or by its name on the hub. Nothing is guessed about any other model.
+A reasoner of ours gets exactly the ids of its training, rendered by `method.prompts`; no chat
+template is involved. It is known by the record that training writes next to it, or by its name on
+the hub. Nothing is guessed about any other model.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from variational_reasoning.model_record import RECORD_NAME, read_record
 
 @dataclass
 class Run:
-    """What this process runs: the seed of the command line, and the prompts of a reasoner of ours."""
+    """What this process runs: the seed of the command line, and the prompts of our reasoner."""
 
     seed: int = 0
     renderer: Renderer | None = None
@@ -45,7 +46,7 @@ POSTERIORS = frozenset(
     f"{ACCOUNT}/Variational-Posterior-{name}"
     for name in ("PB-4B", "PA-7B", "PB-7B", "PB-8B", "PA-32B")
 )
-"""The published models that need a reference answer in their prompt, so that they cannot be evaluated."""
+"""The published models that cannot be evaluated: their prompt has the reference answer in it."""
 
 PAPER_TENSOR_PARALLEL = ((3e9, 1), (20e9, 4), (float("inf"), 8))
 """(parameters below, GPUs): the paper's 4 for 4B to 8B and 8 for 32B; a small model needs one."""
@@ -61,7 +62,8 @@ def reasoner_renderer(model: str) -> Renderer | None:
     """
     if model in POSTERIORS:
         raise ValueError(
-            f"{model} is a posterior: it reads the reference answer, and is not evaluated on questions alone"
+            f"{model} is a posterior: it reads the reference answer, and cannot be evaluated on "
+            "questions alone"
         )
     if model in REASONERS:
         return make_renderer("chatml")
@@ -72,7 +74,8 @@ def reasoner_renderer(model: str) -> Renderer | None:
     kind = record.get("prompt_kind")
     if kind not in (None, "reasoner"):
         raise ValueError(
-            f"{path} says that the model was trained on the prompt {kind!r}; only a reasoner is evaluated"
+            f"{path} says that the model was trained on the prompt {kind!r}; only a reasoner can "
+            "be evaluated"
         )
     if kind is None or record.get("chat_format") is None:
         return None
@@ -80,12 +83,12 @@ def reasoner_renderer(model: str) -> Renderer | None:
 
 
 def stop_strings(renderer: Renderer, more: Iterable[str] = ()) -> list[str]:
-    """Where a response ends: the solution's closing tag, the model's end of turn, and what the user adds."""
+    """Where a response ends: as the prompt family says, and at what the user adds."""
     return list(dict.fromkeys((*renderer.answer_stops, *more)))
 
 
 def tensor_parallel_size(model: str, num_processes: int = 1) -> int:
-    """GPUs that one copy of a model is spread over on this machine, when the user does not say; 1 without GPUs.
+    """GPUs that one copy of a model is spread over, when the user does not say; 1 without GPUs.
 
     Reads the model's configuration (from the hub for a name), not its weights.
 
@@ -105,7 +108,10 @@ def tensor_parallel_size(model: str, num_processes: int = 1) -> int:
 
 
 def fitting_size(num_parameters: float, num_heads: int, num_gpus: int) -> int:
-    """The paper's size for so many parameters, or the largest power of two below it that the GPUs and the heads allow."""
+    """The paper's size for so many parameters, or a smaller one if GPUs or heads do not allow it.
+
+    32 B on 4 GPUs: 8 in the paper, 4 here. 12 heads and 8 GPUs: 4, because 8 does not divide 12.
+    """
     size = next(size for limit, size in PAPER_TENSOR_PARALLEL if num_parameters < limit)
     while size > num_gpus or num_heads % size:
         size //= 2

@@ -1,17 +1,20 @@
-"""Every name of SkyThought that is added to or replaced, in one place; checked as a whole, then replaced once.
+"""Every name of SkyThought that is added to or replaced: checked as a whole, then replaced once.
 
-    added to                                   with                     why
-    evals.tasks  TASK_NAMES_TO_YAML            the definitions          `--task vr_...`
-    evals.tasks  TASK_HANDLER_MAP              VariationalTaskHandler   questions, checks and verdicts of our own
+    added to                      with                    why
+    tasks TASK_NAMES_TO_YAML      the definitions         `--task vr_...`
+    tasks TASK_HANDLER_MAP        VariationalTaskHandler  our own questions, checks and verdicts
 
-    replaced                                   with                     why
-    evals.cli    set_seed                      remember_seed            the seed reaches samples and the folder's name
-    evals.models ModelConfig.from_model_id     choose_prompt            our models get the prompt of their training
-    evals.inference_and_check inference        generate                 exact ids, both stops, a seed for every sample
-    evals.inference_and_check score_responses  score                    our tasks are scored by our verifier, at once
+    replaced                      with                    why
+    cli set_seed                  remember_seed           the seed reaches samples and folder name
+    models ModelConfig
+      .from_model_id              choose_prompt           our models get the prompt of training
+    inference_and_check
+      inference                   generate                exact ids, both stops, a seed per sample
+      score_responses             score                   our tasks are scored by our verifier
 
-A replacement calls the original for tasks and models that are not ours, except that a model of which nothing is known is
-refused instead of being run without a prompt. With a SkyThought that does not fit nothing is replaced, and our tasks refuse.
+All are in modules of `skythought.evals`. A replacement calls the original for tasks and models that
+are not ours, except that a model of which nothing is known is refused instead of being run without
+a prompt. With a SkyThought that does not fit nothing is replaced, and our tasks refuse.
 """
 
 import functools
@@ -25,7 +28,9 @@ from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam, faults, replace_all
 
 PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
-"""What `--system-prompt-name` takes beside SkyThought's own names: the reasoner's prompt in this chat format."""
+"""What `--system-prompt-name` takes beside SkyThought's own names: the reasoner's prompt in this
+chat format.
+"""
 NO_PROMPT = "vr_none"
 """The same for a model that is to be run with its chat template and no system prompt."""
 
@@ -60,7 +65,8 @@ def _choose_prompt(original: Callable) -> classmethod:
             refused = [name for name, value in given.items() if value]
             if refused:
                 raise ValueError(
-                    f"{model_id} is a reasoner, and its prompt is that of its training; leave out {', '.join(refused)}"
+                    f"{model_id} is a reasoner, and its prompt is that of its training; leave out "
+                    f"{', '.join(refused)}"
                 )
             return ReasonerConfig(
                 model_id=model_id,
@@ -76,10 +82,14 @@ def _choose_prompt(original: Callable) -> classmethod:
             or model_id in models.base.ALL_MODEL_CONFIGS["models"]
         ):
             raise ValueError(
-                f"nothing says which prompt {model_id} was trained on: it is no folder with a record of a reasoner, no "
-                "published model of the paper, and not in SkyThought's table. Name one: --system-prompt-name "
-                f"{' | '.join(PROMPT_NAMES)} for the paper's prompt in this chat format, {NO_PROMPT} for the model's chat "
-                f"template and no system prompt, or one of SkyThought's ({', '.join(known)}), or give --system-prompt TEXT"
+                f"nothing says which prompt {model_id} was trained on: it is no folder with a "
+                "record of a reasoner, no "
+                "published model of the paper, and not in SkyThought's table. Name one: "
+                "--system-prompt-name "
+                f"{' | '.join(PROMPT_NAMES)} for the paper's prompt in this chat format, "
+                f"{NO_PROMPT} for the model's chat "
+                f"template and no system prompt, or one of SkyThought's ({', '.join(known)}), or "
+                "give --system-prompt TEXT"
             )
         name = None if system_prompt_name == NO_PROMPT else system_prompt_name
         stock = original(model_id, name, system_prompt, assistant_prefill)

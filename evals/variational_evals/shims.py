@@ -1,5 +1,6 @@
-"""What SkyThought 0.1.0 expects and today's packages no longer have: one function for each, put in place only where it is
-missing. `variational_reasoning.autoload` calls `activate` as soon as `skythought` is imported, in every process of the environment.
+"""What SkyThought 0.1.0 expects and today's packages no longer have: one function for each, put in
+place only where it is missing. `variational_reasoning.autoload` calls `activate` as soon as
+`skythought` is imported, in every process of the environment.
 
 When SkyThought or a package mends one of them, its function does nothing, and can be deleted.
 """
@@ -24,7 +25,9 @@ def activate(name: str) -> None:
 
 
 def _pyext() -> bool:
-    """pyext 0.7 cannot be installed on Python 3.11; SkyThought's APPS grader loads programs with it (ours does not)."""
+    """pyext 0.7 cannot be installed on Python 3.11; SkyThought's APPS grader loads programs with
+    it (ours does not).
+    """
     if "pyext" in sys.modules or importlib.util.find_spec("pyext"):
         return False
 
@@ -40,15 +43,19 @@ def _pyext() -> bool:
 
 
 def _getargspec() -> bool:
-    """Python 3.11 removed inspect.getargspec; SkyThought's copy of pyext (tasks/taco/pyext2.py) reads it at import."""
+    """Python 3.11 removed inspect.getargspec; SkyThought's copy of pyext (tasks/taco/pyext2.py)
+    reads it at import.
+    """
     if hasattr(inspect, "getargspec"):
         return False
-    inspect.getargspec = inspect.getfullargspec
+    inspect.getargspec = inspect.getfullargspec  # type: ignore[attr-defined]
     return True
 
 
 def _ray_logging() -> bool:
-    """Ray moved ray._private.ray_logging's filters and formatters to ray._common; skythought.evals.batch imports the old."""
+    """Ray moved ray._private.ray_logging's filters and formatters to ray._common;
+    skythought.evals.batch imports the old.
+    """
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec(
         "ray._private.ray_logging.filters"
     ):
@@ -61,7 +68,9 @@ def _ray_logging() -> bool:
 
 
 def _typer_click_type() -> bool:
-    """typer 0.26 dropped Option(click_type=...). SkyThought names tasks with it, and checks the name once more later."""
+    """typer 0.26 dropped Option(click_type=...). SkyThought names tasks with it, and checks the
+    name once more later.
+    """
     import typer
 
     original: Callable[..., Any] = typer.Option
@@ -76,7 +85,9 @@ def _typer_click_type() -> bool:
 
 
 def _latex2sympy2() -> bool:
-    """latex2sympy2 pins antlr 4.7.2, which excludes math-verify's and omegaconf's; its maintained successor takes its name."""
+    """latex2sympy2 pins antlr 4.7.2, which excludes math-verify's and omegaconf's; its maintained
+    successor takes its name.
+    """
     if "latex2sympy2" in sys.modules or importlib.util.find_spec("latex2sympy2"):
         return False
     from latex2sympy2_extended import latex2sympy

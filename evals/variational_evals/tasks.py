@@ -1,9 +1,11 @@
-"""Task definitions and their questions: what is asked, and what decides whether an answer is right (App. D).
+"""Task definitions and their questions: what is asked, and what decides whether an answer is right
+(App. D).
 
-A definition (`definitions/vr_*.yaml`) is a SkyThought task YAML, so that `skythought evaluate` and `evals/run.py` read one
-file. Its `preprocess_config` holds our own settings: task (its name), version, check, where, num_questions, num_samples.
-Files are taken from the hub at a fixed commit and read here, row by row: the `datasets` library refuses LiveCodeBench,
-which has a loading script, and would not find single files again without a network.
+A definition (`definitions/vr_*.yaml`) is a SkyThought task YAML, so that `skythought evaluate` and
+`evals/run.py` read one file. Its `preprocess_config` holds our own settings: task (its name),
+version, check, where, num_questions, num_samples. Files are taken from the hub at a fixed commit
+and read here, row by row: the `datasets` library refuses LiveCodeBench, which has a loading script,
+and would not find single files again without a network.
 """
 
 import csv
@@ -31,10 +33,15 @@ FILE_VARIABLE = "VR_FILE"
 class Task:
     """One benchmark.
 
-    dataset_path: a data set of the hub; `local` for vr_file. revision: its commit. files: what is read of it, in order.
-    templates: user texts with `{prompt}`; `template`, or one for programs that read standard input and one for functions.
+    dataset_path: a data set of the hub; `local` for vr_file.
+    revision: its commit.
+    files: what is read of it, in order.
+    templates: user texts with `{prompt}`; `template`, or one for programs that read standard input
+        and one for functions.
     where: only rows whose column contains the text.
-    check: a key of `CHECKS`. num_samples: the paper's k. num_questions: None where the file decides.
+    check: a key of `CHECKS`.
+    num_samples: the paper's k.
+    num_questions: None where the file decides.
     """
 
     name: str
@@ -65,7 +72,8 @@ def load_task(name: str, file: str | os.PathLike | None = None) -> Task:
     """A task by name.
 
     Args:
-        file: the JSONL file of `vr_file`, and only of it; without it, the environment variable VR_FILE names the file.
+        file: the JSONL file of `vr_file`, and only of it; without it, the environment variable
+            VR_FILE names the file.
 
     Raises: ValueError for an unknown name, a file that is missing, or one for another task.
     """
@@ -98,7 +106,8 @@ def _local_file(file: str | os.PathLike | None) -> Path:
     named = file if file is not None else os.environ.get(FILE_VARIABLE)
     if not named:
         raise ValueError(
-            f"task {FILE_TASK} needs a file: set the environment variable {FILE_VARIABLE} to a .jsonl of lines with question, "
+            f"task {FILE_TASK} needs a file: set the environment variable {FILE_VARIABLE} to a "
+            ".jsonl of lines with question, "
             "gold (or check) and optionally question_id"
         )
     path = Path(named)
@@ -110,10 +119,11 @@ def _local_file(file: str | os.PathLike | None) -> Path:
 def load_questions(task: Task) -> list[dict[str, str]]:
     """The questions of a task, in the order of its data: {question_id, question, check}.
 
-    `question` is the exact user text. `check` is the JSON text that `variational_reasoning.verify.checks.parse_check` reads,
-    as in the questions table.
+    `question` is the exact user text. `check` is the JSON text that
+    `variational_reasoning.verify.checks.parse_check` reads, as in the questions table.
 
-    Raises: ValueError for data that cannot be had (with how to get access), or that do not fit the definition.
+    Raises: ValueError for data that cannot be had (with how to get access), or that do not fit the
+    definition.
     """
     questions: dict[str, dict[str, str]] = {}
     faults = []
@@ -132,7 +142,7 @@ def load_questions(task: Task) -> list[dict[str, str]]:
             faults.append(f"{question_id}: {missing}")
             continue
         if question_id in questions:
-            faults.append(f"{question_id}: the question_id stands twice")
+            faults.append(f"{question_id}: the question_id is there twice; each needs its own")
         faults += [f"{question_id}: {fault}" for fault in check_faults(check)]
         questions[question_id] = {
             "question_id": question_id,
@@ -148,7 +158,8 @@ def load_questions(task: Task) -> list[dict[str, str]]:
     expected = task.num_questions if task.num_questions is not None else max(1, len(questions))
     if len(questions) != expected:
         raise ValueError(
-            f"task {task.name}: {where} gives {len(questions)} questions, not {expected}; the data are not those of the "
+            f"task {task.name}: {where} gives {len(questions)} questions, not {expected}; the data "
+            "are not those of the "
             f"definition {definitions()[task.name]}"
         )
     return list(questions.values())
@@ -202,7 +213,9 @@ def _lettered_choice(
 def _livecodebench(
     task: Task, question_id: str, row: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """A program with the public and the private tests; for a function, its signature is part of the question."""
+    """A program with the public and the private tests; for a function, its signature is part of
+    the question.
+    """
     check = livecodebench_check(row)
     if "fn_name" not in check:
         return _ask(task, row[task.question_key], "stdin_template"), check
@@ -251,9 +264,11 @@ def _rows(task: Task) -> Iterator[dict[str, Any]]:
 
 
 def find_file(task: Task, file: str) -> Path:
-    """A data file's path in the hub's cache; downloaded when it is not there and the network may be used.
+    """A data file's path in the hub's cache; downloaded when it is not there and the network may be
+    used.
 
-    Raises: ValueError that says what to do, for gated data without access and for data that are neither cached nor reachable.
+    Raises: ValueError that says what to do, for gated data without access and for data that are
+    neither cached nor reachable.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
@@ -265,13 +280,17 @@ def find_file(task: Task, file: str) -> Path:
         )
     except GatedRepoError as error:
         raise ValueError(
-            f"task {task.name}: {task.dataset_path} is gated, and this account has no access. Accept its terms on {page}, "
-            "make a token on https://huggingface.co/settings/tokens, then run `hf auth login`, or set HF_TOKEN"
+            f"task {task.name}: {task.dataset_path} is gated, and this account has no access. "
+            f"Accept its terms on {page}, "
+            "make a token on https://huggingface.co/settings/tokens, then run `hf auth login`, or "
+            "set HF_TOKEN"
         ) from error
     except LocalEntryNotFoundError as error:
         raise ValueError(
-            f"task {task.name}: {file} of {task.dataset_path} is not in the local cache, and the hub cannot be reached (or "
-            "HF_HUB_OFFLINE is set). On a machine with a network run `python evals/doctor.py download="
+            f"task {task.name}: {file} of {task.dataset_path} is not in the local cache, and the "
+            "hub cannot be reached (or "
+            "HF_HUB_OFFLINE is set). On a machine with a network run `python evals/doctor.py "
+            "download="
             f"{task.name}`, and copy the folder that HF_HOME names"
         ) from error
     except HfHubHTTPError as error:

@@ -294,9 +294,28 @@ def test_unfit_models_and_arguments_are_refused(make_run, run):
     path = make_run(num_questions=1, num_test=1)
     cases = {
         ("model=posterior", "name=x"): "trained on the prompt 'posterior_b'",
-        ("model=nowhere", "name=x"): "model='nowhere' is no folder",
+        ("model=nowhere", "name=x"): "model='nowhere' is not a folder",
+        ("model=reasone", "name=x"): "models/reasoner'? (a model of the hub: model=hub:OWNER/NAME)",
+        # a folder of this name is here, so the hub is not asked
+        ("model=tests/reasoner", "name=x"): "model='tests/reasoner' is not a folder: 'tests/reason",
+        ("model=./reasone", "name=x"): "model='./reasone' is not a folder",
+        ("model=a/b/c", "name=x"): "model='a/b/c' is not a folder",
+        ("model=reasoner", "name=../x"): "name='../x' cannot be the name of a folder",
+        ("model=reasoner", "name=x/y"): "name='x/y' cannot be the name of a folder",
+        ("name=x",): "missing: model=",
         ("model=reasoner",): "missing: name=",
-        ("model=someone/something", "name=x"): "cannot be had from the hub",
+        (
+            "model=someone/something",
+            "name=x",
+        ): "cannot be downloaded from the hub: the hub does not",
+        (
+            "model=hub:tests/reasoner",
+            "name=x",
+        ): "model='tests/reasoner' is not a folder, and cannot",
+        (
+            "model=zhouxiangxin/Variational-Reasoning-4B-Ac",
+            "name=x",
+        ): "did you mean 'zhouxiangxin/Variational-Reasoning-4B-Acc'?",
         ("model=zhouxiangxin/Variational-Posterior-PB-4B", "name=x"): "is a posterior",
         (
             "model=reasoner",
@@ -315,6 +334,34 @@ def test_unfit_models_and_arguments_are_refused(make_run, run):
     for arguments, message in cases.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             run(path, *arguments)
+
+
+def test_folders_that_hold_no_model_are_named(make_run, run, tmp_path):
+    path = make_run(num_questions=1, num_test=1)
+    models = load_config(path).model_folder("reasoner").parent
+    (models / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"models/empty is empty; did its training or download end"
+    ):
+        run(path, "model=empty", "name=x")
+    with pytest.raises(ValueError, match=r"has no config\.json, .*; it has the models .*reasoner"):
+        run(path, f"model={models}", "name=x")
+
+
+def test_questions_that_cannot_be_used_are_named_by_line(make_run, run, tmp_path):
+    path = make_run(num_questions=1)
+    row = {"question_id": "a", "question": "2?", "check": {"kind": "exact", "gold": "2"}}
+    rows = [row, row | {"question_id": 7}, row | {"question": "3?"}, {"question_id": "b"}]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    with pytest.raises(ValueError, match="3 lines cannot be used") as caught:
+        run(path, "model=reasoner", "name=x", f"eval.file={questions}")
+    for message in (
+        "line 2: question_id is 7; it must be text",
+        "line 3: the question_id 'a' is that of line 1",
+        "line 4: lacks question, check",
+    ):
+        assert message in str(caught.value)
 
 
 @pytest.mark.slow

@@ -266,3 +266,14 @@ def test_gated_data_say_how_to_get_access(tmp_path):
         in done.stderr
     )
     assert "hf auth login" in done.stderr and "HF_TOKEN" in done.stderr
+
+
+def test_doctor_without_a_hub_says_so_and_asks_once(tmp_path):
+    """A proxy that nobody serves is no hub; every task has its line, and there is no traceback."""
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    environment = {**os.environ, **nowhere, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "evals/doctor.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if line.strip().startswith("vr_")]
+    assert sum("not cached, and the hub does not answer (" in line for line in lines) == 10

@@ -11,6 +11,7 @@ from variational_reasoning.pipeline.engines import (
     load_model,
     load_tokenizer,
 )
+from variational_reasoning.pipeline.engines.base import text_codec
 from variational_reasoning.pipeline.engines.transformers import (
     pick_tokens,
     shared_prefixes,
@@ -249,3 +250,17 @@ def test_another_architecture(bpe_tokenizer):
     assert together == [
         TransformersEngine(model, bpe_tokenizer, 1).generate([r])[0] for r in requests
     ]
+
+
+def test_a_character_that_the_tokenizer_does_not_know_is_named():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    encode, _ = text_codec(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    assert encode("ab") == [0, 1]
+    with pytest.raises(
+        ValueError, match="the tokenizer does not know 'é', such as in 'abé'; remove"
+    ):
+        encode("abé")

@@ -46,7 +46,7 @@ def test_measures_by_hand():
         {"a": "7"},
     )
     assert found.fractions.tolist() == [0.0, 16 / 17]
-    assert (found.num_traces, found.num_literal, found.num_normalised) == (3, 2, 0)
+    assert (found.num_traces, found.num_literal, found.num_normalized) == (3, 2, 0)
     assert found.share_by(0.1) == pytest.approx(1 / 3)
     assert found.share_by(1.0) == pytest.approx(2 / 3)
 

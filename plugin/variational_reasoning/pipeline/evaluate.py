@@ -1,13 +1,16 @@
-"""The evaluation: k responses to every question of one or more benchmarks, a verdict on each, Avg@k (section 4, App. D).
+"""The evaluation: k responses to every question of one or more benchmarks, a verdict on each, Avg@k
+(section 4, App. D).
 
-Two tables per benchmark: `samples` is what the model wrote, `evals` the same rows with their verdicts. Shard i of the
-second is made from shard i of the first as soon as the benchmark's share is sampled, so that nothing which happens in a
-checker can lose an answer, and processes that share the work (`shard=i/n`, torchrun) wait for nobody. Whoever finds the
-last verdict there writes result.json.
+Two tables per benchmark: `samples` is what the model wrote, `evals` the same rows with their
+verdicts. Shard i of the second is made from shard i of the first as soon as the benchmark's share
+is sampled, so that nothing which happens in a checker can lose an answer, and processes that share
+the work (`shard=i/n`, torchrun) wait for nobody. Whoever finds the last verdict there writes
+result.json.
 
-A response is judged by the text in its first complete pair of solution tags; without one it is wrong and counted as
-`no_answer`. The surprising thing: the seed of a sample is a hash of (run seed, question, sample), so the k samples of a
-question are independent, and none depends on what else is sampled.
+A response is judged by the text in its first complete pair of solution tags; without one it is
+wrong and counted as `no_answer`. The surprising thing: the seed of a sample is a hash of (run seed,
+question, sample), so the k samples of a question are independent, and none depends on what else is
+sampled.
 """
 
 import dataclasses
@@ -44,6 +47,7 @@ from variational_reasoning.pipeline.rows import (
     open_stage,
     read_manifest,
     read_rows,
+    replace_table,
 )
 from variational_reasoning.pipeline.sample import Sampler, ShardRequests, sample_seed
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
@@ -61,14 +65,21 @@ from variational_reasoning.verify.pool import Job, ProgramSettings
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
 RESULT = "result.json"
+REJUDGED = "rejudged"
+"""The folder next to the samples that holds new verdicts until all are there (rejudge.py)."""
+REJUDGE = (
+    "The answers in samples/ are fine: rejudge=true judges them again under these settings and "
+    "puts the new verdicts in place of the old ones."
+)
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Questions, how often each is asked, and the folder of the answers.
 
-    task: its name; empty for the questions of a run. questions: rows with question_id, question and check.
-    about: what result.json shall say of the questions' origin.
+    task: its name; empty for the questions of a run.
+    questions: rows with question_id, question and check.
+    about: what result.json says of the questions' origin.
     """
 
     task: str
@@ -87,7 +98,9 @@ class Benchmark:
 
 
 class Model:
-    """A model that is evaluated. Its engine is opened when the first answer is missing, once for all benchmarks."""
+    """A model that is evaluated. Its engine is opened when the first answer is missing, once for
+    all benchmarks.
+    """
 
     def __init__(self, name: str, folder: Path, renderer: Renderer, config: Config) -> None:
         """
@@ -119,8 +132,9 @@ class Model:
 def recorded_renderer(folder: Path, config: Config) -> Renderer:
     """How a model is asked, once it is sure that it was trained on the reasoner's prompt.
 
-    A model's own record decides. `chat_format` and `prompt_family` of the configuration are for models without one, and
-    where one of them is set to anything but its default they must agree with the record.
+    A model's own record decides. `chat_format` and `prompt_family` of the configuration are for
+    models without one, and where one of them is set to anything but its default they must agree
+    with the record.
 
     Raises: ValueError as `check_prompt_kind` does.
     """
@@ -138,7 +152,9 @@ def recorded_renderer(folder: Path, config: Config) -> Renderer:
 
 
 def model_context(folder: Path) -> int:
-    """Tokens that a model was made for, from its config.json. Raises: ValueError when the file does not say."""
+    """Tokens that a model was made for, from its config.json. Raises: ValueError when the file
+    does not say.
+    """
     path = folder / "config.json"
     context = read_json_object(path, "choose another model folder").get("max_position_embeddings")
     if not isinstance(context, int):
@@ -151,14 +167,18 @@ def model_context(folder: Path) -> int:
 def evaluate(
     benchmarks: Sequence[Benchmark], model: Model
 ) -> Iterator[tuple[Benchmark, dict[str, Any] | None]]:
-    """Each benchmark with its result.json, one after the other; None while answers of other processes are missing.
+    """Each benchmark with its result.json, one after the other; None while answers of other
+    processes are missing.
 
-    Raises: ValueError for checks that cannot be read, a folder of something else, programs where there is no sandbox (all
-    before a model is loaded), and when more than verify.max_fault_fraction of a benchmark's answers are undecided.
+    Raises: ValueError for checks that cannot be read, a folder of something else, programs where
+    there is no sandbox (all before a model is loaded), and when more than verify.max_fault_fraction
+    of a benchmark's answers are undecided.
     """
     config = model.config
     if config.launcher == "ray":
         raise ValueError("launcher: an evaluation is shared by shard=i/n or torchrun, not by ray")
+    for benchmark in benchmarks:
+        finish_rejudging(benchmark.folder)
     jobs = [samples_job(benchmark, model) for benchmark in benchmarks]
     unfinished = [
         benchmark for benchmark in benchmarks if not (benchmark.folder / MANIFEST).is_file()
@@ -170,7 +190,7 @@ def evaluate(
     }
     programs = open_programs(checks, config)
     del checks  # programs' tests may be gigabytes
-    shares = _shares(jobs, *own_share(config))
+    shares = shares_of_jobs(jobs, *own_share(config))
     todo = [_num_missing(job, mine) for job, mine in zip(jobs, shares, strict=True)]
     started = time.monotonic()
     for number, (benchmark, job, mine) in enumerate(zip(benchmarks, jobs, shares, strict=True)):
@@ -178,12 +198,13 @@ def evaluate(
         if done and left:
             seconds = (time.monotonic() - started) * left / done
             print(
-                f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so far"
+                f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so "
+                "far"
             )
         sampled = do_shards(job, mine)
         print(describe_table(sampled))
         judged = do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
-        yield benchmark, _result(benchmark, model) if judged.manifest else None
+        yield benchmark, write_result(benchmark, model) if judged.manifest else None
 
 
 def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
@@ -217,8 +238,10 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
 
     return StageJob(
         stage=open_stage(folder, "samples", identity, units, per_shard),
-        title=f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; writes {folder}"
-        + _bound(config),
+        title=(
+            f"reads {len(units)} questions x {benchmark.num_samples}, {model.folder}; "
+            f"writes {folder}{_bound(config)}"
+        ),
         row="answer",
         size=size,
         cost=lambda unit: benchmark.num_samples,
@@ -262,7 +285,9 @@ def verdicts_job(
         return sum(len(samples.read_shard(index, ["answer_id"])) for index in shards)
 
     return StageJob(
-        stage=open_stage(benchmark.folder, "evals", identity, units, len(samples.shards[0])),
+        stage=open_stage(
+            benchmark.folder, "evals", identity, units, len(samples.shards[0]), remedy=REJUDGE
+        ),
         title=f"reads {samples.folder}; writes {benchmark.folder}",
         row="verdict",
         size=lambda unit: benchmark.num_samples,
@@ -416,13 +441,21 @@ def describe_result(result: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"{result['task'] or result['name']}: Avg@{result['num_samples']} {100 * result['avg']:.1f}{error} on "
-        f"{result['num_questions']} questions; mean tokens {result['mean_tokens']:.1f}, truncated {result['truncated']:.1%}, "
+        f"{result['task'] or result['name']}: Avg@{result['num_samples']} "
+        f"{100 * result['avg']:.1f}{error} on "
+        f"{result['num_questions']} questions; mean tokens {result['mean_tokens']:.1f}, truncated "
+        f"{result['truncated']:.1%}, "
         f"no answer {result['no_answer']:.1%}{missing}"
     )
 
 
-def _result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
+def finish_rejudging(folder: Path) -> None:
+    """Put new verdicts in place of the old ones, where a process was killed while it did so."""
+    if (folder / REJUDGED / MANIFEST).is_file() and not (folder / MANIFEST).is_file():
+        replace_table(folder, folder / REJUDGED)
+
+
+def write_result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
     """What result.json holds, written."""
     folder = benchmark.folder
     samples = read_manifest(folder / "samples", "samples")
@@ -454,7 +487,10 @@ def _bound(config: Config) -> str:
     limit = config.eval.max_new_tokens
     if limit is None or limit < config.cutoff_len:
         return ""
-    return f"\neval.max_new_tokens {limit} is more than the context: prompt and response end at {config.cutoff_len} tokens"
+    return (
+        f"\neval.max_new_tokens {limit} is more than the context: "
+        f"prompt and response end at {config.cutoff_len} tokens"
+    )
 
 
 def _num_missing(job: StageJob, mine: set[int]) -> int:
@@ -463,7 +499,7 @@ def _num_missing(job: StageJob, mine: set[int]) -> int:
     )
 
 
-def _shares(jobs: Sequence[StageJob], index: int, count: int) -> list[set[int]]:
+def shares_of_jobs(jobs: Sequence[StageJob], index: int, count: int) -> list[set[int]]:
     """Per job the shards of process `index` of `count`, balanced over all jobs together."""
     places = [
         (number, shard) for number, job in enumerate(jobs) for shard in range(len(job.stage.shards))

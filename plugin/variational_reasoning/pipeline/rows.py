@@ -18,10 +18,12 @@ there writes the manifest.
     rows = read_rows(folder, "traces")
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -201,12 +203,14 @@ def open_stage(
     identity: Identity,
     units: Sequence[str],
     units_per_shard: int,
+    remedy: str | None = None,
 ) -> Stage:
     """Begin or take up the filling of a table.
 
     Args:
         units: ids of the work units in the order in which they are done; the same order always gives the same shards.
         units_per_shard: what is lost at most when the process is killed.
+        remedy: what a refusal says to do about rows that were made from something else.
 
     Returns: a Stage; `is_complete` says that there is nothing to do.
 
@@ -232,13 +236,13 @@ def open_stage(
     plan_path, versions = folder / STAGE, installed_versions()
     if plan_path.is_file():
         plan = read_json_object(plan_path, _remedy(folder))
-        _refuse_differences(folder, plan, wanted)
+        _refuse_differences(folder, plan, wanted, remedy)
         if versions not in plan["versions"] and not (folder / MANIFEST).is_file():
             plan["versions"].append(versions)
             write_json(plan_path, plan)
     elif any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file():
         if plan_path.is_file():  # another process has just begun
-            return open_stage(folder, table, identity, units, units_per_shard)
+            return open_stage(folder, table, identity, units, units_per_shard, remedy)
         raise ValueError(
             f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder"
         )
@@ -249,9 +253,35 @@ def open_stage(
     stage.num_found = len(shards) - sum(1 for _ in stage.pending())
     if is_complete and stage.num_found < len(shards):
         raise ValueError(
-            f"{folder} has a {MANIFEST} but lacks shards; remove the folder and run the stage again"
+            f"{folder} has a {MANIFEST} but lacks shards; "
+            + (remedy or "remove the folder and run the stage again")
         )
     return stage
+
+
+def replace_table(folder: Path, newer: Path) -> None:
+    """Put the finished table of the folder `newer` in place of the one in `folder`.
+
+    The old manifest goes first and the new one comes last, so nobody can take a mixture of both for
+    a finished table:
+
+        folder/  manifest (old)  shard-0 (old)  shard-1 (old)     newer/  manifest  shard-0  shard-1
+        folder/                  shard-0 (new)  shard-1 (old)     newer/  manifest           shard-1
+        folder/  manifest (new)  shard-0 (new)  shard-1 (new)
+
+    While `newer` has its manifest, the work is not done; called again after a kill, or by a second
+    process, it ends the same. Both tables must have been filled from the same shards of units.
+
+    Raises: ValueError when there is no finished table in `newer`.
+    """
+    if not (newer / MANIFEST).is_file():
+        raise ValueError(f"{newer} holds no finished table to put in place of {folder}")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shards = sorted(path.name for path in newer.glob("shard-*.parquet"))
+    for name in (*shards, STAGE, MANIFEST):
+        with contextlib.suppress(FileNotFoundError):  # moved before a kill, or by another process
+            (newer / name).replace(folder / name)
+    shutil.rmtree(newer, ignore_errors=True)  # temporary files of killed processes
 
 
 def write_table(
@@ -431,7 +461,9 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
     )
 
 
-def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_differences(
+    folder: Path, plan: dict[str, Any], wanted: dict[str, Any], remedy: str | None
+) -> None:
     def flatten(value: Any, name: str) -> dict[str, Any]:
         if isinstance(value, dict) and value:
             return {
@@ -463,7 +495,8 @@ def _refuse_differences(folder: Path, plan: dict[str, Any], wanted: dict[str, An
         raise ValueError(
             f"{folder} {verb} from something else and is left as it is:\n"
             + "\n".join(lines)
-            + f"\n  Remove {folder} (and what was made from it), or choose another run_dir."
+            + "\n  "
+            + (remedy or f"Remove {folder} (and what was made from it), or choose another run_dir.")
         )
 
 

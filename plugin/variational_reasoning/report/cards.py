@@ -1,10 +1,11 @@
 """Cards: the README.md beside a run's train files, and beside each model that was trained in it.
 
-Everything in a card is read from manifests, from the record beside the model and from evaluations, so a card cannot say
-something else than what was run. The host writes a README.md of its own at the end of a training; ours replaces it.
+Everything in a card is read from manifests, from the record beside the model and from evaluations,
+so a card cannot say something else than what was run. The host writes a README.md of its own at the
+end of a training; ours replaces it.
 
-The surprising thing: metadata may only name what the hub can link to. A base model or data set that is a local folder or file
-stands in the text and not in the header.
+The surprising thing: metadata may only name what the hub can link to. A base model or data set that
+is a local folder or file stands in the text and not in the header.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ UNKNOWN = "unknown"
 CITATION = """```bibtex
 @article{zhou2025variational,
   title={Variational Reasoning for Language Models},
-  author={Zhou, Xiangxin and Liu, Zichen and Wang, Haonan and Du, Chao and Lin, Min and Li, Chongxuan and Wang, Liang
+  author={Zhou, Xiangxin and Liu, Zichen and Wang, Haonan and Du, Chao and Lin, Min and Li,
+  Chongxuan and Wang, Liang
           and Pang, Tianyu},
   journal={arXiv preprint arXiv:2509.22637},
   year={2025}
@@ -65,7 +67,8 @@ HYPER_PARAMETERS = (
 
 
 def write_cards(config: Config) -> list[Path]:
-    """Write the card of run_dir/train and of every model in run_dir/models that was trained with this plugin.
+    """Write the card of run_dir/train and of every model in run_dir/models that was trained with
+    this plugin.
 
     Raises: ValueError when the run has neither.
     """
@@ -87,7 +90,9 @@ def write_cards(config: Config) -> list[Path]:
 
 
 def data_card(config: Config) -> str:
-    """The card of run_dir/train: a configuration per Parquet file, its recipe and counts, models and seeds."""
+    """The card of run_dir/train: a configuration per Parquet file, its recipe and counts, models
+    and seeds.
+    """
     from huggingface_hub import DatasetCardData
 
     folder = config.folder("train")
@@ -240,7 +245,8 @@ output = model.generate(
     top_p={config.eval.top_p},
     top_k=0,
     max_length={config.cutoff_len},
-    eos_token_id=tokenizer.encode({renderer.chat_format.end_of_turn!r}, add_special_tokens=False)[-1],
+    eos_token_id=tokenizer.encode({renderer.chat_format.end_of_turn!r},
+    add_special_tokens=False)[-1],
 )
 print(tokenizer.decode(output[0, ids.shape[1] :]))"""
 

@@ -1,4 +1,6 @@
-"""The sections on one run's traces, answers and trainings: each says in one sentence what is seen, or why nothing is."""
+"""The sections on one run's traces, answers and trainings: each says in one sentence what is seen,
+or why nothing is.
+"""
 
 from pathlib import Path
 
@@ -42,11 +44,12 @@ def sources(terms: TraceTerms | None) -> Section:
     """Accuracy of the answers by the questions' source."""
     section = Section(
         "Accuracy by source",
-        "The share of verified answers after the posterior's traces, by where the questions come from; the line is the "
+        "The share of verified answers after the posterior's traces, by where the questions come "
+        "from; the line is the "
         "standard error over questions.",
     )
     section.absent = _lacks_verdicts(terms)
-    if section.absent:
+    if terms is None or section.absent:
         return section
     groups = accuracy_by_source(terms)
     if not groups:
@@ -61,7 +64,8 @@ def sources(terms: TraceTerms | None) -> Section:
     section.pictures.append(Picture("sources", picture))
     undecided = int(np.isnan(terms.accuracy()).sum())
     section.notes.append(
-        f"In brackets: questions with a decided answer. {undecided} questions have none and are left out."
+        f"In brackets: questions with a decided answer. {undecided} questions have none and are "
+        "left out."
     )
     return section
 
@@ -69,7 +73,8 @@ def sources(terms: TraceTerms | None) -> Section:
 def accuracy_by_source(terms: TraceTerms) -> dict[str, np.ndarray]:
     """Accuracies of the questions with a decided answer by source, the largest source first.
 
-    The part of a source before its first slash is taken (`numina/123` is `numina`); beyond NUM_SOURCES they are put together.
+    The part of a source before its first slash is taken (`numina/123` is `numina`); beyond
+    NUM_SOURCES they are put together.
     """
     accuracy = terms.accuracy()
     names = np.array([source.partition("/")[0] for source in terms.sources], dtype=object)[
@@ -88,15 +93,17 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
     """Questions by accuracy, with the weight that each method gives them."""
     section = Section(
         "Bias towards easy questions",
-        "Grey: how many questions are how hard; colours: how much of all training weight each method gives them. Rejection "
-        "sampling (P) and GRPO (sqrt(P/(1-P))) favour what is solved already (section 3), rho~ does not.",
+        "Gray: how many questions are how hard; colors: how much of all training weight each "
+        "method gives them. Rejection "
+        "sampling (P) and GRPO (sqrt(P/(1-P))) favor what is solved already (section 3), rho~ "
+        "does not.",
     )
     if not _lacks_verdicts(from_reasoner):
         chosen, origin = from_reasoner, "the reasoner's own traces"
     else:
         chosen, origin = terms, "the posterior's traces, because there are none of the reasoner"
     section.absent = _lacks_verdicts(chosen)
-    if section.absent:
+    if chosen is None or section.absent:
         return section
     accuracy = chosen.accuracy()
     is_decided = ~np.isnan(accuracy)
@@ -110,8 +117,10 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
     shares = masses.pop("SFT")
     section.pictures.append(Picture("difficulty", figures.plot_difficulty(shares, masses)))
     section.notes.append(
-        f"P is the share of verified answers after {origin}. SFT weighs every question alike, so its weight is the grey bar; "
-        "so does rho~, except for questions without any verified answer. At P = 1 GRPO's weight is 0: equal rewards give no "
+        f"P is the share of verified answers after {origin}. SFT weighs every question alike, so "
+        "its weight is the gray bar; "
+        "so does rho~, except for questions without any verified answer. At P = 1 GRPO's weight is "
+        "0: equal rewards give no "
         "advantage. "
         f"{int((~is_decided).sum())} questions without a decided answer are left out."
     )
@@ -122,18 +131,20 @@ def rho(terms: TraceTerms | None) -> Section:
     """The distribution of rho~, and effective sample size per question."""
     section = Section(
         "Weights",
-        "Left: how unequal the weights of a question's K traces are; right: how many equally weighted traces they are worth, "
+        "Left: how unequal the weights of a question's K traces are; right: how many equally "
+        "weighted traces they are worth, "
         "1 when one trace takes everything and K when the weights tell nothing apart.",
     )
     section.absent = _lacks_scores(terms)
-    if section.absent:
+    if terms is None or section.absent:
         return section
     by_name, sizes = {}, {}
     for estimator in _estimators(terms, "mean"):
         weight = weights(terms.log_rho(estimator.name))
         has_weights = ~np.isnan(weight).any(axis=1)
         section.notes.append(
-            f"{estimator.label}: {int((~has_weights).sum())} questions have no weights, all their rho are 0."
+            f"{estimator.label}: {int((~has_weights).sum())} questions have no weights, "
+            "all their rho are 0."
         )
         if has_weights.any():
             by_name[estimator.label] = weight[has_weights]
@@ -151,11 +162,13 @@ def bound(terms: TraceTerms | None) -> Section:
     """L_1 .. L_K."""
     section = Section(
         "The bound",
-        "The bound L_k on the log marginal likelihood of a correct answer for k traces per question (Eq. 5): the more it rises "
-        "with k, the further the posterior is from the ideal one, and the more several traces gain over one.",
+        "The bound L_k on the log marginal likelihood of a correct answer for k traces per "
+        "question (Eq. 5): the more it rises "
+        "with k, the further the posterior is from the ideal one, and the more several traces gain "
+        "over one.",
     )
     section.absent = _lacks_scores(terms)
-    if section.absent:
+    if terms is None or section.absent:
         return section
     wanted = {
         "the bound: full likelihood ratio": "sum",
@@ -196,9 +209,12 @@ def bound(terms: TraceTerms | None) -> Section:
     section.pictures.append(Picture("bound", figures.plot_bound(panels)))
     section.tables.append(table)
     section.notes.append(
-        "Nats. L_k is the mean over the k-subsets of a question's K traces (all, or 256 drawn at random where there are more), "
-        "then over questions; bands are 95 % bootstrap intervals over questions. Left out: questions without K scored traces. "
-        "Zeros: traces without a correct answer, whose Acc of 0 counts as half an answer here, since log 0 would make every "
+        "Nats. L_k is the mean over the k-subsets of a question's K traces (all, or 256 drawn at "
+        "random where there are more), "
+        "then over questions; bands are 95 % bootstrap intervals over questions. Left out: "
+        "questions without K scored traces. "
+        "Zeros: traces without a correct answer, whose Acc of 0 counts as half an answer here, "
+        "since log 0 would make every "
         "mean minus infinity. L is the likelihood of the reference solution."
     )
     return section
@@ -208,11 +224,12 @@ def lengths(terms: TraceTerms | None) -> Section:
     """Lengths against log ratio and log-likelihood (Fig. 4)."""
     section = Section(
         "Lengths",
-        "The paper's Fig. 4: sums over tokens spread with length, so they would choose traces and answers by their length; "
-        "means per token hardly do (colour: number of traces; line: running median).",
+        "The paper's Fig. 4: sums over tokens spread with length, so they would choose traces and "
+        "answers by their length; "
+        "means per token hardly do (color: number of traces; line: running median).",
     )
     section.absent = _lacks_scores(terms)
-    if section.absent:
+    if terms is None or section.absent:
         return section
     scored = terms.is_scored
     length, answer_length, answer = (
@@ -244,7 +261,8 @@ def leakage(folder: Path) -> Section:
     """How early and how literally the hint's final answer appears."""
     section = Section(
         "Hint leakage",
-        "How early in a trace the hint's final answer first appears: a posterior whose curve rises sooner than that of traces "
+        "How early in a trace the hint's final answer first appears: a posterior whose curve rises "
+        "sooner than that of traces "
         "written without a hint states the answer instead of deriving it.",
     )
     found, num_without = read_leakage(folder)
@@ -252,10 +270,10 @@ def leakage(folder: Path) -> Section:
         section.absent = "There are no traces of questions with a short final answer."
         return section
     table = Table(
-        ["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalised", "not"], []
+        ["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalized", "not"], []
     )
     for kind, measured in found.items():
-        shares = [measured.num_literal, measured.num_normalised]
+        shares = [measured.num_literal, measured.num_normalized]
         shares.append(measured.num_traces - sum(shares))
         cells = [f"{share / measured.num_traces:.1%}" for share in shares]
         early = [f"{measured.share_by(fraction):.1%}" for fraction in (EARLY, 0.5)]
@@ -263,7 +281,8 @@ def leakage(folder: Path) -> Section:
     section.pictures.append(Picture("leakage", figures.plot_leakage(found)))
     section.tables.append(table)
     section.notes.append(
-        "Literally: as the hint writes it, as a word of its own; normalised: only without blanks and LaTeX spacing. "
+        "Literally: as the hint writes it, as a word of its own; normalized: only without blanks "
+        "and LaTeX spacing. "
         f"{num_without} questions without a short final answer are left out."
         + ("" if "reasoner" in found else " There are no traces of the reasoner to compare with.")
     )
@@ -274,7 +293,8 @@ def trainings(folder: Path) -> Section:
     """Loss and gradient norm of all trainings (Fig. 1)."""
     section = Section(
         "Trainings",
-        "The paper's Fig. 1: the loss as it is minimised, the token mean that stock SFT would report, and the gradient's norm "
+        "The paper's Fig. 1: the loss as it is minimized, the token mean that stock SFT would "
+        "report, and the gradient's norm "
         "before clipping.",
     )
     found = read_trainings(folder)
@@ -285,16 +305,18 @@ def trainings(folder: Path) -> Section:
     return section
 
 
-def _lacks_verdicts(terms: TraceTerms | None) -> str | None:
+def _lacks_verdicts(terms: TraceTerms | None) -> str:
+    """Why there is nothing to show of the answers, or nothing."""
     if terms is None:
         return NO_TRACES
-    return NO_VERDICTS if terms.num_answers is None else None
+    return NO_VERDICTS if terms.num_answers is None else ""
 
 
-def _lacks_scores(terms: TraceTerms | None) -> str | None:
+def _lacks_scores(terms: TraceTerms | None) -> str:
+    """Why there is nothing to show of the log-likelihoods, or nothing."""
     if terms is None:
         return NO_TRACES
-    return None if terms.is_scored.any() else NO_SCORES
+    return "" if terms.is_scored.any() else NO_SCORES
 
 
 def _estimators(terms: TraceTerms, ratio: str) -> list[Estimator]:

@@ -26,7 +26,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX<"
 """One more than colors, so that the pairs repeat after 56 lines and not after 7."""
 DASHES = ("-", "--", "-.", ":")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -274,13 +274,14 @@ def plot_scores(
     axes = figure.subplots()
     num = len(scores) + len(paper)
     styles = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
-    handles = []
+    handles: list[Any] = []
     for i, model in enumerate([*scores, *paper]):
         color, marker = next(styles)
-        look = {"color": color, "marker": marker, "markersize": 5, "linestyle": "none"}
+        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5}
+        look["linestyle"] = "none"
         # the models of a task are next to each other, and fill 0.7 of the space between two tasks
         offset = 0.7 * ((i + 0.5) / num - 0.5)
-        by_task = scores[model] if model in scores else paper[model]
+        by_task: Mapping[str, Any] = scores[model] if model in scores else paper[model]
         places = [place + offset for place, task in enumerate(tasks) if task in by_task]
         values = [by_task[task] for task in tasks if task in by_task]
         if model in paper:
@@ -318,9 +319,9 @@ def running_median(
     bounds = np.unique(np.quantile(x, np.linspace(0, 1, num_groups + 1)[1:-1]))
     groups = np.searchsorted(bounds, x, side="left")
     kept = [group for group in np.unique(groups) if (groups == group).mean() >= 0.01]
-    return tuple(
-        np.array([np.median(values[groups == group]) for group in kept]) for values in (x, y)
-    )
+    middle = np.array([np.median(x[groups == group]) for group in kept])
+    medians = np.array([np.median(y[groups == group]) for group in kept])
+    return middle, medians
 
 
 def _pass_curve(axes: Any, curve: Sequence[Estimate], color: str, marker: str) -> Any:
@@ -331,7 +332,7 @@ def _pass_curve(axes: Any, curve: Sequence[Estimate], color: str, marker: str) -
     low = [mean - error for mean, error in zip(means, errors, strict=True)]
     high = [mean + error for mean, error in zip(means, errors, strict=True)]
     marked = [2**i - 1 for i in range(len(curve).bit_length()) if 2**i <= len(curve)]
-    look = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
     (line,) = axes.plot(k, means, markevery=marked, **look)
     axes.fill_between(k, low, high, color=color, alpha=0.18, linewidth=0)
     return line

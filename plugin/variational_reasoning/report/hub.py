@@ -1,7 +1,9 @@
-"""Pushing a folder with a card to the hub: only on request, and private unless it is said otherwise.
+"""Pushing a folder with a card to the hub: only on request, and private unless it is said
+otherwise.
 
-The surprising thing: a repository that exists keeps its visibility, so pushing `private` into a public one would publish. The
-visibility of an existing repository is compared with what is asked for, and a difference is refused.
+The surprising thing: a repository that exists keeps its visibility, so pushing `private` into a
+public one would publish. The visibility of an existing repository is compared with what is asked
+for, and a difference is refused.
 """
 
 from fnmatch import fnmatch
@@ -20,7 +22,9 @@ LEFT_OUT = (
     "*/.*",
     "runs/*",
 )
-"""What a training leaves that nobody needs to run or check the result; training_args.bin is a pickle."""
+"""What a training leaves that nobody needs to run or check the result; training_args.bin is a
+pickle.
+"""
 
 
 class Push(NamedTuple):
@@ -40,7 +44,8 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         repo: ACCOUNT/NAME.
         kind: model or dataset; found from the folder by default.
 
-    Raises: ValueError for a folder without our card or of no known kind, a repository name that the hub does not take, a
+    Raises: ValueError for a folder without our card or of no known kind, a repository name that the
+    hub does not take, a
         public push under an unknown licence, and a record with a secret in clear.
     """
     from huggingface_hub import RepoCard
@@ -59,7 +64,8 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
     kind = kind or found
     if kind not in ("model", "dataset"):
         raise ValueError(
-            f"kind is {kind!r}, and {folder} shows neither a model nor a data set; say kind=model or kind=dataset"
+            f"kind is {kind!r}, and {folder} shows neither a model nor a data set; say kind=model "
+            "or kind=dataset"
         )
     if found is not None and kind != found:
         raise ValueError(f"kind={kind}, but {folder} holds a {found}")
@@ -75,17 +81,20 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
     data = RepoCard.load(card).data.to_dict()
     if "variational-reasoning" not in (data.get("tags") or []):
         raise ValueError(
-            f"{card} is not a card of ours; run scripts/write_cards.py first, and train no more after it"
+            f"{card} is not a card of ours; run scripts/write_cards.py first, and train no more "
+            "after it"
         )
     if not private and data.get("license", UNKNOWN) == UNKNOWN:
         raise ValueError(
-            f"{card}: the licence is unknown, so this is only pushed privately; run scripts/write_cards.py with "
+            f"{card}: the licence is unknown, so this is only pushed privately; run "
+            "scripts/write_cards.py with "
             "cards.data_license=... and cards.model_license=..."
         )
     record = read_record(folder)
     if record != masked(record):
         raise ValueError(
-            f"{folder / RECORD_NAME} holds a token or another secret in clear, as early versions wrote "
+            f"{folder / RECORD_NAME} holds a token or another secret in clear, as early versions "
+            "wrote "
             "it; remove its value from the file, and revoke it if others could read the file"
         )
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -94,9 +103,11 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
 
 
 def push(plan: Push) -> str:
-    """Create the repository where it is not there, upload the planned files in one commit, and return its address.
+    """Create the repository where it is not there, upload the planned files in one commit, and
+    return its address.
 
-    Raises: ValueError for an existing repository of another visibility; the hub's errors as they are (OSError).
+    Raises: ValueError for an existing repository of another visibility; the hub's errors as they
+    are (OSError).
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -112,7 +123,8 @@ def push(plan: Push) -> str:
                 ("private" if value else "public") for value in (is_private, plan.private)
             )
             raise ValueError(
-                f"{plan.repo} is there already and is {there}, but {asked} is asked for; change it on the hub first"
+                f"{plan.repo} is there already and is {there}, but {asked} is asked for; change it "
+                "on the hub first"
             )
     api.upload_folder(
         repo_id=plan.repo,

@@ -1,14 +1,18 @@
-"""Hint leakage: how early and how literally the hint's final answer appears in a trace (the posterior sees the solution).
+"""Hint leakage: how early and how literally the hint's final answer appears in a trace.
 
-The final answer is the last box of the reference solution, or the gold of an `exact` check; questions without either
-(programs, long texts) are left out and counted. A trace has it
+The posterior sees the solution, so it may copy the answer instead of deriving it.
+
+The final answer is the last box of the reference solution, or the gold of an `exact` check;
+questions without either (programs, long texts) are left out and counted. A trace has it
 
     literally     as it is written in the hint, with no letter or digit touching it
-    normalised    only after blanks, dollar signs and LaTeX spacing are taken out of both texts, with no digit touching it
+    normalized    only after blanks, dollar signs and LaTeX spacing are taken out of both texts,
+                  with no digit touching it
     not           otherwise; an answer of letters and digits alone has no other way to be written
 
-and it is early where it first appears after a small fraction of the trace's characters. A short answer is in most
-traces by chance, so traces written without any hint are measured alike: the training traces, and the reasoner's own.
+and it is early where it first appears after a small fraction of the trace's characters. A short
+answer is in most traces by chance, so traces written without any hint are measured alike: the
+training traces, and the reasoner's own.
 """
 
 import json
@@ -31,22 +35,26 @@ _SPACING = ("\\,", "\\;", "\\:", "\\!", "\\ ", "\\left", "\\right", "$")
 class Leakage(NamedTuple):
     """Where the final answer first appears in the traces of one kind.
 
-    fractions: [number of traces with it], each in [0, 1): characters before it, as a share of the trace's.
-    num_traces, num_literal, num_normalised: all traces searched, and those that have it, by how.
+    fractions: [number of traces with it], each in [0, 1): characters before it, as a share of the
+        trace's.
+    num_traces, num_literal, num_normalized: all traces searched, and those that have it, by how.
     """
 
     fractions: np.ndarray
     num_traces: int
     num_literal: int
-    num_normalised: int
+    num_normalized: int
 
     def share_by(self, fraction: float) -> float:
-        """The share of all traces in which the answer has appeared by this fraction of the trace."""
+        """The share of all traces in which the answer has appeared by this fraction of the "
+        "trace."""
         return float((self.fractions <= fraction).sum()) / self.num_traces
 
 
 class Appearance(NamedTuple):
-    """The first place of an answer in a text, as a fraction of its length, and whether it stands there literally."""
+    """The first place of an answer in a text, as a fraction of its length, and whether it stands
+    there literally.
+    """
 
     fraction: float
     is_literal: bool
@@ -89,9 +97,11 @@ def measure_leakage(traces: Iterable[tuple[str, str]], answers: Mapping[str, str
 
 
 def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
-    """Leakage of the posterior's, the training and, where there are any, the reasoner's traces of a run folder.
+    """Leakage of the posterior's, the training and, where there are any, the reasoner's traces of a
+    run folder.
 
-    Returns: by kind of trace, and the number of questions without a final answer; kinds without a trace are left out.
+    Returns: by kind of trace, and the number of questions without a final answer; kinds without a
+    trace are left out.
     Raises: ValueError for an unfinished or changed table.
     """
     if not (folder / "questions" / MANIFEST).is_file():
@@ -116,7 +126,9 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
 
 
 def _well_formed(folder: Path) -> Iterator[tuple[str, str]]:
-    """(question_id, text) of the well-formed traces of a table, a shard in memory at a time; none without the table."""
+    """(question_id, text) of the well-formed traces of a table, a shard in memory at a time; none
+    without the table.
+    """
     if not (folder / MANIFEST).is_file():
         return
     for shard in read_manifest(folder, "traces")["shards"]:
@@ -134,7 +146,8 @@ def _without_spacing(text: str) -> str:
 
 
 def _find_word(text: str, word: str, joins: Callable[[str], bool]) -> int:
-    """The first place of `word` where no character for which `joins` is true touches another one, or -1.
+    """The first place of `word` where no character for which `joins` is true touches another one,
+    or -1.
 
     A point between digits belongs to the number, so 5 does not stand in 2.5.
     """
@@ -151,7 +164,9 @@ def _find_word(text: str, word: str, joins: Callable[[str], bool]) -> int:
 
 
 def _touch(outside: str, edge: str, joins: Callable[[str], bool]) -> bool:
-    """Whether the text outside, read away from the word, goes on with what the word's character at the edge began."""
+    """Whether the text outside, read away from the word, goes on with what the word's character at
+    the edge began.
+    """
     if outside[:1] == "." and edge.isdigit():
         return outside[1:].isdigit()
     return joins(edge) and joins(outside[:1])

@@ -1,6 +1,8 @@
-"""The report as documents: tables and figures with their explanations, to Markdown and to one HTML file.
+"""The report as documents: tables and figures with their explanations, to Markdown and to one HTML
+file.
 
-The HTML file holds its figures and its style, loads nothing and runs nothing, so it can be mailed and printed.
+The HTML file holds its figures and its style, loads nothing and runs nothing, so it can be mailed
+and printed.
 """
 
 import base64
@@ -44,7 +46,9 @@ class Picture(NamedTuple):
 
 @dataclass
 class Section:
-    """One thing that the report shows. `explanation` is one sentence on what is seen; `absent` says why nothing is."""
+    """One thing that the report shows. `explanation` is one sentence on what is seen; `absent`
+    says why nothing is.
+    """
 
     title: str
     explanation: str = ""
@@ -56,7 +60,9 @@ class Section:
 
 
 class Part(NamedTuple):
-    """A run, one of its rounds, or what several runs have in common; `prefix` begins the names of its plots' files."""
+    """A run, one of its rounds, or what several runs have in common; `prefix` begins the names of
+    its plots' files.
+    """
 
     title: str
     sections: list[Section]
@@ -64,7 +70,9 @@ class Part(NamedTuple):
 
 
 def to_markdown(title: str, sections: Sequence[Section], level: int = 1) -> str:
-    """Tables, notes and warnings of the sections as Markdown; explanations and pictures are the HTML page's."""
+    """Tables, notes and warnings of the sections as Markdown; explanations and pictures are the
+    HTML page's.
+    """
     parts = [f"{'#' * level} {title}"]
     for section in sections:
         if section.absent:

@@ -1,4 +1,6 @@
-"""The report of one run, or of several that differ only in their seed: Markdown, one HTML page, and its plots as files."""
+"""The report of one run, or of several that differ only in their seed: Markdown, one HTML page,
+and its plots as files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +21,17 @@ class Written(NamedTuple):
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of these folders. Raises: ValueError for folders that cannot be read, and repeated ones."""
+    """The runs of these folders. Raises: ValueError for folders that cannot be read, and repeated
+    ones.
+    """
     if len({folder.resolve() for folder in folders}) != len(folders) or not folders:
         raise ValueError("name at least one run folder, and none of them twice")
     return [read_run(folder) for folder in folders]
 
 
 def summary(runs: Sequence[Run], baseline: str = "reasoner") -> str:
-    """Scores, health, train files, times and places as Markdown, and the same for the later rounds of each run.
+    """Scores, health, train files, times and places as Markdown, and the same for the later rounds
+    of each run.
 
     Args:
         runs: several are taken as seeds of one experiment.
@@ -42,9 +47,11 @@ def summary(runs: Sequence[Run], baseline: str = "reasoner") -> str:
 
 
 def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasoner") -> Written:
-    """Write `output` (Markdown), the HTML page of the same name beside it, and its plots into <name>_figures/.
+    """Write `output` (Markdown), the HTML page of the same name beside it, and its plots into
+    <name>_figures/.
 
-    Raises: ValueError as `read_runs` and `summary` do, and for tables that are unfinished or were changed.
+    Raises: ValueError as `read_runs` and `summary` do, and for tables that are unfinished or were
+    changed.
     """
     runs = read_runs(folders)
     markdown = summary(runs, baseline)

@@ -28,8 +28,8 @@ from variational_reasoning.report.training import training_folders
 class StageFacts(NamedTuple):
     """What one command did. None where it is not known, or has no such number.
 
-    num_in, num_out: rows, or for a training rows per epoch. tokens: sampled, scored or trained on
-    (targets of all epochs).
+    num_in, num_out: rows, or for a training rows per epoch.
+    tokens: sampled, scored or trained on (targets of all epochs).
     reasons: what became of the difference, and what else was counted.
     """
 

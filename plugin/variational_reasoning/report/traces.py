@@ -1,11 +1,12 @@
-"""The sampled traces of a run as arrays, and what is plotted of them: rho~, effective sample size, accuracy (Eqs. 5, 6, 8).
+"""The sampled traces of a run as arrays, and what is plotted of them: rho~, effective sample size,
+accuracy (Eqs. 5, 6, 8).
 
-Every array has the shape [Q, K]: a line per training question, a column per trace_id. Tables are read column by column
-and joined by ids, never row by row, so a run of 16,710 x 8 traces and a million verdicts takes seconds. The arithmetic
-is that of `method.weights` on arrays.
+Every array has the shape [Q, K]: a line per training question, a column per trace_id. Tables are
+read column by column and joined by ids, never row by row, so a run of 16,710 x 8 traces and a
+million verdicts takes seconds. The arithmetic is that of `method.weights` on arrays.
 
-The surprising thing: a trace that is malformed, cut or not scored has log rho minus infinity, so it takes no weight; the
-bound leaves its whole question out instead (`report.bound`).
+The surprising thing: a trace that is malformed, cut or not scored has log rho minus infinity, so it
+takes no weight; the bound leaves its whole question out instead (`report.bound`).
 """
 
 import math
@@ -31,8 +32,10 @@ class TraceTerms:
 
     question_ids, sources: Q of each; `source` is the questions table's.
     is_sampled, is_well_formed, is_finished: [Q, K] bool.
-    trace_tokens, mean_log_ratio, sum_log_ratio, answer_logp, answer_tokens: [Q, K] float64; logs in nats.
-    num_correct, num_answers: [Q, K] int64 counts of decided verdicts; None where stage 7 has not run.
+    trace_tokens, mean_log_ratio, sum_log_ratio, answer_logp, answer_tokens: [Q, K] float64; logs in
+        nats.
+    num_correct, num_answers: [Q, K] int64 counts of decided verdicts; None where stage 7 has not
+        run.
     """
 
     question_ids: list[str]
@@ -59,9 +62,11 @@ class TraceTerms:
         return self.is_finished & self.is_well_formed & np.isfinite(self.mean_log_ratio)
 
     def log_answer(self, estimator: str) -> np.ndarray:
-        """[Q, K] logarithm of the estimate of pi(Y_x | x, z) in nats; NaN where it cannot be computed.
+        """[Q, K] logarithm of the estimate of pi(Y_x | x, z) in nats; NaN where it cannot be
+        computed.
 
-        Raises: ValueError for an unknown estimator, and for one of sampled answers without verdicts.
+        Raises: ValueError for an unknown estimator, and for one of sampled answers without
+            verdicts.
         """
         found = find_estimator(estimator)
         if found.samples_answers and self.num_answers is None:
@@ -85,12 +90,15 @@ class TraceTerms:
         return evidence
 
     def log_rho(self, estimator: str) -> np.ndarray:
-        """[Q, K] mean log ratio plus log answer term; minus infinity for a trace that cannot be chosen."""
+        """[Q, K] mean log ratio plus log answer term; minus infinity for a trace that cannot be
+        chosen.
+        """
         log_rho = self.mean_log_ratio + self.log_answer(estimator)
         return np.where(self.is_scored & ~np.isnan(log_rho), log_rho, -math.inf)
 
     def accuracy(self) -> np.ndarray:
-        """[Q] share of correct among the decided answers after all traces of a question; NaN where none is decided.
+        """[Q] share of correct among the decided answers after all traces of a question; NaN where
+        none is decided.
 
         Raises: ValueError without verdicts.
         """
@@ -101,9 +109,11 @@ class TraceTerms:
 
 
 def read_terms(folder: Path) -> TraceTerms | None:
-    """Join the tables of a run folder (or of run_dir/from_reasoner beside its questions); None without traces.
+    """Join the tables of a run folder (or of run_dir/from_reasoner beside its questions); None
+    without traces.
 
-    Raises: ValueError for an unfinished or changed table, and for rows of a trace that was never sampled.
+    Raises: ValueError for an unfinished or changed table, and for rows of a trace that was never
+    sampled.
     """
     home = folder.parent if folder.name == "from_reasoner" else folder
     if not (folder / "traces" / MANIFEST).is_file():
@@ -128,7 +138,9 @@ def read_terms(folder: Path) -> TraceTerms | None:
 
 
 def weights(log_rho: np.ndarray) -> np.ndarray:
-    """[Q, K] rho_k / sum_j rho_j along each line; NaN lines where every rho is zero. Source: arXiv 2509.22637, Eq. 6."""
+    """[Q, K] rho_k / sum_j rho_j along each line; NaN lines where every rho is zero. Source: arXiv
+    2509.22637, Eq. 6.
+    """
     peak = log_rho.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         rho = np.exp(log_rho - peak)  # NaN where the peak is minus infinity
@@ -162,8 +174,9 @@ def weight_mass(accuracy: np.ndarray, question_weight: np.ndarray) -> np.ndarray
 def question_weights(accuracy: np.ndarray) -> dict[str, np.ndarray]:
     """[Q] weight of a question by method, up to a common factor (section 3, Eqs. 10 and 12).
 
-    SFT takes every question alike, rho~ every question with a correct answer; rejection sampling takes P, GRPO
-    sqrt(P / (1 - P)), and 0 at P = 1, where all samples of a group have the same reward and so no advantage.
+    SFT takes every question alike, rho~ every question with a correct answer; rejection sampling
+    takes P, GRPO sqrt(P / (1 - P)), and 0 at P = 1, where all samples of a group have the same
+    reward and so no advantage.
 
     Args:
         accuracy: P, [Q] in [0, 1].
@@ -221,7 +234,9 @@ def _counts(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np
 
 
 def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.ndarray:
-    """The flat [Q, K] index of every row. Raises: ValueError for questions or trace ids that were not sampled."""
+    """The flat [Q, K] index of every row. Raises: ValueError for questions or trace ids that were
+    not sampled.
+    """
     questions = pc.index_in(table["question_id"], value_set=ids)
     trace_ids = table["trace_id"].to_numpy()
     if questions.null_count or (len(trace_ids) and trace_ids.max() >= num_traces):

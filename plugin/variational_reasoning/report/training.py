@@ -1,7 +1,7 @@
 """The trainings of a run as curves: loss, token mean of the loss, gradient norm (Fig. 1).
 
-They are read from what the host writes into the folder that it trains: trainer_state.json, once a training has ended, and
-before that trainer_log.jsonl, which has no gradient norm.
+They are read from what the host writes into the folder that it trains: trainer_state.json, once a
+training has ended, and before that trainer_log.jsonl, which has no gradient norm.
 """
 
 from pathlib import Path
@@ -15,7 +15,9 @@ CURVES = {
     "grad_norm": "gradient norm",
 }
 FIRST = ("reasoner", "posterior")
-"""Logged value to what it is: weighted Dr. SFT, the token mean that stock SFT reports, the norm before clipping."""
+"""Logged value to what it is: weighted Dr. SFT, the token mean that stock SFT reports, the norm
+before clipping.
+"""
 
 
 class Training(NamedTuple):
@@ -26,9 +28,11 @@ class Training(NamedTuple):
 
 
 def training_folders(run: Path) -> dict[str, Path]:
-    """The folder that each training of a run wrote, by the model's name: reasoner and posterior first, then by name.
+    """The folder that each training of a run wrote, by the model's name: reasoner and posterior
+    first, then by name.
 
-    That is models/NAME; with LoRA it is adapters/NAME, and models/NAME is only what the adapter was merged into.
+    That is models/NAME; with LoRA it is adapters/NAME, and models/NAME is only what the adapter was
+    merged into.
     """
     found = {
         path.name: path
@@ -52,17 +56,20 @@ def read_trainings(run: Path) -> list[Training]:
 
 
 def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """(steps, values) for each name of CURVES that the log has; entries of evaluations and the summary have no `loss`."""
+    """(steps, values) for each name of CURVES that the log has; entries of evaluations and the
+    summary have no `loss`.
+    """
     curves = {}
     for name in CURVES:
-        points = [
-            (entry.get("step", entry.get("current_steps")), entry[name])
-            for entry in log
-            if name in entry
-        ]
-        points = [(int(step), float(value)) for step, value in points if step is not None]
-        if points:
-            curves[name] = ([step for step, _ in points], [value for _, value in points])
+        steps: list[int] = []
+        values: list[float] = []
+        for entry in log:
+            step = entry.get("step", entry.get("current_steps"))
+            if name in entry and step is not None:
+                steps.append(int(step))
+                values.append(float(entry[name]))
+        if steps:
+            curves[name] = steps, values
     return curves
 
 

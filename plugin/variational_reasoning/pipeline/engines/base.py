@@ -105,7 +105,10 @@ def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
     """(encode, decode) as method.prompts wants them: nothing is added, nothing is skipped, nothing is cleaned up."""
 
     def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
+        try:
+            return tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:
+            raise ValueError(_unreadable(tokenizer, text, error)) from error
 
     def decode(token_ids: Sequence[int]) -> str:
         return tokenizer.decode(
@@ -113,6 +116,20 @@ def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
         )
 
     return encode, decode
+
+
+def _unreadable(tokenizer: Any, text: str, error: Exception) -> str:
+    """Why a tokenizer without a token for the unknown cannot read a text."""
+    known = set().union(*tokenizer.get_vocab())
+    unknown = sorted(set(text) - known)
+    if not unknown:
+        return f"the tokenizer cannot read the text {text[:80]!r}: {error}"
+    place = text.index(unknown[0])
+    listed = ", ".join(map(repr, unknown[:5]))
+    return (
+        f"the tokenizer does not know {listed}, such as in {text[max(place - 40, 0) : place + 40]!r}; "
+        "remove it from the text, or use a model whose tokenizer reads any text"
+    )
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:

@@ -117,7 +117,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def read_words() -> tuple[Config, dict[str, str]]:
+def read_arguments() -> tuple[Config, dict[str, str]]:
     """The configuration, and `model`, `name` and `rejudge` as far as they are needed.
 
     Raises: ValueError for what is missing and does not fit.
@@ -163,7 +163,7 @@ def run(config: Config, named: str, name: str) -> Iterator[str]:
 
 
 def main() -> None:
-    config, own = read_words()
+    config, own = read_arguments()
     if own["rejudge"] == "true":
         lines = run_again(config, own["name"])
     else:

@@ -158,39 +158,134 @@ def pick_tokens(
 
 
 def shared_prefixes(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """For each prompt, the lengths of the prefixes that it shares with others, ascending: the system prompt's, the
-    question's, the trace's.
+    """For each prompt, the lengths of the prefixes that it shares with others, ascending.
+
+    They are the system prompt's, the question's, the trace's. With letters for ids, and prefixes
+    that must add 2 ids to the one before:
+
+        prompt          agrees with the next in    result
+        0  s s a a x    4                          [2, 4]
+        1  s s a a y    2                          [2, 4]
+        2  s s b b      -                          [2]
+
+    All three share `ss`. The first two also share `ssaa`, which adds 2 ids.
 
     Args:
         prompts: sorted and different.
 
-    Returns: lengths, each below the prompt's own length; neighbours differ by at least _LEAST_SHARED.
+    Returns: lengths, each below the prompt's own length; neighbors differ by at least
+    _LEAST_SHARED.
     """
     cuts: list[list[int]] = [[] for _ in prompts]
     common = [_num_common(a, b) for a, b in itertools.pairwise(prompts)]
 
     def split(begin: int, end: int, start: int) -> None:
-        """Prompts begin to end agree in `start` ids; find the groups among them that agree in more."""
-        first = begin
-        for i in range(begin, end):
-            if i < end - 1 and common[i] >= start + _LEAST_SHARED:
-                continue
-            if i > first:
-                length = min(common[first:i])
-                for j in range(first, i + 1):
-                    if length < len(prompts[j]):
-                        cuts[j].append(length)
-                split(first, i + 1, length)
-            first = i + 1
+        """Prompts begin to end - 1 agree in `start` ids; cut the groups that agree in more."""
+        for first, last in _runs(common, begin, end, start + _LEAST_SHARED):
+            length = min(common[first:last])
+            for place in range(first, last + 1):
+                if length < len(prompts[place]):
+                    cuts[place].append(length)
+            split(first, last + 1, length)
 
     split(0, len(prompts), 0)
     return cuts
+
+
+def _runs(common: Sequence[int], begin: int, end: int, least: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run of two prompts or more whose neighbors agree in `least` ids or more.
+
+    With common = [4, 2] for three prompts, least = 3 gives (0, 1), and least = 2 gives (0, 2).
+    """
+    first = begin
+    for place in range(begin, end):
+        agrees_with_next = place < end - 1 and common[place] >= least
+        if agrees_with_next:
+            continue
+        if place > first:
+            yield first, place
+        first = place + 1
 
 
 def _num_common(a: Prompt, b: Prompt) -> int:
     """How many ids two prompts agree in before they differ."""
     differing = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     return next(differing, min(len(a), len(b)))
+
+
+class _Batch:
+    """The requests of a batch while they are drawn.
+
+    Rows of the cache and requests have numbers of their own, because requests that are done leave
+    the cache, and not at once. Of four requests, 1 ends at step 0 and 2 at step 1:
+
+        after step    alive_rows()    rows
+        0             T F T T         0 1 2 3    75 % run: request 1 leaves, rows becomes 0 2 3
+        1             T F T           0 2 3      67 % run: request 2 leaves, rows becomes 0 3
+
+    rows: the request of each row. sampled: [requests, num_steps] ids, of which request i has
+    lengths[i]. stopped: an end was found. done: stopped, failed, or at its limit.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        num = len(requests)
+        self.requests = requests
+        self.seeds = np.array([request.seed for request in requests], dtype=np.uint64)
+        self.limits = np.array([request.max_new_tokens for request in requests])
+        self.num_steps = int(self.limits.max())
+        self.rows = np.arange(num)
+        self.sampled = np.zeros((num, self.num_steps), dtype=np.int64)
+        self.lengths = np.zeros(num, dtype=np.int64)
+        self.stopped = np.zeros(num, dtype=bool)
+        self.done = np.zeros(num, dtype=bool)
+        self.errors: dict[int, str] = {}
+
+    def alive_rows(self) -> np.ndarray:
+        """[rows] bool: whose requests are still drawn."""
+        return ~self.done[self.rows]
+
+    def keep_rows(self, is_kept: np.ndarray) -> None:
+        """The other rows have left the cache."""
+        self.rows = self.rows[is_kept]
+
+    def record(
+        self,
+        step: int,
+        drawn: np.ndarray,
+        can_end: np.ndarray,
+        ends: Callable[[Request, np.ndarray], bool],
+    ) -> None:
+        """Take the new token of every row; rows whose request is done have one that nobody wants.
+
+        Args:
+            drawn: [rows] ids, -1 where the logits were not finite.
+            can_end: [vocabulary] bool: ids after which `ends` is worth asking.
+            ends: whether a request is at its end after these ids.
+        """
+        alive = self.alive_rows()
+        live, new = self.rows[alive], drawn[alive]
+        has_failed = new < 0
+        for request in live[has_failed]:
+            message = f"the model's logits are not finite at new token {step}"
+            self.errors[int(request)] = message
+            self.done[request] = True
+        live, new = live[~has_failed], new[~has_failed]
+        self.sampled[live, step] = new
+        self.lengths[live] = step + 1
+        for request in live[can_end[new]]:
+            ids = self.sampled[request, : step + 1]
+            self.stopped[request] = ends(self.requests[request], ids)
+        self.done[live] = self.stopped[live] | (self.limits[live] == step + 1)
+
+    def completions(self) -> list[Completion]:
+        """What each request got, in their order."""
+        return [self._completion(request) for request in range(len(self.requests))]
+
+    def _completion(self, request: int) -> Completion:
+        if request in self.errors:
+            return Completion([], "error", self.errors[request])
+        ids = self.sampled[request, : self.lengths[request]].tolist()
+        return Completion(ids, "stop" if self.stopped[request] else "length")
 
 
 class TransformersEngine(Engine):
@@ -385,60 +480,20 @@ class TransformersEngine(Engine):
         stem_of: Mapping[Prompt, Prompt],
         stems: Mapping[Prompt, KeysValues],
     ) -> list[Completion]:
+        """The samples of requests whose keys and values fit the memory together."""
         import torch
 
         device = self.model.device
-        place = {
-            prompt: i
-            for i, prompt in enumerate(dict.fromkeys(tuple(r.prompt_ids) for r in requests))
-        }
-        cache, logits, mask = self._prefill(list(place), stem_of, stems)
-        if len(place) < len(requests):
-            which = torch.tensor(
-                [place[tuple(request.prompt_ids)] for request in requests], device=device
-            )
-            cache.batch_select_indices(which)
-            logits = logits[which]
-            mask = mask[which] if mask is not None else None
-
-        num = len(requests)
-        seeds = np.array([request.seed for request in requests], dtype=np.uint64)
-        limits = np.array([request.max_new_tokens for request in requests])
-        temperature = torch.tensor(
-            [float(request.temperature) for request in requests], device=device
-        )
-        top_p = torch.tensor([float(request.top_p) for request in requests], device=device)
+        cache, logits, mask = self._prefill_requests(requests, stem_of, stems)
+        temperature = torch.tensor([float(each.temperature) for each in requests], device=device)
+        top_p = torch.tensor([float(each.top_p) for each in requests], device=device)
         can_end = self._tokens_that_can_end(requests)
-        sampled = np.zeros((num, int(limits.max())), dtype=np.int64)
-        lengths = np.zeros(num, dtype=np.int64)
-        stopped = np.zeros(num, dtype=bool)
-        done = np.zeros(num, dtype=bool)
-        errors: dict[int, str] = {}
-        rows = np.arange(
-            num
-        )  # the request of each row in the cache; rows that are done stay for a while
-        for step in range(int(limits.max())):
-            uniform = torch.from_numpy(uniforms(seeds[rows], step)).to(device)
+        batch = _Batch(requests)
+        for step in range(batch.num_steps):
+            uniform = torch.from_numpy(uniforms(batch.seeds[batch.rows], step)).to(device)
             tokens = pick_tokens(logits, uniform, temperature, top_p)
-            drawn = tokens.cpu().numpy()
-            alive = ~done[rows]
-            live, new = rows[alive], drawn[alive]
-            if (new < 0).any():
-                bad = live[new < 0]
-                errors.update(
-                    {
-                        int(row): f"the model's logits are not finite at new token {step}"
-                        for row in bad
-                    }
-                )
-                done[bad] = True
-                live, new = live[new >= 0], new[new >= 0]
-            sampled[live, step] = new
-            lengths[live] = step + 1
-            for row in live[can_end[new]]:
-                stopped[row] = self._ends(requests[row], sampled[row, : step + 1])
-            done[live] = stopped[live] | (limits[live] == step + 1)
-            alive = ~done[rows]
+            batch.record(step, tokens.cpu().numpy(), can_end, self._ends)
+            alive = batch.alive_rows()
             if not alive.any():
                 break
             if alive.mean() < _COMPACT_BELOW:
@@ -446,17 +501,34 @@ class TransformersEngine(Engine):
                 cache.batch_select_indices(keep)
                 tokens, temperature, top_p = tokens[keep], temperature[keep], top_p[keep]
                 mask = mask[keep] if mask is not None else None
-                rows = rows[alive]
+                batch.keep_rows(alive)
             if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                mask = torch.cat([mask, mask.new_ones(len(batch.rows), 1)], dim=1)
+            # a row that has failed holds -1, and stays until the next compaction
             logits = self._forward(tokens.clamp(min=0)[:, None], mask, cache)
-        self._sampled += int(lengths.sum())
-        return [
-            Completion([], "error", errors[i])
-            if i in errors
-            else Completion(sampled[i, : lengths[i]].tolist(), "stop" if stopped[i] else "length")
-            for i in range(num)
-        ]
+        self._sampled += int(batch.lengths.sum())
+        return batch.completions()
+
+    def _prefill_requests(
+        self,
+        requests: Sequence[Request],
+        stem_of: Mapping[Prompt, Prompt],
+        stems: Mapping[Prompt, KeysValues],
+    ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
+        """`_prefill` with a row per request: a prompt of several requests is computed once and copied.
+
+        Requests of the prompts A A B need the rows [0, 0, 1] of the two that were computed.
+        """
+        import torch
+
+        prompts = [tuple(request.prompt_ids) for request in requests]
+        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        cache, logits, mask = self._prefill(list(row_of), stem_of, stems)
+        if len(row_of) == len(requests):
+            return cache, logits, mask
+        which = torch.tensor([row_of[prompt] for prompt in prompts], device=self.model.device)
+        cache.batch_select_indices(which)
+        return cache, logits[which], mask[which] if mask is not None else None
 
     def _forward(
         self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any

@@ -1,4 +1,6 @@
-"""The whole sequence, stages 0 to 9, evaluation and report: `python scripts/run.py PROFILE`; the list: scripts/sequence.py."""
+"""The whole sequence, stages 0 to 9, evaluation and report: `python scripts/run.py PROFILE`; the
+list: scripts/sequence.py.
+"""
 
 import os
 import subprocess

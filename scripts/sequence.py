@@ -1,7 +1,8 @@
-"""The whole sequence, stages 0 to 9, evaluation and report: the commands of the README's table, in their order (Algorithm 1).
+"""The whole sequence, stages 0 to 9, evaluation and report: the commands of the README's table, in
+their order (Algorithm 1).
 
-Every command finds out by itself what is done already, so a run that was killed goes on when it is asked for again. Commands
-are lists of words and never pass through a shell.
+Every command finds out by itself what is done already, so a run that was killed goes on when it is
+asked for again. Commands are lists of words and never pass through a shell.
 """
 
 import os
@@ -29,7 +30,9 @@ OWN = ("run", "seed", "base", "rounds", "carry", "finals", "gpus", "dry_run")
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call asks for. settings: key=value for the stages; at_once: commands that may run side by side."""
+    """What one call asks for. settings: key=value for the stages; at_once: commands that may run
+    side by side.
+    """
 
     profile: str
     run: Path
@@ -96,13 +99,15 @@ def read_plan(words: Sequence[str]) -> Plan:
         raise ValueError(f"dry_run is {own['dry_run']!r}; it is true or false")
     if unknown := [name for name in finals if name not in recipes]:
         raise ValueError(
-            f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has {', '.join(recipes)}"
+            f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has "
+            f"{', '.join(recipes)}"
         )
     if plan.rounds > 1 and not (
         (plan.examples / WEIGHTED_POSTERIOR).is_file() and plan.carry in finals
     ):
         raise ValueError(
-            f"rounds={plan.rounds} needs {plan.examples / WEIGHTED_POSTERIOR}, and carry={plan.carry} among the finals "
+            f"rounds={plan.rounds} needs {plan.examples / WEIGHTED_POSTERIOR}, and "
+            f"carry={plan.carry} among the finals "
             f"{', '.join(finals)}"
         )
     load_config(plan.examples / "pipeline.yaml", settings)
@@ -129,7 +134,8 @@ def _number(name: str, text: str, at_least: int) -> int:
 
 
 def run_all(plan: Plan) -> bool:
-    """Stages 0 to 9 of every round, evaluation and report; False where a model could not be evaluated.
+    """Stages 0 to 9 of every round, evaluation and report; False where a model could not be
+    evaluated.
 
     Raises: CalledProcessError for the first command that failed otherwise, after its own output.
     """
@@ -219,7 +225,9 @@ def run_stage(plan: Plan, settings: Sequence[str], name: str, *more: str) -> Non
 def train_model(
     plan: Plan, folder: Path, settings: Sequence[str], name: str, recipe: str, *more: str
 ) -> None:
-    """Stage 1, 2 or 9: the whole model is folder/models/NAME; an adapter, folder/adapters/NAME, is merged into it."""
+    """Stage 1, 2 or 9: the whole model is folder/models/NAME; an adapter, folder/adapters/NAME, is
+    merged into it.
+    """
     kind = "adapters" if plan.has_adapters else "models"
     output, model = folder / kind / name, folder / "models" / name
     words = [f"output_dir={output}", *settings, *more]
@@ -233,7 +241,9 @@ def train_model(
 def train_command(
     plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool
 ) -> None:
-    """One training, unless its output_dir holds the finished model of the same YAML and data; its seconds and its log."""
+    """One training, unless its output_dir holds the finished model of the same YAML and data; its
+    seconds and its log.
+    """
     command = [
         *shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")),
         str(recipe),
@@ -254,7 +264,9 @@ def train_command(
 
 
 def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_base: bool) -> bool:
-    """Avg@k of the models, and of the base; False where one could not be evaluated, which its output explains."""
+    """Avg@k of the models, and of the base; False where one could not be evaluated, which its
+    output explains.
+    """
     config = load_config(plan.examples / "pipeline.yaml", settings)
     if not (config.data.test or config.eval.file or config.eval.tasks):
         print("nothing is evaluated: data.test, eval.file and eval.tasks are empty", flush=True)
@@ -272,7 +284,9 @@ def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_b
 
 
 def side_by_side(plan: Plan, tasks: Sequence[Callable[[], None]]) -> None:
-    """Run the tasks, plan.at_once at a time; all of them, even when one fails. Raises: what the first failed one raised."""
+    """Run the tasks, plan.at_once at a time; all of them, even when one fails. Raises: what the
+    first failed one raised.
+    """
     with ThreadPoolExecutor(1 if plan.dry_run else plan.at_once) as pool:
         futures = [pool.submit(task) for task in tasks]
     for future in futures:
@@ -285,7 +299,8 @@ def python(script: str | Path, *words: str | Path) -> list[str]:
 
 
 def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: bool = True) -> None:
-    """Run a command, or print it. With a log its output goes there, and to the terminal too where `is_shown`.
+    """Run a command, or print it. With a log its output goes there, and to the terminal too where
+    `is_shown`.
 
     Raises: CalledProcessError for an exit code other than 0, after the log's end was shown.
     """

@@ -1,11 +1,13 @@
-"""How pi(Y_x | x, z) is estimated: the probability that the reasoner answers right after a trace (Eq. 8).
+"""How pi(Y_x | x, z) is estimated: the probability that the reasoner answers right after a trace
+(Eq. 8).
 
-    acc          num_correct / num_answers                the share of sampled answers that are verified
-    gml          exp(answer_logp / answer_tokens)         geometric mean likelihood of the reference solution
-    likelihood   exp(answer_logp)                         likelihood of the same
+    acc          num_correct / num_answers                the share of sampled answers that are
+    verified gml          exp(answer_logp / answer_tokens)         geometric mean likelihood of the
+    reference solution likelihood   exp(answer_logp)                         likelihood of the same
 
-Each has one entry in ESTIMATORS and one function, which gives the logarithm. To add another, write both
-here: the configuration's choices, the tables that stage 8 asks for, the weights and the report follow.
+Each has one entry in ESTIMATORS and one function, which gives the logarithm. To add another, write
+both here: the configuration's choices, the tables that stage 8 asks for, the weights and the report
+follow.
 
 Source: arXiv 2509.22637, section 2.
 """
@@ -51,7 +53,9 @@ class Estimator:
 
     @property
     def samples_answers(self) -> bool:
-        """Whether it judges sampled answers: then it can be 0, and a train row ends with a verified one."""
+        """Whether it judges sampled answers: then it can be 0, and a train row ends with a verified
+        one.
+        """
         return "verdicts" in self.tables
 
     def is_known(self, evidence: Evidence) -> bool:
@@ -62,7 +66,8 @@ class Estimator:
 
 
 def log_accuracy(num_correct: int, num_answers: int) -> float:
-    """log of the fraction of sampled answers that the verifier accepts; minus infinity when it accepts none.
+    """log of the fraction of sampled answers that the verifier accepts; minus infinity when it
+    accepts none.
 
     Raises: ValueError when there are no answers, or more correct ones than answers.
     Source: arXiv 2509.22637, Eq. 8.
@@ -75,9 +80,11 @@ def log_accuracy(num_correct: int, num_answers: int) -> float:
 
 
 def log_gml(answer_logp: float, answer_tokens: int) -> float:
-    """Mean log-likelihood per token of the reference solution after (x, z), in nats: the log of the geometric mean.
+    """Mean log-likelihood per token of the reference solution after (x, z), in nats: the log of the
+    geometric mean.
 
-    Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty solution.
+    Raises: ValueError for a log-likelihood that is not finite or positive, and for an empty
+    solution.
     Source: arXiv 2509.22637, section 2, the estimators next to Eq. 8.
     """
     check_logp("answer_logp", answer_logp)

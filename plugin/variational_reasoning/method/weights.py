@@ -1,23 +1,27 @@
-"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and effective sample size (stage 8).
+"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and effective
+sample size (stage 8).
 
-For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5, 6 and 8):
+For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5,
+6 and 8):
 
     log rho_k = log_ratio_k + log_answer_k
     log_ratio_k      = mean_log_ratio_k                        `mean`, the default
-                     = |z_k| * mean_log_ratio_k                `sum`, the full ratio of Eq. 5
-                     = 0                                       `none`, for traces that pi itself sampled (Eq. 9)
-    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]     (before Eq. 8)
-    log_answer_k     = log(num_correct / num_answers)            Acc, Eq. 8
-                     = answer_logp / answer_tokens               GML, of the reference solution
-                     = answer_logp                               likelihood, the plain likelihood of the same
+                     = |z_k| * mean_log_ratio_k                `sum`, the full ratio of Eq. 5 = 0
+                     `none`, for traces that pi itself sampled (Eq. 9)
+    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]
+    (before Eq. 8) log_answer_k     = log(num_correct / num_answers)            Acc, Eq. 8
+                     = answer_logp / answer_tokens               GML, of the reference solution =
+                     answer_logp                               likelihood, the plain likelihood of
+                     the same
     weight_k = rho_k / sum_j rho_j                             Eq. 6
 
-With ratio `none` and Acc, weight_k is w~_k of the posterior's forward KL (Eq. 9). Times a weight of the question, it
-gives the baselines of section 3 (Eq. 10 to 12).
+With ratio `none` and Acc, weight_k is w~_k of the posterior's forward KL (Eq. 9). Times a weight of
+the question, it gives the baselines of section 3 (Eq. 10 to 12).
 
-Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude with the plain
-likelihood. The surprising thing: log rho may be minus infinity (no verified answer), and a question may have nothing
-but that; such a question has no weights, which is a value of its own (None) and never a division by zero.
+Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude
+with the plain likelihood. The surprising thing: log rho may be minus infinity (no verified answer),
+and a question may have nothing but that; such a question has no weights, which is a value of its
+own (None) and never a division by zero.
 """
 
 import math
@@ -75,11 +79,13 @@ def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -
 
 
 def question_weight(kind: str, accuracy: float) -> float:
-    """The factor of a whole question, from the share P of its sampled answers that are verified (section 3).
+    """The factor of a whole question, from the share P of its sampled answers that are verified
+    (section 3).
 
-    `accuracy` is P: with it, forward KL is rejection-sampling fine-tuning (Eq. 10), and each verified answer counts
-    alike. `grpo` is sqrt(P / (1 - P)) (Eq. 12). At P = 1 that has no value: all samples of the group have the same
-    reward, so each advantage is 0, and 0 is what this returns. `none` is 1.
+    `accuracy` is P: with it, forward KL is rejection-sampling fine-tuning (Eq. 10), and each
+    verified answer counts alike. `grpo` is sqrt(P / (1 - P)) (Eq. 12). At P = 1 that has no value:
+    all samples of the group have the same reward, so each advantage is 0, and 0 is what this
+    returns. `none` is 1.
 
     Raises: ValueError for an unknown kind, and an accuracy outside [0, 1].
     Source: arXiv 2509.22637, Eq. 10 to 12.
@@ -116,8 +122,9 @@ def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:
 def capped_weights(weights: Sequence[float], cap: float) -> list[float]:
     """min(weight, cap) of normalised weights: truncated importance sampling.
 
-    The result is not normalised again. That would lift capped weights above the cap, and give what a dominant trace loses
-    to the others, which are not more likely for it; so a question whose weights were capped counts less.
+    The result is not normalised again. That would lift capped weights above the cap, and give what
+    a dominant trace loses to the others, which are not more likely for it; so a question whose
+    weights were capped counts less.
 
     Raises: ValueError for a cap outside (0, 1].
     """
@@ -129,7 +136,8 @@ def capped_weights(weights: Sequence[float], cap: float) -> list[float]:
 
 
 def effective_sample_size(weights: Sequence[float]) -> float:
-    """(sum_k weight_k)^2 / sum_k weight_k^2: how many equally weighted traces the weights are worth, between 1 and K.
+    """(sum_k weight_k)^2 / sum_k weight_k^2: how many equally weighted traces the weights are
+    worth, between 1 and K.
 
     Raises: ValueError when a weight is negative, and when none is positive.
     """
@@ -142,10 +150,11 @@ def effective_sample_size(weights: Sequence[float]) -> float:
 
 
 def iwae_bound(log_rhos: Sequence[float]) -> float:
-    """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when all rhos are 0.
+    """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when all
+    rhos are 0.
 
-    With the geometric mean in place of the likelihood ratio this is no bound on the marginal likelihood any more;
-    give it sum_log_ratio + log_answer for the bound of the paper.
+    With the geometric mean in place of the likelihood ratio this is no bound on the marginal
+    likelihood any more; give it sum_log_ratio + log_answer for the bound of the paper.
 
     Raises: ValueError for no entries, NaN or plus infinity.
     Source: arXiv 2509.22637, Eq. 5.
@@ -163,8 +172,10 @@ def top_p_warning(top_p: float, names: Sequence[str]) -> str:
         names: what is made from rho.
     """
     return (
-        f"traces were sampled with top_p {top_p:g}, but q(z | x, y') is scored without it: rho takes each trace "
-        f"for less likely under the posterior than it was, by a factor that differs between traces ({', '.join(names)}). "
+        f"traces were sampled with top_p {top_p:g}, but q(z | x, y') is scored without it: rho "
+        "takes each trace "
+        "for less likely under the posterior than it was, by a factor that differs between "
+        f"traces ({', '.join(names)}). "
         "Sample with top_p 1, or use ratio: none"
     )
 

@@ -11,7 +11,8 @@ TRACEBACK_SWITCH = "VARIATIONAL_REASONING_TRACEBACK"
 
 
 def read_words(usage: str, argv: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
-    """The words of a command line: (those without `=`, those of the form key=value), each in their order.
+    """The words of a command line: (those without `=`, those of the form key=value), each in their
+    order.
 
         report.py runs/a runs/b out=page.html    (["runs/a", "runs/b"], ["out=page.html"])
 
@@ -40,7 +41,8 @@ def read_command(
 
     Args:
         usage: printed for --help and when no configuration is given.
-        own: keys that are the command's own (such as model) and not the configuration's; all are required.
+        own: keys that are the command's own (such as model) and not the configuration's; all are
+            required.
         optional: the same, not required.
 
     Returns: the configuration, and the command's own values that are given.
@@ -66,7 +68,8 @@ def read_command(
 
 
 def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Read `COMMAND FOLDER [FOLDER ...] key=value ...`: the folders, and the options that are given.
+    """Read `COMMAND FOLDER [FOLDER ...] key=value ...`: the folders, and the options that are
+    given.
 
     Raises: ValueError for an unknown option and for no folder; SystemExit after --help.
     """
@@ -81,9 +84,11 @@ def read_folders(usage: str, options: Sequence[str]) -> tuple[list[Path], dict[s
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's main; a refusal is one line per fault on stderr and exit code 2, without a traceback.
+    """Run a command's main; a refusal is one line per fault on stderr and exit code 2, without a
+    traceback.
 
-    VARIATIONAL_REASONING_TRACEBACK=1 shows the traceback, for whoever suspects a fault of the program.
+    VARIATIONAL_REASONING_TRACEBACK=1 shows the traceback, for whoever suspects a fault of the
+    program.
     """
     try:
         main()

@@ -1,11 +1,13 @@
-"""What a pipeline.yaml may say: every key, its type, its default and its limits (all stages between the trainings).
+"""What a pipeline.yaml may say: every key, its type, its default and its limits (all stages between
+the trainings).
 
-The loader is ours. pydantic gives an unknown key no did-you-mean, names types in its own words, and reads "8" as 8 and
-true as 1 unless each field says otherwise; importing it takes as long as all that this module imports.
+The loader is ours. pydantic gives an unknown key no did-you-mean, names types in its own words, and
+reads "8" as 8 and true as 1 unless each field says otherwise; importing it takes as long as all
+that this module imports.
 
-Loading is strict. An unknown key, a wrong type or a value out of bounds is a fault with the key's dotted name; all
-faults of a file and of its command-line overrides are raised together, before any model is touched. Paths are
-relative to the working directory, as LLaMA-Factory's are."""
+Loading is strict. An unknown key, a wrong type or a value out of bounds is a fault with the key's
+dotted name; all faults of a file and of its command-line overrides are raised together, before any
+model is touched. Paths are relative to the working directory, as LLaMA-Factory's are."""
 
 import copy
 import difflib
@@ -48,7 +50,9 @@ def _number(
 
 @dataclass(frozen=True)
 class ProgramTestsConfig:
-    """Stage 0: test cases of programs, for the rows whose source is `<source>/<n>`: record n of a file, from 0."""
+    """Stage 0: test cases of programs, for the rows whose source is `<source>/<n>`: record n of a
+    file, from 0.
+    """
 
     source: str = ""  # such as apps
     file: str = ""  # as data.train
@@ -73,7 +77,8 @@ class DecontaminateConfig:
     """Stage 0: train questions that share a run of words with a benchmark's question."""
 
     benchmarks: list[BenchmarkConfig] = field(default_factory=list)
-    # Length of the run. 13: arXiv 2005.14165, App. C, which keeps chance matches rare; 8: arXiv 2501.19393, which wants none.
+    # Length of the run. 13: arXiv 2005.14165, App. C, which keeps chance matches rare; 8: arXiv
+    # 2501.19393, which wants none.
     ngram_words: int = _number(13, at_least=1)
     mode: Literal["report", "drop"] = (
         "report"  # either way run_dir/questions/decontamination.json lists them
@@ -85,22 +90,27 @@ class DataConfig:
     """Stage 0: where questions, expert traces and solutions come from."""
 
     name: str = "tiny"  # prefix of the train files: <name>_reasoner, <name>_posterior, ...
-    # A .jsonl, .json or .parquet file, a folder that holds a copy of a hub data set, or the name of one on the hub.
+    # A .jsonl, .json or .parquet file, a folder that holds a copy of a hub data set, or the name of
+    # one on the hub.
     train: str = ""
     test: str | None = None  # the same for the test questions
-    # The split of a hub data set; of rows with a column `split`, those that name it (or nothing) are taken.
+    # The split of a hub data set; of rows with a column `split`, those that name it (or nothing)
+    # are taken.
     train_split: str = "train"
     test_split: str = "test"
     allow_hub: bool = False  # nothing is downloaded unless this is true
-    # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the configured chat format;
-    # prompt_response: the same as two columns, as in the published data sets. Of the reasoner or of either posterior.
+    # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the
+    # configured chat format; prompt_response: the same as two columns, as in the published data
+    # sets. Of the reasoner or of either posterior.
     format: Literal["columns", "conversations", "text", "prompt_response"] = "columns"
     columns: dict[str, str] = field(
         default_factory=dict
     )  # our column name: theirs, where they differ
-    # question_id of train rows without one; content: a hash of the row; row: the row's number, from 0.
+    # question_id of train rows without one; content: a hash of the row; row: the row's number, from
+    # 0.
     ids: Literal["content", "row"] = "content"
-    # A data set with a column `source`, joined to data.train row by row; other columns that both have must agree.
+    # A data set with a column `source`, joined to data.train row by row; other columns that both
+    # have must agree.
     sources: str | None = None
     # Checker of rows without a `check` of their own; none: nothing there can be verified.
     check_kind: Literal["math", "exact", "none"] = "math"
@@ -112,9 +122,11 @@ class DataConfig:
     )  # sources whose rows are checked by running programs
     max_train_questions: int | None = _number(None, at_least=1)
     max_test_questions: int | None = _number(None, at_least=1)
-    # A text file with one question_id per line: only these train questions go through stages 3 to 8.
+    # A text file with one question_id per line: only these train questions go through stages 3 to
+    # 8.
     question_ids: str | None = None
-    # true: stages 1 and 2 train on the other questions only (the paper's no-overlap split); false: on all of them.
+    # true: stages 1 and 2 train on the other questions only (the paper's no-overlap split); false:
+    # on all of them.
     hold_out: bool = False
     decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
 
@@ -125,7 +137,8 @@ class ModelsConfig:
 
     reasoner: str | None = None
     posterior: str | None = None
-    # A model that this plugin did not train carries no record of its prompt; true says that the YAML's prompt is right.
+    # A model that this plugin did not train carries no record of its prompt; true says that the
+    # YAML's prompt is right.
     allow_unrecorded: bool = False
 
 
@@ -135,7 +148,8 @@ class SamplingConfig:
 
     # auto: vllm on a GPU where it is installed, else transformers
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    # Whose traces the tables of stages 3 to 8 hold; those of the reasoner's traces lie in run_dir/from_reasoner.
+    # Whose traces the tables of stages 3 to 8 hold; those of the reasoner's traces lie in
+    # run_dir/from_reasoner.
     traces_from: Literal["posterior", "reasoner"] = "posterior"
     num_traces: int = _number(8, at_least=1)  # K, per question
     num_answers: int = _number(8, at_least=1)  # M, per trace
@@ -143,7 +157,8 @@ class SamplingConfig:
     top_p: float = _number(1.0, above=0, at_most=1)
     max_trace_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
     max_answer_tokens: int | None = _number(None, at_least=1)
-    # transformers: rows x (prompt + new tokens) in the KV cache at once; at most as many again for what prompts share
+    # transformers: rows x (prompt + new tokens) in the KV cache at once; at most as many again for
+    # what prompts share
     batch_tokens: int = _number(32768, at_least=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
@@ -165,7 +180,8 @@ class SamplingConfig:
 class ScoringConfig:
     """Stages 4 and 5: log-likelihoods."""
 
-    # verified: only traces with a verified answer (stages 6 and 7 come first then); enough for the estimator acc
+    # verified: only traces with a verified answer (stages 6 and 7 come first then); enough for the
+    # estimator acc
     score_only: Literal["all", "verified"] = "all"
     temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
     at_sampling_temperature: bool = (
@@ -173,12 +189,14 @@ class ScoringConfig:
     )
     token_logps: bool = False  # the terms of the sums, token by token
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
-    # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB for 151,936 ids.
+    # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB
+    # for 151,936 ids.
     chunk_positions: int = _number(512, at_least=1)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = "auto"  # split: one model over all visible GPUs
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
-    compile: bool = False  # fuse what stands between a layer's matrix products: a minute at the start, faster on a GPU
+    # fuse what is between a layer's matrix products: a minute at the start, faster on a GPU
+    compile: bool = False
     questions_per_shard: int = _number(64, at_least=1)
     max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)
 
@@ -190,13 +208,15 @@ class VerifyConfig:
     workers: int = _number(2, at_least=1)
     timeout_seconds: float = _number(2.0, above=0)  # wall time of one check of math
     memory_mib: int = _number(2048, at_least=256)  # address space of one worker
-    # Programs: limits of one test (the wall limit is twice the processor time and a second) and of all tests together.
+    # Programs: limits of one test (the wall limit is twice the processor time and a second) and of
+    # all tests together.
     program_cpu_seconds: float = _number(4.0, above=0)
     program_total_seconds: float = _number(60.0, above=0)
     program_memory_mib: int = _number(1024, at_least=64)
     program_output_mib: float = _number(8.0, above=0)
     program_python: str | None = None  # the interpreter that runs programs; None: this one
-    # true runs programs that a model wrote even where this machine offers less than tier T2 of isolation.
+    # true runs programs that a model wrote even where this machine offers less than tier T2 of
+    # isolation.
     allow_unsandboxed_code: bool = False
     max_fault_fraction: float = _number(
         0.01, at_least=0, at_most=1
@@ -222,7 +242,8 @@ class OutputConfig:
         None, at_least=1
     )  # K' <= K: the traces 0 .. K' - 1; null: all K
     estimator: EstimatorName = "acc"  # of pi(Y_x | x, z)
-    # Likelihood ratio: geometric mean per trace token, the full ratio, or none (rho is the answer term alone).
+    # Likelihood ratio: geometric mean per trace token, the full ratio, or none (rho is the answer
+    # term alone).
     ratio: Literal["mean", "sum", "none"] = "mean"
     # One by rho, all K by weight, all K alike; control arms: one at random, the longest.
     selection: Literal["best", "weighted", "unweighted", "random", "longest"] = "best"
@@ -232,16 +253,19 @@ class OutputConfig:
     weight_cap: float | None = _number(
         None, above=0, at_most=1
     )  # of normalised weights, which then sum to less than 1
-    # Times P (accuracy, Eq. 10) or sqrt(P / (1 - P)) (grpo, Eq. 12); P: the share of verified answers of the question.
+    # Times P (accuracy, Eq. 10) or sqrt(P / (1 - P)) (grpo, Eq. 12); P: the share of verified
+    # answers of the question.
     question_weight: Literal["none", "accuracy", "grpo"] = "none"
-    # target posterior: the solution, or a verified answer of the question by lot (the solution where there is none)
+    # target posterior: the solution, or a verified answer of the question by lot (the solution
+    # where there is none)
     hint: Literal["reference", "verified"] = "reference"
     mix: float = _number(
         0.0, at_least=0
     )  # original rows per question that has a row: 1 is 1:1, 0.5 every second, by lot
     fallback: FallbackName = "drop"  # for a question none of whose traces is acceptable
-    # Whether the mix adds the original row of a question whose only row is its original as fallback. true: two rows, as in
-    # the paper's files, so that an epoch has as many steps whatever falls back; false: one.
+    # Whether the mix adds the original row of a question whose only row is its original as
+    # fallback. true: two rows, as in the paper's files, so that an epoch has as many steps whatever
+    # falls back; false: one.
     mix_fallback: bool = False
 
     @property
@@ -252,10 +276,13 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Stage 8: train files. Those made from the other model's traces than sampling.traces_from are left out."""
+    """Stage 8: train files. Those made from the other model's traces than sampling.traces_from are
+    left out.
+    """
 
     outputs: list[OutputConfig] = field(default_factory=list)
-    # true writes a file although no trace was chosen for any of its rows, so that it holds original rows only
+    # true writes a file although no trace was chosen for any of its rows, so that it holds original
+    # rows only
     allow_no_traces: bool = False
 
 
@@ -279,12 +306,14 @@ class EvalConfig:
     temperature: float = _number(0.7, at_least=0)
     top_p: float = _number(1.0, above=0, at_most=1)
     max_new_tokens: int | None = _number(None, at_least=1)  # None: up to what `context` leaves
-    # What prompt and response share: cutoff_len, or what the model was made for (max_position_embeddings).
+    # What prompt and response share: cutoff_len, or what the model was made for
+    # (max_position_embeddings).
     context: Literal["cutoff_len", "model"] = "cutoff_len"
     split: Literal["test", "train"] = "test"  # of the questions table
     file: str | None = None  # instead of it, a .jsonl with question_id, question and check
     max_questions: int | None = _number(None, at_least=1)  # of each task
-    # vllm; None: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for 32B)
+    # vllm; None: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for
+    # 32B)
     tensor_parallel_size: int | None = _number(None, at_least=0)
     answers_per_shard: int = _number(
         512, at_least=1
@@ -293,7 +322,9 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CardsConfig:
-    """The README.md beside data sets and models. A card whose licence is unknown can only be pushed privately."""
+    """The README.md beside data sets and models. A card whose licence is unknown can only be pushed
+    privately.
+    """
 
     data_license: str = (
         "unknown"  # an identifier of the hub's list, such as apache-2.0 or cc-by-4.0
@@ -316,8 +347,9 @@ class Config:
     cutoff_len: int = _number(
         16384, at_least=1
     )  # prompt + response; one number for all stages and trainings
-    # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts (a Slurm array);
-    # ray: the stage's shards become tasks of the Ray cluster at ray_address (auto: the one of this machine).
+    # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts
+    # (a Slurm array); ray: the stage's shards become tasks of the Ray cluster at ray_address (auto:
+    # the one of this machine).
     shard: str | None = None
     launcher: Literal["local", "ray"] = "local"
     ray_address: str = "auto"
@@ -340,7 +372,9 @@ class Config:
         return make_renderer(self.chat_format, self.prompt_family, model, chat_template_of)
 
     def folder(self, *parts: str) -> Path:
-        """A folder of the run, such as folder("traces"); what is made from the reasoner's traces lies in from_reasoner."""
+        """A folder of the run, such as folder("traces"); what is made from the reasoner's traces
+        lies in from_reasoner.
+        """
         if self.sampling.traces_from == "reasoner" and parts and parts[0] in _MADE_FROM_TRACES:
             parts = (FROM_REASONER, *parts)
         return Path(self.run_dir, *parts)
@@ -355,9 +389,11 @@ class Config:
 
 
 def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Config:
-    """Read a pipeline.yaml and apply `key=value` overrides with dotted keys, such as sampling.num_traces=4.
+    """Read a pipeline.yaml and apply `key=value` overrides with dotted keys, such as
+    sampling.num_traces=4.
 
-    Raises: ValueError that names every fault of the file and of the overrides; FileNotFoundError for a missing file.
+    Raises: ValueError that names every fault of the file and of the overrides; FileNotFoundError
+    for a missing file.
     """
     path = Path(path)
     if not path.is_file():
@@ -370,7 +406,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         values = {}
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} holds a {type(values).__name__}; a pipeline.yaml is a mapping of keys to values"
+            f"{path} holds a {type(values).__name__}; a pipeline.yaml is a mapping of keys to "
+            "values"
         )
     faults: list[str] = []
     values = with_overrides(values, overrides, faults)
@@ -415,7 +452,9 @@ def _repeated(message: str, names: Sequence[str]) -> list[str]:
 
 
 def _with_posterior_prompt(config: Config, is_set: bool, faults: list[str]) -> Config:
-    """The configuration with a prompt kind of its family; faults of family and chat format are added."""
+    """The configuration with a prompt kind of its family; faults of family and chat format are
+    added.
+    """
     try:
         renderer = config.renderer
     except ValueError as error:
@@ -443,7 +482,9 @@ def parse_share(text: str) -> tuple[int, int]:
 def with_overrides(
     values: dict[str, Any], overrides: Sequence[str], faults: list[str]
 ) -> dict[str, Any]:
-    """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended to `faults`."""
+    """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended
+    to `faults`.
+    """
     values = copy.deepcopy(values)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -473,7 +514,8 @@ def with_overrides(
 
 
 def resolved(config: Config, *names: str) -> dict[str, Any]:
-    """The named parts of a configuration as plain values, for a manifest: resolved(config, "seed", "sampling.top_p").
+    """The named parts of a configuration as plain values, for a manifest: resolved(config, "seed",
+    "sampling.top_p").
 
     Raises: AttributeError for a name that does not exist.
     """

@@ -50,7 +50,8 @@ class TraceRow(TypedDict):
 
 
 class TraceLogpRow(TypedDict):
-    """Stages 4 and 5, in nats. answer_*: null for the posterior, which is never asked for an answer.
+    """Stages 4 and 5, in nats. answer_*: null for the posterior, which is never asked for an
+    answer.
 
     The columns from sampling_temperature on hold the same sums at the temperature that the traces
     were sampled at, and the terms of the sums, token by token.
@@ -83,7 +84,9 @@ class AnswerRow(TypedDict):
 
 
 class VerdictRow(TypedDict):
-    """Stage 7: a value of `verify.verdicts.Verdict`. tier: of the sandbox; empty without programs."""
+    """Stage 7: a value of `verify.verdicts.Verdict`. tier: of the sandbox; empty without
+    programs.
+    """
 
     question_id: str
     trace_id: Int32
@@ -215,6 +218,6 @@ RHO_TERMS = (
     "answer_tokens",
     "log_rho",
 )
-"""Columns of a train row that keep the terms of rho raw. They are null in rows that no trace was chosen for, and where a
-term was not computed. The naive likelihood L is there as its logarithm, answer_logp: a long solution's L is 0 in any
-float."""
+"""Columns of a train row that keep the terms of rho raw. They are null in rows that no trace was
+chosen for, and where a term was not computed. The naive likelihood L is there as its logarithm,
+answer_logp: a long solution's L is 0 in any float."""

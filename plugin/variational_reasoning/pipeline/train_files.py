@@ -1,4 +1,5 @@
-"""Train files, one Parquet file each, as LLaMA-Factory reads them: `<run_dir>/train` (stages 0 and 8).
+"""Train files, one Parquet file each, as LLaMA-Factory reads them: `<run_dir>/train` (stages 0 and
+8).
 
 A train file depends on nothing but its inputs. `<name>.manifest.json` names them, and
 dataset_info.json tells LLaMA-Factory how to read the file.
@@ -21,7 +22,8 @@ def write_file(
     identity: Identity,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json` beside it.
+    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json`
+    beside it.
 
     An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
 
@@ -51,7 +53,9 @@ DATASET_INFO = "dataset_info.json"
 
 
 def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
-    """The manifest of a train file that is there, unchanged, and made from the same; None when it must be written."""
+    """The manifest of a train file that is there, unchanged, and made from the same; None when it
+    must be written.
+    """
     manifest_path = path.with_suffix(".manifest.json")
     if not (path.is_file() and manifest_path.is_file()):
         return None
@@ -65,7 +69,8 @@ def write_file_once(
 ) -> bool:
     """`write_file`, unless `current_manifest` finds it done. Returns whether it was written.
 
-    A train file that is left alone keeps its time stamp, so what was trained from it stays up to date.
+    A train file that is left alone keeps its time stamp, so what was trained from it stays up to
+    date.
     """
     if current_manifest(path, identity) is not None:
         return False
@@ -74,7 +79,8 @@ def write_file_once(
 
 
 def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
-    """Add data set names to folder/dataset_info.json, each as <name>.parquet beside it; other entries stay.
+    """Add data set names to folder/dataset_info.json, each as <name>.parquet beside it; other
+    entries stay.
 
     Args:
         formats: data set name to `reasoning` or `weighted_sft`.

@@ -23,12 +23,14 @@ OUR_KEYS = ("constant_loss_normalizer", "prompt_kind", "chat_format")
 
 
 def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
-    """Whether output_dir holds the finished model of this YAML, these data and this base model; says so when it does.
+    """Whether output_dir holds the finished model of this YAML, these data and this base model;
+    says so when it does.
 
     Args:
         recipe: a training YAML. overrides: key=value.
 
-    Raises: ValueError for a finished model of something else, with each difference, and for a file that is no YAML.
+    Raises: ValueError for a finished model of something else, with each difference, and for a file
+    that is no YAML.
     """
     config = read_recipe(recipe)
     for override in overrides:
@@ -40,12 +42,14 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
     record = read_record(folder)
     if record is None and (ours := [key for key in OUR_KEYS if key in config]):
         raise ValueError(
-            f"{folder} holds a model that was trained without the plugin: there is no record next to "
+            f"{folder} holds a model that was trained without the plugin: there is no record next "
+            "to "
             f"it, but the YAML has {', '.join(ours)}; remove the folder or change output_dir"
         )
     if record is None:
         print(
-            f"{folder}: is trained already, without our keys and formats, so there is no record to compare with",
+            f"{folder}: is trained already, without our keys and formats, so there is no record "
+            "to compare with",
             flush=True,
         )
         return True
@@ -72,7 +76,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def _planned(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record of this YAML's training would say, for the inputs that the old record names."""
+    """What the record of this YAML's training would say, for the inputs that the old record
+    names.
+    """
     planned: dict[str, Any] = {"yaml": config, "files": files_of_keys(config)}
     folder = config.get("dataset_dir", "data")
     info_path = Path(folder if isinstance(folder, str) else ".") / "dataset_info.json"

@@ -1,9 +1,11 @@
-"""Stage 7: is each sampled answer correct? Answers and the questions' checks in, one verdict per answer out (Eq. 8).
+"""Stage 7: is each sampled answer correct? Answers and the questions' checks in, one verdict per
+answer out (Eq. 8).
 
-What is judged is the text inside the answer's solution tags, and only when nothing but the tags stands before it: a
-model that reopens its thought, or that was cut, has given no solution. Before anything is judged, every gold answer
-must be accepted by its own check; a check that rejects its own gold would silently turn right answers into wrong ones.
-Programs run only in a sandbox, whose tier is probed and printed first and stands in every row.
+What is judged is the text inside the answer's solution tags, and only when nothing but the tags
+stands before it: a model that reopens its thought, or that was cut, has given no solution. Before
+anything is judged, every gold answer must be accepted by its own check; a check that rejects its
+own gold would silently turn right answers into wrong ones. Programs run only in a sandbox, whose
+tier is probed and printed first and stands in every row.
 """
 
 import shutil
@@ -40,8 +42,8 @@ BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
 
 
 class VerifySummary(NamedTuple):
-    """The verdicts' manifest (its counts are by verdict; None while other processes' shards are missing), and whether
-    this call had anything to do."""
+    """The verdicts' manifest (its counts are by verdict; None while other processes' shards are
+    missing), and whether this call had anything to do."""
 
     folder: Path
     manifest: dict[str, Any] | None
@@ -51,9 +53,10 @@ class VerifySummary(NamedTuple):
 def verify_answers(config: Config) -> VerifySummary:
     """Stage 7: a verdict for every answer, into run_dir/verdicts.
 
-    Raises: ValueError for checks that cannot be read, golds that their own check rejects (unless verify.bad_golds is
-    exclude), questions that nothing here can verify (unless verify.unverifiable is accept), and when more than
-    verify.max_fault_fraction of the other answers get checker_error or unverifiable.
+    Raises: ValueError for checks that cannot be read, golds that their own check rejects (unless
+    verify.bad_golds is exclude), questions that nothing here can verify (unless verify.unverifiable
+    is accept), and when more than verify.max_fault_fraction of the other answers get checker_error
+    or unverifiable.
     """
     summary = run(verdicts_job, config)
     return VerifySummary(
@@ -176,7 +179,8 @@ def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
 def open_programs(
     checks: Mapping[str, dict[str, Any]], config: Config, setting: str = f"verify.{SETTING}"
 ) -> ProgramSettings | None:
-    """How programs will run, after the probe of this machine, which is printed; None where no check needs it.
+    """How programs will run, after the probe of this machine, which is printed; None where no check
+    needs it.
 
     Args:
         setting: what messages call the key that allows less isolation.
@@ -202,7 +206,9 @@ def open_programs(
 def read_checks(
     questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """question_id to check, from rows with both columns. Raises: ValueError that lists the questions at fault."""
+    """question_id to check, from rows with both columns. Raises: ValueError that lists the
+    questions at fault.
+    """
     checks, faults = {}, []
     for row in questions:
         try:
@@ -219,7 +225,8 @@ def read_checks(
 def solution_of_answer(
     text: str, finish_reason: str, renderer: Renderer
 ) -> tuple[str | None, Result | None]:
-    """What a sampled answer offers as its solution: (solution, None), or (None, verdict) where it offers none.
+    """What a sampled answer offers as its solution: (solution, None), or (None, verdict) where it
+    offers none.
 
     Args:
         text: what the reasoner wrote after the trace's ids, its closing tag included.
@@ -242,10 +249,12 @@ def solution_of_answer(
 def try_golds(
     checks: Mapping[str, dict[str, Any]], solutions: Mapping[str, str], pool: VerifierPool
 ) -> dict[str, dict[str, str]]:
-    """What each question's check says of its own gold: id to verdict and reason, of the first gold that it rejects.
+    """What each question's check says of its own gold: id to verdict and reason, of the first gold
+    that it rejects.
 
-    A countdown without a gold is tried with the reference solution. A program is tried with the data set's own
-    solutions, which the check carries. A question without anything to try is not among the results.
+    A countdown without a gold is tried with the reference solution. A program is tried with the
+    data set's own solutions, which the check carries. A question without anything to try is not
+    among the results.
     """
     jobs = []
     for question_id, check in checks.items():
@@ -276,7 +285,8 @@ def describe_verdicts(summary: VerifySummary) -> str:
         f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict)
     )
     lines = [
-        f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; {shown}"
+        f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; "
+        f"{shown}"
     ]
     if manifest["tier"]:
         lines.append(f"programs ran in tier {manifest['tier']}")
@@ -301,7 +311,9 @@ def _judge(
     pool: VerifierPool,
     progress: Callable[[int], Any],
 ) -> list[dict[str, Any]]:
-    """Verdict rows in the order of the answers; equal solutions of one question are checked once."""
+    """Verdict rows in the order of the answers; equal solutions of one question are checked
+    once.
+    """
     results: dict[tuple, Result] = {}
     waiting: dict[tuple[str, str], list[tuple]] = {}
     for row in answers:
@@ -339,7 +351,8 @@ def _excluded_questions(
 ) -> dict[str, str]:
     """Questions that are not verified under a named policy, with the reason.
 
-    Raises: ValueError without the policy; the table of golds is removed then, so that they are tried again.
+    Raises: ValueError without the policy; the table of golds is removed then, so that they are
+    tried again.
     """
     unverifiable = {
         question_id: UNVERIFIABLE_KINDS[check["kind"]]
@@ -353,7 +366,8 @@ def _excluded_questions(
         ]
         faults.append(
             list_faults(
-                f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them out, or set "
+                f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them "
+                "out, or set "
                 "verify.unverifiable: accept (stage 8 then treats them by its fallback policy)",
                 listed,
             )
@@ -364,7 +378,8 @@ def _excluded_questions(
         listed = [f"question {question_id}: {reason}" for question_id, reason in rejected.items()]
         faults.append(
             list_faults(
-                f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own check; correct them, or set "
+                f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own "
+                "check; correct them, or set "
                 "verify.bad_golds: exclude",
                 listed,
             )
@@ -382,7 +397,9 @@ def _excluded_questions(
 
 
 def golds_folder(config: Config) -> Path:
-    """Where the table of golds is: inside that of the verdicts, which depend on it and are removed with it."""
+    """Where the table of golds is: inside that of the verdicts, which depend on it and are removed
+    with it.
+    """
     return config.folder("verdicts", "golds")
 
 
@@ -394,12 +411,15 @@ def settled_golds(
     programs: ProgramSettings | None,
     config: Config,
 ) -> dict[str, str]:
-    """Questions whose check rejects their own gold: id to the verdict and its reason, the same in all processes.
+    """Questions whose check rejects their own gold: id to the verdict and its reason, the same in
+    all processes.
 
-    Processes that share the stage may all try the golds; the first to finish decides, and all read its table.
+    Processes that share the stage may all try the golds; the first to finish decides, and all read
+    its table.
 
-    A check near its time limit may accept a gold in one process and reject it in another. Were each to go by its own
-    result, one would exclude the question and the other would verify answers to it.
+    A check near its time limit may accept a gold in one process and reject it in another. Were each
+    to go by its own result, one would exclude the question and the other would verify answers to
+    it.
     """
     stage = open_stage(folder, "golds", identity, list(checks), len(checks))
     if not stage.is_complete:

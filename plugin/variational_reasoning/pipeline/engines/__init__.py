@@ -1,10 +1,11 @@
-"""Text generation on token ids: `transformers` as the embedded default, `vllm` where it is installed (stages 3, 6,
-evaluation).
+"""Text generation on token ids: `transformers` as the embedded default, `vllm` where it is
+installed (stages 3, 6, evaluation).
 
-An engine takes groups of requests and gives each group's results in its order. Every request has its own seed, so no
-two rows share their noise, and what a request gives does not depend on what it is batched with, up to float noise in the
-logits. Prompts with a common prefix share its computation: the eight answers of a trace, the eight traces of a question,
-and the system prompt of all."""
+An engine takes groups of requests and gives each group's results in its order. Every request has
+its own seed, so no two rows share their noise, and what a request gives does not depend on what it
+is batched with, up to float noise in the logits. Prompts with a common prefix share its
+computation: the eight answers of a trace, the eight traces of a question, and the system prompt of
+all."""
 
 import importlib.util
 
@@ -53,7 +54,9 @@ def open_engine(config: Config, model_folder: str) -> Engine:
 
 
 def engine_name(config: Config) -> str:
-    """What sampling.engine says; auto is vllm on a GPU where it is installed, and transformers elsewhere."""
+    """What sampling.engine says; auto is vllm on a GPU where it is installed, and transformers
+    elsewhere.
+    """
     if config.sampling.engine != "auto":
         return config.sampling.engine
     has_vllm = importlib.util.find_spec("vllm") is not None

@@ -21,7 +21,9 @@ class Request(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """What was sampled, the stop string or end-of-text token included; or why the engine could not."""
+    """What was sampled, the stop string or end-of-text token included; or why the engine could
+    not.
+    """
 
     token_ids: list[int]
     finish_reason: Literal["stop", "length", "error"]
@@ -42,10 +44,12 @@ class Engine(ABC):
         """Draw the samples of group after group.
 
         Args:
-            groups: taken one by one, as the engine has room: the next may begin while the one before it ends.
+            groups: taken one by one, as the engine has room: the next may begin while the one
+                before it ends.
             progress: called with the number of requests that have just ended.
 
-        Yields: (number of the group, its results in the order of its requests) when it is done, not always in order.
+        Yields: (number of the group, its results in the order of its requests) when it is done, not
+        always in order.
 
         Raises: ValueError for an empty prompt or no room for a new token, with the request's key.
         """
@@ -62,7 +66,9 @@ class Engine(ABC):
         return results
 
     def statistics(self) -> dict[str, int]:
-        """Counts since the engine was made; prompt_tokens_shared were not computed again because another sample's were."""
+        """Counts since the engine was made; prompt_tokens_shared were not computed again because
+        another sample's were.
+        """
         return {
             "prompt_tokens_computed": self._computed,
             "prompt_tokens_shared": self._prompt_tokens - self._computed,
@@ -74,7 +80,9 @@ class Engine(ABC):
 
 
 def check_requests(requests: Iterable[Request]) -> None:
-    """Raises: ValueError for a request that asks for nothing, or continues nothing, with its key."""
+    """Raises: ValueError for a request that asks for nothing, or continues nothing, with its
+    key.
+    """
     for request in requests:
         if not request.prompt_ids or request.max_new_tokens < 1:
             raise ValueError(
@@ -92,8 +100,8 @@ def load_tokenizer(folder: str) -> Any:
 def context_length(config: Mapping[str, Any]) -> int | None:
     """Tokens that a model has positions for, from its config.json; None when that does not say.
 
-    A factor by which the rotary embedding is stretched counts in full, also where a family has it in the number already:
-    this is a limit on what is surely wrong.
+    A factor by which the rotary embedding is stretched counts in full, also where a family has it
+    in the number already: this is a limit on what is surely wrong.
     """
     config = config.get("text_config") or config
     positions = config.get("max_position_embeddings") or config.get("n_positions")
@@ -102,7 +110,9 @@ def context_length(config: Mapping[str, Any]) -> int | None:
 
 
 def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
-    """(encode, decode) as method.prompts wants them: nothing is added, nothing is skipped, nothing is cleaned up."""
+    """(encode, decode) as method.prompts wants them: nothing is added, nothing is skipped, nothing
+    is cleaned up.
+    """
 
     def encode(text: str) -> list[int]:
         try:

@@ -19,7 +19,8 @@ from variational_reasoning.pipeline.rows import read_manifest
 def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Config) -> None:
     """Refuse a model that was trained on another prompt than the one it is about to be given.
 
-    Raises: ValueError that names both; also for a model without a record, unless models.allow_unrecorded is true.
+    Raises: ValueError that names both; also for a model without a record, unless
+    models.allow_unrecorded is true.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -35,13 +36,15 @@ def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Confi
     wanted = renderer.to_record()
     if record.get("chat_format") not in (None, wanted["chat_format"]):
         faults.append(
-            f"its chat format was {record['chat_format']}, but it would be given {renderer.chat_format}"
+            f"its chat format was {record['chat_format']}, but it would be given "
+            f"{renderer.chat_format}"
         )
     family = record.get("prompt_family")
     if record.get("chat_format") is not None and family != wanted.get("prompt_family"):
         name = "paper" if family is None else family.get("name")
         faults.append(
-            f"its prompt family was {name!r} or another one of this name, but it would be given {renderer.family.name!r} "
+            f"its prompt family was {name!r} or another one of this name, but it would be given "
+            f"{renderer.family.name!r} "
             "(prompt_family in the pipeline.yaml and in the training YAML)"
         )
     if faults:
@@ -49,8 +52,10 @@ def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Confi
     silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
     if silent and not config.models.allow_unrecorded:
         raise ValueError(
-            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing shows that it was trained on "
-            f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set models.allow_unrecorded: true"
+            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing "
+            "shows that it was trained on "
+            f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set "
+            "models.allow_unrecorded: true"
         )
 
 
@@ -64,13 +69,17 @@ def check_context(folder: Path, config: Config) -> None:
     )
     if positions and config.cutoff_len > positions:
         raise ValueError(
-            f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} tokens (max_position_embeddings in "
-            "its config.json); lower cutoff_len here and in the training YAMLs, or choose a model with a longer context"
+            f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} "
+            "tokens (max_position_embeddings in "
+            "its config.json); lower cutoff_len here and in the training YAMLs, or choose a model "
+            "with a longer context"
         )
 
 
 def vocabulary_digest(tokenizer: Any) -> str:
-    """sha256 over a tokenizer's pieces and their ids: equal for two copies of one tokenizer, whoever saved them."""
+    """sha256 over a tokenizer's pieces and their ids: equal for two copies of one tokenizer,
+    whoever saved them.
+    """
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
@@ -80,6 +89,8 @@ def check_vocabulary(config: Config, tokenizer: Any, model_folder: Path) -> None
         "vocabulary"
     ):
         raise ValueError(
-            f"the tokenizer of {model_folder} is not the one that the traces in {config.folder('traces')} were sampled "
-            "with, so their ids mean other text; reasoner and posterior must start from one base model"
+            f"the tokenizer of {model_folder} is not the one that the traces in "
+            f"{config.folder('traces')} were sampled "
+            "with, so their ids mean other text; reasoner and posterior must start from one base "
+            "model"
         )

@@ -29,12 +29,15 @@ VOCABULARY_TILE = 1024
 
 
 LENGTH_STEP = 128
-"""On a GPU a batch's padded length is a multiple of this. cuDNN's attention, which torch prefers on an H100 or H200, makes a
-plan for every new shape, on the host and while the GPU waits; so few shapes come back often, for 1 % more padding."""
+"""On a GPU a batch's padded length is a multiple of this. cuDNN's attention, which torch prefers on
+an H100 or H200, makes a plan for every new shape, on the host and while the GPU waits; so few
+shapes come back often, for 1 % more padding."""
 
 
 class ScoredSequence(NamedTuple):
-    """A row to score: ids, and the spans [start, stop) of ids whose log-likelihoods are summed; start is at least 1."""
+    """A row to score: ids, and the spans [start, stop) of ids whose log-likelihoods are summed;
+    start is at least 1.
+    """
 
     key: tuple
     token_ids: Sequence[int]
@@ -62,7 +65,8 @@ class Scorer:
         self.note = ""
         if self._body is None:
             self.note = (
-                f"{type(model).__name__} does not split into a body and a linear head; its logits of whole batches are "
+                f"{type(model).__name__} does not split into a body and a linear head; its logits "
+                "of whole batches are "
                 "computed, which takes memory in proportion to length x vocabulary"
             )
 
@@ -80,9 +84,11 @@ class Scorer:
         return facts | {"compiled": self.is_compiled}
 
     def score(self, sequences: Sequence[ScoredSequence]) -> list[list[float]]:
-        """One sum of log p per span, in nats, at scoring.temperature, for each row in the order given.
+        """One sum of log p per span, in nats, at scoring.temperature, for each row in the order
+        given.
 
-        Raises: ValueError with the row's key for an empty span, a span without a token before it, and NaN or infinity.
+        Raises: ValueError with the row's key for an empty span, a span without a token before it,
+        and NaN or infinity.
         """
         failures: dict[tuple, str] = {}
         scored = self.token_logps(sequences, failures)
@@ -102,7 +108,8 @@ class Scorer:
             failures: gets the reason of each row that has no numbers; such a row's list is empty.
             progress: called with the number of rows that have just been done.
 
-        Returns: for each row and span a tensor [temperatures, tokens of the span] float64 on the CPU.
+        Returns: for each row and span a tensor [temperatures, tokens of the span] float64 on the
+        CPU.
         """
         import torch
 
@@ -131,7 +138,8 @@ class Scorer:
                         torch.cuda.empty_cache()
                         continue
                     scored = [
-                        f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: {str(error)[:200]}"
+                        f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: "
+                        f"{str(error)[:200]}"
                     ]
                 for i, spans in zip(batch, scored, strict=True):
                     for copy in copies[i]:
@@ -146,12 +154,15 @@ class Scorer:
             if not all(math.isfinite(value) for value in sums):
                 results[i] = []
                 failures[sequence.key] = (
-                    f"its log-likelihood is {sums}; check the model's weights, or score with scoring.dtype=float32"
+                    f"its log-likelihood is {sums}; check the model's weights, or score with "
+                    "scoring.dtype=float32"
                 )
         return results
 
     def _batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
-        """Rows of similar length together; the longest first, so that too large a batch fails at the start."""
+        """Rows of similar length together; the longest first, so that too large a batch fails at
+        the start.
+        """
         batches: list[list[int]] = []
         for i in sorted(lengths, key=lambda i: -lengths[i]):
             if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.batch_tokens:
@@ -191,7 +202,8 @@ class Scorer:
         return [[next(parts) for _ in sequence.spans] for sequence in sequences]
 
     def _chunk_logps(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-        """log p of the targets, [temperatures, positions] float32 or float64; log-sum-exp over tiles of the vocabulary.
+        """log p of the targets, [temperatures, positions] float32 or float64; log-sum-exp over
+        tiles of the vocabulary.
 
         Args:
             hidden: [positions, hidden size], or logits where the model does not split.
@@ -207,14 +219,17 @@ class Scorer:
         for first, logits in self._tiles(hidden):
             places = targets - first
             found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
-            # in place: small tensors that stay, one for each tile, would keep the allocator from using a tile's memory again
+            # in place: small tensors that stay, one for each tile, would keep the allocator from
+            # using a tile's memory again
             torch.where((places >= 0) & (places < logits.shape[1]), found, chosen, out=chosen)
             for total, temperature in zip(normalizer, self.temperatures, strict=True):
                 torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
         return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
 
     def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
-        """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does all ids at once."""
+        """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does
+        all ids at once.
+        """
         import torch
 
         if self._head is None:
@@ -236,8 +251,9 @@ class Scorer:
 
 
 def _compile_layers(model: Any) -> None:
-    """Let torch fuse what stands between a layer's matrix products: norms, rotations, gates, which a GPU spends a fifth of
-    its time on otherwise. The layers share their code, so it is compiled once for one row and once for more.
+    """Let torch fuse what stands between a layer's matrix products: norms, rotations, gates, which
+    a GPU spends a fifth of its time on otherwise. The layers share their code, so it is compiled
+    once for one row and once for more.
 
     Raises: ValueError for a model that does not say what its layers are.
     """
@@ -245,7 +261,8 @@ def _compile_layers(model: Any) -> None:
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
         raise ValueError(
-            f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to false"
+            f"scoring.compile: {type(model).__name__} does not say what its layers are; set it to "
+            "false"
         )
     for layer in layers:
         layer.compile(dynamic=True)
@@ -254,9 +271,10 @@ def _compile_layers(model: Any) -> None:
 def _forward(model: Any, ids: "torch.Tensor") -> Any:
     """The model's output for ids [rows, length], which hold padding on the right only.
 
-    The mask of ones says that there is nothing to mask, so that attention runs its causal kernel without one. With no
-    mask at all, transformers 4.57 looks for packed rows and then hands every kernel a mask of length x length (its issue
-    41856): no flash attention, and the keys copied for every head.
+    The mask of ones says that there is nothing to mask, so that attention runs its causal kernel
+    without one. With no mask at all, transformers 4.57 looks for packed rows and then hands every
+    kernel a mask of length x length (its issue 41856): no flash attention, and the keys copied for
+    every head.
     """
     return model(input_ids=ids, attention_mask=ids.new_ones(ids.shape), use_cache=False)
 
@@ -266,7 +284,8 @@ def _log_sum_exp(
 ) -> "torch.Tensor":
     """log sum exp(logits / temperature) of each row, computed in `dtype`: [positions].
 
-    x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and copies the logits on a GPU.
+    x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and
+    copies the logits on a GPU.
     """
     scaled = logits if temperature == 1 else logits.to(dtype) / temperature
     return scaled[:, 0].to(dtype) - scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
@@ -280,18 +299,26 @@ def _fault(sequence: ScoredSequence, context: int | None) -> str:
     """
     num = len(sequence.token_ids)
     if context and num > context:
-        return f"{num} tokens are more than the model has positions for, {context} (max_position_embeddings in its config.json)"
+        return (
+            f"{num} tokens are more than the model has positions for, {context} "
+            "(max_position_embeddings in its config.json)"
+        )
     for start, stop in sequence.spans:
         if not 1 <= start < stop <= num:
-            return f"nothing to score in the span [{start}, {stop}) of {num} ids; a trace or a solution is empty"
+            return (
+                f"nothing to score in the span [{start}, {stop}) of {num} ids; "
+                "a trace or a solution is empty"
+            )
     return ""
 
 
 def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
-    """(body, head, the logits' device) when head(body(x)) equals the model's logits on a probe, else (None, None, device).
+    """(body, head, the logits' device) when head(body(x)) equals the model's logits on a probe,
+    else (None, None, device).
 
-    The probe finds what an attribute cannot tell: a scale or a soft cap that a family puts between head and logits, and on
-    which device the head of a model that is split computes (a tied head stands with the embedding, on the first).
+    The probe finds what an attribute cannot tell: a scale or a soft cap that a family puts between
+    head and logits, and on which device the head of a model that is split computes (a tied head
+    stands with the embedding, on the first).
     """
     import torch
 

@@ -1,11 +1,13 @@
-"""The embedded engine: any causal language model of transformers, with a key-value cache, on one device.
+"""The embedded engine: any causal language model of transformers, with a key-value cache, on one
+device.
 
-The random stream of a request is a function of its seed and the step alone: the number for step t is a hash of (seed, t),
-and the token is read off the inverse cumulative distribution.
+The random stream of a request is a function of its seed and the step alone: the number for step t
+is a hash of (seed, t), and the token is read off the inverse cumulative distribution.
 
-What keeps it fast: prompts of similar length are batched, so that little is padded; what prompts have in common is
-computed once, level by level (`shared_prefixes`), and its keys and values are copied; finished rows leave the batch; and
-stop strings are looked for only in rows whose newest token can end one."""
+What keeps it fast: prompts of similar length are batched, so that little is padded; what prompts
+have in common is computed once, level by level (`shared_prefixes`), and its keys and values are
+copied; finished rows leave the batch; and stop strings are looked for only in rows whose newest
+token can end one."""
 
 import importlib.util
 import inspect
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _COMPACT_BELOW = 0.85
-"""Finished rows leave when fewer than this share is still running: leaving copies the cache, staying computes in
-vain."""
+"""Finished rows leave when fewer than this share is still running: leaving copies the cache,
+staying computes in vain."""
 _LEAST_SHARED = 16
 """Ids that a prefix must add to the one before it: less is not worth a forward pass of its own."""
 
@@ -47,12 +49,14 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
 
     Args:
         dtype: a torch dtype's name.
-        device: a torch device; auto for a GPU when there is one, torchrun's own for this process; split for a model that
-            does not fit one GPU: its layers are spread over all that are visible.
+        device: a torch device; auto for a GPU when there is one, torchrun's own for this process;
+            split for a model that does not fit one GPU: its layers are spread over all that are
+            visible.
         attention: an attention kernel by transformers' name, or auto for its choice.
 
-    Raises: ModuleNotFoundError with the install command when transformers is not installed; ValueError for a device or an
-    attention kernel that is not there, and for weights that cannot be read.
+    Raises: ModuleNotFoundError with the install command when transformers is not installed;
+    ValueError for a device or an attention kernel that is not there, and for weights that cannot be
+    read.
     """
     transformers = need("transformers", "train")
     torch = need("torch", "train")
@@ -66,7 +70,8 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     if device != "split":
         _check_device(device)
     if device == "split" or importlib.util.find_spec("accelerate"):
-        # straight to the device: eight processes of a node do not each hold the weights in the host's memory first
+        # straight to the device: eight processes of a node do not each hold the weights in the
+        # host's memory first
         options["device_map"] = "auto" if device == "split" else {"": device}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
@@ -91,12 +96,14 @@ def _check_device(device: str) -> None:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, split"
+            f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, "
+            "split"
         ) from error
     num = torch.cuda.device_count()
     if wanted.type == "cuda" and (wanted.index or 0) >= num:
         raise ValueError(
-            f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or ask for a GPU"
+            f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or "
+            "ask for a GPU"
         )
 
 
@@ -106,7 +113,8 @@ def attention_kernel(model: Any) -> str:
 
 
 def uniforms(seeds: np.ndarray, step: int) -> np.ndarray:
-    """One uniform number in [0, 1) per seed: the 53 upper bits of a SplitMix64 hash of (seed, step).
+    """One uniform number in [0, 1) per seed: the 53 upper bits of a SplitMix64 hash of (seed,
+    step).
 
     Args:
         seeds: [rows] uint64.
@@ -137,7 +145,8 @@ def pick_tokens(
         logits: [rows, vocabulary] float32.
         uniform: [rows] float64 in [0, 1).
         temperature: [rows] float32; 0 takes the largest logit.
-        top_p: [rows] float32; below 1, only the smallest set of most likely tokens that reaches it can be drawn.
+        top_p: [rows] float32; below 1, only the smallest set of most likely tokens that reaches it
+            can be drawn.
 
     Returns: [rows] int64; -1 where the logits are not finite.
     """
@@ -193,7 +202,8 @@ def shared_prefixes(prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def _runs(common: Sequence[int], begin: int, end: int, least: int) -> Iterator[tuple[int, int]]:
-    """(first, last) of each run of two prompts or more whose neighbors agree in `least` ids or more.
+    """(first, last) of each run of two prompts or more whose neighbors agree in `least` ids or
+    more.
 
     With common = [4, 2] for three prompts, least = 3 gives (0, 1), and least = 2 gives (0, 2).
     """
@@ -294,8 +304,9 @@ class TransformersEngine(Engine):
     def __init__(self, model: Any, tokenizer: Any, batch_tokens: int) -> None:
         """
         Args:
-            batch_tokens: at most this many tokens (rows x longest prompt and its new tokens) are in a batch's cache at
-                once, and at most as many again in the cache of shared prefixes; one row may have more.
+            batch_tokens: at most this many tokens (rows x longest prompt and its new tokens) are in
+                a batch's cache at once, and at most as many again in the cache of shared prefixes;
+                one row may have more.
         """
         super().__init__(tokenizer)
         self.model = model
@@ -366,7 +377,9 @@ class TransformersEngine(Engine):
     def _blocks(
         self, prompts: Sequence[Prompt], cuts: Sequence[list[int]]
     ) -> Iterator[dict[Prompt, list[int]]]:
-        """Runs of prompts with their prefixes' lengths; the prefixes of a run fit the cache together."""
+        """Runs of prompts with their prefixes' lengths; the prefixes of a run fit the cache
+        together.
+        """
         block: dict[Prompt, list[int]] = {}
         stems: set[Prompt] = set()
         num_tokens = 0
@@ -385,7 +398,9 @@ class TransformersEngine(Engine):
             yield block
 
     def _compute_stems(self, block: dict[Prompt, list[int]]) -> dict[Prompt, KeysValues]:
-        """Keys and values of every shared prefix of a block, each computed on top of the prefix before it."""
+        """Keys and values of every shared prefix of a block, each computed on top of the prefix
+        before it.
+        """
         stems: dict[Prompt, KeysValues] = {(): []}
         for depth in range(max(map(len, block.values()))):
             parents = {
@@ -408,7 +423,8 @@ class TransformersEngine(Engine):
         return stems
 
     def _batches(self, items: Sequence[T], size: Callable[[T], tuple[int, int]]) -> list[list[T]]:
-        """Cut items into batches; a change of length costs a mask and padding, so a batch that is half full ends there.
+        """Cut items into batches; a change of length costs a mask and padding, so a batch that is
+        half full ends there.
 
         Args:
             items: sorted by length.
@@ -437,10 +453,12 @@ class TransformersEngine(Engine):
     ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
         """Keys and values of prompts, of which those of a prefix are at hand.
 
-        Rows are padded on the left. The columns that every row has from its stem are copied, those after them computed,
-        the same number for all rows: a row whose stem is longer has some of it computed again.
+        Rows are padded on the left. The columns that every row has from its stem are copied, those
+        after them computed, the same number for all rows: a row whose stem is longer has some of it
+        computed again.
 
-        Returns: (cache, logits after the last column, mask [rows, columns] or None when no row is padded).
+        Returns: (cache, logits after the last column, mask [rows, columns] or None when no row is
+        padded).
         """
         import torch
         from transformers import DynamicCache
@@ -515,7 +533,8 @@ class TransformersEngine(Engine):
         stem_of: Mapping[Prompt, Prompt],
         stems: Mapping[Prompt, KeysValues],
     ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
-        """`_prefill` with a row per request: a prompt of several requests is computed once and copied.
+        """`_prefill` with a row per request: a prompt of several requests is computed once and
+        copied.
 
         Requests of the prompts A A B need the rows [0, 0, 1] of the two that were computed.
         """
@@ -533,7 +552,9 @@ class TransformersEngine(Engine):
     def _forward(
         self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any
     ) -> "torch.Tensor":
-        """Logits of the last position, [rows, tokenizer vocabulary] float32; `cache` grows by the new positions."""
+        """Logits of the last position, [rows, tokenizer vocabulary] float32; `cache` grows by the
+        new positions.
+        """
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
         if self._keeps_logits:
             options["logits_to_keep"] = 1
@@ -541,11 +562,14 @@ class TransformersEngine(Engine):
             options["attention_mask"] = mask
             options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         logits = self.model(input_ids=input_ids, **options).logits[:, -1]
-        # rows beyond the tokenizer's vocabulary only pad the matrix; an id from there would have no text
+        # rows beyond the tokenizer's vocabulary only pad the matrix; an id from there would have no
+        # text
         return logits[:, : self._vocabulary].float()
 
     def _tokens_that_can_end(self, requests: Sequence[Request]) -> np.ndarray:
-        """[vocabulary] bool: ids that end a text, or whose piece holds the last character of a stop string."""
+        """[vocabulary] bool: ids that end a text, or whose piece holds the last character of a stop
+        string.
+        """
         if self._pieces is None:
             self._pieces = self.tokenizer.batch_decode(
                 [[i] for i in range(self._vocabulary)],
@@ -565,11 +589,14 @@ class TransformersEngine(Engine):
         return can_end
 
     def _ends(self, request: Request, token_ids: np.ndarray) -> bool:
-        """Whether the newest token ends the row; the tail is decoded only when its piece alone does not show it."""
+        """Whether the newest token ends the row; the tail is decoded only when its piece alone does
+        not show it.
+        """
         last = int(token_ids[-1])
         if last in self._eos or any(stop in self._pieces[last] for stop in request.stop):  # type: ignore[index]
             return True
-        # a token holds at least one byte, so that many tokens hold any stop string that the newest one completes
+        # a token holds at least one byte, so that many tokens hold any stop string that the newest
+        # one completes
         reach = max((len(stop.encode()) for stop in request.stop), default=0)
         tail = self._decode(token_ids[-reach:].tolist()) if reach else ""
         return any(stop in tail for stop in request.stop)

@@ -1,15 +1,17 @@
 """vLLM as an engine: paged cache, continuous batching, prefix caching.
 
-It is vLLM's asynchronous engine, the one behind its server. Requests of the next group enter while the last ones of the
-group before it run; and a core process that is killed is noticed, where vLLM's own `LLM` would wait for it forever.
+It is vLLM's asynchronous engine, the one behind its server. Requests of the next group enter while
+the last ones of the group before it run; and a core process that is killed is noticed, where vLLM's
+own `LLM` would wait for it forever.
 
-Requests of a group are sorted by their ids, so that those with a common prefix are neighbours and find it in the cache.
-They stop where the embedded engine's stop: at the end tokens of model and tokenizer, and at the token that completes a
-stop string, which stays.
+Requests of a group are sorted by their ids, so that those with a common prefix are neighbours and
+find it in the cache. They stop where the embedded engine's stop: at the end tokens of model and
+tokenizer, and at the token that completes a stop string, which stays.
 
-A core that dies is started again. The requests that it was at are then drawn by halves, each half without company, until
-they are done or one kills the core alone: that one fails, with its reason. The same requests give the same ids as far as
-the kernels do not depend on the batch: on a GPU, set VLLM_BATCH_INVARIANT=1 for that."""
+A core that dies is started again. The requests that it was at are then drawn by halves, each half
+without company, until they are done or one kills the core alone: that one fails, with its reason.
+The same requests give the same ids as far as the kernels do not depend on the batch: on a GPU, set
+VLLM_BATCH_INVARIANT=1 for that."""
 
 import asyncio
 import os
@@ -32,8 +34,10 @@ from variational_reasoning.pipeline.engines.base import (
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",  # one progress bar, not a page of settings
-    "VLLM_NO_USAGE_STATS": "1",  # a GPU worker sends them otherwise, and nothing here uses the network unasked
-    # A forked core would inherit a CUDA driver that torch.cuda.is_available() has begun; on a CPU vLLM spawns by itself.
+    # A GPU worker sends them otherwise, and nothing here uses the network unasked.
+    "VLLM_NO_USAGE_STATS": "1",
+    # A forked core would inherit a CUDA driver that torch.cuda.is_available() has begun; on a CPU
+    # vLLM spawns by itself.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
 """What vLLM shall find in the environment, unless the user has set it."""
@@ -56,26 +60,25 @@ class VllmEngine(Engine):
         transformers = need("transformers", "vllm")
         super().__init__(load_tokenizer(model_folder))
         if not need("torch", "vllm").cuda.is_available():
-            # A prefill in parts rewinds the request's generator, which a CPU's generator cannot, and the engine dies.
+            # A prefill in parts rewinds the request's generator, which a CPU's generator cannot,
+            # and the engine dies.
             options = {
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(config.cutoff_len, 4096),
             } | options
-        self._arguments = (
-            {
-                "model": str(model_folder),
-                "dtype": config.sampling.dtype,
-                "max_model_len": config.cutoff_len,
-                "tensor_parallel_size": config.sampling.tensor_parallel_size,
-                "gpu_memory_utilization": config.sampling.gpu_memory_utilization,
-                "enable_prefix_caching": True,
-                "enforce_eager": config.sampling.enforce_eager,
-                "disable_log_stats": True,
-                "seed": config.seed,  # of the engine itself; every request has its own
-                "generation_config": "vllm",  # not the model folder's sampling defaults: ours are explicit
-            }
-            | options
-        )
+        self._arguments = {
+            "model": str(model_folder),
+            "dtype": config.sampling.dtype,
+            "max_model_len": config.cutoff_len,
+            "tensor_parallel_size": config.sampling.tensor_parallel_size,
+            "gpu_memory_utilization": config.sampling.gpu_memory_utilization,
+            "enable_prefix_caching": True,
+            "enforce_eager": config.sampling.enforce_eager,
+            "disable_log_stats": True,
+            "seed": config.seed,  # of the engine itself; every request has its own
+            # not the model folder's sampling defaults: ours are explicit
+            "generation_config": "vllm",
+        } | options
         ends = None
         if (Path(model_folder) / "generation_config.json").is_file():
             ends = transformers.GenerationConfig.from_pretrained(
@@ -89,7 +92,9 @@ class VllmEngine(Engine):
         self._start()
 
     def statistics(self) -> dict[str, int]:
-        """See Engine; shared prompt tokens are those that vLLM reports as found in its prefix cache."""
+        """See Engine; shared prompt tokens are those that vLLM reports as found in its prefix
+        cache.
+        """
         return super().statistics() | {"engine_deaths": self._num_deaths}
 
     def execution(self) -> dict[str, Any]:
@@ -118,24 +123,15 @@ class VllmEngine(Engine):
         flow = _Flow(groups, progress or (lambda num: None))
         running: dict[asyncio.Task, _Ticket] = {}
         ended: asyncio.Queue[asyncio.Task] = asyncio.Queue()
-        lost: list[_Ticket] = []
+        lost: list[_Ticket] = []  # requests that a dead engine had
         try:
             while True:
-                if lost and not running:
+                if lost and not running:  # all that it had has been heard of
                     self._bury()
                     flow.suspect(sorted(lost), self._capacity)
                     lost = []
-                # twice what it runs at once, so that the engine never waits for us
-                while (
-                    not lost
-                    and len(running) < 2 * self._capacity
-                    and (ticket := flow.take(is_idle=not running))
-                ):
-                    if self._engine is None:
-                        self._start()
-                    task = self._loop.create_task(self._sample(ticket.request))
-                    task.add_done_callback(ended.put_nowait)
-                    running[task] = ticket
+                if not lost:
+                    self._start_requests(flow, running, ended)
                 yield from flow.whole_groups()
                 if not running:
                     return
@@ -153,11 +149,30 @@ class VllmEngine(Engine):
             if running:
                 self._loop.run_until_complete(asyncio.wait(running))
 
+    def _start_requests(
+        self,
+        flow: "_Flow",
+        running: dict[asyncio.Task, "_Ticket"],
+        ended: "asyncio.Queue[asyncio.Task]",
+    ) -> None:
+        """Give the engine requests until it has twice what it runs at once, so that it never waits
+        for us.
+        """
+        while len(running) < 2 * self._capacity:
+            ticket = flow.take(is_idle=not running)
+            if ticket is None:
+                return
+            if self._engine is None:
+                self._start()
+            task = self._loop.create_task(self._sample(ticket.request))
+            task.add_done_callback(ended.put_nowait)
+            running[task] = ticket
+
     def _start(self) -> None:
         from vllm.usage.usage_lib import UsageContext
 
-        # Batch sizes by default are those of vLLM's LLM: 1,024 requests at once on an H100, where an engine of unknown use
-        # would get 128.
+        # Batch sizes by default are those of vLLM's LLM: 1,024 requests at once on an H100, where
+        # an engine of unknown use would get 128.
         self._engine = self._vllm.AsyncLLMEngine.from_engine_args(
             self._vllm.AsyncEngineArgs(**self._arguments), usage_context=UsageContext.LLM_CLASS
         )
@@ -177,7 +192,8 @@ class VllmEngine(Engine):
         self._num_deaths += 1
         if self._num_deaths > self._max_restarts:
             raise ChildProcessError(
-                f"vLLM's engine died {self._num_deaths} times, and sampling.max_engine_restarts is {self._max_restarts}; its "
+                f"vLLM's engine died {self._num_deaths} times, and sampling.max_engine_restarts "
+                f"is {self._max_restarts}; its "
                 "own log says why. Finished shards are valid: the same command goes on"
             )
 
@@ -229,21 +245,36 @@ class _Ticket(NamedTuple):
 
 
 class _Flow:
-    """Which request is next, and what has come back."""
+    """Which request is next, and what has come back.
+
+    Requests are taken in the order of their turns. When the engine dies, those that can have been
+    running are suspects: they are drawn again in parts, each part alone, and a part on which the
+    engine dies again is halved. Of the requests a to f, d kills the engine:
+
+        running when it died    suspects    part that is drawn    what happens
+        a b c d e f             abc def     abc                   done
+                                def         def                   the engine dies: halves d, ef
+                                d ef        d                     it dies on d alone: d fails
+                                ef          ef                    done
+
+    Only then do the requests that were still waiting follow (`again`), and after them new ones
+    (`incoming`).
+    """
 
     def __init__(self, groups: Iterable[Sequence[Request]], progress: Callable[[int], Any]) -> None:
         self.progress = progress
         self.results: dict[int, list[Any]] = {}  # of groups that are not whole yet
         self.num_left: dict[int, int] = {}
         self.incoming = self._tickets(groups)
-        self.again: deque[_Ticket] = deque()  # only waited when the engine died
-        self.suspects: list[
-            list[_Ticket]
-        ] = []  # were running then, in parts that are drawn one after the other
+        self.again: deque[_Ticket] = deque()  # the engine had them, but was not running them
+        self.suspects: list[list[_Ticket]] = []  # parts; the last is drawn next
         self.part: deque[_Ticket] = deque()  # what is left to take of the part that is being drawn
         self.is_part_running = False
 
     def _tickets(self, groups: Iterable[Sequence[Request]]) -> Iterator[_Ticket]:
+        """All requests; within a group sorted by their ids, so that equal prefixes are
+        neighbors.
+        """
         turns = count()
         for group, requests in enumerate(groups):
             check_requests(requests)
@@ -253,30 +284,36 @@ class _Flow:
                 yield _Ticket(next(turns), group, place, requests[place])
 
     def take(self, is_idle: bool) -> _Ticket | None:
-        """The next request, if it may start now: suspects only after the part before them, others only after suspects."""
+        """The next request, or None while a part of the suspects has to run alone.
+
+        Args:
+            is_idle: nothing is running, so the next part may begin.
+        """
         if is_idle:
             self.part = deque(self.suspects.pop() if self.suspects else ())
             self.is_part_running = bool(self.part)
         if self.is_part_running:
             return self.part.popleft() if self.part else None
-        return self.again.popleft() if self.again else next(self.incoming, None)
+        if self.again:
+            return self.again.popleft()
+        return next(self.incoming, None)
 
     def suspect(self, lost: list[_Ticket], capacity: int) -> None:
-        """Take back what the engine was given when it died; at most `capacity` of it, the oldest, can have been running."""
+        """Take back what the engine had when it died.
+
+        Args:
+            lost: in the order of turns. The first `capacity` of them can have been running.
+        """
         self.again.extendleft(reversed(lost[capacity:]))
-        lost = lost[:capacity]
-        if len(lost) > 1:
-            half = len(lost) // 2
-            self.suspects += [lost[half:], lost[:half]]
+        suspects = lost[:capacity]
+        if len(suspects) > 1:
+            half = len(suspects) // 2
+            self.suspects += [suspects[half:], suspects[:half]]
         elif self.is_part_running:
-            self.finish(
-                lost[0],
-                Completion(
-                    [], "error", "vLLM's engine died on it twice, the second time on it alone"
-                ),
-            )
+            reason = "vLLM's engine died on it twice, the second time on it alone"
+            self.finish(suspects[0], Completion([], "error", reason))
         else:
-            self.suspects.append(lost)
+            self.suspects.append(suspects)
 
     def finish(self, ticket: _Ticket, result: Completion) -> None:
         """Keep a result."""
@@ -292,7 +329,9 @@ class _Flow:
 
 
 def _take_own_gpus(num: int) -> None:
-    """Under torchrun, where every process does a share of its own, leave a process only its GPUs: vLLM takes the first."""
+    """Under torchrun, where every process does a share of its own, leave a process only its GPUs:
+    vLLM takes the first.
+    """
     if "LOCAL_RANK" not in os.environ:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

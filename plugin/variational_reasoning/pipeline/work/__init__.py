@@ -1,1 +1,3 @@
-"""A stage as shards that many processes share: what a job is, how it is launched, what it counts."""
+"""A stage as shards that many processes share: what a job is, how it is launched, what it
+counts.
+"""

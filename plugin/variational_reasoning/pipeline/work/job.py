@@ -1,13 +1,16 @@
-"""How a stage gets done: by one process, by many that share its shards, or on a Ray cluster (stages 3 to 7).
+"""How a stage gets done: by one process, by many that share its shards, or on a Ray cluster (stages
+3 to 7).
 
-A stage describes itself as a StageJob: its table on disk, what each unit costs, and how to load what fills a shard. Processes
-share without talking to each other. Each computes the same assignment of shards (dearest first, always to the process
-with the least so far), does its own, and whoever finds all of them on disk writes the manifest. A process's share comes
-from `shard=i/n` (a Slurm array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
+A stage describes itself as a StageJob: its table on disk, what each unit costs, and how to load
+what fills a shard. Processes share without talking to each other. Each computes the same assignment
+of shards (dearest first, always to the process with the least so far), does its own, and whoever
+finds all of them on disk writes the manifest. A process's share comes from `shard=i/n` (a Slurm
+array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
 
-The surprising thing: there is no collective and no lock. A shard takes its name when it is whole, once, and whoever did it
-again throws his away, so nothing that is killed or done twice can spoil the table. Shares of different counts on one
-folder (0/2 beside 1/3) do some shards twice or leave some; what is left is said, and any later command does it."""
+The surprising thing: there is no collective and no lock. A shard takes its name when it is whole,
+once, and whoever did it again throws his away, so nothing that is killed or done twice can spoil
+the table. Shares of different counts on one folder (0/2 beside 1/3) do some shards twice or leave
+some; what is left is said, and any later command does it."""
 
 import time
 from abc import ABC, abstractmethod
@@ -39,11 +42,14 @@ class ShardFiller(Protocol):
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
     ) -> Iterator[tuple[int, Shard]]:
-        """Fill shards, each given as (index, units), and give each when it is done, not always in their order.
+        """Fill shards, each given as (index, units), and give each when it is done, not always in
+        their order.
 
         Args:
-            shards: taken one by one: a worker that can begin the next before the last is done may do so.
-            progress: called with the number of rows just done, in all with `StageJob.size` of every unit.
+            shards: taken one by one: a worker that can begin the next before the last is done may
+                do so.
+            progress: called with the number of rows just done, in all with `StageJob.size` of every
+                unit.
         """
 
     def facts(self) -> dict[str, Any]:
@@ -57,7 +63,9 @@ class ShardFiller(Protocol):
 
 
 class ShardByShard(ABC):
-    """A ShardFiller that is done with one shard before it takes the next, and has nothing to count or to end."""
+    """A ShardFiller that is done with one shard before it takes the next, and has nothing to count
+    or to end.
+    """
 
     @abstractmethod
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
@@ -150,12 +158,16 @@ def conclude(
 def share_of(
     shards: Sequence[Sequence[str]], cost: Callable[[str], float], index: int, count: int
 ) -> set[int]:
-    """Indices of the shards that process `index` of `count` does; the shares of all are disjoint and cover everything."""
+    """Indices of the shards that process `index` of `count` does; the shares of all are disjoint
+    and cover everything.
+    """
     return share_of_costs([sum(cost(unit) for unit in units) for units in shards], index, count)
 
 
 def share_of_costs(costs: Sequence[float], index: int, count: int) -> set[int]:
-    """The same for anything with a cost: positions in `costs` that process `index` of `count` does."""
+    """The same for anything with a cost: positions in `costs` that process `index` of `count`
+    does.
+    """
     loads, shares = [0.0] * count, [set() for _ in range(count)]
     for position in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
         least = min(range(count), key=lambda i: (loads[i], i))

@@ -1,4 +1,6 @@
-"""How a stage is launched: by this process, as its share of many, or on a Ray cluster (stages 3 to 7)."""
+"""How a stage is launched: by this process, as its share of many, or on a Ray cluster (stages 3 to
+7).
+"""
 
 import os
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from variational_reasoning.pipeline.work.summary import StageSummary
 
 
 def run(make_job: Callable[[Config], StageJob], config: Config) -> StageSummary:
-    """Do what is missing of this process's share of a stage, or all of it on a Ray cluster (launcher: ray).
+    """Do what is missing of this process's share of a stage, or all of it on a Ray cluster
+    (launcher: ray).
 
     Args:
         make_job: checks inputs and opens the table; a function that other machines can import.
@@ -25,12 +28,15 @@ def run(make_job: Callable[[Config], StageJob], config: Config) -> StageSummary:
 
 
 def own_share(config: Config) -> tuple[int, int]:
-    """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError for a bad RANK."""
+    """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError
+    for a bad RANK.
+    """
     index, count = parse_share(config.shard) if config.shard else (0, 1)
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
         raise ValueError(
-            f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < WORLD_SIZE"
+            f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < "
+            "WORLD_SIZE"
         )
     rank, world = int(rank), int(world)
     return index * world + rank, count * world

@@ -1,4 +1,5 @@
-"""How many rows of a table may fail before its stage ends with an error (stages 3 to 7, evaluation).
+"""How many rows of a table may fail before its stage ends with an error (stages 3 to 7,
+evaluation).
 
 The count is over the shards on disk, whoever wrote them and when. A limit that one process counted
 for itself could be passed by trying again, or by sharing the stage:

@@ -1,11 +1,12 @@
 """The missing shards of a stage as tasks of a Ray cluster (launcher: ray; stages 3 to 7).
 
-A task fills one shard and writes it itself, so nothing large travels through Ray, and the driver may die: run again, it
-finds what is there. When a node is lost, Ray runs its tasks elsewhere; they write the same rows. All nodes must see the
-working directory under the same path, and have this package installed.
+A task fills one shard and writes it itself, so nothing large travels through Ray, and the driver
+may die: run again, it finds what is there. When a node is lost, Ray runs its tasks elsewhere; they
+write the same rows. All nodes must see the working directory under the same path, and have this
+package installed.
 
-The surprising thing: tasks, not actors. Ray keeps a worker process for the next task of the same kind, and the process
-keeps its loaded model, so a model is loaded once per GPU."""
+The surprising thing: tasks, not actors. Ray keeps a worker process for the next task of the same
+kind, and the process keeps its loaded model, so a model is loaded once per GPU."""
 
 import os
 import pickle
@@ -33,8 +34,8 @@ def run_on_ray(
 ) -> StageSummary:
     """Do all missing shards on the cluster at ray_address.
 
-    Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster; ValueError as the stage
-    itself does.
+    Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster;
+    ValueError as the stage itself does.
     """
     if job.limit:
         FailureCount(job.stage, job.limit).check()
@@ -48,7 +49,8 @@ def run_on_ray(
         )
     except ConnectionError as error:
         raise ConnectionError(
-            f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs on this machine); start one "
+            f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs "
+            "on this machine); start one "
             f"with `ray start --head`, or set ray_address or launcher. Ray says: {error}"
         ) from error
     nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -8,8 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage did: the table's manifest (None while shards of other processes are missing), and what this process
-    itself did, in which time."""
+    """What a stage did: the table's manifest (None while shards of other processes are missing),
+    and what this process itself did, in which time."""
 
     folder: Path
     manifest: dict[str, Any] | None
@@ -26,7 +26,8 @@ def describe_table(summary: StageSummary) -> str:
     shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
     if manifest:
         lines = [
-            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; {shown}"
+            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; "
+            f"{shown}"
         ]
         for what in ("dropped", "failed"):
             reasons = Counter(row["reason"] for row in manifest.get(what, ()))
@@ -37,7 +38,8 @@ def describe_table(summary: StageSummary) -> str:
                 )
     else:
         lines = [
-            f"{summary.folder}: {summary.missing} shards are still missing, they are other processes' work; {shown}"
+            f"{summary.folder}: {summary.missing} shards are still missing, they are other "
+            f"processes' work; {shown}"
         ]
     if manifest and not summary.sampled:
         lines.append("nothing to do: the table was finished before")
@@ -48,7 +50,8 @@ def describe_table(summary: StageSummary) -> str:
         if shared := summary.sampled.get("prompt_tokens_shared"):
             share = shared / (shared + summary.sampled["prompt_tokens_computed"])
             lines[-1] += (
-                f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed again"
+                f"; {shared} prompt tokens ({share:.0%}) were shared by samples and not computed "
+                "again"
             )
         if deaths := summary.sampled.get("engine_deaths"):
             lines.append(

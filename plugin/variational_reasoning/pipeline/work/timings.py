@@ -1,8 +1,9 @@
-"""How long each stage took: run_dir/timings.jsonl, one line {"stage": ..., "seconds": ...} per command that did
-something.
+"""How long each stage took: run_dir/timings.jsonl, one line {"stage": ..., "seconds": ...} per
+command that did something.
 
-The seconds of a stage are summed over its lines, because a stage that was interrupted and resumed needed them all. A
-command that finds its work done appends nothing. Whoever times a training appends a line of the same form.
+The seconds of a stage are summed over its lines, because a stage that was interrupted and resumed
+needed them all. A command that finds its work done appends nothing. Whoever times a training
+appends a line of the same form.
 """
 
 import json
@@ -27,7 +28,9 @@ class Timing:
 
 @contextmanager
 def timed(run_dir: str | os.PathLike, stage: str) -> Iterator[Timing]:
-    """Append the wall seconds of the enclosed block under `stage`; nothing when the block raises or did nothing."""
+    """Append the wall seconds of the enclosed block under `stage`; nothing when the block raises or
+    did nothing.
+    """
     timing, start = Timing(), time.monotonic()
     yield timing
     if timing.did_something:

@@ -15,7 +15,7 @@ digest when it is read, once per process.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class TableReader:
 
     def rows_of(
         self, question_ids: Sequence[str], columns: Sequence[str]
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[Mapping[str, Any]]]:
         """Rows of these questions by question_id, each in the table's order; questions without rows are left out.
 
         Reads the shards that hold them and no other. `columns` are read with the key's.

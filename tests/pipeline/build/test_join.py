@@ -7,7 +7,8 @@ import pytest
 
 from tests.pipeline.build.test_datasets import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
 from variational_reasoning.pipeline.build.datasets import build_datasets
-from variational_reasoning.pipeline.build.join import join, needed_tables
+from variational_reasoning.pipeline.build.join import join
+from variational_reasoning.pipeline.build.open_tables import needed_tables
 from variational_reasoning.pipeline.config import OutputConfig, load_config
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.sample import sample_traces

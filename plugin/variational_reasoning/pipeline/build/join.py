@@ -1,8 +1,6 @@
 """What stages 3 to 7 found out about each sampled trace, joined by ids (first half of stage 8).
 
-Only the tables that the outputs need are asked for: the posterior's forward KL (Eq. 9) needs no log-likelihoods, GML no
-answers. A row that is missing, and that no stage reported as dropped or failed, is an error with its ids, and so are
-tables that were made from others than those that are there.
+A row that is missing, and that no stage reported as dropped or failed, is an error with its ids.
 
 Undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as wrong. A response that
 ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer was sampled after its trace.
@@ -17,23 +15,25 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from variational_reasoning.method.estimators import ESTIMATORS, Evidence, find_estimator, log_gml
+from variational_reasoning.method.estimators import Evidence, find_estimator, log_gml
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.method.weights import log_ratio, log_rho
+from variational_reasoning.pipeline.build.open_tables import (
+    STAGES,
+    Key,
+    OpenTables,
+    open_tables,
+    scores_are_partial,
+)
 from variational_reasoning.pipeline.config import Config, OutputConfig
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import (
     group_by,
     index_by,
-    read_manifest,
     read_rows,
     read_table,
-    table_digest,
 )
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
-
-STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers": 6, "verdicts": 7}
-"""Joined table to the stage that makes it; reasoner and posterior are their trace_logps."""
 
 _LOGP_COLUMNS = [
     "question_id",
@@ -44,9 +44,6 @@ _LOGP_COLUMNS = [
     "answer_tokens",
     "temperature",
 ]
-
-Key = tuple[str, int]
-"""(question_id, trace_id)."""
 
 
 @dataclass(frozen=True)
@@ -141,111 +138,140 @@ class Joined:
         return num_correct / num_responses if num_responses else None
 
 
-def needed_tables(output: OutputConfig) -> dict[str, str]:
-    """The tables besides questions and traces that an output needs, each with the setting that needs it."""
-    needs = {}
-    if output.ratio != "none":
-        needs |= dict.fromkeys(("reasoner", "posterior"), f"ratio {output.ratio}")
-    if output.fallback in ESTIMATORS:
-        tables = ESTIMATORS[output.fallback].tables
-        needs |= dict.fromkeys(tables, f"fallback {output.fallback}")
-    estimator = find_estimator(output.estimator)
-    if not estimator.samples_answers:
-        needs |= dict.fromkeys(estimator.tables, f"estimator {output.estimator}")
-    settings = {
-        f"question_weight {output.question_weight}": output.question_weight != "none",
-        "verified_only": output.verified_only,
-        "hint verified": output.hint == "verified",
-        f"estimator {output.estimator}": estimator.samples_answers,
-    }
-    for setting, is_set in settings.items():
-        needs |= dict.fromkeys(("answers", "verdicts"), setting) if is_set else {}
-    return needs
-
-
 def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
     """Read and join what these outputs need, for the traces of sampling.traces_from.
+
+    What becomes of a trace, with K = 4 and all tables asked for:
+
+        trace               reasoner   posterior   answers
+        q0, 0               row        row         rows       a candidate
+        q0, 1, malformed                                      filtered: malformed
+        q0, 2               dropped    row         rows       filtered: beyond cutoff_len, as stage 4 said
+        q0, 3                          row         rows       an error: stage 4 said nothing of it
 
     Raises: ValueError for a table that is not there (with the outputs that need it), tables of different runs, and rows
     that are missing or belong to nothing, with their ids.
     """
-    places, manifests = _open_tables(config, outputs)
+    tables = open_tables(config, outputs)
     reader, train = training_questions(config)
     found = reader.rows_of(train, ["question", "trace", "solution"])
     questions = {question_id: found[question_id][0] for question_id in train}
-    sampled = _sampled(places["traces"][1])
-    scored = {
-        name: _scores(places[name][1]) for name in ("reasoner", "posterior") if name in places
-    }
-    answers = _answers_by_trace(places) if "answers" in places else {}
+    sampled = _sampled(tables.folders["traces"])
     by_key = {(row["question_id"], row["trace_id"]): row for row in sampled}
     num_traces = 1 + max(row["trace_id"] for row in sampled)
-    reported = {
-        name: _reported(manifest, config.cutoff_len) for name, manifest in manifests.items()
-    }
-    expected = [(question_id, k) for question_id in questions for k in range(num_traces)]
-    missing: dict[str, list[Key]] = {
-        "traces": [
-            key
-            for key in expected
-            if key not in by_key and not {key, (key[0], None)} & reported["traces"].keys()
-        ]
-    }
-    unknown = {"traces": sorted(key for key in by_key if key[0] not in questions)}
-    unknown |= {
-        name: sorted(rows.keys() - by_key.keys())
-        for name, rows in (*scored.items(), ("answers", answers))
-    }
-    is_partly_scored = _check_partial_scores(outputs, {name: manifests[name] for name in scored})
+    answers = _answers_by_trace(tables) if "answers" in tables else {}
+    scores = {name: _scores(tables.folders[name]) for name in tables.scores}
+    gaps = _Gaps(tables, config.cutoff_len, scores_are_partial(outputs, tables))
+    gaps.check_traces(questions, by_key, num_traces)
+    gaps.check_strangers(by_key, {**scores, "answers": answers})
+
     traces: dict[str, list[Trace]] = defaultdict(list)
     filtered: Counter[str] = Counter()
     for key, row in sorted(by_key.items()):
-        if reason := _unusable(row):
+        rows = {name: scores[name][key] for name in scores if key in scores[name]}
+        reason = _unusable(row) or gaps.why_absent(key, rows, answers.get(key))
+        if reason:
             filtered[reason] += 1
-            continue
-        absent = [name for name, rows in scored.items() if key not in rows]
-        is_verified = any(answer["verdict"] is Verdict.CORRECT for answer in answers.get(key, ()))
-        if absent and is_partly_scored and key in answers and not is_verified:
-            filtered["not scored, no verified answer"] += 1
-            continue
-        absent += ["answers"] if "answers" in places and key not in answers else []
-        for name in absent:
-            if key not in reported[name]:
-                missing.setdefault(name, []).append(key)
-        if absent:
-            filtered[reported[absent[0]].get(key, "missing")] += 1
         else:
-            traces[key[0]].append(
-                _trace(
-                    row,
-                    {name: rows[key] for name, rows in scored.items()},
-                    answers.get(key, ()),
-                    config.renderer,
-                )
-            )
-    _refuse_rows(places, missing, unknown)
-    unanswered: frozenset[Key] = frozenset()
-    if "answers" in places:
-        no_room = {
-            (row["question_id"], row.get("trace_id"))
-            for row in manifests["answers"].get("dropped", ())
-        }
-        unanswered = frozenset(
-            key
-            for key, row in by_key.items()
-            if key not in answers and (_unusable(row) or key in no_room)
-        )
+            traces[key[0]].append(_trace(row, rows, answers.get(key, ()), config.renderer))
+    gaps.refuse()
     return Joined(
         questions=questions,
         sampled=sampled,
         traces=dict(traces),
         filtered=dict(filtered),
         decided={key: _count_decided(group) for key, group in answers.items()},
-        unanswered=unanswered,
+        unanswered=_unanswered(tables, by_key, answers),
         num_traces=num_traces,
         num_answers=_num_answers(answers),
-        inputs={name: table_digest(folder, table) for name, (table, folder) in places.items()},
-        has_verdicts="verdicts" in places,
+        inputs=tables.digests,
+        has_verdicts="verdicts" in tables,
+    )
+
+
+class _Gaps:
+    """Rows that should be there and are not, and rows that belong to nothing, by table."""
+
+    def __init__(self, tables: OpenTables, cutoff_len: int, is_partly_scored: bool) -> None:
+        self.tables, self.is_partly_scored = tables, is_partly_scored
+        self.left_out = {name: tables.left_out(name, cutoff_len) for name in tables.manifests}
+        self.missing: dict[str, list[Key]] = defaultdict(list)
+        self.unknown: dict[str, list[Key]] = defaultdict(list)
+
+    def check_traces(
+        self, questions: Mapping[str, Any], by_key: Mapping[Key, Any], num_traces: int
+    ) -> None:
+        """Every question has K traces, or stage 3 said why not; every trace has a question."""
+        left_out = self.left_out["traces"]
+        for question_id in questions:
+            for trace_id in range(num_traces):
+                key = (question_id, trace_id)
+                is_known = key in by_key or key in left_out or (question_id, None) in left_out
+                if not is_known:
+                    self.missing["traces"].append(key)
+        self.unknown["traces"] += sorted(key for key in by_key if key[0] not in questions)
+
+    def check_strangers(
+        self, by_key: Mapping[Key, Any], others: Mapping[str, Mapping[Key, Any]]
+    ) -> None:
+        """Every row of another table is about a trace."""
+        for name, rows in others.items():
+            self.unknown[name] += sorted(rows.keys() - by_key.keys())
+
+    def why_absent(
+        self,
+        key: Key,
+        scores: Mapping[str, Any],
+        answers: Sequence[Mapping[str, Any]] | None,
+    ) -> str | None:
+        """Why a trace cannot be a candidate; None where it has a row in every table.
+
+        A row that no stage left out is noted as missing, for `refuse`.
+        """
+        absent = [name for name in self.tables.scores if name not in scores]
+        verdicts = {answer["verdict"] for answer in answers or ()}
+        is_without_right_answer = answers is not None and Verdict.CORRECT not in verdicts
+        if absent and self.is_partly_scored and is_without_right_answer:
+            return "not scored, no verified answer"
+        if "answers" in self.tables and answers is None:
+            absent.append("answers")
+        for name in absent:
+            if key not in self.left_out[name]:
+                self.missing[name].append(key)
+        return self.left_out[absent[0]].get(key, "missing") if absent else None
+
+    def refuse(self) -> None:
+        """Raises: ValueError that lists what was found."""
+        folders, faults = self.tables.folders, []
+        for name, keys in self.missing.items():
+            if keys:
+                faults.append(
+                    f"{folders[name]} lacks {len(keys)} traces that it should have, such as {keys[:3]}; remove it and run "
+                    f"stage {STAGES[name]} again"
+                )
+        for name, keys in self.unknown.items():
+            if keys:
+                source = folders["questions" if name == "traces" else "traces"]
+                faults.append(
+                    f"{folders[name]} has {len(keys)} traces that {source} knows nothing of, such as {keys[:3]}; the two "
+                    "are of different runs"
+                )
+        if faults:
+            raise ValueError("\n".join(faults))
+
+
+def _unanswered(
+    tables: OpenTables, by_key: Mapping[Key, Mapping[str, Any]], answers: Mapping[Key, Any]
+) -> frozenset[Key]:
+    """Traces after which no answer could follow: malformed, cut, or without room."""
+    if "answers" not in tables:
+        return frozenset()
+    dropped = tables.manifests["answers"].get("dropped", ())
+    no_room = {(row["question_id"], row.get("trace_id")) for row in dropped}
+    return frozenset(
+        key
+        for key, row in by_key.items()
+        if key not in answers and (_unusable(row) or key in no_room)
     )
 
 
@@ -253,46 +279,6 @@ def _num_answers(answers: Mapping[Key, Sequence[Mapping[str, Any]]]) -> int:
     """M: every trace that is answered at all gets the answers 0 .. M - 1."""
     ids = (answer["answer_id"] for group in answers.values() for answer in group)
     return 1 + max(ids, default=-1)
-
-
-def _open_tables(
-    config: Config, outputs: Sequence[OutputConfig]
-) -> tuple[dict[str, tuple[str, Path]], dict[str, dict[str, Any]]]:
-    """({name: (table, folder)}, {name: manifest}) of the tables that the outputs need and that fit together."""
-    wanted: dict[str, list[str]] = {"questions": [], "traces": []}
-    for output in outputs:
-        for name, setting in needed_tables(output).items():
-            wanted.setdefault(name, []).append(f"{output.name} ({setting})")
-    places, manifests, faults = {}, {}, []
-    for name, users in wanted.items():
-        is_score = name in ("reasoner", "posterior")
-        table, folder = (
-            ("trace_logps", config.folder("trace_logps", name))
-            if is_score
-            else (name, config.folder(name))
-        )
-        try:
-            places[name], manifests[name] = (table, folder), read_manifest(folder, table)
-        except ValueError as error:
-            reason = (
-                f"; build.outputs {', '.join(users)} cannot be built without stage {STAGES[name]}"
-                if users
-                else ""
-            )
-            faults.append(f"{error}{reason}")
-    if faults:
-        raise ValueError("\n".join(faults))
-    digests = {name: table_digest(folder, table) for name, (table, folder) in places.items()}
-    faults = [
-        f"{places[name][1]} was made from another {places[source][1]} than the one that is there now, so the two are of "
-        f"different runs; remove {places[name][1]} and run stage {STAGES[name]} again"
-        for name, manifest in manifests.items()
-        for source, digest in manifest["inputs"].items()
-        if name != "questions" and digest != digests.get(source, digest)
-    ]
-    if faults:
-        raise ValueError("\n".join(faults))
-    return places, manifests
 
 
 def _sampled(folder: Path) -> list[dict[str, Any]]:
@@ -307,17 +293,17 @@ def _scores(folder: Path) -> dict[Key, Mapping[str, Any]]:
     return index_by(read_rows(folder, "trace_logps", _LOGP_COLUMNS), "question_id", "trace_id")
 
 
-def _answers_by_trace(places: Mapping[str, tuple[str, Path]]) -> dict[Key, list[dict[str, Any]]]:
+def _answers_by_trace(tables: OpenTables) -> dict[Key, list[dict[str, Any]]]:
     """Answers with their verdicts by trace. Raises: ValueError for an answer without a verdict."""
     ids = ("question_id", "trace_id", "answer_id")
-    verdicts = index_by(read_rows(places["verdicts"][1], "verdicts", [*ids, "verdict"]), *ids)
-    answers = read_rows(places["answers"][1], "answers", [*ids, "text"])
+    verdicts = index_by(read_rows(tables.folders["verdicts"], "verdicts", [*ids, "verdict"]), *ids)
+    answers = read_rows(tables.folders["answers"], "answers", [*ids, "text"])
     missing = [
         key for key in (tuple(row[name] for name in ids) for row in answers) if key not in verdicts
     ]
     if missing:
         raise ValueError(
-            f"{places['verdicts'][1]} lacks {len(missing)} answers, such as {missing[:3]}; remove it and run stage 7 again"
+            f"{tables.folders['verdicts']} lacks {len(missing)} answers, such as {missing[:3]}; remove it and run stage 7 again"
         )
     joined = [
         row | {"verdict": Verdict(verdicts[tuple(row[n] for n in ids)]["verdict"])}
@@ -326,69 +312,11 @@ def _answers_by_trace(places: Mapping[str, tuple[str, Path]]) -> dict[Key, list[
     return group_by(joined, "question_id", "trace_id")
 
 
-def _reported(manifest: Mapping[str, Any], cutoff_len: int) -> dict[tuple[str, int | None], str]:
-    """Rows that a stage left out and said so: (question_id, trace_id or None for all its traces) to a reason."""
-    dropped = {
-        (row["question_id"], row.get("trace_id")): f"beyond cutoff_len {cutoff_len}"
-        for row in manifest.get("dropped", ())
-    }
-    return dropped | {
-        (row["question_id"], row.get("trace_id")): "failed" for row in manifest.get("failed", ())
-    }
-
-
 def _unusable(row: Mapping[str, Any]) -> str | None:
     """Why no training can use a sampled trace, before anything else is known of it."""
     if not row["is_well_formed"]:
         return "malformed"
     return None if row["finish_reason"] == "stop" else f"finish_reason {row['finish_reason']}"
-
-
-def _refuse_rows(
-    places: Mapping[str, tuple[str, Path]],
-    missing: Mapping[str, Sequence[Key]],
-    unknown: Mapping[str, Sequence[Key]],
-) -> None:
-    faults = [
-        f"{places[name][1]} lacks {len(keys)} traces that it should have, such as {list(keys[:3])}; remove it and run "
-        f"stage {STAGES[name]} again"
-        for name, keys in missing.items()
-        if keys
-    ]
-    faults += [
-        f"{places[name][1]} has {len(keys)} traces that {places['questions' if name == 'traces' else 'traces'][1]} knows "
-        f"nothing of, such as {list(keys[:3])}; the two are of different runs"
-        for name, keys in unknown.items()
-        if keys
-    ]
-    if faults:
-        raise ValueError("\n".join(faults))
-
-
-def _check_partial_scores(
-    outputs: Sequence[OutputConfig], manifests: Mapping[str, Mapping[str, Any]]
-) -> bool:
-    """Whether only traces with a verified answer were scored. Raises: ValueError when an output needs the others, too."""
-    partly = [
-        manifest["config"]
-        for manifest in manifests.values()
-        if manifest["config"].get("scoring.score_only") == "verified"
-    ]
-    if not partly:
-        return False
-    wanting = [
-        output.name
-        for output in outputs
-        if (not find_estimator(output.estimator).samples_answers and not output.verified_only)
-        or (output.selection == "unweighted" and not output.verified_only)
-        or (output.fallback in ESTIMATORS and not all(part["kept_for_fallback"] for part in partly))
-    ]
-    if wanting:
-        raise ValueError(
-            f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they were scored with "
-            "scoring.score_only: verified; remove trace_logps and score with all, or leave these outputs out"
-        )
-    return True
 
 
 def _count_decided(answers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

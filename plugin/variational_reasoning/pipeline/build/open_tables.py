@@ -1,0 +1,151 @@
+"""The tables that stage 8 reads, opened together: only those that the outputs need, all of one run.
+
+The posterior's forward KL (Eq. 9) needs no log-likelihoods, GML no answers. A table that is not there is an error that
+names the outputs that need it; so are tables that were made from others than those that are there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from variational_reasoning.method.estimators import ESTIMATORS, find_estimator
+from variational_reasoning.pipeline.config import Config, OutputConfig
+from variational_reasoning.pipeline.rows import digest_of, read_manifest
+
+STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers": 6, "verdicts": 7}
+"""Joined table to the stage that makes it; reasoner and posterior are their trace_logps."""
+
+SCORES = ("reasoner", "posterior")
+
+Key = tuple[str, int]
+"""(question_id, trace_id)."""
+
+
+@dataclass(frozen=True)
+class OpenTables:
+    """Name to folder, and to manifest, of the tables of one run; the names are those of STAGES."""
+
+    folders: Mapping[str, Path]
+    manifests: Mapping[str, Mapping[str, Any]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.folders
+
+    @property
+    def scores(self) -> list[str]:
+        """The models whose log-likelihoods are asked for."""
+        return [name for name in SCORES if name in self.folders]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Name to `rows.table_digest`."""
+        return {name: digest_of(manifest) for name, manifest in self.manifests.items()}
+
+    def left_out(self, name: str, cutoff_len: int) -> dict[tuple[str, int | None], str]:
+        """Rows that the table's stage left out and said so: key to a reason.
+
+        The trace_id of a key is None where a question has no row at all.
+        """
+        manifest = self.manifests[name]
+        reasons: dict[tuple[str, int | None], str] = {}
+        for row in manifest.get("dropped", ()):
+            reasons[row["question_id"], row.get("trace_id")] = f"beyond cutoff_len {cutoff_len}"
+        for row in manifest.get("failed", ()):
+            reasons[row["question_id"], row.get("trace_id")] = "failed"
+        return reasons
+
+
+def needed_tables(output: OutputConfig) -> dict[str, str]:
+    """The tables besides questions and traces that an output needs, each with the setting that needs it."""
+    needs: dict[str, str] = {}
+    if output.ratio != "none":
+        needs |= dict.fromkeys(("reasoner", "posterior"), f"ratio {output.ratio}")
+    if output.fallback in ESTIMATORS:
+        tables = ESTIMATORS[output.fallback].tables
+        needs |= dict.fromkeys(tables, f"fallback {output.fallback}")
+    estimator = find_estimator(output.estimator)
+    if not estimator.samples_answers:
+        needs |= dict.fromkeys(estimator.tables, f"estimator {output.estimator}")
+    settings = {
+        f"question_weight {output.question_weight}": output.question_weight != "none",
+        "verified_only": output.verified_only,
+        "hint verified": output.hint == "verified",
+        f"estimator {output.estimator}": estimator.samples_answers,
+    }
+    for setting, is_set in settings.items():
+        needs |= dict.fromkeys(("answers", "verdicts"), setting) if is_set else {}
+    return needs
+
+
+def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
+    """The tables that the outputs need.
+
+    Raises: ValueError for tables that are not there, with the outputs that need them, and for tables of different runs.
+    """
+    wanted: dict[str, list[str]] = {"questions": [], "traces": []}
+    for output in outputs:
+        for name, setting in needed_tables(output).items():
+            wanted.setdefault(name, []).append(f"{output.name} ({setting})")
+    folders: dict[str, Path] = {}
+    manifests: dict[str, dict[str, Any]] = {}
+    faults = []
+    for name, users in wanted.items():
+        is_score = name in SCORES
+        folder = config.folder("trace_logps", name) if is_score else config.folder(name)
+        try:
+            manifests[name] = read_manifest(folder, "trace_logps" if is_score else name)
+        except ValueError as error:
+            reason = ""
+            if users:
+                listed = ", ".join(users)
+                reason = f"; build.outputs {listed} cannot be built without stage {STAGES[name]}"
+            faults.append(f"{error}{reason}")
+        else:
+            folders[name] = folder
+    if faults:
+        raise ValueError("\n".join(faults))
+    tables = OpenTables(folders, manifests)
+    if faults := _foreign_inputs(tables):
+        raise ValueError("\n".join(faults))
+    return tables
+
+
+def _foreign_inputs(tables: OpenTables) -> list[str]:
+    """Tables that were made from another table than the one that is there now."""
+    digests, faults = tables.digests, []
+    for name, manifest in tables.manifests.items():
+        if name == "questions":
+            continue
+        for source, digest in manifest["inputs"].items():
+            if digest != digests.get(source, digest):
+                folder = tables.folders[name]
+                faults.append(
+                    f"{folder} was made from another {tables.folders[source]} than the one that is there now, so the two "
+                    f"are of different runs; remove {folder} and run stage {STAGES[name]} again"
+                )
+    return faults
+
+
+def scores_are_partial(outputs: Sequence[OutputConfig], tables: OpenTables) -> bool:
+    """Whether only traces with a verified answer were scored. Raises: ValueError when an output needs the others, too."""
+    partly = [
+        manifest["config"]
+        for manifest in (tables.manifests[name] for name in tables.scores)
+        if manifest["config"].get("scoring.score_only") == "verified"
+    ]
+    if not partly:
+        return False
+    wanting = [
+        output.name
+        for output in outputs
+        if (not find_estimator(output.estimator).samples_answers and not output.verified_only)
+        or (output.selection == "unweighted" and not output.verified_only)
+        or (output.fallback in ESTIMATORS and not all(part["kept_for_fallback"] for part in partly))
+    ]
+    if wanting:
+        raise ValueError(
+            f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they were scored with "
+            "scoring.score_only: verified; remove trace_logps and score with all, or leave these outputs out"
+        )
+    return True

@@ -168,12 +168,10 @@ def run_all(plan: Plan) -> bool:
                     partial(train, "posterior", "2_train_posterior.yaml", *start, *prompt)
                 )
             side_by_side(plan, trainings)  # 1, 2
-            reasoner, posterior = (
-                reasoner or f"{folder}/models/reasoner",
-                posterior or f"{folder}/models/posterior",
-            )
+            reasoner = reasoner or f"{folder}/models/reasoner"
+            posterior = posterior or f"{folder}/models/posterior"
         else:  # the posterior learns from the reasoner's own traces by forward KL (Eq. 9)
-            reasoner = base
+            reasoner = f"{before}/models/{plan.carry}"
             settings.append(f"models.reasoner={reasoner}")
             for name in ("sample_traces", "sample_answers", "verify_answers", "build_dataset"):
                 stage(name, "sampling.traces_from=reasoner")
@@ -192,7 +190,8 @@ def run_all(plan: Plan) -> bool:
             plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
         )  # 9
 
-        models = {"reasoner": reasoner} | {name: f"{folder}/models/{name}" for name in plan.finals}
+        models = {"reasoner": reasoner}
+        models |= {name: f"{folder}/models/{name}" for name in plan.finals}
         is_evaluated &= evaluate(plan, settings, models, with_base=number == 1)
         stage("write_cards")  # README.md beside data and models
     execute(plan, python("scripts/report.py", plan.run))
@@ -320,9 +319,9 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process,
     ):
-        while chunk := os.read(
-            process.stdout.fileno(), 65536
-        ):  # as it comes: progress bars write no lines
+        assert process.stdout is not None
+        # As it comes, since progress bars write no lines.
+        while chunk := os.read(process.stdout.fileno(), 65536):
             file.write(chunk)
             file.flush()
             if is_shown:

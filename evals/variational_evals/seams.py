@@ -19,6 +19,7 @@ a prompt. With a SkyThought that does not fit nothing is replaced, and our tasks
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from variational_evals.host_fit import found_faults
 from variational_evals.models import RUN, reasoner_renderer
@@ -50,13 +51,17 @@ def _remember_seed(original: Callable) -> Callable:
 def _choose_prompt(original: Callable) -> classmethod:
     @functools.wraps(original)
     def choose_prompt(
-        cls, model_id, system_prompt_name=None, system_prompt=None, assistant_prefill=None
-    ):
+        cls: type,
+        model_id: str,
+        system_prompt_name: str | None = None,
+        system_prompt: str | None = None,
+        assistant_prefill: str | None = None,
+    ) -> Any:
         from skythought.evals import models
 
         from variational_evals.generation import ReasonerConfig, SeededConfig
 
-        renderer = PROMPT_NAMES.get(system_prompt_name) or reasoner_renderer(model_id)
+        renderer = PROMPT_NAMES.get(system_prompt_name or "") or reasoner_renderer(model_id)
         RUN.renderer = renderer
         if renderer is not None:
             given = {"--system-prompt": system_prompt, "--assistant-prefill": assistant_prefill}
@@ -100,7 +105,14 @@ def _choose_prompt(original: Callable) -> classmethod:
 
 def _generate(original: Callable) -> Callable:
     @functools.wraps(original)
-    def generate(conversations, backend, backend_params, model_config, sampling_params, **kwargs):
+    def generate(
+        conversations: Any,
+        backend: Any,
+        backend_params: Any,
+        model_config: Any,
+        sampling_params: Any,
+        **kwargs: Any,
+    ) -> Any:
         from variational_evals import generation
 
         if isinstance(model_config, generation.ReasonerConfig):
@@ -118,7 +130,7 @@ def _generate(original: Callable) -> Callable:
 
 def _score(original: Callable) -> Callable:
     @functools.wraps(original)
-    def score(handler, id_to_results, max_workers=32):
+    def score(handler: Any, id_to_results: Any, max_workers: int = 32) -> Any:
         from variational_evals.handler import VariationalTaskHandler
 
         if isinstance(handler, VariationalTaskHandler):

@@ -165,9 +165,14 @@ def load_questions(task: Task) -> list[dict[str, str]]:
     return list(questions.values())
 
 
+def _gold(task: Task, row: Mapping[str, Any]) -> Any:
+    assert task.answer_key is not None  # only the tasks of programs have none
+    return row[task.answer_key]
+
+
 def _math(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """One answer in a box, compared by value; integers exactly."""
-    gold = row[task.answer_key]
+    gold = _gold(task, row)
     if isinstance(gold, float) and gold.is_integer():
         gold = int(gold)  # AMC's column is a float: 27.0
     return _ask(task, row[task.question_key]), {"kind": "math", "gold": str(gold)}
@@ -175,7 +180,7 @@ def _math(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, di
 
 def _math_list(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Several answers: all of them where the row says so, else any of the listed forms."""
-    golds = [str(gold) for gold in row[task.answer_key]]
+    golds = [str(gold) for gold in _gold(task, row)]
     gold = ", ".join(golds) if row["is_multiple_answer"] else golds
     return _ask(task, row[task.question_key]), {"kind": "math", "gold": gold}
 
@@ -228,7 +233,7 @@ def _given(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, d
     """A local file's row: its own check, or a gold answer that is compared as mathematics."""
     if "check" in row:
         return _ask(task, row[task.question_key]), row["check"]
-    return _ask(task, row[task.question_key]), {"kind": "math", "gold": row[task.answer_key]}
+    return _ask(task, row[task.question_key]), {"kind": "math", "gold": _gold(task, row)}
 
 
 CHECKS: dict[str, Callable[[Task, str, Mapping[str, Any]], tuple[str, dict[str, Any]]]] = {

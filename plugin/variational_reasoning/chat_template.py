@@ -44,9 +44,10 @@ def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
-            return tokenizer.apply_chat_template(
+            text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
+            return str(text)  # one conversation, and no ids
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template of {model}: {error}") from error
 

@@ -216,7 +216,7 @@ def _best(
     ranks: int,
 ) -> Arrangement:
     """The arrangement with the lowest time among the fewest possible micro-steps and a few more."""
-    best = None
+    best: Arrangement | None = None
     num_steps, tried = fewest, 0
     while tried <= EXTRA_MICRO_STEPS:
         batches = fill(num_steps * ranks)
@@ -229,6 +229,7 @@ def _best(
             best = found
         if num_steps * ranks > len(costs) + ranks:
             break
+    assert best is not None  # one row per micro-batch always fits, see _check
     return best
 
 

@@ -14,7 +14,7 @@ question by question, because most of the spread is between questions and cancel
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,7 +144,7 @@ def bootstrap_interval(
 
 
 def bootstrap_columns(
-    values: Sequence[Sequence[float]],
+    values: Collection[Collection[float]],
     seed: int = 0,
     num_resamples: int = 1000,
     confidence: float = 0.95,

@@ -20,6 +20,8 @@ the forward to the backward pass this takes 4 bytes per value of the head in pla
 place of 0.72 GiB for Qwen3-4B (151,936 x 2,560).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -133,7 +135,15 @@ def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> flo
 
 class _ChunkedWeightedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, head_weight, head_bias, targets, weights, chunk_tokens):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head_weight: Tensor,
+        head_bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor]:
         compute_dtype = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             compute_dtype = torch.get_autocast_dtype(hidden.device.type)
@@ -146,7 +156,9 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
             # In float32 for a bf16 head: a sum in bf16 rounds away what later chunks add.
             grad_weight = torch.zeros_like(head_weight, dtype=sum_dtype) if needs_weight else None
-            grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype) if needs_bias else None
+            grad_bias = None
+            if head_bias is not None and needs_bias:
+                grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype)
             weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
             for start in range(0, len(targets), chunk_tokens):
@@ -168,11 +180,11 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 scores.mul_((weights[part] / totals).unsqueeze(1))
                 scores.scatter_add_(1, index, -weights[part].unsqueeze(1))
                 grad_scores = scores.to(compute_dtype)
-                if needs_hidden:
+                if grad_hidden is not None:
                     torch.mm(grad_scores, head, out=grad_hidden[part])
-                if needs_weight:
+                if grad_weight is not None:
                     _add_product(grad_weight, grad_scores, inputs[part])
-                if needs_bias:
+                if grad_bias is not None:
                     grad_bias.add_(scores.sum(0))
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = tuple(
@@ -182,7 +194,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
         return weighted, plain
 
     @staticmethod
-    def backward(ctx, grad_weighted, _):
+    def backward(ctx: Any, grad_weighted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError(
                 "the chunked loss keeps its gradients for one backward pass; retain_graph is not "

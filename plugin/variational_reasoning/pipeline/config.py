@@ -17,7 +17,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 
@@ -30,7 +30,8 @@ _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.jso
 
 
 if TYPE_CHECKING:
-    EstimatorName = FallbackName = str
+    EstimatorName: TypeAlias = str
+    FallbackName: TypeAlias = str
 else:
     EstimatorName = Literal[tuple(ESTIMATORS)]
     _FALLBACKS = [name for name, estimator in ESTIMATORS.items() if estimator.is_fallback]
@@ -38,7 +39,7 @@ else:
 
 
 def _number(
-    default: float,
+    default: float | None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,

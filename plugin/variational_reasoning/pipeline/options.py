@@ -56,7 +56,7 @@ def read_options(usage: str, cls: type[T], argv: Sequence[str] | None = None) ->
     Raises: ValueError that lists every fault; SystemExit after --help.
     """
     places, pairs = read_words(usage, argv)
-    known = {spec.name: spec for spec in fields(cls)}
+    known = {spec.name: spec for spec in fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     faults: list[str] = []
     given: dict[str, Any] = {}

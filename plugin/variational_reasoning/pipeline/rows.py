@@ -151,7 +151,8 @@ class Stage:
             raise ValueError(
                 f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}"
             )
-        shards, counts, dropped, failed, keys = [], Counter(), [], [], []
+        counts: Counter[str] = Counter()
+        shards, dropped, failed, keys = [], [], [], []
         for index in range(len(self.shards)):
             path = self.folder / shard_name(index)
             statistics = self.statistics(index)

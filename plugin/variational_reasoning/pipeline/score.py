@@ -222,7 +222,8 @@ class TraceScorer(ShardByShard):
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
         counts = Counter(traces=0, malformed=0, no_room=0, tokens=0)
-        sequences, dropped = [], []
+        sequences: list[ScoredSequence] = []
+        dropped: list[dict] = []
         questions = self.questions.rows_of(units, ["question", "solution"])
         traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
@@ -255,7 +256,8 @@ class TraceScorer(ShardByShard):
         config, kind, question_id = self.config, self.kind, row["question_id"]
         hint = None if kind == "reasoner" else row["solution"]
         prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
-        answer_ids, start, stop = [], 0, 0
+        answer_ids: list[int] = []
+        start, stop = 0, 0
         if kind == "reasoner":
             answer_ids, start, stop = self.renderer.encode_answer(
                 row["solution"], self.encode, self.decode

@@ -172,7 +172,7 @@ class Schema(NamedTuple):
     not_required: frozenset[str]
 
 
-def _schema(row_type: type, num_keys: int) -> Schema:
+def _schema(row_type: Any, num_keys: int) -> Schema:
     """Args: num_keys: how many of the first columns identify a row."""
     hints = typing.get_type_hints(row_type, include_extras=True)
     columns = [_field(name, hint) for name, hint in hints.items()]

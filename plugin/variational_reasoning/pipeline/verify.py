@@ -325,6 +325,7 @@ def _judge(
         if verdict is not None:
             results[key] = verdict
         else:
+            assert solution is not None  # an answer without one has its verdict already
             waiting.setdefault((row["question_id"], solution), []).append(key)
     progress(len(results))
     jobs = (Job(pair, checks[pair[0]], pair[1]) for pair in waiting)
@@ -335,9 +336,15 @@ def _judge(
     rows = []
     for row in answers:
         ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}
-        verdict, reason, seconds, tier = results[tuple(ids.values())]
+        result = results[tuple(ids.values())]
         rows.append(
-            ids | {"verdict": verdict.value, "reason": reason, "seconds": seconds, "tier": tier}
+            ids
+            | {
+                "verdict": result.verdict.value,
+                "reason": result.reason,
+                "seconds": result.seconds,
+                "tier": result.tier,
+            }
         )
     return rows
 
@@ -428,8 +435,8 @@ def settled_golds(
             with open_pool(config, programs) as pool:
                 tried = try_golds(checks, solutions, pool)
             rows = [
-                {"question_id": question_id, "verdict": None, "reason": ""}
-                | tried.get(question_id, {})
+                {"question_id": question_id}
+                | tried.get(question_id, {"verdict": None, "reason": ""})
                 for question_id in checks
             ]
             stage.write_shard(0, rows)  # which leaves a shard that is there already as it is

@@ -64,7 +64,7 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     is_whole = is_usable.all(axis=1)
     if not is_whole.any():
         return None
-    if find_estimator(estimator).samples_answers:
+    if find_estimator(estimator).samples_answers and terms.num_answers is not None:
         is_zero = terms.num_correct == 0
         num_floored = int((is_zero & is_whole[:, None]).sum())
         with np.errstate(divide="ignore"):

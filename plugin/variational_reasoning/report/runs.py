@@ -91,7 +91,7 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
     """Facts by stage, under the names of timings.jsonl, from the manifests that are there."""
     stages: dict[str, StageFacts] = {}
     if manifest := _manifest(folder / "questions"):
-        dropped = Counter()
+        dropped: Counter[str] = Counter()
         for reasons in manifest.get("dropped_counts", {}).values():
             dropped.update(reasons)
         stages["prepare_data"] = StageFacts(

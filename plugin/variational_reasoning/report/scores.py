@@ -257,7 +257,8 @@ def times(runs: Sequence[Run]) -> Section:
 def _tokens_of(run: Run, stage: str) -> int | None:
     """Tokens of a command of timings.jsonl; one command evaluates all tasks of a suite."""
     found = [facts.tokens for name, facts in run.stages.items() if name.partition("/")[0] == stage]
-    return sum(found) if found and None not in found else None
+    known = [tokens for tokens in found if tokens is not None]
+    return sum(known) if found and len(known) == len(found) else None
 
 
 def counts(run: Run) -> Section:

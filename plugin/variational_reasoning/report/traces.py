@@ -81,7 +81,7 @@ class TraceTerms:
     def _evidence(self, place: tuple[int, ...]) -> Evidence:
         """What is known of the answers after one trace."""
         evidence = Evidence()
-        if self.num_answers is not None:
+        if self.num_answers is not None and self.num_correct is not None:
             counts = int(self.num_correct[place]), int(self.num_answers[place])
             evidence = evidence._replace(num_correct=counts[0], num_answers=counts[1])
         if np.isfinite(self.answer_logp[place]):
@@ -102,7 +102,7 @@ class TraceTerms:
 
         Raises: ValueError without verdicts.
         """
-        if self.num_answers is None:
+        if self.num_answers is None or self.num_correct is None:
             raise ValueError("accuracy needs verdicts (stage 7)")
         with np.errstate(invalid="ignore"):
             return self.num_correct.sum(axis=1) / self.num_answers.sum(axis=1)

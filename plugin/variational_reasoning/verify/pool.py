@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -53,7 +53,7 @@ class Job(NamedTuple):
     id: comes back with the result. check: without faults. solution: None for an answer without one.
     """
 
-    id: Hashable
+    id: Any  # hashable
     check: dict[str, Any]
     solution: str | None
 
@@ -144,7 +144,7 @@ class VerifierPool:
         for worker in list(self._workers):
             self._end(worker)
 
-    def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Hashable, Result]]:
+    def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Any, Result]]:
         """(id, result) of every job, in any order. Jobs are taken from the iterable only as they
         are needed.
 
@@ -243,7 +243,7 @@ class VerifierPool:
             return code  # what was still buffered for a dead process is of no use
         return code
 
-    def _collect(self) -> Iterator[tuple[Hashable, Result]]:
+    def _collect(self) -> Iterator[tuple[Any, Result]]:
         """Wait for the next reply, death or deadline, and yield what it decides."""
         first_deadline = min(worker.deadline for worker in self._busy())
         wait = max(0.0, first_deadline - time.monotonic())
@@ -275,7 +275,7 @@ class VerifierPool:
             return False
         return _cpu_seconds(worker.process.pid) - worker.cpu_at_start < self.seconds / 8
 
-    def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Hashable, Result]]:
+    def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Any, Result]]:
         job = worker.job
         assert job is not None
         if not worker.is_ready:
@@ -286,7 +286,7 @@ class VerifierPool:
         verdict, reason, *tier = reply
         yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started, *tier)
 
-    def _replace_late(self, worker: _Worker, now: float) -> Iterator[tuple[Hashable, Result]]:
+    def _replace_late(self, worker: _Worker, now: float) -> Iterator[tuple[Any, Result]]:
         """A worker has passed its deadline: it is killed, and its job has a verdict."""
         job, seconds = worker.job, now - worker.started
         assert job is not None
@@ -301,7 +301,7 @@ class VerifierPool:
             result = Result(Verdict.TIMEOUT, f"above {self.seconds:g} s", seconds)
         yield job.id, result
 
-    def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Hashable, Result]]:
+    def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Any, Result]]:
         """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job
         it is a verdict."""
         code = self._end(worker)

@@ -390,8 +390,8 @@ def _count_other_ids(planned: Sequence[Planned], builder: Builder, config: Confi
     differing = set()
     columns = ["question_id", "trace_id", "token_ids"]
     for batch in read_table(config.folder("traces"), "traces", columns).to_batches():
-        keys = zip(batch["question_id"].to_pylist(), batch["trace_id"].to_pylist(), strict=True)
-        for place, key in enumerate(keys):
+        ids = zip(batch["question_id"].to_pylist(), batch["trace_id"].to_pylist(), strict=True)
+        for place, key in enumerate(ids):
             if key in texts and batch["token_ids"][place].as_py() != builder.trace_ids(texts[key]):
                 differing.add(key)
     for _, _, rows_by_question, _, figures in planned:

@@ -131,7 +131,7 @@ class Scorer:
             while batches:
                 batch = batches.pop(0)
                 try:
-                    scored = self._score_batch([sequences[i] for i in batch])
+                    scored: Sequence[Any] = self._score_batch([sequences[i] for i in batch])
                 except torch.OutOfMemoryError as error:
                     if len(batch) > 1:
                         batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]

@@ -480,7 +480,8 @@ class TransformersEngine(Engine):
                 if used > 0:
                     for block, stem in zip(blocks, stems[stem_of[prompt]][layer], strict=True):
                         block[i, :, copied - used :] = stem[:, :used]
-            cache.update(*blocks, layer)
+            keys, values = blocks
+            cache.update(keys, values, layer)
         ids = torch.tensor(
             [(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device
         )[:, copied:]

@@ -84,7 +84,7 @@ def prepare_data(config: Config) -> PrepareSummary:
     was_there = (folder / MANIFEST).is_file()
     questions = [row for rows in kept.values() for row in rows]
     counts = {split: _counts(reasons) for split, reasons in dropped.items()}
-    facts = {"num_expert_rows": len(experts), "unusable_tests": checks.unusable}
+    facts: dict[str, Any] = {"num_expert_rows": len(experts), "unusable_tests": checks.unusable}
     write_table(
         folder,
         "questions",
@@ -187,15 +187,16 @@ def _check_settings(config: Config) -> None:
             )
     if data.hold_out and not data.question_ids:
         faults.append("data.hold_out is true, but data.question_ids names no questions to hold out")
-    for section, entries in (
-        ("tests", data.tests),
-        ("decontaminate.benchmarks", data.decontaminate.benchmarks),
+    benchmarks = data.decontaminate.benchmarks
+    for section, names_and_files in (
+        ("tests", [(tests.source, tests.file) for tests in data.tests]),
+        ("decontaminate.benchmarks", [(each.name, each.file) for each in benchmarks]),
     ):
-        keys = [entry.source if section == "tests" else entry.name for entry in entries]
+        keys = [name for name, _ in names_and_files]
         faults += [
             f"data.{section}.{i}: needs a name and a file"
-            for i, e in enumerate(entries)
-            if not (keys[i] and e.file)
+            for i, (name, file) in enumerate(names_and_files)
+            if not (name and file)
         ]
         faults += [
             f"data.{section}: {key!r} is there twice"
@@ -294,6 +295,7 @@ def _usable(
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Dropped]]:
     """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has no usable row."""
     data, renderer = config.data, config.renderer
+    assert config.base is not None  # _check_settings refuses a configuration without it
     encode, decode = text_codec(load_tokenizer(config.base))
     renderer.check_codec(encode, decode, config.base)
     kept: dict[str, list[dict[str, Any]]] = {}

@@ -49,7 +49,9 @@ def usable_rows(
     """
     limit = config.data.max_train_questions if split == "train" else config.data.max_test_questions
     wanted_split = config.data.train_split if split == "train" else config.data.test_split
-    rows, dropped, faults = [], {}, []
+    rows: list[dict[str, Any]] = []
+    dropped: Dropped = {}
+    faults: list[str] = []
     tags = config.renderer.tags
     for row in table:
         place = f"row {row['number']}"
@@ -81,23 +83,24 @@ def usable_rows(
             if not texts[name].strip()
         ]
         tagged = [name for name, text in texts.items() if any(tag in text for tag in tags)]
-        reason = f"empty {empty[0]}" if empty else f"tags in the {tagged[0]}" if tagged else None
-        if reason is None:
+        unusable: str | None = None
+        if empty:
+            unusable = f"empty {empty[0]}"
+        elif tagged:
+            unusable = f"tags in the {tagged[0]}"
+        if unusable is None:
             check, fault = checks.of(row, texts["solution"])
             if fault:
                 faults.append(f"{place}: {fault}")
                 continue
             if texts["question"] in seen_questions:
                 same = seen_questions[texts["question"]] == split
-                reason = (
-                    "duplicate question"
-                    if same
-                    else f"question of the {seen_questions[texts['question']]} split"
-                )
+                other = seen_questions[texts["question"]]
+                unusable = "duplicate question" if same else f"question of the {other} split"
             elif limit is not None and len(rows) >= limit:
-                reason = f"beyond data.max_{split}_questions"
-        if reason is not None:
-            dropped.setdefault(reason, []).append(question_id)
+                unusable = f"beyond data.max_{split}_questions"
+        if unusable is not None:
+            dropped.setdefault(unusable, []).append(question_id or place)
             continue
         seen_questions[texts["question"]] = split
         source = "" if row["source"] is None else str(row["source"])

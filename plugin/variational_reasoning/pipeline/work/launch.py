@@ -38,5 +38,4 @@ def own_share(config: Config) -> tuple[int, int]:
             f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < "
             "WORLD_SIZE"
         )
-    rank, world = int(rank), int(world)
-    return index * world + rank, count * world
+    return index * int(world) + int(rank), count * int(world)

@@ -65,7 +65,10 @@ def run_on_ray(
     }
     fill = ray.remote(**options)(fill_shard)
     blob = pickle.dumps((make_job, config))
-    started, done, statistics, facts = time.monotonic(), Counter(), Counter(), {}
+    started = time.monotonic()
+    done: Counter[str] = Counter()
+    statistics: Counter[str] = Counter()
+    facts: dict[str, Any] = {}
     sizes = {
         index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)
     }

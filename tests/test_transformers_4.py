@@ -20,7 +20,9 @@ TESTED = ("4.57.6", "5.5.4")
 OVERLAY = ROOT / ".overlay-transformers-4"
 TESTS = (
     "tests/host/test_dataset.py",
+    "tests/host/test_attention.py",
     "tests/host/test_gradient.py",
+    "tests/host/test_steps.py",
     "tests/host/test_trainer.py",
     "tests/host/test_launchers.py::test_one_process",
     "tests/host/test_launchers.py::test_zero_3",

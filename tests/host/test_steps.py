@@ -60,6 +60,8 @@ def test_the_gradient_of_padded_micro_batches_in_float64(world, run_exp, host_lo
 
 ROOT = Path(__file__).parents[2]
 
+slow = pytest.mark.slow
+
 
 def distributed_gradients(world, processes: int, configs: list[dict]) -> list[list[dict]]:
     """The gradients of every step of each training, on this many processes."""
@@ -81,6 +83,7 @@ def distributed_gradients(world, processes: int, configs: list[dict]) -> list[li
     return torch.load(result)
 
 
+@slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_gradient_on_several_processes_in_float64(world, processes):
     # Steps of 5 rows: the second one has the 3 rows that are left. Steps of 2 rows leave one of
@@ -186,6 +189,7 @@ def test_the_host_counts_tokens_and_flops_of_whole_steps(world, run_exp):
     assert capture.history[0]["imbalance"] == 1.0
 
 
+@slow
 def test_resuming_gives_the_bytes_of_an_undisturbed_run(world, run_exp, tmp_path):
     # Steps of 3 rows, so 3 per epoch: checkpoint 2 is in the middle of the first epoch, 3 at its
     # end. Dropout shows whether the state of the random numbers goes on as it was.
@@ -253,6 +257,7 @@ def test_the_evaluation_does_not_depend_on_batches_and_packs(world, run_exp, how
     check_evaluation(world)
 
 
+@slow
 @pytest.mark.parametrize("how", ["batches of 3", "steps"])
 def test_the_evaluation_does_not_depend_on_ranks(world, how):
     # 8 rows on 2 ranks in batches of 3: accelerate repeats 4 of them.
@@ -281,6 +286,7 @@ def test_weights_reach_the_loss_exactly_under_deepspeed():
 ONE_ROW = STEPS | {"rows_per_step": 1, "max_steps": 1}
 
 
+@slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_over_several_micro_steps(world, stage):
     # One row in each micro-batch: four micro-steps on two ranks.
@@ -290,6 +296,7 @@ def test_deepspeed_over_several_micro_steps(world, stage):
     check_step(world, config, **TORCHRUN)
 
 
+@slow
 @pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])
 def test_an_idle_rank_under_zero_3(world, tmp_path, family):
     """One row on two ranks, with gradient checkpointing; a mixture of experts too."""
@@ -319,6 +326,7 @@ def test_an_idle_rank_under_zero_3(world, tmp_path, family):
         assert (step - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
 
 
+@slow
 @pytest.mark.parametrize("stage", [None, 3])
 def test_an_idle_rank_with_lora(world, stage):
     """The adapter is the one that a single process trains."""
@@ -343,6 +351,7 @@ def test_an_idle_rank_with_lora(world, stage):
         torch.testing.assert_close(adapters[1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@slow
 def test_the_loss_under_deepspeed_has_the_exact_weights(world):
     """The same rows with weight 1 and 0.649546: the ratio of the losses is the weight.
 

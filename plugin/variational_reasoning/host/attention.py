@@ -104,7 +104,8 @@ def row_attention(
 
     Args:
         module: the layer. query: [1, heads, tokens, width]. key, value: the same with their heads.
-        attention_mask: int32 [1, 1, 1, rows + 1], where rows begin and end; anything else is a mask.
+        attention_mask: int32 [1, 1, 1, rows + 1], where rows begin and end; anything else is a
+            mask.
         sliding_window: tokens that a query sees, itself included; None for all before it.
 
     Returns: [1, tokens, heads, width], and None for the attention weights.

@@ -1,12 +1,18 @@
-"""The host's SFT trainer with the step gradient of weighted Dr. SFT (method.losses), and the record beside the model.
+"""The host's SFT trainer with the step gradient of weighted Dr. SFT (method.losses).
 
-Per optimizer step, `get_batch_samples` counts the data rows of all micro-batches on all ranks (N), and every micro-batch
-contributes sum_i w_i sum_t CE / (N C), times the number of ranks because data parallelism averages gradients.
+It also writes the record next to the model.
 
-The head of the model is tapped: during our forward pass its `forward` takes the labels along and returns the two sums of
-the loss in place of the logits. That needs a model that returns its head's output as it is. Before the first step, one
-forward pass whose head computes the last position alone shows whether it does; a model that scales or caps its logits
-takes the path with full logits, as does a head that is not a plain linear layer. The log says which path is taken.
+Per optimizer step, `get_batch_samples` counts the data rows of all micro-batches on all ranks (N),
+and every micro-batch contributes sum_i w_i sum_t CE / (N C), times the number of ranks because data
+parallelism averages gradients.
+
+With `rows_per_step`, one item of the data loader is this rank's share of a whole step (host.steps),
+and N is known without asking the other ranks.
+
+The head of the model is tapped. During our forward pass its `forward` takes the labels along and
+returns the two sums of the loss in place of the logits. That needs a model that returns its head's
+output as it is (host.probes tells). A model that scales or caps its logits takes the path with full
+logits, as does a head that is not a plain linear layer. The log says which path is taken.
 """
 
 import itertools
@@ -17,6 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from llamafactory.extras import logging
@@ -52,7 +59,8 @@ logger = logging.get_logger(LOGGER)
 
 
 class RowCollator:
-    """Attaches the rows' weights after the host's collator, which would cast them to the compute dtype.
+    """Attaches the rows' weights after the host's collator, which would cast them to the compute
+    dtype.
 
     Names are text, which accelerate's dispatcher of streams cannot carry, so they can be left out.
     """
@@ -62,10 +70,11 @@ class RowCollator:
         self.with_names = with_names
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate examples; the added entries have one line per example, padded to the most rows in one.
+        """Collate examples; the added entries have one line per example, padded to the most rows in
+        one.
 
-        Returns: the host's batch, row_weights float32 [batch, rows] padded with 0, row_targets int64 [batch, rows]
-            padded with -1, row_names as nested lists.
+        Returns: the host's batch, row_weights float32 [batch, rows] padded with 0, row_targets
+            int64 [batch, rows] padded with -1, row_names as nested lists.
         """
         rows = [[feature.pop(name) for name in ROW_COLUMNS] for feature in features]
         for feature in features:
@@ -110,7 +119,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._head: torch.nn.Linear | None = None
         self._head_is_settled = False
         if self.constant_loss_normalizer is not None:
-            # The base class would divide a loss that has no function of its own by the accumulation steps.
+            # The base class would divide a loss that has no function of its own by the accumulation
+            # steps.
             self.compute_loss_func = self._refuse_base_loss
             self._refuse_split_rows()
             self._head = self._plain_head()
@@ -207,7 +217,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         for name in ("cp_size", "sp_size", "tp_size"):
             if parallelism is not None and (getattr(parallelism, name, 1) or 1) > 1:
                 raise ValueError(
-                    f"parallelism_config.{name} > 1: rows split over ranks are not supported with constant_loss_normalizer"
+                    f"parallelism_config.{name} > 1: rows split over ranks are not supported with "
+                    "constant_loss_normalizer"
                 )
 
     def _log_start(self) -> None:
@@ -222,19 +233,24 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             else "as given"
         )
         logger.info_rank0(
-            "variational_reasoning: weighted Dr. SFT (arXiv 2509.22637, App. C): sum_i w_i sum_t CE / (N C); "
-            f"C = constant_loss_normalizer = {self.constant_loss_normalizer:.6g} target tokens per row ({source})"
+            "variational_reasoning: weighted Dr. SFT (arXiv 2509.22637, App. C): "
+            "sum_i w_i sum_t CE / (N C); C = constant_loss_normalizer = "
+            f"{self.constant_loss_normalizer:.6g} target tokens per row ({source})"
         )
         if self.facts is not None:
             weights = self.facts.weight_summary()
             logger.info_rank0(
-                f"variational_reasoning: {self.facts.rows} rows, {self.facts.mean_target_tokens():.2f} target tokens per row; "
-                f"weights: count {weights['count']}, mean {weights['mean']:.6g}, min {weights['min']:.6g}, "
-                f"max {weights['max']:.6g}; dropped {self.facts.dropped} rows longer than cutoff_len"
+                f"variational_reasoning: {self.facts.rows} rows, "
+                f"{self.facts.mean_target_tokens():.2f} target tokens per row; "
+                f"weights: count {weights['count']}, mean {weights['mean']:.6g}, "
+                f"min {weights['min']:.6g}, max {weights['max']:.6g}; "
+                f"dropped {self.facts.dropped} rows longer than cutoff_len"
             )
 
     def _plain_head(self) -> torch.nn.Linear | None:
-        """The head, if its `forward` can be tapped; otherwise the log says why the full logits are needed."""
+        """The head, if its `forward` can be tapped; otherwise the log says why the full logits are
+        needed.
+        """
         head = self._base().get_output_embeddings()
         if self.is_fsdp_enabled:
             reason = "FSDP shards the head"
@@ -249,8 +265,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _log_full_path(self, reason: str) -> None:
         logger.warning_rank0(
-            f"variational_reasoning: the loss takes the path with full logits, because {reason}; its memory grows with "
-            "length x vocabulary"
+            f"variational_reasoning: the loss takes the path with full logits, because {reason}; "
+            "its memory grows with length x vocabulary"
         )
 
     def get_train_dataloader(self) -> DataLoader:
@@ -271,7 +287,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if not is_ours or self.compute_metrics is not None:
             return super().get_eval_dataloader(eval_dataset)
         steps = self._step_sampler(dataset, self._steps.rows_per_step)
-        # Rows of an evaluation may be longer than those of the training; one alone needs less memory.
+        # Rows of an evaluation may be longer than those of the training; one alone needs less
+        # memory.
         steps.token_limit = max(self._token_limit, *steps.table.tokens)
         return self._loader(dataset, MicroBatchSampler(steps), self._step_collator().only)
 
@@ -300,8 +317,10 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return super()._get_dataloader(dataset, *args, **kwargs)
         loader = super()._get_dataloader(MarkedRows(dataset), *args, **kwargs)
         shard = loader.batch_sampler
-        if not shard.drop_last:
-            shard.batch_sampler = CompletedBatches(shard.batch_sampler, self.args.world_size)
+        if isinstance(shard, BatchSamplerShard) and not shard.drop_last:
+            # A split batch is one batch of all ranks.
+            ranks = 1 if shard.split_batches else self.args.world_size
+            shard.batch_sampler = CompletedBatches(shard.batch_sampler, ranks)
         return loader
 
     def get_total_train_batch_size(self, args) -> int:
@@ -378,7 +397,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         )
         if len(target_weights) != target_mask(labels).sum():
             raise RuntimeError(
-                f"{len(target_weights)} weighted targets, but other labels, in the rows {_listed(row_names)}"
+                f"{len(target_weights)} weighted targets, but other labels, in the rows "
+                f"{_listed(row_names)}"
             )
         (weighted, plain), outputs = self._sums(
             model, inputs, labels, target_weights, needs_logits=return_outputs
@@ -422,7 +442,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
         with tapped(head, sums):
             outputs = model(**inputs)
-        # Taken from the outputs, because on the way there the hooks by which ZeRO-3 gathers the head's weight are set.
+        # Taken from the outputs, because on the way there the hooks by which ZeRO-3 gathers the
+        # head's weight are set.
         weighted, plain = outputs.logits
         return (weighted, plain.detach()), outputs
 
@@ -438,13 +459,14 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         term = added_loss(model, inputs)
         if term is not None:
             raise ValueError(
-                f"{name} adds to the loss: {term}. Such a term is not a sum over rows, so it is not "
-                "supported together with constant_loss_normalizer; switch it off in the model's "
+                f"{name} adds to the loss: {term}. Such a term is not a sum over rows, so it is "
+                "not supported together with constant_loss_normalizer; switch it off in the model's "
                 "config.json (output_router_logits: false for a router loss)"
             )
         if self._head is not None and head_is_plain(model, self._head, inputs):
             logger.info_rank0(
-                "variational_reasoning: the loss is computed in chunks from hidden states, without full logits"
+                "variational_reasoning: the loss is computed in chunks from hidden states, "
+                "without full logits"
             )
         elif self._head is not None:
             self._log_full_path("the model changes its head's output or does not call its head")
@@ -458,7 +480,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds `token_nll`, the token mean per step that the host's own loss would be, so that curves compare."""
+        """Adds `token_nll`, the token mean per step that the host's own loss would be, so that
+        curves compare.
+        """
         if self.constant_loss_normalizer is not None and "loss" in logs and self._steps_since_log:
             total = self._nll_since_log.clone()
             if self.args.world_size > 1:

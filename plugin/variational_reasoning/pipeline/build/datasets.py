@@ -395,14 +395,14 @@ def _count_other_ids(planned: Sequence[Planned], builder: Builder, config: Confi
             if key in texts and batch["token_ids"][place].as_py() != builder.trace_ids(texts[key]):
                 differing.add(key)
     for _, _, rows_by_question, _, figures in planned:
-        keys = [
+        chosen = [
             (question_id, row.source)
             for question_id, rows in rows_by_question.items()
             for row in rows
             if row.source >= 0
         ]
-        num_differing = sum(key in differing for key in keys)
-        figures["trained_ids"] = {"rows": len(keys), "differ": num_differing}
+        num_differing = sum(key in differing for key in chosen)
+        figures["trained_ids"] = {"rows": len(chosen), "differ": num_differing}
 
 
 def _sampling_warnings(config: Config, outputs: Sequence[OutputConfig]) -> list[str]:

@@ -399,7 +399,9 @@ def test_questions_from_a_file(make_run, run, tmp_path):
     )
     assert "on 1 questions" in output
     (tmp_path / "questions.jsonl").write_text('["a", "2 + 2?"]')
-    with pytest.raises(ValueError, match=r"questions\.jsonl, line 1 is not an object"):
+    with pytest.raises(
+        ValueError, match=r"questions\.jsonl: 1 lines cannot be used:\n  line 1 is not an object"
+    ):
         run(path, "model=reasoner", "name=file", f"eval.file={tmp_path / 'questions.jsonl'}")
 
 

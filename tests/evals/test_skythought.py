@@ -285,7 +285,8 @@ def test_which_models_are_known(tmp_path, bpe_tokenizer):
     assert reasoner_renderer(str(tmp_path / "silent")) is None
     make_model_dir(tmp_path / "posterior", bpe_tokenizer, record=record_of("posterior_a"))
     with pytest.raises(
-        ValueError, match="was trained on the prompt 'posterior_a'; only a reasoner is evaluated"
+        ValueError,
+        match="was trained on the prompt 'posterior_a'; only a reasoner can be evaluated",
     ):
         reasoner_renderer(str(tmp_path / "posterior"))
     assert stop_strings(make_renderer("llama3"), ["<|eot_id|>", "x"]) == [

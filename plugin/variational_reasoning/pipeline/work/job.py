@@ -168,7 +168,8 @@ def share_of_costs(costs: Sequence[float], index: int, count: int) -> set[int]:
     """The same for anything with a cost: positions in `costs` that process `index` of `count`
     does.
     """
-    loads, shares = [0.0] * count, [set() for _ in range(count)]
+    loads = [0.0] * count
+    shares: list[set[int]] = [set() for _ in range(count)]
     for position in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
         least = min(range(count), key=lambda i: (loads[i], i))
         shares[least].add(position)

@@ -10,10 +10,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 from safetensors.torch import load_file
+from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from variational_reasoning.host.steps import RowTable, StepSampler
+from variational_reasoning.host.steps import (
+    CompletedBatches,
+    MarkedRows,
+    RowTable,
+    StepSampler,
+)
 from variational_reasoning.host.trainer import VariationalTrainer
 from variational_reasoning.method.balance import row_cost
 
@@ -155,6 +162,27 @@ def test_every_rank_draws_the_same_rows_for_any_number_of_ranks():
     first = rows_of_steps(1, 0)
     assert sorted(row for rows in first for row in rows) == list(range(50))
     assert rows_of_steps(2, 0) == rows_of_steps(5, 0) == first != rows_of_steps(1, 1)
+
+
+def test_rows_that_are_repeated_to_fill_a_batch_are_marked():
+    # 5 rows in batches of 2 on 3 ranks: the third batch is filled up, and three batches are needed.
+    batches = BatchSampler(SequentialSampler(range(5)), 2, drop_last=False)
+    assert list(CompletedBatches(batches, 3)) == [[0, 1], [2, 3], [4, ~0]]
+    assert list(CompletedBatches(batches, 2)) == [[0, 1], [2, 3], [4, ~0], [~0, ~1]]
+    assert len(CompletedBatches(batches, 2)) == 4
+    row = {
+        "input_ids": [5, 6, 7],
+        "attention_mask": [1, 1, 1],
+        "labels": [-100, 6, 7],
+        "row_weights": [0.5],
+        "row_targets": [2],
+        "row_names": ["a"],
+    }
+    rows = MarkedRows(Dataset.from_list([row]))
+    assert len(rows) == 1 and rows[0]["labels"] == [-100, 6, 7]
+    marked = rows[~0]
+    assert marked["labels"] == [-100] * 3 and marked["input_ids"] == [5, 6, 7]
+    assert (marked["row_weights"], marked["row_targets"]) == ([0.0], [-1])
 
 
 def test_a_longer_row_than_a_micro_batch_is_refused_with_its_name(world, run_exp):

@@ -85,8 +85,9 @@ def use_row_attention(model: torch.nn.Module) -> None:
     AttentionInterface.register(ROW_ATTENTION, row_attention)
     # A name without a mask function would get no mask for batches that are not packs.
     AttentionMaskInterface.register(ROW_ATTENTION, sdpa_mask)
-    if model.config._attn_implementation == "sdpa":
-        model.config._attn_implementation = ROW_ATTENTION
+    config: Any = model.config
+    if config._attn_implementation == "sdpa":
+        config._attn_implementation = ROW_ATTENTION
 
 
 def row_attention(
@@ -116,9 +117,13 @@ def row_attention(
         )
     outputs = []
     for start, lengths in _groups(attention_mask):
-        parts = [_rows_first(tensor, start, lengths) for tensor in (query, key, value)]
+        row_query = _rows_first(query, start, lengths)
+        row_key = _rows_first(key, start, lengths)
+        row_value = _rows_first(value, start, lengths)
         mask = _window_mask(lengths[0], sliding_window, query.device)
-        output, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
+        output, _ = sdpa_attention_forward(
+            module, row_query, row_key, row_value, mask, dropout, scaling
+        )
         outputs.append(_rows_joined(output, lengths))
     return torch.cat(outputs, dim=1), None
 
@@ -141,7 +146,7 @@ def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
             groups[-1][1].append(length)
         else:
             groups.append((start, [length]))
-    boundaries.row_groups = groups
+    setattr(boundaries, "row_groups", groups)  # noqa: B010, a plain assignment has no type
     return groups
 
 

@@ -246,9 +246,10 @@ class StepCollator:
             token_ids += [feature["input_ids"] for feature in features]
             if not features:
                 features = [without_targets(rows[share.spare_row], IDLE_TOKENS)]
-            is_packed = self.attention is not None
-            batch = pack(features, self.attention) if is_packed else self.collator(features)
-            micro_batches.append(batch)
+            if self.attention is None:
+                micro_batches.append(self.collator(features))
+            else:
+                micro_batches.append(pack(features, self.attention))
         counted = torch.tensor([list(itertools.chain.from_iterable(token_ids))], dtype=torch.int64)
         return {
             "input_ids": counted,

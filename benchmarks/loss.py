@@ -1,10 +1,13 @@
-"""Step time and peak memory of the chunked Dr. SFT loss against stock SFT of LLaMA-Factory, and Liger's fused loss on a GPU.
+"""Step time and peak memory of the chunked Dr. SFT loss against stock SFT of LLaMA-Factory, and
+Liger's fused loss on a GPU.
 
     python benchmarks/loss.py [lengths=1024,2048,4096,8192] [width=128] [layers=2] [steps=3]
 
-Every measurement is a process of its own that runs the host's real trainer on one row of the given length, with a vocabulary
-of 151,936, and reports the median step and the peak (resident memory on a CPU, allocated memory on a GPU). Memory is given
-above weights and activations: the peak of the same step with a single target token, on our path, is taken off.
+Every measurement is a process of its own that runs the host's real trainer on one row of the given
+length, with a vocabulary of 151,936, and reports the median step and the peak (resident memory on a
+CPU, allocated memory on a GPU). Memory is given
+above weights and activations: the peak of the same step with a single target token, on our path, is
+taken off.
 """
 
 import json
@@ -31,7 +34,8 @@ def main() -> None:
     modes = ["stock", "ours", *(["liger"] if on_gpu else [])]
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     print(
-        f"{device}; torch {torch.__version__}; {'bf16' if on_gpu else 'float32'}; vocabulary {VOCABULARY:,}; one row a step"
+        f"{device}; torch {torch.__version__}; {'bf16' if on_gpu else 'float32'}; vocabulary "
+        f"{VOCABULARY:,}; one row a step"
     )
     if not on_gpu:
         print("Liger's kernels need a GPU: not measured")
@@ -46,7 +50,8 @@ def main() -> None:
                 above = found["peak"] - floor
                 stock = stock or (found["seconds"], above)
                 print(
-                    f"{length:>7} {mode:>6} {found['seconds']:>8.3f} {found['seconds'] / stock[0]:>6.2f} "
+                    f"{length:>7} {mode:>6} {found['seconds']:>8.3f} "
+                    f"{found['seconds'] / stock[0]:>6.2f} "
                     f"{above / 2**20:>10,.0f} {above / stock[1]:>6.3f}",
                     flush=True,
                 )

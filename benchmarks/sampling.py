@@ -1,16 +1,18 @@
 """Both engines on the same prompts, and what ordering requests by their prefix gains:
 
     python benchmarks/sampling.py [preset=cpu|h200] [engines=transformers,vllm] [questions=8] [traces=4] [answers=4]
-                                  [prompt=300] [new=32] [blocks=0.25] [model=small|qwen3_4b] [dtype=float32]
+                                  [prompt=300] [new=32] [blocks=0.25] [model=small|qwen3_4b]
+                                  [dtype=float32]
 
-The requests are those of stage 6: questions x traces x answers samples of random ids, where the answers of a trace share
-question and trace (prompt ids each, half of them the question's). `ours` hands them over as one shard. `shuffled` hands
-each over by itself, in random order, so that vLLM cannot put them into another; `unshared` gives the embedded engine
-prompts of the same length that have nothing in common. vLLM's cache gets `blocks` of what all different prompts need
-together, as it is beside a real load: with room for everything, order does not matter. Its hit rate is vLLM's own metric.
-Run it in an environment that has vLLM; an engine that is missing is reported and left out. preset=h200 has Qwen3-4B's
-layers in bfloat16 and the paper's 8 traces and 8 answers; there the embedded engine is asked for a tenth of it with
-engines=transformers questions=4."""
+The requests are those of stage 6: questions x traces x answers samples of random ids, where the
+answers of a trace share question and trace (prompt ids each, half of them the question's). `ours`
+hands them over as one shard. `shuffled` hands each over by itself, in random order, so that vLLM
+cannot put them into another; `unshared` gives the embedded engine prompts of the same length that
+have nothing in common. vLLM's cache gets `blocks` of what all different prompts need
+together, as it is beside a real load: with room for everything, order does not matter. Its hit rate
+is vLLM's own metric. Run it in an environment that has vLLM; an engine that is missing is reported
+and left out. preset=h200 has Qwen3-4B's layers in bfloat16 and the paper's 8 traces and 8 answers;
+there the embedded engine is asked for a tenth of it with engines=transformers questions=4."""
 
 import os
 import random
@@ -137,7 +139,9 @@ def report(name: str, order: str, engine, groups: list) -> None:
 
 
 def prefix_cache() -> tuple[int, int]:
-    """vllm:prefix_cache_hits and vllm:prefix_cache_queries of this process's engine so far, in tokens."""
+    """vllm:prefix_cache_hits and vllm:prefix_cache_queries of this process's engine so far, in
+    tokens.
+    """
     from vllm.v1.metrics.reader import get_metrics_snapshot
 
     counters = {

@@ -1,15 +1,19 @@
-"""What a process of every stage pays for the size of the table, and what stage 8 pays for all of it:
+"""What a process of every stage pays for the size of the table, and what stage 8 pays for all of
+it:
 
     python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true]
 
-A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1, 1 or 10. Tables
-are made with random words of the paper's lengths, in the real schemas, with the real `stage.json` of each stage. All
-shards but one are written by this file; the stage's real command writes the last one and the manifest, so its seconds
-and its memory are what one process pays for one shard plus what it pays for the rest of the table. Stage 8, which is
-about the whole table, makes the train files of the 17K recipe (`best`, mixed) and of the 1K recipe (`weighted`).
+A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1,
+1 or 10. Tables are made with random words of the paper's lengths, in the real schemas, with the
+real `stage.json` of each stage. All shards but one are written by this file; the stage's real
+command writes the last one and the manifest, so its seconds and its memory are what one process
+pays for one shard plus what it pays for the rest of the table. Stage 8, which is about the whole
+table, makes the train files of the 17K recipe (`best`, mixed) and of the 1K recipe (`weighted`).
 
-For every stage: wall seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process. With two shares or
-more: the exponent b of cost ~ share^b. The model has two layers, so the figures say nothing about a model's own time.
+For every stage: wall seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
+With two shares or
+more: the exponent b of cost ~ share^b. The model has two layers, so the figures say nothing about a
+model's own time.
 """
 
 import json
@@ -29,7 +33,9 @@ QUESTIONS, TRACES, ANSWERS = 16_710, 8, 8
 MEAN_TRACE, MEAN_ANSWER = 6000, 300
 CUTOFF = 16_384
 QUESTIONS_PER_SHARD = 8
-"""Of the shard that is really done; a small one, because two layers on a CPU are slow on long traces."""
+"""Of the shard that is really done; a small one, because two layers on a CPU are slow on long
+traces.
+"""
 
 NUM_WORDS = 2000
 MEASURED = """
@@ -50,7 +56,9 @@ print(json.dumps({
     "read_mib": int(counters["rchar"]) / 2**20,
 }))
 """
-"""Runs a script as a program and prints what this process took: its own memory, not that of its children."""
+"""Runs a script as a program and prints what this process took: its own memory, not that of its
+children.
+"""
 
 
 def main() -> None:
@@ -93,7 +101,8 @@ def run(folder: Path, share: float) -> dict[str, dict[str, float]]:
         found[name] = figures
         print(
             f"  {name:18} {figures['seconds']:8.1f} s  peak {figures['peak_mib']:7.0f} MiB  "
-            f"read {figures['read_mib']:8.0f} MiB  (the rest of the table was made in {seconds:.0f} s)",
+            f"read {figures['read_mib']:8.0f} MiB  (the rest of the table was made in "
+            f"{seconds:.0f} s)",
             flush=True,
         )
     return found
@@ -155,7 +164,9 @@ def settings_of(folder: Path) -> dict:
 
 
 class Words:
-    """Words that are one token each, so that random ids and their text fit together without a tokenizer's work."""
+    """Words that are one token each, so that random ids and their text fit together without a
+    tokenizer's work.
+    """
 
     def __init__(self, model: Path) -> None:
         import numpy as np
@@ -180,7 +191,9 @@ class Words:
 
 
 def make_models(folder: Path) -> None:
-    """Reasoner and posterior: two layers, a byte-level BPE vocabulary of four-letter words, recorded as trained."""
+    """Reasoner and posterior: two layers, a byte-level BPE vocabulary of four-letter words,
+    recorded as trained.
+    """
     import numpy as np
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -226,7 +239,9 @@ def make_models(folder: Path) -> None:
 
 
 def lengths(random, mean: float, num: int) -> list[int]:
-    """Log-normal lengths with a coefficient of variation of 0.8, cut so that a row fits the context."""
+    """Log-normal lengths with a coefficient of variation of 0.8, cut so that a row fits the
+    context.
+    """
     sigma = math.sqrt(math.log(1 + 0.8**2))
     drawn = random.lognormal(math.log(mean) - sigma**2 / 2, sigma, size=num)
     return [min(max(int(length), 8), CUTOFF - 4000) for length in drawn]

@@ -1,12 +1,14 @@
-"""Scoring against other ways of getting the same numbers, in one run on the same random model and rows:
+"""Scoring against other ways of getting the same numbers, in one run on the same random model and
+rows:
 
     python benchmarks/scoring.py [preset=cpu|h200] [rows=12] [mean=350] [model=small|wide|qwen3_4b] [dtype=float32]
                                  [ways=ours,compiled,body,a,a_zero3,b,c] [device=auto] [repeat=3]
 
-preset=h200 is what the goals for one H200 are stated for: Qwen3-4B's shape in bfloat16, lengths of mean 6,000. Set
-OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait for its processor holds up all others. On a
-CPU, seconds are the process's processor seconds, which other processes do not lengthen. It needs torch and transformers
-and no installation of this package; a way that lacks something else is reported and left out.
+preset=h200 is what the goals for one H200 are stated for: Qwen3-4B's shape in bfloat16, lengths of
+mean 6,000. Set OMP_NUM_THREADS=1 on a machine that others use, too: a thread that has to wait for
+its processor holds up all others. On a CPU, seconds are the process's processor seconds, which
+other processes do not lengthen. It needs torch and transformers and no installation of this
+package; a way that lacks something else is reported and left out.
 
 ours     pipeline.engines.scorer.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
 compiled the same with scoring.compile, by default on a GPU only
@@ -16,10 +18,12 @@ a_zero3  a under DeepSpeed ZeRO-3 with the parameters offloaded to the CPU, as p
 b        rows in the order given, padded to the longest of eight (of as many as fit), full logits, logsumexp and gather
 c        vLLM's prompt_logprobs, in an environment that has vLLM (VR_INFER_PYTHON or this one)
 
-Lengths are log-normal with cv 0.8. Peak memory is what the process (on a GPU: the allocator) had at most above what it
-had with the model loaded; each way runs in a process of its own, so that no way inherits another's memory. FLOPs are those
-of a forward pass, 2 x parameters per token + attention; utilisation is given against 989 TFLOP/s on a GPU. The sums of
-every way are compared with those of ours. The last line says how even the shares of eight processes are."""
+Lengths are log-normal with cv 0.8. Peak memory is what the process (on a GPU: the allocator) had at
+most above what it had with the model loaded; each way runs in a process of its own, so that no way
+inherits another's memory. FLOPs are those of a forward pass, 2 x parameters per token + attention;
+utilisation is given against 989 TFLOP/s on a GPU. The sums of every way are compared with those of
+ours. The last line says how even the shares of eight processes are.
+"""
 
 import json
 import math
@@ -124,12 +128,15 @@ def show(way: str, found: dict) -> None:
         times = [f(one["seconds"]) / f(ours["seconds"]) for f in (statistics.median, min)]
         print(
             f"        ours: {times[0]:.2f} x its speed ({times[1]:.2f} at best), "
-            f"{ours['peak_mib'] / max(one['peak_mib'], 1e-9):.3f} of its peak; largest difference {worst:.1e} nats per token"
+            f"{ours['peak_mib'] / max(one['peak_mib'], 1e-9):.3f} of its peak; largest difference "
+            f"{worst:.1e} nats per token"
         )
 
 
 def shares() -> None:
-    """How much longer than the mean the dearest of eight processes takes, on the paper's workload in shards of 64."""
+    """How much longer than the mean the dearest of eight processes takes, on the paper's workload
+    in shards of 64.
+    """
     import numpy as np
 
     from variational_reasoning.pipeline.score import QUADRATIC_TOKENS
@@ -150,7 +157,8 @@ def shares() -> None:
         for i in range(8)
     ]
     print(
-        f"shares of eight processes on 133,680 traces: the dearest costs {max(loads) / (sum(loads) / 8):.4f} of the mean"
+        f"shares of eight processes on 133,680 traces: the dearest costs "
+        f"{max(loads) / (sum(loads) / 8):.4f} of the mean"
     )
 
 

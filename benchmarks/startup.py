@@ -1,6 +1,8 @@
-"""What the activation hook costs an interpreter that never imports LLaMA-Factory: `python benchmarks/startup.py [runs=50]`.
+"""What the activation hook costs an interpreter that never imports LLaMA-Factory: `python
+benchmarks/startup.py [runs=50]`.
 
-Reads CPython's own `-X importtime` of `import variational_reasoning.autoload`, as the .pth file runs it, package included.
+Reads CPython's own `-X importtime` of `import variational_reasoning.autoload`, as the .pth file
+runs it, package included.
 """
 
 import statistics
@@ -18,7 +20,8 @@ def main() -> None:
     runs = int(dict(word.partition("=")[::2] for word in sys.argv[1:]).get("runs", 50))
     hook, whole = zip(*(_milliseconds() for _ in range(runs)), strict=True)
     print(
-        f"hook: median {statistics.median(hook):.2f} ms, maximum {max(hook):.2f} ms over {runs} interpreters (limit: 5 ms)"
+        f"hook: median {statistics.median(hook):.2f} ms, maximum {max(hook):.2f} ms over {runs} "
+        f"interpreters (limit: 5 ms)"
     )
     print(f"all imports of an empty interpreter: median {statistics.median(whole):.2f} ms")
 

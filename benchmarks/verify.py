@@ -2,14 +2,16 @@
 
     python benchmarks/verify.py [rows=200] [workers=1] [skythought=CHECKOUT] [skythought_python=PYTHON] [leaks=10000]
 
-Rows are made here: math answers as models write them, and programs with five tests each. With `skythought` the checkers
-of a local checkout are run on the same rows in the way in which that project runs them: a process for every comparison of
-math, a process and a Manager for every program. `skythought_python` is an interpreter with their dependencies (for math
-latex2sympy2==1.9.1, regex, word2number; for programs numpy). Programs run in the highest tier of this machine. `leaks` runs
-so many programs in one sandbox and says what is left.
+Rows are made here: math answers as models write them, and programs with five tests each. With
+`skythought` the checkers
+of a local checkout are run on the same rows in the way in which that project runs them: a process
+for every comparison of math, a process and a Manager for every program. `skythought_python` is an
+interpreter with their dependencies (for math latex2sympy2==1.9.1, regex, word2number; for programs
+numpy). Programs run in the highest tier of this machine. `leaks` runs so many programs in one
+sandbox and says what is left.
 
-Each figure is printed by the clock and by the processor time of all processes that took part (their start left out), which
-other work on the machine disturbs less.
+Each figure is printed by the clock and by the processor time of all processes that took part (their
+start left out), which other work on the machine disturbs less.
 """
 
 import contextlib
@@ -44,7 +46,8 @@ PROGRAMS = [
     "n = int(input())\nprint(n * (n + 1) // 2)",
     "import sys\nn = int(sys.stdin.read())\nprint(sum(range(n + 1)))",
     "n = int(input())\nprint(n * n)",
-    "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1): total += i\n    print(total)\nmain()",
+    "def main():\n    n = int(input())\n    total = 0\n    for i in range(n + 1): total += i\n    "
+    "print(total)\nmain()",
 ]
 TESTS = {
     "inputs": [f"{n}\n" for n in (1, 5, 10, 100, 1000)],
@@ -156,14 +159,17 @@ def main() -> None:
             seconds, processor = map(float, done.stdout.split()[-2:])
             theirs = Cost(seconds / len(rows), processor / len(rows))
             print(
-                f"SkyThought {name}: {theirs}; ours is {theirs.seconds / ours.seconds:.1f} times as fast by the clock and "
+                f"SkyThought {name}: {theirs}; ours is {theirs.seconds / ours.seconds:.1f} times "
+                f"as fast by the clock and "
                 f"{theirs.processor_seconds / ours.processor_seconds:.1f} times by processor time"
             )
     print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 def leaks(tier: int, num_runs: int) -> None:
-    """Run programs in one sandbox, and print how its processes, descriptors, folders and memory have changed."""
+    """Run programs in one sandbox, and print how its processes, descriptors, folders and memory
+    have changed.
+    """
 
     def left() -> tuple[int, int, int, float]:
         boxes, descriptors = (
@@ -190,7 +196,8 @@ def leaks(tier: int, num_runs: int) -> None:
             for name, was, after in zip(names, before, left(), strict=True)
         ]
     print(
-        f"{num_runs} programs in one sandbox in {seconds:.0f} s: {num_right} right; {', '.join(changes)}"
+        f"{num_runs} programs in one sandbox in {seconds:.0f} s: {num_right} right; "
+        f"{', '.join(changes)}"
     )
 
 

@@ -1,6 +1,8 @@
-"""The reference of every configuration key, from the code: docs/configuration.md and docs/pipeline.schema.json.
+"""The reference of every configuration key, from the code: docs/configuration.md and
+docs/pipeline.schema.json.
 
-An editor completes the keys of a pipeline.yaml by the schema, which the first line of the file names.
+An editor completes the keys of a pipeline.yaml by the schema, which the first line of the file
+names.
 """
 
 import ast

@@ -1,7 +1,9 @@
-"""C of weighted Dr. SFT for a training YAML: `python scripts/compute_normalizer.py TRAIN.yaml key=value ...` (stages 1, 2, 9).
+"""C of weighted Dr. SFT for a training YAML: `python scripts/compute_normalizer.py TRAIN.yaml
+key=value ...` (stages 1, 2, 9).
 
-Runs the host's own argument checks, tokenizer and data loading, so the figure is the one that `auto` would use; no model is
-loaded. For a stream it reads the data once without streaming. C = mean(weight) x mean(target tokens), arXiv 2509.22637, App. C.
+Runs the host's own argument checks, tokenizer and data loading, so the figure is the one that
+`auto` would use; no model is loaded. For a stream it reads the data once without streaming. C =
+mean(weight) x mean(target tokens), arXiv 2509.22637, App. C.
 """
 
 import sys
@@ -20,7 +22,8 @@ def main() -> int:
     from llamafactory.model import load_tokenizer
     from llamafactory.train import tuner  # noqa: F401, importing the host's entry puts the plugin in place
 
-    # None of these enters C, and they may ask for more than this one process, perhaps without a GPU.
+    # None of these enters C, and they may ask for more than this one process, perhaps without a
+    # GPU.
     here = {"streaming": False, "deepspeed": None, "bf16": False}
     here |= {"rows_per_step": None, "tokens_per_micro_batch": None}
     raw = {**read_args(), **here, "constant_loss_normalizer": "auto"}
@@ -35,13 +38,16 @@ def main() -> int:
     run = training_args.variational
     facts, weights = run.facts, run.facts.weight_summary()
     print(
-        f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len {data_args.cutoff_len})"
+        f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len "
+        f"{data_args.cutoff_len})"
     )
     print(
-        f"target tokens      {int(facts.target_tokens.sum())}, mean {facts.mean_target_tokens():.6f} per row"
+        f"target tokens      {int(facts.target_tokens.sum())}, mean "
+        f"{facts.mean_target_tokens():.6f} per row"
     )
     print(
-        f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max {weights['max']:.6g}"
+        f"weights            mean {weights['mean']:.6g}, min {weights['min']:.6g}, max "
+        f"{weights['max']:.6g}"
     )
     print(f"constant_loss_normalizer: {run.constant_loss_normalizer!r}")
     return 0

@@ -1,5 +1,6 @@
-"""What this environment can do: `python scripts/doctor.py` prints versions, devices, the seams found in LLaMA-Factory, and per
-stage what is missing and how to install it. Exit code 0 when the training and the embedded pipeline can run, 1 otherwise.
+"""What this environment can do: `python scripts/doctor.py` prints versions, devices, the seams
+found in LLaMA-Factory, and per stage what is missing and how to install it. Exit code 0 when the
+training and the embedded pipeline can run, 1 otherwise.
 """
 
 import importlib.util
@@ -43,7 +44,8 @@ def main() -> int:
         print(__doc__)
         return 0
     print(
-        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+        f"python {platform.python_version()} on {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores"
     )
     for name in PACKAGES:
         print(f"  {name:<24}{_version(name)}")
@@ -90,12 +92,14 @@ def _report_seams() -> bool:
 
     if os.environ.get(autoload.DISABLE_VARIABLE):
         print(
-            f"seams: the plugin is switched off by {autoload.DISABLE_VARIABLE}={os.environ[autoload.DISABLE_VARIABLE]}"
+            f"seams: the plugin is switched off by "
+            f"{autoload.DISABLE_VARIABLE}={os.environ[autoload.DISABLE_VARIABLE]}"
         )
     faults = seam.faults((*seams.REPLACED, *seams.USED))
     count = len(seams.REPLACED) + len(seams.USED)
     print(
-        f"seams: {count - len(faults)} of {count} names of LLaMA-Factory {_version('llamafactory')} fit"
+        f"seams: {count - len(faults)} of {count} names of LLaMA-Factory "
+        f"{_version('llamafactory')} fit"
     )
     for fault in faults:
         print(f"  {fault}")

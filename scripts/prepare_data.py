@@ -1,4 +1,6 @@
-"""Stage 0: questions, traces and solutions into our tables; train files for the reasoner and the posterior."""
+"""Stage 0: questions, traces and solutions into our tables; train files for the reasoner and the
+posterior.
+"""
 
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.questions.prepare import describe_preparation, prepare_data

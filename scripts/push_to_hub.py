@@ -1,4 +1,6 @@
-"""Pushes a folder with a card to the hub, when somebody asks for it; private by default. No other command does."""
+"""Pushes a folder with a card to the hub, when somebody asks for it; private by default. No other
+command does.
+"""
 
 from variational_reasoning.pipeline.commands import read_folders, run_command
 from variational_reasoning.report.hub import plan_push, push
@@ -24,7 +26,8 @@ def main() -> None:
     plan = plan_push(folders[0], options["repo"], options.get("kind"), private)
     size = sum((plan.folder / name).stat().st_size for name in plan.files)
     print(
-        f"{plan.folder}: {len(plan.files)} files, {size / 2**20:.1f} MiB, to the {plan.kind} {plan.repo}",
+        f"{plan.folder}: {len(plan.files)} files, {size / 2**20:.1f} MiB, to the {plan.kind} "
+        f"{plan.repo}",
         end=", ",
     )
     print("private" if plan.private else "PUBLIC")

@@ -20,7 +20,8 @@ def main() -> None:
     written = write_report(folders, output, options.get("baseline", "reasoner"))
     print(written.markdown)
     print(
-        f"wrote {output}, {written.page} and {len(written.pictures)} plots in {output.stem}_figures/"
+        f"wrote {output}, {written.page} and {len(written.pictures)} plots in "
+        f"{output.stem}_figures/"
     )
 
 

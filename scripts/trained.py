@@ -1,7 +1,10 @@
-"""Whether a training is already done: `python scripts/trained.py TRAIN.yaml key=value ...` (between the stages).
+"""Whether a training is already done: `python scripts/trained.py TRAIN.yaml key=value ...` (between
+the stages).
 
-Exit code 0: output_dir holds a finished model of exactly this YAML, these data and this base model. 1: it does not.
-2: it holds a finished model of something else; each difference is printed, and what to do. Another split of the same
+Exit code 0: output_dir holds a finished model of exactly this YAML, these data and this base model.
+1: it does not.
+2: it holds a finished model of something else; each difference is printed, and what to do. Another
+split of the same
 rows_per_step over GPUs and accumulation is the same training: the step's gradient is the same.
 """
 

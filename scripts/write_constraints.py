@@ -1,7 +1,8 @@
-"""The versions of an installed environment as a constraints file (make constraints), for the same versions next year.
+"""The versions of an installed environment as a constraints file (make constraints), for the same
+versions next year.
 
-Only names and versions are written: no path, no registry, and no local version such as +cpu, since `torch==2.13.0` also
-matches a `2.13.0+cpu` where that is what is found.
+Only names and versions are written: no path, no registry, and no local version such as +cpu, since
+`torch==2.13.0` also matches a `2.13.0+cpu` where that is what is found.
 """
 
 import subprocess
@@ -18,7 +19,8 @@ LEFT_OUT = ("pip", "setuptools", "wheel", "uv", "variational-reasoning", "skytho
 
 
 def constraint_lines(listing: str) -> list[str]:
-    """`name==version` lines from those of `pip list --format=freeze`, sorted, without local versions.
+    """`name==version` lines from those of `pip list --format=freeze`, sorted, without local
+    versions.
 
     "Torch==2.13.0+cpu" -> "torch==2.13.0"
     """

@@ -39,7 +39,9 @@ def infer_environment(**more: str) -> dict[str, str]:
 def skythought_evaluate(
     infer_python: str, model: Path, questions: Path, results: Path, context: int, max_tokens: int
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """`skythought evaluate` on vr_file at temperature 0 with vLLM: (summary.json, results.json, standard output)."""
+    """`skythought evaluate` on vr_file at temperature 0 with vLLM: (summary.json, results.json,
+    standard output).
+    """
     command = [str(Path(infer_python).parent / "skythought"), "evaluate", "--task", "vr_file"]
     command += ["--model", str(model), "--backend", "vllm", "--result-dir", str(results)]
     command += ["--backend-args", f"dtype=float32,max_model_len={context},enforce_eager=True"]

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Models of a few thousand parameters: a second thread costs more than it computes, a hundredfold on a busy machine.
+# Models of a few thousand parameters: a second thread costs more than it computes, a hundredfold on
+# a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 TEXT = [
-    "<|im_start|>system\nYour role as an assistant<|im_end|>\n<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n",
+    "<|im_start|>system\nYour role as an assistant<|im_end|>\n<|im_start|>user\nWhat is 3 + "
+    "4?<|im_end|>\n",
     "<|im_start|>assistant\n<|begin_of_thought|>\n\nFirst, 3 + 4 = 7.<|end_of_thought|>\n\n",
     "<|begin_of_solution|>The answer is \\boxed{7}.<|end_of_solution|><|im_end|>",
     "<|begin_of_explanation|>\n\nIt is 7.<|end_of_explanation|>",
@@ -24,7 +26,8 @@ QUESTIONS = [
 ]
 
 
-# How Qwen2.5 and Qwen3 (digits one by one) and Llama 3 (digits up to three) split a text before they merge bytes.
+# How Qwen2.5 and Qwen3 (digits one by one) and Llama 3 (digits up to three) split a text before
+# they merge bytes.
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {"qwen": _SPLIT.replace("DIGITS", ""), "llama3": _SPLIT.replace("DIGITS", "{1,3}")}
 
@@ -35,11 +38,14 @@ def make_bpe_tokenizer(
     specials: tuple[str, ...] = (),
     family="",
 ):
-    """A byte-level BPE tokenizer that is trained on the tags without pre-tokenization, so that it merges across them.
+    """A byte-level BPE tokenizer that is trained on the tags without pre-tokenization, so that it
+    merges across them.
 
     Args:
-        family: qwen or llama3 splits texts as these tokenizers do before it merges (and composes characters, for qwen).
-        extra_tokens: pieces added to the vocabulary as they are; the longest match wins, wherever it begins.
+        family: qwen or llama3 splits texts as these tokenizers do before it merges (and composes
+            characters, for qwen).
+        extra_tokens: pieces added to the vocabulary as they are; the longest match wins, wherever
+            it begins.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -125,7 +131,9 @@ def tiny_model_dir(tmp_path_factory, bpe_tokenizer) -> Path:
 
 @pytest.fixture
 def make_run(tmp_path, bpe_tokenizer) -> Callable[..., Path]:
-    """A function that makes a run with a questions table and two recorded random models, and returns its pipeline.yaml."""
+    """A function that makes a run with a questions table and two recorded random models, and
+    returns its pipeline.yaml.
+    """
     from variational_reasoning.pipeline.rows import Identity, write_table
 
     def make(num_questions: int = 6, name: str = "run", num_test: int = 0, **settings) -> Path:

@@ -1,6 +1,8 @@
-"""A hub on this machine: serves folders OWNER/NAME as data sets by the part of the hub's protocol that `datasets` reads.
+"""A hub on this machine: serves folders OWNER/NAME as data sets by the part of the hub's protocol
+that `datasets` reads.
 
-A client finds it by HF_ENDPOINT, which is read when `huggingface_hub` is imported: only processes of their own can use it.
+A client finds it by HF_ENDPOINT, which is read when `huggingface_hub` is imported: only processes
+of their own can use it.
 """
 
 import hashlib

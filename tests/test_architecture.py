@@ -127,9 +127,11 @@ def test_every_module_imports():
 def test_method_and_pipeline_live_without_the_host():
     # As if host/ were deleted: its import fails, everything else still imports.
     code = (
-        "import sys; sys.modules['variational_reasoning.host'] = None; sys.modules['llamafactory'] = None\n"
+        "import sys; sys.modules['variational_reasoning.host'] = None; sys.modules['llamafactory'] "
+        "= None\n"
         "import variational_reasoning.method.losses\n"
-        "import variational_reasoning.pipeline.build.datasets, variational_reasoning.pipeline.score\n"
+        "import variational_reasoning.pipeline.build.datasets, "
+        "variational_reasoning.pipeline.score\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -200,8 +202,8 @@ def absolute_imports(path: Path, name: str) -> set[str]:
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules that import each other, directly or through others.
 
-    A module that imports nothing of the rest can be taken away; what is left when no more can be taken
-    either is in a circle or imports one. Taking away what nobody imports removes the latter.
+    A module that imports nothing of the rest can be taken away; what is left when no more can be
+    taken either is in a circle or imports one. Taking away what nobody imports removes the latter.
     """
     left = {name: set(targets) for name, targets in graph.items()}
     while True:

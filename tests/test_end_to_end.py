@@ -1,4 +1,6 @@
-"""The whole sequence by the commands of the README: its result, offline, and killed at random moments."""
+"""The whole sequence by the commands of the README: its result, offline, and killed at random
+moments.
+"""
 
 import json
 import math
@@ -56,7 +58,9 @@ def finish(run: Path, *settings: str) -> None:
 
 
 def contents(run: Path) -> dict[str, str]:
-    """Digests of everything that a run computes in all its rounds; verdicts without the seconds that they took."""
+    """Digests of everything that a run computes in all its rounds; verdicts without the seconds
+    that they took.
+    """
     tables = ("questions", "traces", "trace_logps/*", "answers", "train", "evals/*")
     patterns = [f"**/{table}/*.parquet" for table in tables] + ["**/models/*/model.safetensors"]
     found = {
@@ -74,7 +78,9 @@ def contents(run: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """A small run; the first one of a machine also trains the base, as `make demo` does. Paths may have spaces."""
+    """A small run; the first one of a machine also trains the base, as `make demo` does. Paths may
+    have spaces.
+    """
     run = tmp_path_factory.mktemp("undisturbed") / "a run"
     finish(run, *SMALL)
     return run
@@ -180,7 +186,8 @@ def test_run_again_with_another_setting_it_refuses(undisturbed):
 
 @pytest.mark.slow
 def test_the_demo_shows_that_the_weights_do_the_work(tmp_path):
-    # The goals over three seeds are +8, +20 and at most +4 points; one seed is held to looser bounds.
+    # The goals over three seeds are +8, +20 and at most +4 points; one seed is held to looser
+    # bounds.
     run = tmp_path / "run"
     finish(run)
     evaluations = read_run(run).evaluations

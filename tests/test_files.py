@@ -9,7 +9,8 @@ from variational_reasoning.files import read_json_lines
 
 
 def test_lines_end_at_newlines_only(tmp_path):
-    # U+2028, U+0085 and a lone carriage return are ends of lines to str.splitlines, and may stand inside a JSON text.
+    # U+2028, U+0085 and a lone carriage return are ends of lines to str.splitlines, and may stand
+    # inside a JSON text.
     rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
     path = tmp_path / "rows.jsonl"
     path.write_text(
@@ -32,13 +33,15 @@ def test_faults_are_raised_or_collected(tmp_path):
 
 
 def test_half_a_surrogate_pair_is_a_fault_of_its_line(tmp_path):
-    # "\ud83d\ude00" is one character; "\ud800" alone is none, and no tokenizer and no file can hold it.
+    # "\ud83d\ude00" is one character; "\ud800" alone is none, and no tokenizer and no file can hold
+    # it.
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": 1, "b": ["x\\ud800"]}\n', encoding="utf-8")
     faults = []
     assert list(read_json_lines(path, faults)) == [(1, {"a": "\U0001f600"})]
     assert faults == [
-        "line 2, column 'b' holds '\\ud800', half of a surrogate pair, which no tokenizer can read; "
+        "line 2, column 'b' holds '\\ud800', half of a surrogate pair, which no tokenizer can "
+        "read; "
         "remove it from the text"
     ]
 

@@ -23,7 +23,8 @@ def test_the_readme_is_a_front_door():
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    # Of code only, since "make" is also a word: `make demo`, or a line of a block that begins with it.
+    # Of code only, since "make" is also a word: `make demo`, or a line of a block that begins with
+    # it.
     named = set(re.findall(r"(?:`|^ *)make ([a-z][\w-]*)", DOCUMENTATION, re.M))
     assert {"demo", "test"} <= named <= targets
 

@@ -1,4 +1,6 @@
-"""The generated reference of the configuration: current, complete, and in agreement with the loader."""
+"""The generated reference of the configuration: current, complete, and in agreement with the
+loader.
+"""
 
 import importlib.util
 import json

@@ -1,7 +1,9 @@
-"""Variational reasoning for language models (arXiv 2509.22637): a LLaMA-Factory plugin and the pipeline between its trainings.
+"""Variational reasoning for language models (arXiv 2509.22637): a LLaMA-Factory plugin and the
+pipeline between its trainings.
 
-`method` holds the paper as pure functions, `host` is the only code that knows LLaMA-Factory, `pipeline` and `verify` work on
-rows between the trainings. Importing this package imports nothing else, because every interpreter of the environment does so.
+`method` holds the paper as pure functions, `host` is the only code that knows LLaMA-Factory,
+`pipeline` and `verify` work on rows between the trainings. Importing this package imports nothing
+else, because every interpreter of the environment does so.
 
 Symbols used everywhere (section 2 of the paper):
 

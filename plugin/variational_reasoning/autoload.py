@@ -1,8 +1,9 @@
-"""Activates the plugin when, and only when, LLaMA-Factory or SkyThought is imported. Standard library only; read by every
-interpreter.
+"""Activates the plugin when, and only when, LLaMA-Factory or SkyThought is imported. Standard
+library only; read by every interpreter.
 
-A finder on `sys.meta_path` waits for the modules of `ENTRIES`. When one has been executed, the function `activate` of its
-module of ours is called; the finder itself never loads anything. `VARIATIONAL_REASONING_DISABLE=1` switches it off.
+A finder on `sys.meta_path` waits for the modules of `ENTRIES`. When one has been executed, the
+function `activate` of its module of ours is called; the finder itself never loads anything.
+`VARIATIONAL_REASONING_DISABLE=1` switches it off.
 """
 
 import os
@@ -23,12 +24,13 @@ ENTRIES = {
     "skythought.evals.tasks": "variational_evals.seams",
     "skythought.evals.cli": "variational_evals.seams",
 }
-"""Module of a host to the module of ours whose `activate` is called with its name. Every way into a training imports one of
-the first two before it reads its arguments; the evaluation's side lives in evals/."""
+"""Module of a host to the module of ours whose `activate` is called with its name. Every way into a
+training imports one of the first two before it reads its arguments; the evaluation's side lives in
+evals/."""
 
 
 class _PostImportFinder:
-    """Wraps the loader of a host's entry, so that activation runs right after the entry's own code."""
+    """Wraps the loader of a host's entry: activation runs right after the entry's own code."""
 
     @staticmethod
     def find_spec(
@@ -66,7 +68,9 @@ class _ActivatingLoader:
 
 
 def install() -> None:
-    """Put the finder first on `sys.meta_path`, once, unless the environment switches the plugin off."""
+    """Put the finder first on `sys.meta_path`, once, unless the environment switches the plugin
+    off.
+    """
     if os.environ.get(DISABLE_VARIABLE, "").lower() in ("1", "true", "y"):
         return
     if _PostImportFinder not in sys.meta_path:

@@ -13,12 +13,13 @@ _DAY = "strftime_now"
 
 @functools.lru_cache(maxsize=8)
 def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
-    """(messages, add_generation_prompt) to text, with the tokenizer of a folder or of a model on the hub.
+    """(messages, add_generation_prompt) to text, with the tokenizer of a folder or of a model on
+    the hub.
 
     The function raises ValueError for messages that the template refuses, such as a system message.
 
-    Raises: ValueError for a tokenizer without a template, and for a template that writes today's date: its prompts
-        would be others tomorrow.
+    Raises: ValueError for a tokenizer without a template, and for a template that writes today's
+        date: its prompts would be others tomorrow.
     """
     import jinja2
     import transformers
@@ -38,7 +39,8 @@ def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
         )
     if _DAY in template:
         raise ValueError(
-            f"chat_format: template: the chat template of {model} writes today's date ({_DAY}), so its prompts would be "
+            f"chat_format: template: the chat template of {model} writes today's date ({_DAY}), so "
+            f"its prompts would be "
             "others tomorrow; name a chat format (llama3 for Llama 3) or a .json file instead"
         )
 

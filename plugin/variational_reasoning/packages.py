@@ -1,4 +1,5 @@
-"""Installed packages: their versions, for records, manifests and the two doctors, and how to get one that is missing.
+"""Installed packages: their versions, for records, manifests and the two doctors, and how to get
+one that is missing.
 
 Standard library only.
 """
@@ -22,5 +23,8 @@ def need(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        message = f"{module} is not installed in this environment; install it: pip install -e '.[{extra}]'"
+        message = (
+            f"{module} is not installed in this environment; "
+            f"install it: pip install -e '.[{extra}]'"
+        )
         raise ModuleNotFoundError(message, name=module) from error

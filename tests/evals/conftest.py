@@ -1,4 +1,6 @@
-"""Rows with each benchmark's own schema, made here, in the layout of the hub's cache; the inference environment."""
+"""Rows with each benchmark's own schema, made here, in the layout of the hub's cache; the inference
+environment.
+"""
 
 import base64
 import csv
@@ -37,7 +39,8 @@ def livecodebench_rows(difficulty: str) -> list[dict]:
         | {
             "question_content": "Return the longest of the words.",
             "question_id": "b",
-            "starter_code": "class Solution:\n    def longest(self, words: List[str]) -> str:\n        ",
+            "starter_code": "class Solution:\n    def longest(self, words: List[str]) -> str:\n    "
+            "    ",
             "public_test_cases": json.dumps([{"input": '["a", "bb"]', "output": '"bb"'} | call]),
             "private_test_cases": packed([{"input": '["ccc", "bb"]', "output": '"ccc"'} | call]),
             "metadata": '{"func_name": "longest"}',

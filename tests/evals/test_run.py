@@ -1,4 +1,6 @@
-"""evals/run.py with real tiny models and the real verifier: rows, resume after kills, shares, seeds, refusals."""
+"""evals/run.py with real tiny models and the real verifier: rows, resume after kills, shares,
+seeds, refusals.
+"""
 
 import importlib
 import json
@@ -186,7 +188,8 @@ def test_two_processes_share_a_suite(suite, reasoner, tmp_path):
         result
         for _, result in evaluate(benchmarks("shared"), open_model(suite, reasoner, "shard=0/2"))
     ]
-    # nine shards of one question: five are the first process's, in one order or another over the three benchmarks
+    # nine shards of one question: five are the first process's, in one order or another over the
+    # three benchmarks
     assert first == [None] * 3
     assert len(list((tmp_path / "shared").glob("*/shard-*.parquet"))) == 5
     second = [
@@ -255,8 +258,8 @@ def test_the_context_bounds_an_answer_and_is_named(suite, tmp_path, bpe_tokenize
     [(_, result)] = evaluate([asked], open_model(suite, folder, "eval.max_new_tokens=38912"))
     output = capsys.readouterr().out
     assert (
-        f"eval.max_new_tokens 38912 is more than the context: prompt and response end at {context} tokens"
-        in output
+        f"eval.max_new_tokens 38912 is more than the context: prompt and response end at {context} "
+        f"tokens" in output
     )
     assert result["settings"]["cutoff_len"] == context
     room = dict(
@@ -283,7 +286,8 @@ def test_the_record_beside_a_model_decides_its_prompt(suite, reasoner):
     (reasoner / "variational_reasoning.json").unlink()
     with pytest.raises(
         ValueError,
-        match=r"does not say the model's prompt_kind and chat_format.*models\.allow_unrecorded: true",
+        match=r"does not say the model's prompt_kind and chat_format.*models\.allow_unrecorded: "
+        r"true",
     ):
         open_model(suite, reasoner)
     allowed = open_model(suite, reasoner, "models.allow_unrecorded=true", "chat_format=llama3")
@@ -419,7 +423,8 @@ def test_summary_arithmetic():
         for m, v in enumerate(pair)
     ]
     result = summarize(rows)
-    # shares 0.5, 1, 0: mean 0.5, variance (0 + 0.25 + 0.25) / 2 = 0.25, standard error sqrt(0.25 / 3)
+    # shares 0.5, 1, 0: mean 0.5, variance (0 + 0.25 + 0.25) / 2 = 0.25, standard error sqrt(0.25 /
+    # 3)
     assert result["avg"] == 0.5
     assert result["standard_error"] == pytest.approx(math.sqrt(0.25 / 3), rel=1e-12)
     assert result["mean_tokens"] == 1.5 and result["no_answer"] == pytest.approx(1 / 6)

@@ -1,7 +1,8 @@
-"""The real `skythought` command with the real vLLM engine on the CPU, and what our side puts in place for it.
+"""The real `skythought` command with the real vLLM engine on the CPU, and what our side puts in
+place for it.
 
-One model is trained here for a minute of its life: to one question it answers 7 in a box, to the other it ends its turn
-without a solution. So both stops are met, and the score is known.
+One model is trained here for a minute of its life: to one question it answers 7 in a box, to the
+other it ends its turn without a solution. So both stops are met, and the score is known.
 """
 
 import json
@@ -20,14 +21,18 @@ from variational_reasoning.method.prompts import make_renderer
 ROOT = Path(__file__).parents[2]
 CHATML = make_renderer("chatml")
 QWEN25 = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ m.content + '<|im_end|>\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 QWEN3 = QWEN25.replace(
     "{{ m.content",
-    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content",
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ "
+    "m.content",
 )
-"""How the two families' templates treat a last assistant message, in short: Qwen3's puts an empty thought before it."""
+"""How the two families' templates treat a last assistant message, in short: Qwen3's puts an empty
+thought before it.
+"""
 ROWS = [
     ("What is 3 + 4?", "First, 3 + 4 = 7.", "The answer is \\boxed{7}."),
     ("Your role", "First, 3 + 4", None),
@@ -36,7 +41,9 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """Folders qwen25 and qwen3: tokenizers with these chat templates; qwen3 is trained, and both have a record."""
+    """Folders qwen25 and qwen3: tokenizers with these chat templates; qwen3 is trained, and both
+    have a record.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -244,7 +251,9 @@ def test_prompts_seeds_and_refusals(models, infer_python, tmp_path):
 
 
 def training_prompt_ids(folder: Path, root: Path) -> list[list[int]]:
-    """What LLaMA-Factory feeds before each target when it trains a reasoner on ROWS with this tokenizer."""
+    """What LLaMA-Factory feeds before each target when it trains a reasoner on ROWS with this
+    tokenizer.
+    """
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer

@@ -1,4 +1,6 @@
-"""Task definitions: the exact questions, golds that pass and wrong answers that do not, data that are missing."""
+"""Task definitions: the exact questions, golds that pass and wrong answers that do not, data that
+are missing.
+"""
 
 import http.server
 import json
@@ -44,7 +46,9 @@ CODE = "Generate an executable Python function generated from the given prompt. 
 
 @pytest.fixture
 def questions(hub_cache, monkeypatch):
-    """A function from a task's name to its questions in the fixtures, read through the hub's library."""
+    """A function from a task's name to its questions in the fixtures, read through the hub's
+    library.
+    """
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
 
     def load(name: str) -> list[dict]:
@@ -94,13 +98,16 @@ ANSWERS = {
 } | {
     f"vr_livecodebench_{difficulty}": [
         (
-            CODE + "The function should take stdin as input and print the output. Simply call the function after the "
+            CODE + "The function should take stdin as input and print the output. Simply call the "
+                "function after the "
             "definition. Print the double of the number.",
             [DOUBLE],
-            ["```python\nprint(4)\n```", "```python\nraise SystemExit(\n```", "print(2 * int(input()))"],
+            ["```python\nprint(4)\n```", "```python\nraise SystemExit(\n```", "print(2 * "
+                "int(input()))"],
         ),
         (
-            CODE + "Return the function body without invoking it at the final solution. Return the longest of the words.\n\n"
+            CODE + "Return the function body without invoking it at the final solution. Return the "
+                "longest of the words.\n\n"
             "class Solution:\n    def longest(self, words: List[str]) -> str:\n        ",
             [LONGEST],
             [LONGEST.replace("max", "min"), LONGEST.replace("longest", "another")],
@@ -191,7 +198,8 @@ def test_a_local_file(tmp_path, monkeypatch):
     path.write_text('{"question": "?", "gold": 2}\n{"question": "?"}')
     with pytest.raises(
         ValueError,
-        match=r"2 rows .*cannot be used:\n  vr_file/0: gold is 2; .*\n  vr_file/1: lacks the column 'gold'",
+        match=r"2 rows .*cannot be used:\n  vr_file/0: gold is 2; .*\n  vr_file/1: lacks the "
+        r"column 'gold'",
     ):
         load_questions(load_task("vr_file"))
     path.write_text("{")
@@ -262,8 +270,8 @@ def test_gated_data_say_how_to_get_access(tmp_path):
         server.shutdown()
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert (
-        "task vr_gpqa_diamond: Idavidrein/gpqa is gated, and this account has no access. Accept its terms on"
-        in done.stderr
+        "task vr_gpqa_diamond: Idavidrein/gpqa is gated, and this account has no access. Accept "
+        "its terms on" in done.stderr
     )
     assert "hf auth login" in done.stderr and "HF_TOKEN" in done.stderr
 

@@ -1,4 +1,6 @@
-"""The example YAMLs: read by the host's parser, in agreement with each other; each recipe is run for two steps."""
+"""The example YAMLs: read by the host's parser, in agreement with each other; each recipe is run
+for two steps.
+"""
 
 import importlib.util
 import json
@@ -36,7 +38,9 @@ def label(path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def random_models(tmp_path_factory) -> dict[str, Path]:
-    """A two-layer model of each architecture, with a byte-level tokenizer; the key is how names of its models begin."""
+    """A two-layer model of each architecture, with a byte-level tokenizer; the key is how names of
+    its models begin.
+    """
     folders = {"Qwen/Qwen3-": "qwen3", "Qwen/Qwen2.5-": "qwen2", "runs/tiny-base": "qwen3"}
     for prefix, family in folders.items():
         folders[prefix] = tmp_path_factory.mktemp(family)
@@ -186,7 +190,9 @@ def test_the_yamls_of_a_profile_agree(profile):
 
 
 def test_the_settings_of_the_1k_runs():
-    """design of arXiv 2509.22637, App. C: all 8 traces by weight, not mixed; and the same for K = 1 .. 32."""
+    """design of arXiv 2509.22637, App. C: all 8 traces by weight, not mixed; and the same for K = 1
+    .. 32.
+    """
     folder = EXAMPLES / "qwen2_5_7b_1k"
     config = load_config(folder / "pipeline.yaml")
     kept = {"selection": "weighted", "mix": 0, "fallback": "drop", "num_traces": None}
@@ -269,7 +275,9 @@ def test_two_steps_on_a_tiny_random_model(
     run_exp,  # noqa: F811, the fixture
     monkeypatch,
 ):
-    """In this process, since a command of its own takes 10 s; test_launchers starts the real command."""
+    """In this process, since a command of its own takes 10 s; test_launchers starts the real
+    command.
+    """
     monkeypatch.chdir(ROOT)
     values, model, output = read(path), model_of(read(path)), tmp_path / "model"
     run_exp(
@@ -327,7 +335,9 @@ def test_the_constant_of_a_recipe_for_many_gpus_is_computed_in_one_process(
 
 
 def _check_export(path: Path, model: Path, adapter: Path, merged: Path) -> None:
-    """The merged model has the base's weights and the adapter's change, and the record of its prompt."""
+    """The merged model has the base's weights and the adapter's change, and the record of its
+    prompt.
+    """
     import torch
     from llamafactory.train.tuner import export_model
     from safetensors.torch import load_file

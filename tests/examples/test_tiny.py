@@ -73,7 +73,8 @@ def test_a_careless_writer_computes_one_step_and_guesses_after_a_gap():
         def randrange(self, stop):
             return 6
 
-    # Not dense (0.9), keeps at rate 0.5. 3+5=1 is kept (0.1); *2 is not (0.8); -1 is kept after the gap: a guess, 6.
+    # Not dense (0.9), keeps at rate 0.5. 3+5=1 is kept (0.1); *2 is not (0.8); -1 is kept after the
+    # gap: a guess, 6.
     assert make_task.careless_trace(
         Scripted([0.9, 0.5, 0.1, 0.8, 0.1]), "3+5*2-1", ["+5", "*2", "-1"]
     ) == ("+5=1*2-1=6", "6")

@@ -1,4 +1,6 @@
-"""A tiny world for the real LLaMA-Factory: model folders, a tokenizer, data sets, and YAMLs that train on them."""
+"""A tiny world for the real LLaMA-Factory: model folders, a tokenizer, data sets, and YAMLs that
+train on them.
+"""
 
 import json
 import logging
@@ -61,7 +63,9 @@ def make_tokenizer(folder: Path):
 
 
 def make_model(folder: Path, vocab_size: int, family: str = "qwen3", **overrides: Any):
-    """A random two-layer model of a real architecture; weights of size 0.2 so that gradients are not tiny."""
+    """A random two-layer model of a real architecture; weights of size 0.2 so that gradients are
+    not tiny.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -103,7 +107,9 @@ class World:
 
     @property
     def float64_model(self) -> str:
-        """GPT-2, whose layers compute in their parameters' dtype; the others' norms go through float32."""
+        """GPT-2, whose layers compute in their parameters' dtype; the others' norms go through
+        float32.
+        """
         return str(self.shared / "gpt2")
 
     def add(self, name: str, rows: list[dict[str, Any]], **entry: Any) -> None:
@@ -122,7 +128,9 @@ class World:
         self.add(name, dicts, formatting="reasoning")
 
     def config(self, **overrides: Any) -> dict[str, Any]:
-        """One SGD step over all rows of `rows`, in order, with weighted Dr. SFT; keys of value None are left out."""
+        """One SGD step over all rows of `rows`, in order, with weighted Dr. SFT; keys of value None
+        are left out.
+        """
         values = {
             "model_name_or_path": self.model,
             "stage": "sft",
@@ -155,7 +163,9 @@ class World:
     def cli(
         self, config: dict[str, Any], launcher: tuple[str, ...] = (), **environment: str
     ) -> subprocess.CompletedProcess:
-        """`llamafactory-cli train` as a user runs it; output is captured, the caller checks the exit code."""
+        """`llamafactory-cli train` as a user runs it; output is captured, the caller checks the
+        exit code.
+        """
         path = self.root / "train.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         command = [*(launcher or ("llamafactory-cli", "train")), str(path)]
@@ -203,7 +213,9 @@ def world(tmp_path, shared) -> World:
 
 @pytest.fixture
 def run_exp(monkeypatch, tmp_path) -> Callable:
-    """The host's own `run_exp`, in this process; accelerate's process-wide state is forgotten afterwards."""
+    """The host's own `run_exp`, in this process; accelerate's process-wide state is forgotten
+    afterwards.
+    """
     from accelerate.state import AcceleratorState
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

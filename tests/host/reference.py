@@ -1,4 +1,5 @@
-"""An independent computation of the step that the trainer must take: one row at a time, full logits, autograd.
+"""An independent computation of the step that the trainer must take: one row at a time, full
+logits, autograd.
 
 Shares no code with the plugin but the system prompt's bytes.
 """
@@ -16,7 +17,9 @@ SYSTEM = (
 
 
 def row_ids(tokenizer, question: str, trace: str, solution: str) -> tuple[list[int], list[int]]:
-    """(prompt ids, target ids) of a reasoner row in ChatML; the target is tokenized in two pieces around `<|end_of`."""
+    """(prompt ids, target ids) of a reasoner row in ChatML; the target is tokenized in two pieces
+    around `<|end_of`.
+    """
     prompt = (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n"
         "<|im_start|>assistant\n<|begin_of_thought|>\n\n"

@@ -1,4 +1,6 @@
-"""Bad training YAMLs are refused before anything is loaded or written, with all their faults at once."""
+"""Bad training YAMLs are refused before anything is loaded or written, with all their faults at
+once.
+"""
 
 import json
 import math
@@ -73,14 +75,16 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
         ({"chat_format": None}, "chat_format: is missing"),
         (
             {"chat_format": "qwen"},
-            "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral, template nor an existing .json file",
+            "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral, template nor an "
+            "existing .json file",
         ),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),
         ({"rows_per_step": "8.5"}, "rows_per_step: '8.5' is not a whole number"),
         (
             {"rows_per_step": 16},
-            "rows_per_step: 16, but per_device_train_batch_size 8 x gradient_accumulation_steps 1 x "
+            "rows_per_step: 16, but per_device_train_batch_size 8 x gradient_accumulation_steps 1 "
+            "x "
             "1 process(es) = 8; remove per_device_train_batch_size and gradient_accumulation_steps",
         ),
         (

@@ -9,7 +9,9 @@ from .reference import relative_error, step_gradient
 
 
 class GradientCapture(TrainerCallback):
-    """Keeps the gradients of the first optimizer step; casts the model beforehand, to float64 if asked."""
+    """Keeps the gradients of the first optimizer step; casts the model beforehand, to float64 if
+    asked.
+    """
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
@@ -121,7 +123,8 @@ def test_a_row_of_weight_zero_adds_nothing_but_counts(world, run_exp):
 
 
 def test_token_nll_is_the_loss_of_stock_sft(world, run_exp):
-    # The host's own loss on the same rows is the token mean; ours is logged beside the Dr. SFT loss.
+    # The host's own loss on the same rows is the token mean; ours is logged beside the Dr. SFT
+    # loss.
     world.add_rows("ones", [(*row[:3], 1.0) for row in ROWS])
     stock, ours = GradientCapture(torch.float64), GradientCapture(torch.float64)
     splits = {"dataset": "ones", "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}

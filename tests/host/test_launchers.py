@@ -1,4 +1,6 @@
-"""Every launcher takes the same step: one SGD step through the real command, read back from the saved weights."""
+"""Every launcher takes the same step: one SGD step through the real command, read back from the
+saved weights.
+"""
 
 import importlib.util
 import json
@@ -24,7 +26,9 @@ def taken_step(world) -> dict[str, torch.Tensor]:
 
 
 def deepspeed_config(world, stage: int) -> str:
-    """The configuration that the recipes name; SGD, by which the step is read back, needs a permission of its own."""
+    """The configuration that the recipes name; SGD, by which the step is read back, needs a
+    permission of its own.
+    """
     path = world.root / f"zero{stage}.json"
     config = json.loads((EXAMPLES / "deepspeed" / path.name).read_text(encoding="utf-8"))
     assert config["zero_optimization"]["stage"] == stage
@@ -35,7 +39,8 @@ def deepspeed_config(world, stage: int) -> str:
 def check_step(world, config, **run):
     result = world.cli(config, **run)
     if "terminate called without an active exception" in result.stderr:
-        # Seen rarely on a busy machine, after the model was saved: a thread of gloo outlives the interpreter's shutdown.
+        # Seen rarely on a busy machine, after the model was saved: a thread of gloo outlives the
+        # interpreter's shutdown.
         result = world.cli(config, **run)
     assert result.returncode == 0, result.stderr[-4000:]
     assert relative_error(taken_step(world), step_gradient(world.model, ROWS, 50.0)) < 1e-5
@@ -88,10 +93,13 @@ def test_accelerate_launch(world):
 
 
 def test_zero_2_on_two_nodes_under_the_slurm_script(world):
-    """Slurm's two commands are stand-ins that start both "nodes" here; everything after them is real."""
+    """Slurm's two commands are stand-ins that start both "nodes" here; everything after them is
+    real.
+    """
     commands = {
         "scontrol": '[[ "$*" == "show hostnames here,there" ]] && echo 127.0.0.1 && echo there',
-        "srun": 'shift # --kill-on-bad-exit=1\nSLURM_NODEID=1 "$@" & other=$!\nSLURM_NODEID=0 "$@" && wait "$other"',
+        "srun": 'shift # --kill-on-bad-exit=1\nSLURM_NODEID=1 "$@" & other=$!\nSLURM_NODEID=0 "$@" '
+        '&& wait "$other"',
     }
     folder = world.root / "slurm"
     folder.mkdir()

@@ -1,4 +1,6 @@
-"""The paper's published data sets train as they are, under the names that data/dataset_info.json gives them."""
+"""The paper's published data sets train as they are, under the names that data/dataset_info.json
+gives them.
+"""
 
 import json
 from pathlib import Path
@@ -73,7 +75,7 @@ def test_rows_become_the_texts_that_were_published(world, hub_folder, monkeypatc
             texts = (row[f"{part}_content"] for part in ("question", "think", "solution"))
             expected.append("".join(CHATML.render("reasoner", *texts)))
     decoded = [module["tokenizer"].decode(example["input_ids"]) for example in dataset]
-    assert decoded == [text + CHATML.end_of_turn for text in expected]
+    assert decoded == [text + CHATML.chat_format.end_of_turn for text in expected]
     assert {weight for example in dataset for weight in example["row_weights"]} == {1.0}
 
 

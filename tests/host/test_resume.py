@@ -1,4 +1,6 @@
-"""Going on from a checkpoint: the same training does, exactly; another one is refused, naming the differences."""
+"""Going on from a checkpoint: the same training does, exactly; another one is refused, naming the
+differences.
+"""
 
 import json
 import shutil

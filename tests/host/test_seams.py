@@ -1,4 +1,6 @@
-"""Activation: what an interpreter pays, what happens with a host that does not fit, other launchers, install and uninstall."""
+"""Activation: what an interpreter pays, what happens with a host that does not fit, other
+launchers, install and uninstall.
+"""
 
 import os
 import subprocess

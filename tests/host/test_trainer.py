@@ -1,4 +1,6 @@
-"""What the trainer does besides the step gradient: LoRA, bf16, evaluation, ids, records, and the refusals inside a run."""
+"""What the trainer does besides the step gradient: LoRA, bf16, evaluation, ids, records, and the
+refusals inside a run.
+"""
 
 import json
 
@@ -13,7 +15,9 @@ from .reference import relative_error, row_ids, row_nll
 
 
 class NaiveGradient(TrainerCallback):
-    """At the optimizer step, computes the same gradient naively with the very model that is trained."""
+    """At the optimizer step, computes the same gradient naively with the very model that is
+    trained.
+    """
 
     def __init__(self, dtype, tokenizer):
         self.dtype, self.tokenizer = dtype, tokenizer
@@ -77,7 +81,8 @@ def test_bf16(world, run_exp):
 
 
 def test_weights_survive_the_collator_in_float32():
-    # The host's collator casts every floating tensor to the compute dtype; 0.3 is 0.30078125 in bf16.
+    # The host's collator casts every floating tensor to the compute dtype; 0.3 is 0.30078125 in
+    # bf16.
     collator = RowCollator(
         lambda features: {"input_ids": torch.tensor([f["input_ids"] for f in features])}
     )

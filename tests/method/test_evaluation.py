@@ -36,7 +36,9 @@ def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample(n):
 
 
 def test_pass_at_k_is_unbiased():
-    """Its mean over the binomial number of correct samples is 1 - (1 - p)^k, which the plug-in estimate is not."""
+    """Its mean over the binomial number of correct samples is 1 - (1 - p)^k, which the plug-in
+    estimate is not.
+    """
     n, p = 6, 0.3
     for k in range(1, n + 1):
         chances = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
@@ -68,7 +70,9 @@ def test_differences_are_paired_by_question():
 
 
 def test_bootstrap_of_one_question_that_differs():
-    """Of 4 values only one is 1: a resample's mean is j / 4 with j ~ Binomial(4, 1/4), and P(j >= 3) = 13/256 > 2.5 %."""
+    """Of 4 values only one is 1: a resample's mean is j / 4 with j ~ Binomial(4, 1/4), and P(j >=
+    3) = 13/256 > 2.5 %.
+    """
     mean, low, high = bootstrap_interval([[0.0, 0.0, 0.0, 1.0]])
     assert (mean, low, high) == (0.25, 0.0, 0.75)
     assert bootstrap_interval([[0.5, 0.5]]) == (0.5, 0.5, 0.5)
@@ -102,7 +106,9 @@ def test_bootstrap_refuses(groups, confidence):
 
 
 def test_the_papers_rows_average_to_what_it_prints():
-    """Within 0.015: scores and averages are rounded to 0.01, and one printed average is another 0.004 away."""
+    """Within 0.015: scores and averages are rounded to 0.01, and one printed average is another
+    0.004 away.
+    """
     printed = {
         "Qwen3-4B-Base": (21.38, 18.26),
         "Bespoke-Stratos-4B": (51.35, 40.40),

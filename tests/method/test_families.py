@@ -1,4 +1,6 @@
-"""Prompt families: golden files of `think`, the host's own templates as reference, and families from YAML files."""
+"""Prompt families: golden files of `think`, the host's own templates as reference, and families
+from YAML files.
+"""
 
 from pathlib import Path
 
@@ -96,7 +98,9 @@ def test_reasoner_and_posterior_share_the_traces_ids(codec):
 
 
 def test_training_scoring_and_sampling_agree_on_ids(codec):
-    """prompt + trace ids + answer ids as they are scored are the reasoner's training target, id for id."""
+    """prompt + trace ids + answer ids as they are scored are the reasoner's training target, id for
+    id.
+    """
     encode, decode = codec
     renderer = THINK["chatml"]
     _, response = renderer.render("reasoner", QUESTION, TRACE, SOLUTION)
@@ -295,7 +299,9 @@ def test_templates_that_do_not_fit_are_refused():
 
 
 def test_a_tokenizer_with_a_dummy_prefix_is_refused():
-    """As Llama 2's: a space before every text, which decoding takes off at the start of a sequence only."""
+    """As Llama 2's: a space before every text, which decoding takes off at the start of a sequence
+    only.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 

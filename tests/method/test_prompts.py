@@ -1,4 +1,6 @@
-"""The one renderer: golden files byte for byte, and the boundary in ids with tokenizers that merge across it."""
+"""The one renderer: golden files byte for byte, and the boundary in ids with tokenizers that merge
+across it.
+"""
 
 import inspect
 import itertools
@@ -75,7 +77,9 @@ def test_golden_bytes(name, kind):
 
 
 def test_the_rendered_ids_are_the_golden_ones():
-    """ids of the golden bytes with a tokenizer in which every byte is a token: the bytes themselves, boundary included."""
+    """ids of the golden bytes with a tokenizer in which every byte is a token: the bytes
+    themselves, boundary included.
+    """
     encode, decode = list, bytes  # a byte tokenizer: ids are bytes
     for name, kind in itertools.product(("chatml", "llama3"), PROMPT_KINDS):
         _, response = PAPER[name].render(kind, QUESTION, TRACE, SOLUTION)
@@ -87,8 +91,11 @@ def test_the_rendered_ids_are_the_golden_ones():
 
 
 def test_the_families_split_texts_as_the_published_tokenizers_do():
-    """Against what transformers makes of the published vocabularies: Qwen2.5 and Qwen3 share a tokenizer class."""
-    # the class's own expression; Meta's tokenizer.py of Llama 3 and torchtune's hold the same text as the second
+    """Against what transformers makes of the published vocabularies: Qwen2.5 and Qwen3 share a
+    tokenizer class.
+    """
+    # the class's own expression; Meta's tokenizer.py of Llama 3 and torchtune's hold the same text
+    # as the second
     assert SPLITS["llama3"] == inspect.signature(TikTokenConverter).parameters["pattern"].default
     vocabulary = SimpleNamespace(encoder={"a": 0}, bpe_ranks={}, add_prefix_space=False)
     published = Qwen2Converter(vocabulary).converted()
@@ -124,7 +131,8 @@ NO_TEXT = (
 def test_chat_formats_from_files(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(
-        '{"name": "mine", "system": "", "user": "{question} ", "assistant": "", "end_of_turn": "<e>", "separator": ""}'
+        '{"name": "mine", "system": "", "user": "{question} ", "assistant": "", "end_of_turn": '
+        '"<e>", "separator": ""}'
     )
     fmt = load_chat_format(str(path))
     assert Renderer(PROMPT_FAMILIES["paper"], fmt).render("reasoner", "q", "z", "y") == (
@@ -167,7 +175,9 @@ def test_reasoner_and_posteriors_train_on_the_same_trace_ids(codec):
 
 
 def test_training_scoring_and_sampling_agree_on_ids(codec):
-    """prompt + trace ids + answer ids as they are scored equal the reasoner's training target, id for id."""
+    """prompt + trace ids + answer ids as they are scored equal the reasoner's training target, id
+    for id.
+    """
     encode, decode = codec
     _, response = CHATML.render("reasoner", QUESTION, TRACE, SOLUTION)
     answer_ids, start, stop = CHATML.encode_answer(SOLUTION, encode, decode)
@@ -179,7 +189,9 @@ def test_training_scoring_and_sampling_agree_on_ids(codec):
 
 @pytest.mark.parametrize("kind", ["reasoner", "posterior_a", "posterior_b"])
 def test_a_sampled_trace_is_cut_at_the_boundary(codec, kind):
-    """Whatever way a model spells its text in tokens: the ids before the boundary stay, and their text is exact."""
+    """Whatever way a model spells its text in tokens: the ids before the boundary stay, and their
+    text is exact.
+    """
     encode, decode = codec
     text = TRACE + CHATML.texts(kind).close + "\n\n<|begin_of_solution|>"
     spellings = [encode(text)]
@@ -193,7 +205,8 @@ def test_a_sampled_trace_is_cut_at_the_boundary(codec, kind):
         if not cut.is_retokenized:
             assert cut.token_ids == ids[: len(cut.token_ids)]
         else:
-            # no prefix of the sampled ids has the text up to the boundary: some token reaches over it
+            # no prefix of the sampled ids has the text up to the boundary: some token reaches over
+            # it
             assert all(decode(ids[:n]) != TRACE + "<|end_of" for n in range(len(ids) + 1))
             kept = sum(
                 1
@@ -255,7 +268,8 @@ def test_the_solutions_ids_are_those_that_hold_some_of_it(codec):
         ids, start, stop = CHATML.encode_answer(solution, encode, decode)
         assert decode(ids) == lead + solution + CHATML.answer_close
         ends = [len(decode(ids[:n])) for n in range(len(ids) + 1)]
-        # token n covers the characters ends[n] to ends[n + 1]; the solution covers len(lead) to len(lead + solution)
+        # token n covers the characters ends[n] to ends[n + 1]; the solution covers the place of
+        # the lead's end to that of the solution's end
         wanted = [
             n for n in range(len(ids)) if ends[n + 1] > len(lead) and ends[n] < len(lead + solution)
         ]

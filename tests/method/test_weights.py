@@ -1,4 +1,6 @@
-"""rho, its normalisation and the figures derived from it, against arithmetic by hand and torch in float64."""
+"""rho, its normalisation and the figures derived from it, against arithmetic by hand and torch in
+float64.
+"""
 
 import math
 
@@ -10,7 +12,8 @@ from variational_reasoning.method import weights as w
 
 
 def test_log_ratio_of_a_three_token_trace():
-    # log pi = -0.5 - 1.0 - 1.5 = -3.0; log q = -0.25 - 0.5 - 0.75 = -1.5; sum = -1.5, mean = -1.5 / 3 = -0.5
+    # log pi is -0.5 - 1.0 - 1.5 = -3.0, and log q is -0.25 - 0.5 - 0.75 = -1.5,
+    # so the sum is -1.5 and the mean -1.5 / 3 = -0.5
     assert w.log_ratio(-3.0, -1.5, 3) == (-0.5, -1.5)
 
 
@@ -25,7 +28,8 @@ def test_answer_terms_by_hand():
 
 
 def test_weights_by_hand():
-    # rho = 1, 3, 0: weights 1/4, 3/4, 0; effective sample size 1 / (1/16 + 9/16) = 1.6; log of the mean = log(4/3)
+    # rho = 1, 3, 0: weights 1/4, 3/4, 0; effective sample size 1 / (1/16 + 9/16) = 1.6.
+    # The mean of rho is 4/3, whose logarithm is the bound.
     log_rhos = [0.0, math.log(3.0), -math.inf]
     weights = w.normalized_weights(log_rhos)
     assert weights == pytest.approx([0.25, 0.75, 0.0], rel=1e-15)
@@ -51,8 +55,9 @@ def test_forward_kl_weights_are_the_accuracies_normalised():
 
 
 def test_rejection_sampling_counts_each_verified_answer_alike():
-    # Eq. 10. An easy question, accuracies 1 and 1/2 (P = 3/4), and a hard one, 1/4 and 0 (P = 1/8): each of the
-    # eight answers that is right weighs 1/8, so the easy question holds 6 of 7 parts, although there is one posterior each.
+    # Eq. 10. An easy question, accuracies 1 and 1/2 (P = 3/4), and a hard one, 1/4 and 0 (P = 1/8):
+    # each of the eight answers that is right weighs 1/8, so the easy question holds 6 of 7 parts,
+    # although there is one posterior each.
     total = []
     for correct in ((4, 2), (1, 0)):
         weights = w.normalized_weights([e.log_accuracy(c, 4) for c in correct])
@@ -69,14 +74,16 @@ def test_grpo_weight_by_hand_and_as_the_mean_of_normalised_advantages():
     found = [w.question_weight("grpo", p) for p in (0.0, 0.2, 0.5, 0.8)]
     assert found == pytest.approx([0.0, 0.5, 1.0, 2.0], rel=1e-15)
     assert w.question_weight("grpo", 1.0) == 0.0  # no advantage
-    # Rewards 1, 0, 0, 0, 0: the advantage of the right one is (1 - P) / sd = 0.8 / 0.4 = 2, of a wrong one -1/2. The
-    # expectation of grad log pi is zero, so the wrong ones weigh like P / (1 - P) of the right: P (2 + 1/2) = 1/2.
+    # Rewards 1, 0, 0, 0, 0: the advantage of the right one is (1 - P) / sd = 0.8 / 0.4 = 2, of a
+    # wrong one -1/2. The expectation of grad log pi is zero, so the wrong ones weigh like P / (1 -
+    # P) of the right: P (2 + 1/2) = 1/2.
     assert w.question_weight("grpo", 0.2) == pytest.approx(0.2 * (2 + 0.5), rel=1e-15)
     assert w.question_weight("none", 0.3) == 1.0
 
 
 def test_a_cap_takes_from_the_dominant_trace_only():
-    # 0.7, 0.2, 0.1 capped at 0.5 sum to 0.8; effective sample size 0.64 / (0.25 + 0.04 + 0.01) = 2.1333 instead of 1.8519
+    # 0.7, 0.2, 0.1 capped at 0.5 sum to 0.8; effective sample size 0.64 / (0.25 + 0.04 + 0.01) =
+    # 2.1333 instead of 1.8519
     capped = w.capped_weights([0.7, 0.2, 0.1], 0.5)
     assert capped == [0.5, 0.2, 0.1]
     assert w.effective_sample_size(capped) == pytest.approx(0.64 / 0.30, rel=1e-14)

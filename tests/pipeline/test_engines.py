@@ -142,7 +142,9 @@ def test_one_prompt_is_computed_once(tiny_model_dir):
 
 
 def family(num_traces: int = 3, num_answers: int = 2) -> list[Request]:
-    """Answers after traces of three questions behind one system prompt; lengths differ, one trace is its question's alone."""
+    """Answers after traces of three questions behind one system prompt; lengths differ, one trace
+    is its question's alone.
+    """
     draw = np.random.default_rng(1)
 
     def ids(num: int) -> list[int]:
@@ -159,7 +161,8 @@ def family(num_traces: int = 3, num_answers: int = 2) -> list[Request]:
 def test_shared_prefixes_are_found_level_by_level():
     prompts = sorted({tuple(r.prompt_ids) for r in family()})
     cuts = dict(zip(prompts, shared_prefixes(prompts), strict=True))
-    # the system prompt's 40 ids, then each question's; a prompt that is its question alone needs one id of its own
+    # the system prompt's 40 ids, then each question's; a prompt that is its question alone needs
+    # one id of its own
     assert sorted(cuts.values()) == sorted(
         [[40], [40, 60], [40, 60], [40], [40, 73], [40, 73], [40], [40, 67], [40, 67]]
     )

@@ -1,4 +1,6 @@
-"""Finished tables as their readers see them: summaries, rows of some questions, and shards that were changed."""
+"""Finished tables as their readers see them: summaries, rows of some questions, and shards that
+were changed.
+"""
 
 import pyarrow.parquet as pq
 import pytest

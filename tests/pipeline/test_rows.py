@@ -175,7 +175,9 @@ def test_another_identity_is_refused_and_each_difference_is_named(tmp_path, fini
 
 
 def test_a_shard_that_is_there_is_never_replaced(tmp_path):
-    """Two processes did the same shard; the manifest may be made of the first one's before the second's is written."""
+    """Two processes did the same shard; the manifest may be made of the first one's before the
+    second's is written.
+    """
     stage = open_stage(tmp_path, "verdicts", IDENTITY, ["a"], 1)
     stage.write_shard(0, [verdict("a")])
     before = (tmp_path / "shard-00000.parquet").read_bytes()

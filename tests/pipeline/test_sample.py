@@ -27,7 +27,9 @@ def shard_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def well_formed_traces(config, num_traces: int = 2) -> None:
-    """A traces table that no random model would write: closed by the boundary, two equal traces per question."""
+    """A traces table that no random model would write: closed by the boundary, two equal traces per
+    question.
+    """
     tokenizer = load_tokenizer(config.model_folder("reasoner"))
     from variational_reasoning.pipeline.engines.fitting import vocabulary_digest
 
@@ -117,7 +119,8 @@ def test_prompts_that_do_not_fit_are_dropped_with_their_reason(make_run):
     ]
     traces = read_rows(config.folder("traces"), "traces")
     assert {row["question_id"] for row in traces} == {"q000", "q002"}
-    # 'And 1 + 1?' is the shorter question but has the longer solution; the others get the room that is left
+    # 'And 1 + 1?' is the shorter question but has the longer solution; the others get the room that
+    # is left
     assert all(
         len(row["token_ids"]) <= lengths[1] - lengths[0]
         for row in traces
@@ -172,7 +175,8 @@ def test_answers_continue_well_formed_traces_only_and_equal_traces_get_their_own
     assert len({row["seed"] for row in rows}) == 24
     assert summary.manifest["counts"]["malformed"] == 6
     assert len({tuple(row["token_ids"]) for row in rows if row["question_id"] == "q000"}) == 4
-    # both samples of both equal traces of a question share one prompt, and all prompts of a shard the system prompt
+    # both samples of both equal traces of a question share one prompt, and all prompts of a shard
+    # the system prompt
     computed, shared = (
         summary.sampled["prompt_tokens_computed"],
         summary.sampled["prompt_tokens_shared"],

@@ -107,7 +107,9 @@ def test_logits_exist_for_a_chunk_of_the_needed_positions_only(
 
 
 def test_no_mask_of_length_squared_is_made(tiny_model_dir):
-    """Attention runs its causal kernel; with a mask it could not use flash attention. (300 x 300 > 300 positions x 64.)"""
+    """Attention runs its causal kernel; with a mask it could not use flash attention. (300 x 300 >
+    300 positions x 64.)
+    """
     model = load_model(str(tiny_model_dir), "float32", "cpu", "sdpa")
     scorer = Scorer(model, settings(chunk_positions=8))
     with Largest() as largest:
@@ -119,7 +121,9 @@ def test_no_mask_of_length_squared_is_made(tiny_model_dir):
 
 @pytest.mark.parametrize("step", [64, 1000])
 def test_a_longer_padding_changes_nothing(tiny_model_dir, step):
-    """As on a GPU, where few shapes are wanted; 64 divides 4,096, the longest text that the model has positions for."""
+    """As on a GPU, where few shapes are wanted; 64 divides 4,096, the longest text that the model
+    has positions for.
+    """
     model = load_model(str(tiny_model_dir), "float64", "cpu")
     scorer = Scorer(model, settings(batch_tokens=200))
     scorer.length_step = step
@@ -330,7 +334,9 @@ def test_a_device_a_kernel_and_weights_that_are_not_there_are_named(tiny_model_d
 
 
 def test_texts_beyond_the_models_positions_are_refused(tiny_model_dir, make_run):
-    """The tiny model has 4,096; more would be scored far from anything it was trained on, without a word."""
+    """The tiny model has 4,096; more would be scored far from anything it was trained on, without a
+    word.
+    """
     scorer = Scorer(load_model(str(tiny_model_dir), "float32", "cpu"), settings())
     with pytest.raises(
         ValueError,
@@ -462,7 +468,9 @@ def test_half_precision_stays_near_float32(tiny_model_dir, dtype):
 
 @pytest.mark.parametrize(("attention", "tolerance"), [("eager", 1e-5), ("sdpa", 1e-9)])
 def test_right_padding_without_a_mask_changes_nothing(tiny_model_dir, attention, tolerance):
-    """One long row makes all others padded; float64, but the eager kernel takes its softmax in float32."""
+    """One long row makes all others padded; float64, but the eager kernel takes its softmax in
+    float32.
+    """
     model = load_model(str(tiny_model_dir), "float64", "cpu", attention)
     rows = [*random_rows(6), ScoredSequence(("long", 0), list(range(250)), [(3, 250)])]
     together = Scorer(model, settings(batch_tokens=10000)).score(rows)
@@ -479,7 +487,9 @@ ON_DISK |= {"model.layers.1": "disk", "lm_head": "disk"}
 
 @pytest.mark.parametrize("parts", ["auto", ON_DISK], ids=["auto", "disk"])
 def test_a_model_that_is_split_over_devices_has_the_same_numbers(tiny_model_dir, tmp_path, parts):
-    """scoring.device: split, and the same with layers and head elsewhere, which accelerate's hooks fetch for each call."""
+    """scoring.device: split, and the same with layers and head elsewhere, which accelerate's hooks
+    fetch for each call.
+    """
     whole = load_model(str(tiny_model_dir), "float64", "cpu")
     if parts == "auto":
         model = load_model(str(tiny_model_dir), "float64", "split")

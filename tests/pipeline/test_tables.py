@@ -1,4 +1,6 @@
-"""Row types and the schemas that follow from them: the files of a run begun with an earlier release must stay readable."""
+"""Row types and the schemas that follow from them: the files of a run begun with an earlier release
+must stay readable.
+"""
 
 import pyarrow as pa
 

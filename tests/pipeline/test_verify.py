@@ -1,4 +1,6 @@
-"""Stage 7 on answers tables that the real writers made, with real worker processes where math needs them."""
+"""Stage 7 on answers tables that the real writers made, with real worker processes where math needs
+them.
+"""
 
 import json
 import shutil
@@ -28,7 +30,9 @@ MATH = {"kind": "math", "gold": "x+1"}
 
 
 def write_run(folder: Path, questions, settings=None, shard=2):
-    """questions: id to (check, answer texts); each answer is after trace 0. Returns the configuration."""
+    """questions: id to (check, answer texts); each answer is after trace 0. Returns the
+    configuration.
+    """
     rows = [
         {
             "question_id": name,
@@ -266,7 +270,8 @@ def test_faulty_records_are_refused_by_id_before_any_program_runs(tmp_path, test
 
 
 def test_too_many_undecided_answers_stop_the_run(tmp_path):
-    # math-verify cannot read this gold, so a different text is undecided and the gold itself is accepted as text
+    # math-verify cannot read this gold, so a different text is undecided and the gold itself is
+    # accepted as text
     check = {"kind": "math", "gold": "$$"}
     config = write_run(tmp_path, {"q0": (check, [solution(r"\boxed{\alpha ???}")])})
     try:
@@ -279,7 +284,9 @@ def test_too_many_undecided_answers_stop_the_run(tmp_path):
 
 @pytest.fixture
 def undecided(tmp_path):
-    """Eight answers, one in each shard. The golds of q1 and q5 equal themselves, and no checker can read them."""
+    """Eight answers, one in each shard. The golds of q1 and q5 equal themselves, and no checker can
+    read them.
+    """
     questions = {f"q{i}": (MATH, [solution(r"\boxed{1+x}")]) for i in range(8)}
     for name in ("q1", "q5"):
         questions[name] = ({"kind": "math", "gold": "???"}, [solution(r"\boxed{5}")])

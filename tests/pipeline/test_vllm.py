@@ -1,7 +1,8 @@
-"""The vLLM engine with the real package on the CPU, in the environment of its own that `make infer-env` builds.
+"""The vLLM engine with the real package on the CPU, in the environment of its own that `make
+infer-env` builds.
 
-VR_INFER_PYTHON names that environment's interpreter, and then everything here must run; without it, .venv-infer of this
-checkout is taken, and where there is none these tests are skipped.
+VR_INFER_PYTHON names that environment's interpreter, and then everything here must run; without it,
+.venv-infer of this checkout is taken, and where there is none these tests are skipped.
 """
 
 import json
@@ -200,12 +201,14 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(
         ended = [token_ids for token_ids, reason, _ in results if reason == "stop"]
         assert ended and all(token_ids[-1] == answer["eos"] for token_ids in ended)
         assert all(len(token_ids) == 300 for token_ids, reason, _ in results if reason == "length")
-    # once with the other request beside it, once alone; the other has the ids that it has without it
+    # once with the other request beside it, once alone; the other has the ids that it has without
+    # it
     [[_, beside], [_, empty], [_, [killer]]] = answer["groups"]
     assert killer[1] == "error" and "died on it twice" in killer[2]
     assert beside == answer["many"][:1] and empty == []
     assert answer["deaths"] == 2 and answer["steps_with_deaths"] == 12 + 2
-    # as many as vLLM's LLM runs at once on a CPU; 128 would be for an engine whose use it does not know
+    # as many as vLLM's LLM runs at once on a CPU; 128 would be for an engine whose use it does not
+    # know
     assert answer["execution"]["requests_at_once"] == 256 and answer["execution"]["device"] == "cpu"
 
 

@@ -21,8 +21,8 @@ def write_traces(
 
     Args:
         questions: source by question_id; each has the gold answer 7.
-        traces: by (question_id, trace_id) the values that differ: text, finish_reason, is_well_formed, `logps` of reasoner and
-            posterior, and `verdicts`.
+        traces: by (question_id, trace_id) the values that differ: text, finish_reason,
+            is_well_formed, `logps` of reasoner and posterior, and `verdicts`.
         only_scores: write nothing but the log-likelihoods.
     """
     ids = ("question_id", "trace_id")

@@ -1,4 +1,6 @@
-"""Cards: headers that the hub's own parser reads, and snippets whose prompt is the renderer's, byte for byte."""
+"""Cards: headers that the hub's own parser reads, and snippets whose prompt is the renderer's, byte
+for byte.
+"""
 
 import json
 import re
@@ -55,7 +57,9 @@ def write_model(folder: Path, kind: str, base: str) -> None:
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with a reasoner, a posterior, a final model that is evaluated, and train files of both formats."""
+    """A run with a reasoner, a posterior, a final model that is evaluated, and train files of both
+    formats.
+    """
     folder = tmp_path / "run"
     write_traces(
         folder, {"q0": "a"}, {("q0", 0): {"logps": (-1.0, -2.0), "verdicts": ("correct",)}}
@@ -169,8 +173,8 @@ def test_the_texts_say_how_it_was_made(run):
     assert "train final_acc" not in reasoner and "Not evaluated." in reasoner
     data = (run / "train/README.md").read_text()
     assert (
-        "| x_final_acc.parquet | 1 | 1 | 2.0 | estimator acc, selection best | traces chosen 1 | 3 |"
-        in data
+        "| x_final_acc.parquet | 1 | 1 | 2.0 | estimator acc, selection best | traces chosen 1 | 3 "
+        "|" in data
     )
     assert "| x_reasoner.parquet | 1 |  |  | the original rows |  |  |" in data
 

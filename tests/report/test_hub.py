@@ -70,7 +70,9 @@ def test_what_is_refused_without_any_network(model, tmp_path):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a push of small files needs; repositories map a name to whether it is private."""
+    """As much of the hub as a push of small files needs; repositories map a name to whether it is
+    private.
+    """
 
     repositories: ClassVar[dict[str, bool]] = {}
     commits: ClassVar[list[list[dict]]] = []

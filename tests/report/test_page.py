@@ -1,4 +1,6 @@
-"""The page as a whole: what it shows, what it names as absent, and that it needs nothing but itself."""
+"""The page as a whole: what it shows, what it names as absent, and that it needs nothing but
+itself.
+"""
 
 import base64
 import json

@@ -1,4 +1,6 @@
-"""The arrays of a run's traces by hand, and against method.weights, on tables that the real writers made."""
+"""The arrays of a run's traces by hand, and against method.weights, on tables that the real writers
+made.
+"""
 
 import math
 
@@ -24,7 +26,8 @@ from variational_reasoning.report.traces import (
 
 
 def test_tables_are_joined_by_ids(tmp_path):
-    # q0: trace 0 scored with 1 of 2 right; trace 1 malformed. q1: trace 0 with one undecided and one wrong; trace 1 cut.
+    # q0: trace 0 scored with 1 of 2 right; trace 1 malformed. q1: trace 0 with one undecided and
+    # one wrong; trace 1 cut.
     write_traces(
         tmp_path,
         questions={"q0": "numina/1", "q1": "apps/2"},

@@ -1,4 +1,6 @@
-"""What scripts/run.py and k_scaling.sh would run for the recipes, and what run.py refuses; test_end_to_end runs tiny's."""
+"""What scripts/run.py and k_scaling.sh would run for the recipes, and what run.py refuses;
+test_end_to_end runs tiny's.
+"""
 
 import os
 import re
@@ -200,7 +202,9 @@ def test_paths_may_have_spaces(commands, tmp_path):
 
 
 def documented() -> list[str]:
-    """Every call of run.py with a profile of its own that a README, a page of docs/ or a YAML's header shows."""
+    """Every call of run.py with a profile of its own that a README, a page of docs/ or a YAML's
+    header shows.
+    """
     files = [
         ROOT / "README.md",
         *(ROOT / "docs").glob("*.md"),
@@ -269,7 +273,9 @@ def test_a_failed_command_is_named_and_ends_the_run(run_profile, tmp_path):
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Run a shell script with a recorder in place of python and llamafactory-cli, to which no training seems finished."""
+    """Run a shell script with a recorder in place of python and llamafactory-cli, to which no
+    training seems finished.
+    """
 
     def run(*words: str, **variables: str) -> list[list[str]]:
         for name in ("python", "llamafactory-cli"):

@@ -50,7 +50,9 @@ def test_no_path_no_registry_no_local_version(path):
 
 @pytest.mark.parametrize(("name", "extras"), EXTRAS.items())
 def test_every_requirement_has_a_tested_version_that_fits(name, extras):
-    """Otherwise the installation stops with a conflict: after a change of pyproject.toml, `make constraints`."""
+    """Otherwise the installation stops with a conflict: after a change of pyproject.toml, `make
+    constraints`.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints" / name).read_text(encoding="utf-8").splitlines()[1:]
     versions = dict(line.split("==") for line in lines)

@@ -1,14 +1,17 @@
-"""The embedded task `chain`: questions, expert traces, tokenizer, random model and pretraining text (tiny profile, stage 0).
+"""The embedded task `chain`: questions, expert traces, tokenizer, random model and pretraining text
+(tiny profile, stage 0).
 
-A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace has one step per operation:
-operator, operand and the running value, `+5=1*4=4-2=2*6=5+1=6`. The running values may be left out, except the last. The
-expert's trace is detailed (all values) with probability 0.3, otherwise terse (each inner value kept with probability 0.4). Both
-are correct, but a model cannot do several operations in one forward pass, so terse traces are poor teachers: correct data of
-mixed quality, as real long traces are. The method has to find that out by itself; nothing in the rows says which is which.
+A question is six operands with + - *, evaluated from left to right modulo 7: `3+5*4-2*6+1`. A trace
+has one step per operation: operator, operand and the running value, `+5=1*4=4-2=2*6=5+1=6`. The
+running values may be left out, except the last. The expert's trace is detailed (all values) with
+probability 0.3, otherwise terse (each inner value kept with probability 0.4). Both
+are correct, but a model cannot do several operations in one forward pass, so terse traces are poor
+teachers: correct data of mixed quality, as real long traces are. The method has to find that out by
+itself; nothing in the rows says which is which.
 
-The base model's pretraining text is dense chains, and traces of a writer who can do one step at a time and stops anywhere. So
-it copies the steps, computes one of them, and repeats the last value as its answer; that a question asks for all its steps is
-learnt in stage 1.
+The base model's pretraining text is dense chains, and traces of a writer who can do one step at a
+time and stops anywhere. So it copies the steps, computes one of them, and repeats the last value as
+its answer; that a question asks for all its steps is learnt in stage 1.
 
     python examples/variational_reasoning/tiny/make_task.py base=runs/tiny-base run=runs/tiny seed=0
 
@@ -33,18 +36,25 @@ TERSE_KEEP = 0.4
 NUM_TRAIN, NUM_TEST = 400, 500
 
 BASE_SEED = 0
-"""One base serves every seed of the demo; only questions, traces and sampling change with `seed`."""
+"""One base serves every seed of the demo; only questions, traces and sampling change with `seed`.
+"""
 PRETRAIN_TOKENS = 1_400_000
 CHAIN_SHARE = 0.2
-"""Share of the pretraining documents that are bare dense chains of 2 to 10 operands; the others are traces that break off."""
+"""Share of the pretraining documents that are bare dense chains of 2 to 10 operands; the others are
+traces that break off.
+"""
 SHORTEST_BREAK = 2
 """Steps after which a broken-off trace may stop, from here to the full five, all equally likely."""
 DENSE_SHARE = 0.5
-"""Share of the broken-off traces that write every value; the others keep each with a probability that is drawn per trace."""
+"""Share of the broken-off traces that write every value; the others keep each with a probability
+that is drawn per trace.
+"""
 STRAY_SHARE = 0.3
-"""Share of the broken-off traces with a number in solution tags, unrelated to the question, between question and thought.
+"""Share of the broken-off traces with a number in solution tags, unrelated to the question, between
+question and thought.
 
-The base thus copies from the question wherever the thought begins, but learns nothing about the use of a hint.
+The base thus copies from the question wherever the thought begins, but learns nothing about the use
+of a hint.
 """
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
@@ -76,7 +86,8 @@ def apply(value: int, step: str) -> int:
 def draw_question(rng: random.Random, num_operands: int) -> tuple[str, list[str], list[int]]:
     """A random question.
 
-    Returns: (question, steps, values): per operation the text of operator and operand, and the running value after it.
+    Returns: (question, steps, values): per operation the text of operator and operand, and the
+    running value after it.
     """
     value = rng.randrange(MODULUS)
     question, steps, values = str(value), [], []
@@ -130,7 +141,8 @@ def task_rows(seed: int) -> dict[str, list[dict]]:
 
 
 def careless_trace(rng: random.Random, question: str, steps: list[str]) -> tuple[str, str]:
-    """A trace by a writer who can do one step at a time: where the value before is not written, the next one is a guess.
+    """A trace by a writer who can do one step at a time: where the value before is not written, the
+    next one is a guess.
 
     Returns: (trace, the last value that it writes, or the first operand if it writes none).
     """
@@ -148,7 +160,9 @@ def careless_trace(rng: random.Random, question: str, steps: list[str]) -> tuple
 
 
 def pretraining_document(rng: random.Random) -> str:
-    """A dense chain, or a question with a dense trace that breaks off; the host closes each document with the end of turn."""
+    """A dense chain, or a question with a dense trace that breaks off; the host closes each
+    document with the end of turn.
+    """
     if rng.random() < CHAIN_SHARE:
         question, steps, values = draw_question(rng, rng.randint(2, 10))
         return question[0] + write_trace(steps, values, [True] * len(steps))
@@ -163,7 +177,9 @@ def pretraining_document(rng: random.Random) -> str:
 
 
 def make_tokenizer():
-    """A word-level tokenizer whose decoding is the exact inverse of its encoding; an unknown character is an error."""
+    """A word-level tokenizer whose decoding is the exact inverse of its encoding; an unknown
+    character is an error.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -207,7 +223,9 @@ def make_model():
 
 
 def write_base(folder: Path) -> None:
-    """Tokenizer, random model and pretraining text; skipped when an earlier call finished with the same settings."""
+    """Tokenizer, random model and pretraining text; skipped when an earlier call finished with the
+    same settings.
+    """
     recipe = {
         "vocabulary": VOCABULARY,
         "modulus": MODULUS,
@@ -223,7 +241,8 @@ def write_base(folder: Path) -> None:
     if done.is_file():
         if done.read_text(encoding="utf-8") != recipe_text:
             raise ValueError(
-                f"{done} belongs to another base than make_task.py describes; delete {folder} or name another"
+                f"{done} belongs to another base than make_task.py describes; delete {folder} or "
+                f"name another"
             )
         print(f"base: {folder} is there")
         return
@@ -246,7 +265,8 @@ def write_base(folder: Path) -> None:
     )
     done.write_text(recipe_text, encoding="utf-8")
     print(
-        f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens, vocabulary {len(VOCABULARY)}"
+        f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens, "
+        f"vocabulary {len(VOCABULARY)}"
     )
 
 

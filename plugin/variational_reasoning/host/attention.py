@@ -172,7 +172,7 @@ def _rows_joined(output: Tensor, lengths: list[int]) -> Tensor:
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """bool [1, 1, length, length] for a window that is shorter than the row; None for plain causal."""
+    """bool [1, 1, length, length] for a window shorter than the row; None for plain causal."""
     if window is None or length <= window:
         return None
     position = torch.arange(length, device=device)

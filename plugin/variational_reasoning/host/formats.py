@@ -60,7 +60,7 @@ def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
 
 
 def _download_dataset_info(repository: str) -> Path | None:
-    """The file as the host fetches it, by its own function; from the hub's cache when it is there."""
+    """The file as the host fetches it, by its own function; from the hub's cache if it is there."""
     from llamafactory.data import parser as host
 
     try:

@@ -460,7 +460,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if term is not None:
             raise ValueError(
                 f"{name} adds to the loss: {term}. Such a term is not a sum over rows, so it is "
-                "not supported together with constant_loss_normalizer; switch it off in the model's "
+                "not supported together with constant_loss_normalizer; switch it off in the "
+                "model's "
                 "config.json (output_router_logits: false for a router loss)"
             )
         if self._head is not None and head_is_plain(model, self._head, inputs):

@@ -1,12 +1,14 @@
 """How a model family writes the turns of a conversation.
 
-A prompt is the system turn, the user turn and what opens the model's turn, one after another. With ChatML:
+A prompt is the system turn, the user turn and what opens the model's turn, one after another. With
+ChatML:
 
     <|im_start|>system\\n{system}<|im_end|>\\n
     <|im_start|>user\\n{question}<|im_end|>\\n
     <|im_start|>assistant\\n
 
-and the model closes its turn with `<|im_end|>`. What is said in the turns is the prompt family's (families.py).
+and the model closes its turn with `<|im_end|>`. What is said in the turns is the prompt family's
+(families.py).
 """
 
 import re
@@ -21,22 +23,24 @@ _MARKER = re.compile(r"<\|[^<>|\s]+\|>|</?[A-Za-z_]+>|\[/?[A-Z_]+\]")
 """A control token as chat formats write it: <|name|>, <name> or [NAME]."""
 
 ApplyTemplate = Callable[[list[dict[str, str]], bool], str]
-"""(messages, add_generation_prompt) to text: a tokenizer's `apply_chat_template`. It raises ValueError for messages
-that the template refuses."""
+"""(messages, add_generation_prompt) to text: a tokenizer's `apply_chat_template`. It raises
+ValueError for messages that the template refuses."""
 
 
 @dataclass(frozen=True)
 class ChatFormat:
     """The texts around what is said.
 
-    system: the system turn, with `{system}`. Empty: the format has no system turn, and the system text is left out
-        unless `user` has a place for it.
-    user: the user turn, with `{question}`. A format without a system role may have `{system}` here, followed by what
-        separates the two; both disappear where a prompt has no system text.
+    system: the system turn, with `{system}`. Empty: the format has no system turn, and the system
+        text is left out unless `user` has a place for it.
+    user: the user turn, with `{question}`. A format without a system role may have `{system}` here,
+        followed by what separates the two; both disappear where a prompt has no system text.
     assistant: what opens the model's turn.
     end_of_turn: what closes it, the model's own stop.
-    separator, boundary: of the family `paper` only (families.py), because they depend on the model's tokens.
-    no_system: what opens a conversation without a system turn, for instance a beginning-of-text token.
+    separator, boundary: of the family `paper` only (families.py), because they depend on the
+    model's tokens.
+    no_system: what opens a conversation without a system turn, for instance a beginning-of-text
+    token.
     """
 
     name: str
@@ -65,7 +69,8 @@ class ChatFormat:
     def control_texts(self) -> tuple[str, ...]:
         """The markers that only the format itself may write: <|im_start|>, <start_of_turn>, [INST].
 
-        A question that held one would open or close a turn. The words around them (`user`) are plain text.
+        A question that held one would open or close a turn. The words around them (`user`) are
+        plain text.
         """
         parts = (self.system, self.user, self.assistant, self.end_of_turn, self.no_system)
         return tuple(dict.fromkeys(_MARKER.findall(" ".join(parts))))
@@ -79,8 +84,8 @@ class ChatFormat:
     def user_turn(self, system: str) -> str:
         """The user turn with `{question}` left in it.
 
-        A format without a system role puts the system text there: "{system}\\n\\n{question}" gives "Be brief.\\n\\n
-        {question}", and "{question}" where there is no system text.
+        A format without a system role puts the system text there: "{system}\\n\\n{question}" gives
+        "Be brief.\\n\\n {question}", and "{question}" where there is no system text.
         """
         if "{system}" not in self.user:
             return self.user
@@ -131,8 +136,8 @@ TEMPLATE = "template"
 def load_chat_format(name_or_path: str) -> ChatFormat:
     """A chat format by name, or from a JSON file with the fields of `ChatFormat`.
 
-    Raises: ValueError for a name that is not known, a missing file, a file that is not a JSON object, and fields that do
-        not fit.
+    Raises: ValueError for a name that is not known, a missing file, a file that is not a JSON
+        object, and fields that do not fit.
     """
     if name_or_path in CHAT_FORMATS:
         return CHAT_FORMATS[name_or_path]
@@ -140,19 +145,24 @@ def load_chat_format(name_or_path: str) -> ChatFormat:
     if path.suffix != ".json" or not path.is_file():
         known = ", ".join(CHAT_FORMATS)
         raise ValueError(
-            f"chat_format {name_or_path!r} is neither one of {known}, {TEMPLATE} nor an existing .json file"
+            f"chat_format {name_or_path!r} is neither one of {known}, {TEMPLATE} nor an existing "
+            f".json file"
         )
     return chat_format_from_dict(read_json_object(path, "correct it"), source=str(path))
 
 
 def chat_format_from_dict(values: dict[str, Any], source: str) -> ChatFormat:
-    """The inverse of `chat_format_to_dict`; `source` names the file in errors. Raises: ValueError."""
+    """The inverse of `chat_format_to_dict`; `source` names the file in errors.
+
+    Raises: ValueError.
+    """
     names = {f.name for f in fields(ChatFormat)}
     unknown = sorted(set(values) - names)
     missing = sorted({"name", "system", "user", "assistant", "end_of_turn"} - set(values))
     if unknown or missing:
         raise ValueError(
-            f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: {sorted(names)}"
+            f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: "
+            f"{sorted(names)}"
         )
     wrong = [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)]
     if wrong:
@@ -166,7 +176,8 @@ def chat_format_from_dict(values: dict[str, Any], source: str) -> ChatFormat:
 def chat_format_to_dict(chat_format: ChatFormat) -> dict[str, str]:
     """What records and manifests store, so that a model folder is enough to sample from it.
 
-    `no_system` is left out where it says nothing new, so that what was recorded before the field existed compares equal.
+    `no_system` is left out where it says nothing new, so that what was recorded before the field
+    existed compares equal.
     """
     values = asdict(chat_format)
     built_in = CHAT_FORMATS.get(chat_format.name)
@@ -180,7 +191,7 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
 
     With Qwen3's template and the marks S, Q, A:
 
-        [S, Q] + generation prompt    <|im_start|>system\\nS<|im_end|>\\n<|im_start|>user\\nQ<|im_end|>\\n<|im_start|>assistant\\n
+        [S, Q] + generation prompt    <|im_start|>system\\nS<|im_end|>\\n<|im_start|>user\\nQ...
         [Q] + generation prompt       <|im_start|>user\\nQ<|im_end|>\\n<|im_start|>assistant\\n
         [Q, A]                        ...A<|im_end|>\\n
 
@@ -190,8 +201,9 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
         apply: renders messages with the template.
         source: names the model in errors.
 
-    Raises: ValueError for a template that drops or changes a text, or does not close the model's turn. A template whose
-        texts depend on the day must be refused by the caller, who has its source.
+    Raises: ValueError for a template that drops or changes a text, or does not close the model's
+        turn. A template whose texts depend on the day must be refused by the caller, who has its
+        source.
     """
     system, question, answer = "SYSTEM-7f3a", "QUESTION-7f3a", "ANSWER-7f3a"
     user_message = {"role": "user", "content": question}
@@ -199,7 +211,8 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
     without_generation = apply([user_message], False)
     if plain.count(question) != 1 or not plain.startswith(without_generation):
         raise ValueError(
-            f"{source}: its chat template does not write the user's text once, or writes it differently before an answer; "
+            f"{source}: its chat template does not write the user's text once, or writes it "
+            f"differently before an answer; "
             "name a chat format or a .json file instead of `template`"
         )
     assistant = plain.removeprefix(without_generation)
@@ -209,7 +222,8 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
     end_of_turn = answered.rpartition(answer)[2].strip()
     if answered.count(answer) != 1 or not end_of_turn:
         raise ValueError(
-            f"{source}: its chat template does not close the model's turn; name a chat format or a .json file"
+            f"{source}: its chat template does not close the model's turn; name a chat format or a "
+            f".json file"
         )
     no_system, system_turn = "", ""
     user = without_generation

@@ -1,19 +1,23 @@
 """What a prompt says, and how thought and solution are marked: prompt families.
 
-A family has one prompt for the reasoner, pi(z, y | x), and one or more for the posterior, q(z | x, y'). Two are built in:
+A family has one prompt for the reasoner, pi(z, y | x), and one or more for the posterior, q(z | x,
+y'). Two are built in:
 
-    paper   the published prompts, byte for byte (App. E): reasoner, posterior_a (Sakana's RLT), posterior_b (the paper's)
-    think   <think> ... </think>, then the answer up to the end of turn; the posterior sees the hint in the user turn
+    paper   the published prompts, byte for byte (App. E): reasoner, posterior_a (Sakana's RLT),
+            posterior_b (the paper's)
+    think   <think> ... </think>, then the answer up to the end of turn; the posterior sees the
+            hint in the user turn
 
 With `paper` and ChatML a posterior's row is, after the system and the user turn,
 
-    <|im_start|>assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n   prompt
-    {trace}<|end_of_thought|>                                                                          response
+    prompt      <|im_start|>assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n
+                <|begin_of_thought|>\\n\\n
+    response    {trace}<|end_of_thought|>
 
 and the reasoner's with `think`
 
-    <|im_start|>assistant\\n<think>\\n                       prompt
-    {trace}</think>\\n\\n{solution}                          response
+    prompt      <|im_start|>assistant\\n<think>\\n
+    response    {trace}</think>\\n\\n{solution}
 
 A YAML file defines another family; `family_from_dict` says how.
 """
@@ -37,7 +41,8 @@ class KindTexts:
 
     system: the system text; empty for none.
     user: the user text, with `{question}`, and with `{hint}` where the hint is shown there.
-    opening: what follows the opening of the model's turn, up to the first character of the trace; `{hint}` may be here.
+    opening: what follows the opening of the model's turn, up to the first character of the trace;
+    `{hint}` may be here.
     close: closes the trace. `{separator}` in opening or close is the chat format's.
     """
 
@@ -59,7 +64,8 @@ class PromptFamily:
     kinds: prompt kind to its texts; `reasoner` and at least one posterior.
     answer_open: what follows the reasoner's closing tag, up to the solution.
     answer_close: what closes the solution; empty where only the end of turn does.
-    boundary: the text that ends a trace's ids (prompts.py); it begins every closing tag. None: the chat format's.
+    boundary: the text that ends a trace's ids (prompts.py); it begins every closing tag. None: the
+    chat format's.
     forbidden: texts that a well-formed trace does not hold.
     """
 
@@ -81,7 +87,8 @@ def _paper() -> PromptFamily:
 
     def texts(kind: str, word: str, hint: str = "") -> KindTexts:
         return KindTexts(
-            # interface constants: published models only work with these bytes, misspellings included
+            # interface constants: published models only work with these bytes, misspellings
+            # included
             system=(folder / f"{kind}_system.txt").read_bytes().decode("utf-8"),
             user="{question}",
             opening=f"{hint}<|begin_of_{word}|>{{separator}}",
@@ -105,7 +112,8 @@ def _paper() -> PromptFamily:
 
 _THINK_HINT = (
     "{question}\n\n"
-    "A correct solution is given below. Think the question through step by step, as if you had not seen it, and arrive "
+    "A correct solution is given below. Think the question through step by step, as if you had not "
+    "seen it, and arrive "
     "at its answer. Do not mention that you were given a solution.\n\n"
     "{hint}"
 )
@@ -129,14 +137,16 @@ FAMILIES = {
 def load_family(name_or_path: str) -> PromptFamily:
     """A prompt family by name, or from a YAML file (`family_from_dict`).
 
-    Raises: ValueError for an unknown name, a missing file, and a file whose family does not fit, with all faults.
+    Raises: ValueError for an unknown name, a missing file, and a file whose family does not fit,
+    with all faults.
     """
     if name_or_path in FAMILIES:
         return FAMILIES[name_or_path]
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
         raise ValueError(
-            f"prompt_family {name_or_path!r} is neither one of {', '.join(FAMILIES)} nor an existing .yaml file"
+            f"prompt_family {name_or_path!r} is neither one of {', '.join(FAMILIES)} nor an "
+            f"existing .yaml file"
         )
     return family_from_dict(read_yaml_object(path, "correct it"), source=str(path))
 
@@ -151,7 +161,8 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         forbidden: ["<think>"]           # texts that a well-formed trace does not hold (optional)
         kinds:
           reasoner: {system: "", user: "{question}", opening: "<think>\\n", close: "</think>"}
-          posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n", close: "</think>"}
+          posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n",
+              close: "</think>"}
 
     Raises: ValueError with all faults at once; `source` names the file.
     """

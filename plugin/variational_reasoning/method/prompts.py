@@ -1,21 +1,28 @@
-"""The one renderer: question, trace and solution to text, and text to token ids (App. E; stages 0 to 9, evaluation).
+"""The one renderer: question, trace and solution to text, and text to token ids (App. E; stages 0
+to 9, evaluation).
 
-A sequence is a prompt (no loss) and a response (the target). What the texts are is the prompt family's (families.py),
-how turns are written is the chat format's (chat_formats.py). For the family `paper` with ChatML:
+A sequence is a prompt (no loss) and a response (the target). What the texts are is the prompt
+family's (families.py), how turns are written is the chat format's (chat_formats.py). For the family
+`paper` with ChatML:
 
-    reasoner    prompt    ...system turn, user turn, <|im_start|>assistant\\n<|begin_of_thought|>\\n\\n
-                response  {trace}<|end_of_thought|>\\n\\n<|begin_of_solution|>{solution}<|end_of_solution|>
-    posterior   prompt    ...assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n<|begin_of_thought|>\\n\\n
+    reasoner    prompt    ...system turn, user turn, <|im_start|>assistant\\n
+                          <|begin_of_thought|>\\n\\n
+                response  {trace}<|end_of_thought|>\\n\\n
+                          <|begin_of_solution|>{solution}<|end_of_solution|>
+    posterior   prompt    ...assistant\\n<|begin_of_solution|>{hint}<|end_of_solution|>\\n\\n
+                          <|begin_of_thought|>\\n\\n
                 response  {trace}<|end_of_thought|>
 
 The chat format's end of turn closes every response.
 
-The boundary between trace and answer. To most tokenizers a closing tag is ordinary text, so a tokenizer may merge across
-it, and the closing tags of reasoner and posterior may differ. Every response is therefore cut in ids at one place, the
-end of the first boundary text (`<|end_of` in `paper`, `</think>` in `think`), which begins every closing tag of the
-family: the trace's ids are those up to and including the boundary, and what follows is tokenized apart. Reasoner and
-posterior thus score the same ids, for any tokenizer. With the Qwen and Llama 3 pre-tokenizers `_thought` starts a piece
-anyway, and `</think>` is a single token of Qwen3, so the ids equal those of the whole text.
+The boundary between trace and answer. To most tokenizers a closing tag is ordinary text, so a
+tokenizer may merge across it, and the closing tags of reasoner and posterior may differ. Every
+response is therefore cut in ids at one place, the end of the first boundary text (`<|end_of` in
+`paper`, `</think>` in `think`), which begins every closing tag of the
+family: the trace's ids are those up to and including the boundary, and what follows is tokenized
+apart. Reasoner and posterior thus score the same ids, for any tokenizer. With the Qwen and Llama 3
+pre-tokenizers `_thought` starts a piece anyway, and `</think>` is a single token of Qwen3, so the
+ids equal those of the whole text.
 """
 
 import re
@@ -49,7 +56,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class SampledTrace(NamedTuple):
-    """A trace as it is stored and scored. Ids end with the boundary when the trace is well formed."""
+    """A trace as it is stored and scored; the ids of a well-formed one end with the boundary."""
 
     token_ids: list[int]
     text: str
@@ -111,16 +118,19 @@ class Renderer:
     def texts(self, kind: str) -> KindTexts:
         """The texts of a prompt kind, separators filled in.
 
-        Raises: ValueError for a kind that the family does not have, or that this chat format's boundary cannot carry.
+        Raises: ValueError for a kind that the family does not have, or that this chat format's
+        boundary cannot carry.
         """
         if kind not in self.family.kinds:
             raise ValueError(
-                f"prompt kind {kind!r} is not one of {', '.join(self.kinds)} (prompt family {self.family.name!r})"
+                f"prompt kind {kind!r} is not one of {', '.join(self.kinds)} (prompt family "
+                f"{self.family.name!r})"
             )
         texts = self._resolved(self.family.kinds[kind])
         if not texts.close.startswith(self.boundary):
             raise ValueError(
-                f"chat format {self.chat_format.name!r} cannot carry {kind}: its boundary {self.boundary!r} "
+                f"chat format {self.chat_format.name!r} cannot carry {kind}: its boundary "
+                f"{self.boundary!r} "
                 f"does not begin {texts.close!r}"
             )
         return texts
@@ -158,7 +168,8 @@ class Renderer:
     def render(self, kind: str, question: str, trace: str, solution: str) -> tuple[str, str]:
         """A training example as (prompt, response); the end of turn is not part of the response.
 
-        The solution is the second part of the reasoner's response, and the hint in the posteriors' prompt.
+        The solution is the second part of the reasoner's response, and the hint in the posteriors'
+        prompt.
         """
         if kind == REASONER:
             answer = self.answer_lead + solution + self.answer_close
@@ -167,7 +178,9 @@ class Renderer:
 
     @property
     def answer_lead(self) -> str:
-        """The fixed text between a trace's last id and the solution: the rest of the closing tag, and `answer_open`."""
+        """The fixed text between a trace's last id and the solution: the rest of the closing tag,
+        and `answer_open`.
+        """
         return self.texts(REASONER).close.removeprefix(self.boundary) + self.answer_open
 
     def detect_kind(self, prompt: str) -> str | None:
@@ -179,19 +192,23 @@ class Renderer:
         return None
 
     def _literals(self, kind: str) -> list[str]:
-        """The fixed texts of a prompt from the user turn on, in order, cut where question and hint are.
+        """The fixed texts of a prompt from the user turn on, in order, cut where question and hint
+        are.
 
-        For the reasoner in ChatML: ["<|im_start|>user\\n", "<|im_end|>\\n<|im_start|>assistant\\n<|begin_of_thought|>\\n\\n"].
+        For the reasoner in ChatML: ["<|im_start|>user\\n",
+            "<|im_end|>\\n<|im_start|>assistant\\n<|begin_of_thought|>\\n\\n"].
         """
         texts = self._resolved(self.family.kinds[kind])
         turn = self.chat_format.user_turn("").replace("{question}", texts.user)
         return re.split(r"\{question\}|\{hint\}", turn + self.chat_format.assistant + texts.opening)
 
     def check_codec(self, encode: Encode, decode: Decode, source: str) -> None:
-        """Refuse a tokenizer whose texts cannot be joined in ids, as SentencePiece with a dummy prefix (Llama 2).
+        """Refuse a tokenizer whose texts cannot be joined in ids, as SentencePiece with a dummy
+        prefix (Llama 2).
 
-        Such a tokenizer puts a space before every text, so that `</think>` and `\\n\\n` joined in ids decode to
-        `</think> \\n\\n`, and every place where a trace is cut or an answer begins would be off by a token.
+        Such a tokenizer puts a space before every text, so that `</think>` and `\\n\\n` joined in
+        ids decode to `</think> \\n\\n`, and every place where a trace is cut or an answer begins
+        would be off by a token.
 
         Args:
             source: names the model in the error.
@@ -202,13 +219,17 @@ class Renderer:
         joined = [token for part in parts if part for token in encode(part)]
         if decode(joined) != "".join(parts):
             raise ValueError(
-                f"{source}: its tokenizer changes texts that are joined in ids: {''.join(parts)!r} comes back as "
-                f"{decode(joined)!r}. Tokenizers that put a space before every text (SentencePiece with a dummy prefix, as "
+                f"{source}: its tokenizer changes texts that are joined in ids: {''.join(parts)!r} "
+                f"comes back as "
+                f"{decode(joined)!r}. Tokenizers that put a space before every text (SentencePiece "
+                f"with a dummy prefix, as "
                 "Llama 2's) are not supported; choose a model with a byte-level tokenizer"
             )
 
     def encode_target(self, response: str, encode: Encode) -> list[int]:
-        """Ids of a response, cut once after the first boundary (module docstring) and closed by the end of turn."""
+        """Ids of a response, cut once after the first boundary (module docstring) and closed by the
+        end of turn.
+        """
         if not response.endswith(self.chat_format.end_of_turn):
             response += self.chat_format.end_of_turn
         head, boundary, rest = response.partition(self.boundary)
@@ -219,15 +240,17 @@ class Renderer:
     ) -> SampledTrace:
         """Cut what a model sampled after its prompt into the trace's ids.
 
-        The ids are the sampled ones up to the end of the first boundary. Only when one sampled token reaches beyond that
-        end are the ids from the last clean token on made from the text; `is_retokenized` says so, and callers count it.
-        A trace is well formed when it is not empty, is closed by its own kind's tag, and holds none of the texts that
-        the family forbids.
+        The ids are the sampled ones up to the end of the first boundary. Only when one sampled
+        token reaches beyond that end are the ids from the last clean token on made from the text;
+        `is_retokenized` says so, and callers count it. A trace is well formed when it is not empty,
+        is closed by its own kind's tag, and holds none of the texts that the family forbids.
 
-        Example, with the boundary `<|end_of` and one token per bracket: the ids of `7`, `<|end`, `_of_thought|>` have no
-        prefix with the text `7<|end_of`. `7`, `<|end` are kept, and `_of` is tokenized.
+        Example, with the boundary `<|end_of` and one token per bracket: the ids of `7`, `<|end`,
+        `_of_thought|>` have no prefix with the text `7<|end_of`. `7`, `<|end` are kept, and `_of`
+        is tokenized.
 
-        Returns: ids, the text before the closing tag, and the two flags. Without a boundary: everything, not well formed.
+        Returns: ids, the text before the closing tag, and the two flags. Without a boundary:
+        everything, not well formed.
         """
         ids = list(sampled_ids)
         text = decode(ids)
@@ -250,13 +273,14 @@ class Renderer:
     def encode_answer(
         self, solution: str, encode: Encode, decode: Decode
     ) -> tuple[list[int], int, int]:
-        """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of them are the solution's.
+        """Ids that follow a trace's ids when the reasoner answers with `solution`, and which of
+        them are the solution's.
 
-        The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood (GML). A token that
-        holds both tag and solution text counts as the solution's.
+        The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood
+        (GML). A token that holds both tag and solution text counts as the solution's.
 
-        Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution. The end of turn is not
-        part of the ids.
+        Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution.
+        The end of turn is not part of the ids.
         """
         lead = self.answer_lead
         ids = encode(lead + solution + self.answer_close)
@@ -266,11 +290,13 @@ class Renderer:
         return ids, start, _first_prefix(ids, lead + solution, decode) if solution else start
 
     def solution_of_answer(self, text: str) -> str | None:
-        """The solution in what the reasoner wrote after a trace's ids; None where it is not closed."""
+        """The solution in what the reasoner wrote after a trace's ids; None if it is not closed."""
         return self._solution_in(text, self.answer_lead)
 
     def solution_of_response(self, text: str) -> str | None:
-        """The solution in a whole response, trace included; None where trace or solution is not closed."""
+        """The solution in a whole response, trace included; None where trace or solution is not
+        closed.
+        """
         if self.answer_close:
             return self._solution_in(text, self.answer_lead)
         _, closed, answer = text.partition(self.texts(REASONER).close)
@@ -286,9 +312,11 @@ class Renderer:
         return solution if opening and closing else None
 
     def split_response(self, text: str) -> tuple[str, str] | None:
-        """(trace, solution) of a full assistant text as data sets write it, or None where a tag is missing or repeated.
+        """(trace, solution) of a full assistant text as data sets write it, or None where a tag is
+        missing or repeated.
 
-        Both keep the newlines inside their tags, except that what follows the opening tag in the prompt is the prompt's.
+        Both keep the newlines inside their tags, except that what follows the opening tag in the
+        prompt is the prompt's.
         """
         texts = self.texts(REASONER)
         opening = texts.opening.strip()
@@ -312,8 +340,9 @@ class Renderer:
     def split_example(self, text: str) -> tuple[str, str, str] | None:
         """(question, trace, solution) of a whole example, prompt and response in one text, or None.
 
-        The inverse of `render`. The example may be the reasoner's or any posterior's, with or without the end of turn.
-        The system text is not compared, so that prompts of older wording are read too.
+        The inverse of `render`. The example may be the reasoner's or any posterior's, with or
+        without the end of turn. The system text is not compared, so that prompts of older wording
+        are read too.
         """
         text = text.removesuffix(self.chat_format.end_of_turn)
         for kind in (*self.family.posteriors, REASONER):
@@ -349,7 +378,9 @@ class Renderer:
         return found_by_name["question"], rest.removesuffix(texts.close), found_by_name["hint"]
 
     def _without_system(self, system: str, said: str) -> str:
-        """What the user says, without the system text that a format without a system role puts before it."""
+        """What the user says, without the system text that a format without a system role puts
+        before it.
+        """
         if not system or "{system}" not in self.chat_format.user:
             return said
         full, bare = (self.chat_format.user_turn(text) for text in (system, ""))
@@ -357,7 +388,9 @@ class Renderer:
         return said.removeprefix(full.removeprefix(opening).partition("{question}")[0])
 
     def to_record(self) -> dict[str, Any]:
-        """What a model's record and a table's manifest hold; the family `paper` is what its absence says."""
+        """What a model's record and a table's manifest hold; the family `paper` is what its absence
+        says.
+        """
         record: dict[str, Any] = {"chat_format": chat_format_to_dict(self.chat_format)}
         if self.family != FAMILIES["paper"]:
             record["prompt_family"] = family_to_dict(self.family)
@@ -373,7 +406,8 @@ def make_renderer(
     """The renderer of two settings, each a name or a file.
 
     Args:
-        chat_format: `template` stands for the chat template of `model`, which `read_template` opens.
+        chat_format: `template` stands for the chat template of `model`, which `read_template`
+            opens.
 
     Raises: ValueError with the faults of both.
     """

@@ -264,7 +264,10 @@ def _refuse_control_texts(benchmark: Benchmark, model: Model) -> None:
         if found:
             faults.append(f"question {row['question_id']}: {', '.join(found)}")
     if faults:
-        head = f"{benchmark.task or 'the questions'}: {len(faults)} questions hold control texts of the model's chat format"
+        head = (
+            f"{benchmark.task or 'the questions'}: {len(faults)} questions hold control texts of "
+            "the model's chat format"
+        )
         raise ValueError(list_faults(head + "; take them out of these questions", faults))
 
 

@@ -1,17 +1,19 @@
-"""A finished table as its readers need it: what all rows say in a few bytes, and the rows of some questions.
+"""A finished table as its readers need it: what all rows say in a few bytes, and the rows of some
+questions.
 
-A stage plans with every row of its input (which units are there, how long are they) and works on a few units at a time.
-At the paper's scale the table of traces has 133,680 rows of 6,000 ids and their text, 6 GB, and its summary has 2 MB:
+A stage plans with every row of its input (which units are there, how long are they) and works on a
+few units at a time. At the paper's scale the table of traces has 133,680 rows of 6,000 ids and
+their text, 6 GB, and its summary has 2 MB:
 
     reader = TableReader(folder, "traces")
-    reader.summary       question_id  trace_id  finish_reason  is_well_formed  ...  num_tokens  shard
+    reader.summary       question_id  trace_id  finish_reason  is_well_formed     num_tokens  shard
                          q0           0         stop           true                 5213        0
                          q0           1         length         false                16000       0
     reader.rows_of(["q0"], ["token_ids"])       reads shard 0 and nothing else
 
-The summary is kept in `summary.parquet` next to the shards, with the digest of the table it belongs to; it is made by
-whoever finishes the table, or by the first reader of a table that has none. A shard is compared with the manifest's
-digest when it is read, once per process.
+The summary is kept in `summary.parquet` next to the shards, with the digest of the table it belongs
+to; it is made by whoever finishes the table, or by the first reader of a table that has none. A
+shard is compared with the manifest's digest when it is read, once per process.
 """
 
 import os
@@ -44,7 +46,9 @@ LARGE_COLUMNS = frozenset(
         "response",
     )
 )
-"""Columns that grow with the length of a text. A summary has the number of `token_ids` in their place."""
+"""Columns that grow with the length of a text. A summary has the number of `token_ids` in their
+place.
+"""
 
 _DIGEST = b"variational_reasoning.digest"
 
@@ -64,7 +68,8 @@ class TableReader:
 
     @cached_property
     def summary(self) -> pa.Table:
-        """All rows in the table's order: every column but the large ones, `num_tokens`, and the `shard`'s number.
+        """All rows in the table's order: every column but the large ones, `num_tokens`, and the
+        `shard`'s number.
 
         Raises: ValueError for a shard that is missing or was changed.
         """
@@ -102,7 +107,8 @@ class TableReader:
     def rows_of(
         self, question_ids: Sequence[str], columns: Sequence[str]
     ) -> dict[str, list[Mapping[str, Any]]]:
-        """Rows of these questions by question_id, each in the table's order; questions without rows are left out.
+        """Rows of these questions by question_id, each in the table's order; questions without rows
+        are left out.
 
         Reads the shards that hold them and no other. `columns` are read with the key's.
 
@@ -119,7 +125,10 @@ class TableReader:
         return group_by(rows, "question_id")
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The table shard by shard. Raises: ValueError for a shard that is missing or was changed."""
+        """The table shard by shard.
+
+        Raises: ValueError for a shard that is missing or was changed.
+        """
         for shard in self.manifest["shards"]:
             yield self._read_shard(shard, columns)
 

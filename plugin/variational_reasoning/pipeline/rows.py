@@ -1,15 +1,18 @@
-"""Rows on disk: one schema per table, shards that are finished or absent, a manifest last (between all stages).
+"""Rows on disk: one schema per table, shards that are finished or absent, a manifest last (between
+all stages).
 
-A table is a folder. A stage that fills it first writes `stage.json` (what it is about to do, from what), then one
-Parquet shard per fixed group of work units, each under a temporary name that is synced and renamed, and
-`manifest.json` when all are there. Run again, the stage does what is missing: nothing when the manifest is there, the
-absent shards otherwise. When inputs, configuration, model or seed differ from those of `stage.json`, it refuses and
-names each difference.
+A table is a folder. A stage that fills it first writes `stage.json` (what it is about to do, from
+what), then one Parquet shard per fixed group of work units, each under a temporary name that is
+synced and renamed, and `manifest.json` when all are there. Run again, the stage does what is
+missing: nothing when the manifest is there, the absent shards otherwise. When inputs,
+configuration, model or seed differ from those of `stage.json`, it refuses and names each
+difference.
 
-The surprising thing: shard k always holds the same units, and nothing that changes from run to run (time, host,
-versions) is written into it, so a run that was killed and resumed ends with the same bytes as an undisturbed one. For
-the same reason many processes may fill one table: each does the shards of its share, and whoever finds all of them
-there writes the manifest.
+The surprising thing: shard k always holds the same units, and nothing that changes from run to run
+(time, host, versions) is written into it, so a run that was killed and resumed ends with the same
+bytes as an undisturbed one. For
+the same reason many processes may fill one table: each does the shards of its share, and whoever
+finds all of them there writes the manifest.
 
     stage = open_stage(folder, "traces", identity, units=question_ids, units_per_shard=64)
     for index, unit_ids in stage.pending():
@@ -60,7 +63,8 @@ _RECORDED_PACKAGES = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two runs of a stage the same run; all of it is compared, except the path of the model.
+    """What makes two runs of a stage the same run; all of it is compared, except the path of the
+    model.
 
     inputs: name to sha256 of a table (`table_digest`) or file (`file_digest`).
     config: the resolved part of the configuration that this stage's rows depend on.
@@ -113,15 +117,17 @@ class Stage:
         dropped: Sequence[Mapping[str, Any]] = (),
         failed: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Write shard `index` atomically, unless another process has just done so: what a manifest may have been made of
-        is never replaced. Its rows may be none, when all were dropped.
+        """Write shard `index` atomically, unless another process has just done so: what a manifest
+        may have been made of is never replaced. Its rows may be none, when all were dropped.
 
         Args:
             counts: numbers that `finish` sums over shards into the manifest.
-            dropped: rows that are not there by a rule, each with its ids and a `reason`; the manifest lists them.
+            dropped: rows that are not there by a rule, each with its ids and a `reason`; the
+                manifest lists them.
             failed: the same for rows that an engine could not compute.
 
-        Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids; OSError for a full disk.
+        Raises: ValueError for missing, unknown or empty columns, wrong types and duplicate ids;
+        OSError for a full disk.
         """
         statistics: dict[str, Any] = {
             "counts": dict(counts or {}),
@@ -132,7 +138,9 @@ class Stage:
         write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
 
     def read_shard(self, index: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The rows of a shard that is on disk, for use before the table is whole; all columns by default."""
+        """The rows of a shard that is on disk, for use before the table is whole; all columns by
+        default.
+        """
         path = self.folder / shard_name(index)
         return pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
 
@@ -142,14 +150,16 @@ class Stage:
         return {"failed": [], **json.loads(schema.metadata[_STATISTICS])}
 
     def finish(self, **extra: Any) -> dict[str, Any]:
-        """Check all shards together, write the manifest, and return it. `extra` goes into the manifest as it is.
+        """Check all shards together, write the manifest, and return it. `extra` goes into the
+        manifest as it is.
 
         Raises: ValueError when shards are missing, an id is there twice, or the table has no row.
         """
         missing = [shard_name(index) for index, _ in self.pending()]
         if missing:
             raise ValueError(
-                f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: {missing[:3]}"
+                f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: "
+                f"{missing[:3]}"
             )
         counts: Counter[str] = Counter()
         shards, dropped, failed, keys = [], [], [], []
@@ -167,7 +177,8 @@ class Stage:
         if num_rows == 0:
             reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
             raise ValueError(
-                f"{self.folder}: the table {self.table} would have no row; counts: {dict(counts)}, reasons: {reasons}"
+                f"{self.folder}: the table {self.table} would have no row; counts: {dict(counts)}, "
+                f"reasons: {reasons}"
             )
         _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
         plan = read_json_object(self.folder / STAGE, _remedy(self.folder))
@@ -209,18 +220,21 @@ def open_stage(
     """Begin or take up the filling of a table.
 
     Args:
-        units: ids of the work units in the order in which they are done; the same order always gives the same shards.
+        units: ids of the work units in the order in which they are done; the same order always
+            gives the same shards.
         units_per_shard: what is lost at most when the process is killed.
         remedy: what a refusal says to do about rows that were made from something else.
 
     Returns: a Stage; `is_complete` says that there is nothing to do.
 
-    Raises: ValueError for no or repeated units, and when the folder holds something else than this stage's rows.
+    Raises: ValueError for no or repeated units, and when the folder holds something else than this
+    stage's rows.
     """
     folder = Path(folder)
     if not units:
         raise ValueError(
-            f"{folder}: there is nothing to do for the table {table}: its list of work units is empty"
+            f"{folder}: there is nothing to do for the table {table}: its list of work units is "
+            f"empty"
         )
     if len(set(units)) != len(units):
         repeated = [unit for unit, count in Counter(units).items() if count > 1]
@@ -293,7 +307,8 @@ def write_table(
     rows_per_shard: int = 4096,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write a table whose rows are all at hand, unless it is finished already, and return its manifest.
+    """Write a table whose rows are all at hand, unless it is finished already, and return its
+    manifest.
 
     Raises: ValueError as `open_stage`, `Stage.write_shard` and `Stage.finish` do; also for no rows.
     """
@@ -339,7 +354,8 @@ def read_table(
     Args:
         columns: the columns to read; all by default.
 
-    Raises: ValueError for an unfinished table, a shard that is missing or was changed, and missing columns.
+    Raises: ValueError for an unfinished table, a shard that is missing or was changed, and missing
+    columns.
     """
     folder = Path(folder)
     manifest = read_manifest(folder, table)
@@ -367,7 +383,9 @@ def read_rows(
 
 
 def index_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, Mapping[str, Any]]:
-    """Rows by key, a plain value for one column, a tuple for several. Raises: ValueError for a repeated key."""
+    """Rows by key, a plain value for one column, a tuple for several. Raises: ValueError for a
+    repeated key.
+    """
     index: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
         key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
@@ -380,7 +398,9 @@ def index_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, Mapp
 def group_by(
     rows: Iterable[Mapping[str, Any]], *columns: str
 ) -> dict[Any, list[Mapping[str, Any]]]:
-    """Lists of rows by key, in the order of the rows: a plain value for one column, a tuple for several."""
+    """Lists of rows by key, in the order of the rows: a plain value for one column, a tuple for
+    several.
+    """
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
         key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
@@ -389,7 +409,9 @@ def group_by(
 
 
 def table_digest(folder: str | os.PathLike, table: str) -> str:
-    """sha256 over the digests of a finished table's shards: the same rows from the same writer give the same digest."""
+    """sha256 over the digests of a finished table's shards: the same rows from the same writer give
+    the same digest.
+    """
     return digest_of(read_manifest(folder, table))
 
 
@@ -400,7 +422,9 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that rows may depend on; those that are not installed are left out."""
+    """Versions of Python and of the packages that rows may depend on; those that are not installed
+    are left out.
+    """
     found = {name: installed_version(name) for name in _RECORDED_PACKAGES}
     return {"python": platform.python_version()} | {
         name: version for name, version in found.items() if version
@@ -446,7 +470,8 @@ def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) ->
         unknown = sorted(row.keys() - names)
         if missing or unknown:
             raise ValueError(
-                f"{where}: row {number} of {table}: missing columns {missing}, unknown columns {unknown}"
+                f"{where}: row {number} of {table}: missing columns {missing}, unknown columns "
+                f"{unknown}"
             )
 
 
@@ -458,7 +483,8 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
         return
     repeated = [row for row in counted.to_pylist() if row.pop("count_all") > 1]
     raise ValueError(
-        f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as {repeated[0]}"
+        f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as "
+        f"{repeated[0]}"
     )
 
 

@@ -1,11 +1,13 @@
 """Stage 3, K traces per question, and stage 6, M answers per trace (Eqs. 5 and 8; Algorithm 1).
 
-Prompts come from the one renderer and go to the engine as ids; what is stored are the sampled ids, and text is
-derived from them. An answer continues the ids of prompt and trace and nothing else: the trace ends with the boundary
-(`<|end_of`), and the model writes the rest of the closing tag itself, so no tokenizer can merge anything there.
+Prompts come from the one renderer and go to the engine as ids; what is stored are the sampled ids,
+and text is derived from them. An answer continues the ids of prompt and trace and nothing else: the
+trace ends with the boundary (`<|end_of`), and the model writes the rest of the closing tag itself,
+so no tokenizer can merge anything there.
 
-Seeds are hashes of (run seed, question, trace, answer), so a sample does not depend on what else is sampled, and equal
-traces of one question still get answers of their own. The reasoner's end tag or end of turn is part of the sampled ids.
+Seeds are hashes of (run seed, question, trace, answer), so a sample does not depend on what else is
+sampled, and equal traces of one question still get answers of their own. The reasoner's end tag or
+end of turn is part of the sampled ids.
 """
 
 import hashlib
@@ -51,17 +53,21 @@ from variational_reasoning.pipeline.work.summary import StageSummary
 def sample_traces(config: Config) -> StageSummary:
     """Stage 3: `sampling.num_traces` traces for each training question, into run_dir/traces.
 
-    Raises: ValueError for a model that was trained on another prompt, a table of another run, or when no trace remains.
+    Raises: ValueError for a model that was trained on another prompt, a table of another run, or
+    when no trace remains.
     """
     return run(traces_job, config)
 
 
 def sample_answers(config: Config) -> StageSummary:
-    """Stage 6: `sampling.num_answers` answers of the reasoner after each well-formed trace, into run_dir/answers.
+    """Stage 6: `sampling.num_answers` answers of the reasoner after each well-formed trace, into
+    run_dir/answers.
 
-    Traces that are malformed, or after which cutoff_len leaves no room, get no answer and are counted.
+    Traces that are malformed, or after which cutoff_len leaves no room, get no answer and are
+    counted.
 
-    Raises: ValueError as `sample_traces` does; also when the reasoner's tokenizer is not the one of the traces.
+    Raises: ValueError as `sample_traces` does; also when the reasoner's tokenizer is not the one of
+    the traces.
     """
     return run(answers_job, config)
 
@@ -156,7 +162,8 @@ def answers_job(config: Config) -> StageJob:
 
     return StageJob(
         stage=open_stage(folder, "answers", identity, units, config.sampling.questions_per_shard),
-        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, reasoner {model_folder}; writes {folder}",
+        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, reasoner "
+        f"{model_folder}; writes {folder}",
         row="answer",
         size=size,
         cost=lambda unit: counts[unit]["is_well_formed_sum"] or 0,
@@ -171,7 +178,9 @@ def answers_job(config: Config) -> StageJob:
 
 
 class ShardRequests(NamedTuple):
-    """What a shard asks of the engine: `num_unasked` of its rows are not requests, because they are dropped or malformed."""
+    """What a shard asks of the engine: `num_unasked` of its rows are not requests, because they are
+    dropped or malformed.
+    """
 
     requests: list[Request]
     dropped: list[dict[str, Any]]
@@ -180,7 +189,9 @@ class ShardRequests(NamedTuple):
 
 
 class Sampler(ABC):
-    """What stages 3 and 6 and the evaluation have in common: an engine, and the settings of a request."""
+    """What stages 3 and 6 and the evaluation have in common: an engine, and the settings of a
+    request.
+    """
 
     names: tuple[str, ...]
     """The id columns of a row, in the order of a request's key."""
@@ -232,7 +243,9 @@ class Sampler(ABC):
         return Shard(rows, counts, plan.dropped, failed)
 
     def facts(self) -> dict[str, Any]:
-        """See ShardFiller. Settings that change rows by float noise at most are in the manifest and not compared."""
+        """See ShardFiller. Settings that change rows by float noise at most are in the manifest and
+        not compared.
+        """
         execution = (
             resolved(self.config, "sampling.device", "sampling.batch_tokens")
             | self.engine.execution()

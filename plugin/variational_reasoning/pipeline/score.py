@@ -1,12 +1,15 @@
-"""Stages 4 and 5: log-likelihoods of every trace, and of the reference solution after it (terms of rho, before Eq. 8).
+"""Stages 4 and 5: log-likelihoods of every trace, and of the reference solution after it (terms of
+rho, before Eq. 8).
 
-For a question x, a trace z and a model: trace_logp = sum over the trace's ids of log p(z_t | prompt, z_<t), in nats,
-on the ids that were sampled, boundary included. For the reasoner also answer_logp, the same sum over the ids of the
-reference solution that follow prompt, trace and the fixed tags; the tags themselves are not counted. The posterior's
-prompt holds the solution as the hint, so it is not asked for an answer.
+For a question x, a trace z and a model: trace_logp = sum over the trace's ids of log p(z_t |
+prompt, z_<t), in nats, on the ids that were sampled, boundary included. For the reasoner also
+answer_logp, the same sum over the ids of the reference solution that follow prompt, trace and the
+fixed tags; the tags themselves are not counted. The posterior's prompt holds the solution as the
+hint, so it is not asked for an answer.
 
-The paper compares at temperature 1. `scoring.temperature` divides the logits, and at_sampling_temperature adds the same
-sums for the distribution that the traces were really drawn from. How the sums are computed: engines/scorer.py.
+The paper compares at temperature 1. `scoring.temperature` divides the logits, and
+at_sampling_temperature adds the same sums for the distribution that the traces were really drawn
+from. How the sums are computed: engines/scorer.py.
 """
 
 from collections import Counter
@@ -46,21 +49,26 @@ if TYPE_CHECKING:
 
 SCORED_MODELS = ("reasoner", "posterior")
 QUADRATIC_TOKENS = 27_000
-"""Length at which attention takes as long as all else (27.3k for Qwen3-4B); only the balance of shares depends on it."""
+"""Length at which attention takes as long as all else (27.3k for Qwen3-4B); only the balance of
+shares depends on it.
+"""
 
 
 def score_traces(config: Config, model_name: str) -> StageSummary:
-    """Stage 4 (reasoner) or 5 (posterior): log-likelihoods of the well-formed traces, into run_dir/trace_logps/<model>.
+    """Stage 4 (reasoner) or 5 (posterior): log-likelihoods of the well-formed traces, into
+    run_dir/trace_logps/<model>.
 
-    Malformed traces are counted and not scored: their ids do not end with the boundary, so the ratio would compare
-    different events. Rows beyond cutoff_len are dropped and counted, because no training could use them. Values that are
-    not finite are failed rows. With scoring.score_only: verified, traces without a verified answer are skipped and
-    counted, except those that the fallback of a build output could still choose.
+    Malformed traces are counted and not scored: their ids do not end with the boundary, so the
+    ratio would compare different events. Rows beyond cutoff_len are dropped and counted, because no
+    training could use them. Values that are not finite are failed rows. With scoring.score_only:
+    verified, traces without a verified answer are skipped and counted, except those that the
+    fallback of a build output could still choose.
 
     Args:
         model_name: reasoner or posterior.
 
-    Raises: ValueError for another name, a model trained on another prompt, another tokenizer, and too many failed rows.
+    Raises: ValueError for another name, a model trained on another prompt, another tokenizer, and
+    too many failed rows.
     """
     if model_name not in SCORED_MODELS:
         raise ValueError(f"model={model_name!r} is not one of {', '.join(SCORED_MODELS)}")
@@ -107,7 +115,8 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     temperatures = set(traces.summary["temperature"].unique().to_pylist())
     if config.scoring.at_sampling_temperature and (len(temperatures) > 1 or 0 in temperatures):
         raise ValueError(
-            f"scoring.at_sampling_temperature needs traces of one temperature above 0; {config.folder('traces')} has "
+            f"scoring.at_sampling_temperature needs traces of one temperature above 0; "
+            f"{config.folder('traces')} has "
             f"{sorted(temperatures)}"
         )
 
@@ -133,7 +142,8 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
             units,
             config.scoring.questions_per_shard,
         ),
-        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, {name} {model_folder} ({kind}); writes {folder}",
+        title=f"reads {traces.manifest['rows']} traces of {len(units)} questions, {name} "
+        f"{model_folder} ({kind}); writes {folder}",
         row="trace",
         size=sizes.__getitem__,
         cost=costs.__getitem__,
@@ -150,7 +160,9 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
 def _sizes_and_costs(
     summary: pa.Table, unwanted: set[tuple[str, int]]
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Traces of each question, and what scoring those of them takes that are scored, in linear tokens."""
+    """Traces of each question, and what scoring those of them takes that are scored, in linear
+    tokens.
+    """
     names = ("question_id", "trace_id", "num_tokens", "is_well_formed")
     sizes: dict[str, int] = {}
     costs: dict[str, float] = {}
@@ -165,12 +177,13 @@ def _sizes_and_costs(
 
 
 def traces_of_zero_accuracy(verdicts: pa.Table, keep_for_fallback: bool) -> set[tuple[str, int]]:
-    """(question_id, trace_id) of traces that were judged and have no verified answer: Acc gives them weight zero.
+    """(question_id, trace_id) of traces that were judged and have no verified answer: Acc gives
+    them weight zero.
 
     Args:
         verdicts: columns question_id, trace_id and verdict.
-        keep_for_fallback: leave out those of questions that have no verified answer at all; an output's fallback
-            scores them.
+        keep_for_fallback: leave out those of questions that have no verified answer at all; an
+            output's fallback scores them.
     """
     keys = ["question_id", "trace_id"]
     judged = verdicts.select(keys).append_column("good", pc.equal(verdicts["verdict"], "correct"))

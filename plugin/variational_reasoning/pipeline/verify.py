@@ -115,7 +115,9 @@ def verdicts_job(config: Config) -> StageJob:
 
     return StageJob(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
-        title=f"reads {answers.manifest['rows']} answers to {len(units)} questions; writes {folder}",
+        title=(
+            f"reads {answers.manifest['rows']} answers to {len(units)} questions; writes {folder}"
+        ),
         row="answer",
         size=sizes.__getitem__,
         cost=sizes.__getitem__,

@@ -1,4 +1,6 @@
-"""Stage 8 on small tables that are written by the real writers, with the arithmetic of their weights done by hand."""
+"""Stage 8 on small tables that are written by the real writers, with the arithmetic of their
+weights done by hand.
+"""
 
 import json
 import math
@@ -21,8 +23,8 @@ WEIGHTED = {"name": "w", "estimator": "acc", "selection": "weighted"}
 
 
 def sampled(trace_id, text, ratio=0.0, correct=(True,), answer_logp=-2.0, **columns):
-    """One trace of four tokens: `ratio` is its mean log ratio; `correct` one verdict per answer (or a verdict's
-    name)."""
+    """One trace of four tokens: `ratio` is its mean log ratio; `correct` one verdict per answer (or
+    a verdict's name)."""
     return {
         "trace_id": trace_id,
         "text": text,
@@ -226,7 +228,9 @@ def test_best_takes_the_lower_trace_id_among_equals_and_mixes_one_to_one(tmp_pat
 def test_a_mix_may_hold_a_fallback_row_and_its_original_as_the_papers_files_do(
     tmp_path, tiny_model_dir
 ):
-    """Then an epoch has 2 rows per question, whatever falls back: 6 here, and 5 without mix_fallback."""
+    """Then an epoch has 2 rows per question, whatever falls back: 6 here, and 5 without
+    mix_fallback.
+    """
     output = {"name": "b", "selection": "best", "mix": 1, "fallback": "original"}
     config = write_run(tmp_path, tiny_model_dir, THREE, [output | {"mix_fallback": True}])
     figures = build.build_datasets(config).files[0].figures
@@ -450,7 +454,8 @@ def test_ties_of_longest_go_to_the_lower_trace_id(tmp_path, tiny_model_dir):
 
 
 def test_the_three_ratios(tmp_path, tiny_model_dir):
-    # mean log ratios 0 and log 2 of four tokens each: rho 1 and 2; full ratio 1 and 16; none: accuracies 1 and 1/2
+    # mean log ratios 0 and log 2 of four tokens each: rho 1 and 2; full ratio 1 and 16; none:
+    # accuracies 1 and 1/2
     traces = [sampled(0, "a", 0.0, (True, True)), sampled(1, "b", math.log(2), (True, False))]
     outputs = [
         {"name": ratio, "ratio": ratio, "selection": "weighted"}
@@ -531,7 +536,9 @@ def test_the_baselines_of_section_3(tmp_path, tiny_model_dir):
 
 
 def test_responses_without_an_answer_are_wrong_in_the_share_of_a_question(tmp_path, tiny_model_dir):
-    """One good trace of eight: P = 1/8. The other seven are malformed, or cut, and stand for an answer each."""
+    """One good trace of eight: P = 1/8. The other seven are malformed, or cut, and stand for an
+    answer each.
+    """
     bad = [sampled(k, f"t{k}", is_well_formed=False, finish="length") for k in range(1, 4)]
     bad += [sampled(k, f"t{k}", is_well_formed=False) for k in range(4, 8)]
     questions = {"q0": [sampled(0, "good", 0.0, (True,)), *bad]}

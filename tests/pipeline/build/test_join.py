@@ -73,7 +73,8 @@ def test_a_question_of_malformed_traces_has_the_share_zero_and_an_undecided_one_
     [
         (
             "trace_logps/posterior",
-            r"trace_logps/posterior.* is not there.*w \(ratio mean\) cannot be built without stage 5",
+            r"trace_logps/posterior.* is not there.*w \(ratio mean\) cannot be built without stage "
+            r"5",
         ),
         (
             "trace_logps/reasoner",

@@ -35,7 +35,8 @@ def test_a_text_has_its_runs_once_and_a_short_one_only_itself():
 
 
 def test_matches_by_hand():
-    # With n = 3: t1 shares "b c d" and "c d e" with row 1 of `one`, and "x y z" with row 2; t2 only "b c", which is too short.
+    # With n = 3: t1 shares "b c d" and "c d e" with row 1 of `one`, and "x y z" with row 2; t2 only
+    # "b c", which is too short.
     questions = {"t1": "a b c d e x y z", "t2": "b c q", "t3": "p q"}
     benchmarks = {
         "one": ["B, c; d e f", "x-y-z", "p q r"],
@@ -45,7 +46,8 @@ def test_matches_by_hand():
         Match("t1", "one", 1, 2, "b c d"),
         Match("t1", "one", 2, 1, "x y z"),
         Match("t1", "two", 3, 1, "e x y"),
-        # "p q" is a whole benchmark question of fewer than 3 words; it is not found inside "p q r", nor "b c" inside t1
+        # "p q" is a whole benchmark question of fewer than 3 words; it is not found inside "p q r",
+        # nor "b c" inside t1
         Match("t3", "two", 1, 1, "p q"),
     ]
 
@@ -81,7 +83,8 @@ def test_the_report_counts_both_sides():
 
 
 def test_time_grows_with_the_words_not_with_their_product():
-    # A comparison of every question with every other would take 100 times as long for 10 times the rows.
+    # A comparison of every question with every other would take 100 times as long for 10 times the
+    # rows.
     draw = random.Random(0)
     vocabulary = [f"w{i}" for i in range(3000)]
 

@@ -391,7 +391,8 @@ def test_listed_questions_whose_rows_are_dropped_are_counted(tmp_path, tiny_mode
         (
             "1\n77\nx\n",
             (),
-            r"2 of its 3 ids are none of .*, such as \['77', 'x'\]; ids there are such as '0' \(data.ids: row\)",
+            r"2 of its 3 ids are none of .*, such as \['77', 'x'\]; ids there are such as '0' "
+            r"\(data.ids: row\)",
         ),
         ("1\n1\n", (), "1 ids are there more than once"),
         ("", (), "has no id"),
@@ -409,7 +410,8 @@ def test_lists_of_questions_that_do_not_fit(published, tmp_path, ids, overrides,
 
 @pytest.mark.parametrize("mode", ["report", "drop"])
 def test_questions_of_a_benchmark_are_reported_or_dropped(published, tmp_path, mode):
-    # With 13 words: the first shares 16 in a row, which are 4 runs; the second has exactly the words of a short question.
+    # With 13 words: the first shares 16 in a row, which are 4 runs; the second has exactly the
+    # words of a short question.
     problems = [
         "A rectangle has sides of length 3 and 7; what is the square of the length?",
         "why does ICE float on water",

@@ -40,7 +40,8 @@ def texts_of(name, **data):
 
 
 def test_all_published_layouts_hold_the_same_questions():
-    # The conversations have the tags and the white space of Bespoke-Stratos-17k; the others are their renderings.
+    # The conversations have the tags and the white space of Bespoke-Stratos-17k; the others are
+    # their renderings.
     assert texts_of("Bespoke-Stratos-17k-Reformatted", columns=REFORMATTED) == TEXTS
     assert texts_of("Bespoke-Stratos-17k", format="conversations") == TEXTS
     assert texts_of("Bespoke-Stratos-17k-Train-Posterior-PA", format="prompt_response") == TEXTS

@@ -1,4 +1,6 @@
-"""Shares of a stage: processes that do not talk to each other, one of them killed; failed rows; a disk that is full."""
+"""Shares of a stage: processes that do not talk to each other, one of them killed; failed rows; a
+disk that is full.
+"""
 
 import json
 import os
@@ -42,7 +44,9 @@ def start(path: Path, *pairs: str, script: str = "sample_traces", **options) -> 
 
 
 def test_shares_are_disjoint_complete_and_balanced():
-    """The paper's workload: 16,710 questions x 8 log-normal traces of mean 6k and cv 0.8, in shards of 64 questions."""
+    """The paper's workload: 16,710 questions x 8 log-normal traces of mean 6k and cv 0.8, in shards
+    of 64 questions.
+    """
     draw = np.random.default_rng(0)
     sigma = np.sqrt(np.log(1 + 0.8**2))
     lengths = draw.lognormal(np.log(6000) - sigma**2 / 2, sigma, size=(16710, 8)).clip(max=32000)
@@ -113,7 +117,9 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ("script", "launcher"), [("sample_answers", []), ("score_traces", TORCHRUN)]
 )
 def test_everything_killed_at_random_points_twice_gives_the_same_bytes(make_run, script, launcher):
-    """One process, and torchrun with both its ranks: nobody is left to end a shard or to write a manifest."""
+    """One process, and torchrun with both its ranks: nobody is left to end a shard or to write a
+    manifest.
+    """
     settings = {
         "sampling": {"questions_per_shard": 1, "max_answer_tokens": 30},
         "scoring": {"questions_per_shard": 1},
@@ -183,7 +189,9 @@ def test_the_other_stages_share_too(make_run):
 
 
 def test_shares_of_different_counts_on_one_folder_lose_and_spoil_nothing(make_run):
-    """0/2 beside 1/3 of six shards: some are both's, some nobody's; whoever comes next does what is left."""
+    """0/2 beside 1/3 of six shards: some are both's, some nobody's; whoever comes next does what is
+    left.
+    """
     settings = {"sampling": {"questions_per_shard": 1}}
     whole, path = (make_run(num_questions=6, name=name, **settings) for name in ("whole", "shared"))
     sample_traces(load_config(whole))

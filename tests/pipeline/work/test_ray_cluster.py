@@ -1,4 +1,6 @@
-"""launcher=ray on a real cluster of two nodes, local processes, one of which is killed in the middle."""
+"""launcher=ray on a real cluster of two nodes, local processes, one of which is killed in the
+middle.
+"""
 
 import json
 from pathlib import Path

@@ -1,17 +1,21 @@
-"""Stage 8: from traces, log-likelihoods and verdicts to the rows that a model trains on (Eqs. 5, 6, 8 to 12; Algorithm 1).
+"""Stage 8: from traces, log-likelihoods and verdicts to the rows that a model trains on (Eqs. 5, 6,
+8 to 12; Algorithm 1).
 
-Each entry of build.outputs is one train file, for the final model or (target: posterior, Eq. 9) for the posterior. A
-trace is a candidate when it finished, is well formed and its row fits cutoff_len; `select.py` says which candidates are
-taken. For the final model, with `acc`, a trace is followed by one of its verified answers, drawn under the seed (for
-the control arm by the reference solution where none is verified); otherwise by the reference solution. For the
-posterior the prompt holds a hint instead. A question without an acceptable trace is treated by `fallback` and counted.
-The terms of rho are kept raw in every row, so that another estimator can be tried without running a model again.
+Each entry of build.outputs is one train file, for the final model or (target: posterior, Eq. 9) for
+the posterior. A trace is a candidate when it finished, is well formed and its row fits cutoff_len;
+`select.py` says which candidates are taken. For the final model, with `acc`, a trace is followed by
+one of its verified answers, drawn under the seed (for the control arm by the reference solution
+where none is verified); otherwise by the reference solution. For the posterior the prompt holds a
+hint instead. A question without an acceptable trace is treated by `fallback` and counted. The terms
+of rho are kept raw in every row, so that another estimator can be tried without running a model
+again.
 
-The surprising thing: no row is there twice. Equal rows of a question become one with the sum of their weights: a trace
-that was sampled three times, or one that repeats the data set's in a mix. That leaves the direction of the gradient over
-the file as it is (C's mean length becomes that of the different rows); a single step varies more, since equal rows now
-stand in it together. Only an original row that is there as the fallback does not count again in the mix, unless
-`mix_fallback` asks for both as rows of their own, which is what the paper's files hold.
+The surprising thing: no row is there twice. Equal rows of a question become one with the sum of
+their weights: a trace that was sampled three times, or one that repeats the data set's in a mix.
+That leaves the direction of the gradient over the file as it is (C's mean length becomes that of
+the different rows); a single step varies more, since equal rows now stand in it together. Only an
+original row that is there as the fallback does not count again in the mix, unless `mix_fallback`
+asks for both as rows of their own, which is what the paper's files hold.
 """
 
 import math
@@ -54,7 +58,9 @@ from variational_reasoning.pipeline.train_files import (
 )
 
 ORIGINAL, FALLBACK = -2, -1
-"""`source` of a row: the original one in a mix, the original one as fallback; otherwise the chosen trace's id."""
+"""`source` of a row: the original one in a mix, the original one as fallback; otherwise the chosen
+trace's id.
+"""
 
 _NUM_LISTED = 5
 
@@ -76,8 +82,10 @@ class BuildSummary(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row before it is rendered. solution: what the final model's row ends with, or the posterior's hint; answer_id: of
-    the sampled answer that it is; num_tokens: of the response; terms: RHO_TERMS, none without a trace."""
+    """A row before it is rendered. solution: what the final model's row ends with, or the
+    posterior's hint; answer_id: of the sampled answer that it is; num_tokens: of the response;
+    terms: RHO_TERMS, none without a trace.
+    """
 
     source: int
     trace: str
@@ -89,17 +97,18 @@ class Row(NamedTuple):
 
 
 def build_datasets(config: Config) -> BuildSummary:
-    """Stage 8: one train file per build.outputs entry that is made from the traces of sampling.traces_from, their names in
-    train/dataset_info.json, and health.json beside the traces.
+    """Stage 8: one train file per build.outputs entry that is made from the traces of
+    sampling.traces_from, their names in train/dataset_info.json, and health.json beside the traces.
 
-    Raises: ValueError for settings that make no sense together, tables that do not belong together, rows that are missing
-    and files without a row, with their ids. Nothing is written then.
+    Raises: ValueError for settings that make no sense together, tables that do not belong together,
+    rows that are missing and files without a row, with their ids. Nothing is written then.
     """
     outputs = _checked_outputs(config)
     joined = join(config, outputs)
     num_usable = sum(map(len, joined.traces.values()))
     print(
-        f"reads {len(joined.sampled)} traces of {len(joined.questions)} questions, {num_usable} of them fit for use"
+        f"reads {len(joined.sampled)} traces of {len(joined.questions)} questions, {num_usable} of "
+        f"them fit for use"
     )
     _check_num_traces(outputs, joined)
     builder = Builder(config, joined)
@@ -131,7 +140,9 @@ def build_datasets(config: Config) -> BuildSummary:
 
 
 class Builder:
-    """Plans the rows of a file, so that all faults are found before any file is written, and renders them."""
+    """Plans the rows of a file, so that all faults are found before any file is written, and
+    renders them.
+    """
 
     def __init__(self, config: Config, joined: Joined) -> None:
         self.config, self.joined = config, joined
@@ -145,13 +156,16 @@ class Builder:
             del values["mix_fallback"]  # files that were built before this key was there stay valid
         settings = {"output": values, **self.renderer.to_record()}
         if output.question_weight != "none":
-            # Earlier releases left responses without an answer out of P; such files are built again.
+            # Earlier releases left responses without an answer out of P; such files are built
+            # again.
             settings["question_accuracy"] = "of all sampled responses"
         settings |= resolved(self.config, "cutoff_len", "posterior_prompt")
         return Identity(self.joined.inputs, settings, seed=self.config.seed)
 
     def plan(self, output: OutputConfig) -> tuple[dict[str, list[Row]], dict[str, Any]]:
-        """({question_id: rows}, figures for the manifest). Raises: ValueError when no row remains, with ids."""
+        """({question_id: rows}, figures for the manifest). Raises: ValueError when no row remains,
+        with ids.
+        """
         counts: Counter[str] = Counter()
         sizes: list[
             tuple[float, list[float]]
@@ -163,8 +177,10 @@ class Builder:
         if not planned:
             some = list(self.joined.questions)[:_NUM_LISTED]
             raise ValueError(
-                f"build.outputs {output.name!r}: no row remains, the weights of all {len(self.joined.questions)} questions "
-                f"are zero ({dict(counts)}); questions such as {some}. Look at {self.config.folder('verdicts')} and at the "
+                f"build.outputs {output.name!r}: no row remains, the weights of all "
+                f"{len(self.joined.questions)} questions "
+                f"are zero ({dict(counts)}); questions such as {some}. Look at "
+                f"{self.config.folder('verdicts')} and at the "
                 "model that sampled the traces"
             )
         for question_id, copies in copies_of_originals(
@@ -355,7 +371,9 @@ class Builder:
 
 
 def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> None:
-    """Raises: ValueError for a file that holds original rows only: training on it would repeat stage 1."""
+    """Raises: ValueError for a file that holds original rows only: training on it would repeat
+    stage 1.
+    """
     names = ["traces_chosen", *(f"fallback_{name}" for name in ESTIMATORS)]
     without = [
         file.path.stem
@@ -364,10 +382,13 @@ def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> 
     ]
     if without:
         raise ValueError(
-            f"no trace was chosen for {', '.join(without)}: the rows would be the original ones alone, and the final "
+            f"no trace was chosen for {', '.join(without)}: the rows would be the original ones "
+            f"alone, and the final "
             f"model would learn nothing from the traces. Look at {config.folder('traces')} and "
-            f"{config.folder('verdicts')}: with the estimator acc a trace needs a verified answer, so train the reasoner "
-            "longer, sample more traces or answers (sampling.num_traces, sampling.num_answers), or set an output's "
+            f"{config.folder('verdicts')}: with the estimator acc a trace needs a verified answer, "
+            f"so train the reasoner "
+            "longer, sample more traces or answers (sampling.num_traces, sampling.num_answers), or "
+            "set an output's "
             "estimator or fallback to gml. build.allow_no_traces: true writes the file all the same"
         )
 
@@ -376,10 +397,12 @@ Planned = tuple[Path, OutputConfig, dict[str, list[Row]], Identity, dict[str, An
 
 
 def _count_other_ids(planned: Sequence[Planned], builder: Builder, config: Config) -> None:
-    """Count the rows whose trace is trained as other ids than those that were scored: `trained_ids` of the figures.
+    """Count the rows whose trace is trained as other ids than those that were scored: `trained_ids`
+    of the figures.
 
-    A trace goes from ids to text and back. rho is of the sampled ids; where a model sampled pieces that its tokenizer
-    would not have chosen for the text, such as `a` `b` for `ab`, a training sees another sequence.
+    A trace goes from ids to text and back. rho is of the sampled ids; where a model sampled pieces
+    that its tokenizer would not have chosen for the text, such as `a` `b` for `ab`, a training sees
+    another sequence.
     """
     texts: dict[tuple[str, int], str] = {}
     for _, _, rows_by_question, _, _ in planned:
@@ -439,7 +462,8 @@ def describe_files(summary: BuildSummary) -> str:
         size = figures.get("mean_effective_sample_size")
         lines.append(
             f"{file.path}: {figures['rows']} rows, weights mean {figures['mean_weight']:.4g} min "
-            f"{figures['min_weight']:.4g} max {figures['max_weight']:.4g}, mean response {figures['mean_tokens']:.1f} tokens"
+            f"{figures['min_weight']:.4g} max {figures['max_weight']:.4g}, mean response "
+            f"{figures['mean_tokens']:.1f} tokens"
             + (f", effective sample size {size:.2f}" if size else "")
             + f"; {counts}"
             + ("" if file.was_written else " (was there already)")
@@ -448,7 +472,9 @@ def describe_files(summary: BuildSummary) -> str:
 
 
 def _checked_outputs(config: Config) -> list[OutputConfig]:
-    """The outputs made from the traces of sampling.traces_from. Raises: ValueError for settings that make no sense."""
+    """The outputs made from the traces of sampling.traces_from. Raises: ValueError for settings
+    that make no sense.
+    """
     sampler, faults = config.sampling.traces_from, []
     if not config.build.outputs:
         faults.append("build.outputs is empty; name at least one train file")
@@ -457,7 +483,8 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
         is_estimated = output.fallback in ESTIMATORS
         if output.target == "posterior" and output.sampler == "posterior":
             faults.append(
-                f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), not from its own"
+                f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), "
+                f"not from its own"
             )
         if output.sampler == "reasoner" and output.ratio != "none":
             faults.append(
@@ -465,11 +492,13 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
             )
         if output.hint == "verified" and output.target != "posterior":
             faults.append(
-                f"{where}.hint: only the posterior's rows have a hint; leave it out, or set target: posterior"
+                f"{where}.hint: only the posterior's rows have a hint; leave it out, or set "
+                f"target: posterior"
             )
         if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
             faults.append(
-                f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; with {output.estimator} every trace is "
+                f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; "
+                f"with {output.estimator} every trace is "
                 "acceptable. Use drop or original"
             )
         if is_estimated and output.selection == "unweighted":
@@ -478,17 +507,20 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
             )
         if output.weight_cap is not None and output.selection != "weighted":
             faults.append(
-                f"{where}.weight_cap: only the selection weighted has weights to cap; it is {output.selection}"
+                f"{where}.weight_cap: only the selection weighted has weights to cap; it is "
+                f"{output.selection}"
             )
         if output.question_weight != "none" and output.fallback != "drop":
             faults.append(
-                f"{where}.fallback: {output.fallback} would give a weight to questions that question_weight "
+                f"{where}.fallback: {output.fallback} would give a weight to questions that "
+                f"question_weight "
                 f"{output.question_weight} gives none; use drop"
             )
     wanted = [output for output in config.build.outputs if output.sampler == sampler]
     if config.build.outputs and not wanted:
         faults.append(
-            f"build.outputs: none is made from the {sampler}'s traces; set sampling.traces_from to the other model, or an "
+            f"build.outputs: none is made from the {sampler}'s traces; set sampling.traces_from to "
+            f"the other model, or an "
             f"output's traces_from to {sampler}"
         )
     if faults:
@@ -498,7 +530,8 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
 
 def _check_num_traces(outputs: Sequence[OutputConfig], joined: Joined) -> None:
     faults = [
-        f"build.outputs {output.name!r}: num_traces is {output.num_traces}, but only {joined.num_traces} traces per question "
+        f"build.outputs {output.name!r}: num_traces is {output.num_traces}, but only "
+        f"{joined.num_traces} traces per question "
         "were sampled (sampling.num_traces)"
         for output in outputs
         if (output.num_traces or 0) > joined.num_traces

@@ -1,4 +1,6 @@
-"""Whether the sampled traces are fit to train on: shares and warnings about the model that wrote them (stage 8)."""
+"""Whether the sampled traces are fit to train on: shares and warnings about the model that wrote
+them (stage 8).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,28 +16,33 @@ HEALTH_RANGES = {
     "coverage": (0.9, 1.0),
     "mean_effective_sample_size": (0.25, 0.875),
 }
-"""Where a posterior is neither under- nor over-trained; the effective sample size is a share of K (2 to 7 of 8)."""
+"""Where a posterior is neither under- nor over-trained; the effective sample size is a share of K
+(2 to 7 of 8).
+"""
 
 OTHER_IDS_SHARE = 0.01
-"""Share of a file's traces that may be trained as other ids than the scored ones without a warning."""
+"""Share of a file's traces that may be trained as other ids than the scored ones without a warning.
+"""
 
 _MEANINGS = {
     "malformed_share": "the {} is trained too short, or its traces are cut",
     "copies_share": "the {} is trained too long and repeats the training traces",
     "coverage": "few questions have any trace with an accepted answer",
-    "mean_effective_sample_size": "one trace takes nearly all weight, or the weights tell nothing apart",
+    "mean_effective_sample_size": "one trace takes nearly all weight, or the weights tell nothing "
+    "apart",
 }
 
 
 def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
-    """What the traces say about the model that sampled them, and warnings where a figure is out of its range.
+    """What the traces say about the model that sampled them, and warnings where a figure is out of
+    its range.
 
     Args:
         sampler: posterior or reasoner.
 
-    Returns: shares in [0, 1]; the effective sample size is a mean over questions that have weights, between 1 and K; its
-    weights are those of Acc, or of GML without verdicts. `coverage`, the share of questions with an accepted answer among
-    the K, is None without verdicts.
+    Returns: shares in [0, 1]; the effective sample size is a mean over questions that have weights,
+    between 1 and K; its weights are those of Acc, or of GML without verdicts. `coverage`, the share
+    of questions with an accepted answer among the K, is None without verdicts.
     """
     num_traces, sampled, questions = joined.num_traces, joined.sampled, joined.questions
     copies = sum(
@@ -70,7 +77,8 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
 
 
 def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[str]:
-    """Warnings for train files in which too many traces are trained as other ids than those that were scored.
+    """Warnings for train files in which too many traces are trained as other ids than those that
+    were scored.
 
     Args:
         trained_ids: file to {"rows", "differ"}; None for a file that an earlier release wrote.
@@ -79,8 +87,10 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
     for name, counted in trained_ids.items():
         if counted and counted["differ"] > OTHER_IDS_SHARE * counted["rows"]:
             warnings.append(
-                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids than those that "
-                "were sampled and scored, because their text re-tokenizes differently; their rho is of another sequence"
+                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids "
+                f"than those that "
+                "were sampled and scored, because their text re-tokenizes differently; their rho "
+                "is of another sequence"
             )
     return warnings
 
@@ -88,7 +98,8 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
 def describe_health(health: Mapping[str, Any]) -> list[str]:
     """The lines that the command prints."""
     line = (
-        f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies {health['copies_share']:.1%}, coverage "
+        f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies "
+        f"{health['copies_share']:.1%}, coverage "
         + ("not measured" if health["coverage"] is None else f"{health['coverage']:.1%}")
         + ", effective sample size "
         + (
@@ -102,7 +113,8 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
     for name, counted in health.get("trained_ids", {}).items():
         if counted:
             lines.append(
-                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids than the scored ones"
+                f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids "
+                f"than the scored ones"
             )
     return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
 
@@ -118,7 +130,9 @@ def _health_estimator(has_verdicts: bool) -> str:
 
 
 def _effective_sample_sizes(traces: Mapping[str, Sequence[Trace]], estimator: str) -> list[float]:
-    """One per question that has weights; with the mean ratio where both models' log-likelihoods are there."""
+    """One per question that has weights; with the mean ratio where both models' log-likelihoods are
+    there.
+    """
     sizes = []
     for group in traces.values():
         ratio = "none" if any(trace.log_ratio is None for trace in group) else "mean"

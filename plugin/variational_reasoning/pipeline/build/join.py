@@ -2,8 +2,10 @@
 
 A row that is missing, and that no stage reported as dropped or failed, is an error with its ids.
 
-Undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as wrong. A response that
-ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer was sampled after its trace.
+Undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as wrong.
+A response that
+ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer was sampled
+after its trace.
 """
 
 import math
@@ -50,9 +52,10 @@ _LOGP_COLUMNS = [
 class Trace:
     """One sampled trace with what the stages before found out about it; log-likelihoods in nats.
 
-    log_ratio is (mean, sum) over the trace's tokens; it, the reference solution's answer_logp and answer_tokens, and the
-    counts of decided verdicts are None where their table was not asked for, the counts also where none is decided.
-    verified holds (answer_id, solution) of each accepted answer.
+    log_ratio is (mean, sum) over the trace's tokens; it, the reference solution's answer_logp and
+    answer_tokens, and the counts of decided verdicts are None where their table was not asked for,
+    the counts also where none is decided. verified holds (answer_id, solution) of each accepted
+    answer.
     """
 
     question_id: str
@@ -77,7 +80,9 @@ class Trace:
         return log_rho(ratio, self.log_ratio, found.log_term(evidence))
 
     def terms(self, estimator: str, ratio: str) -> dict[str, Any]:
-        """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1]; `log_rho` is the output's."""
+        """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1]; `log_rho` is
+        the output's.
+        """
         mean, total = self.log_ratio or (None, None)
         has_solution = self.answer_logp is not None and self.answer_tokens is not None
         return {
@@ -100,10 +105,11 @@ class Trace:
 class Joined:
     """All tables of one model's traces.
 
-    questions: rows by question_id. sampled: all rows of the traces table. traces: those that finished, are well formed and
-    have all that is needed, by question_id in the order of trace_id; filtered: how many do not, by reason. decided:
-    (num_correct, num_answers) of every trace that was judged, filtered or not. unanswered: traces that are malformed
-    or cut, so that no answer could follow. num_traces: K. num_answers: M, 0 without answers. inputs: digests.
+    questions: rows by question_id. sampled: all rows of the traces table. traces: those that
+    finished, are well formed and have all that is needed, by question_id in the order of trace_id;
+    filtered: how many do not, by reason. decided: (num_correct, num_answers) of every trace that
+    was judged, filtered or not. unanswered: traces that are malformed or cut, so that no answer
+    could follow. num_traces: K. num_answers: M, 0 without answers. inputs: digests.
     """
 
     questions: dict[str, dict[str, Any]]
@@ -118,10 +124,12 @@ class Joined:
     has_verdicts: bool
 
     def question_accuracy(self, question_id: str, num_traces: int) -> float | None:
-        """P(Y_x | x): the share of the responses with the first num_traces traces that are right (Eqs. 10 and 12).
+        """P(Y_x | x): the share of the responses with the first num_traces traces that are right
+        (Eqs. 10 and 12).
 
-        A response is a trace and an answer. One whose trace is malformed or cut has no answer and is wrong; each such
-        trace stands for M responses, as every other trace does. With K = 8 and M = 2:
+        A response is a trace and an answer. One whose trace is malformed or cut has no answer and
+        is wrong; each such trace stands for M responses, as every other trace does. With K = 8 and
+        M = 2:
 
             one trace with two right answers, seven malformed    2 / (2 + 7 * 2) = 0.125
 
@@ -146,11 +154,11 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         trace               reasoner   posterior   answers
         q0, 0               row        row         rows       a candidate
         q0, 1, malformed                                      filtered: malformed
-        q0, 2               dropped    row         rows       filtered: beyond cutoff_len, as stage 4 said
+        q0, 2               dropped    row         rows       filtered: beyond cutoff_len
         q0, 3                          row         rows       an error: stage 4 said nothing of it
 
-    Raises: ValueError for a table that is not there (with the outputs that need it), tables of different runs, and rows
-    that are missing or belong to nothing, with their ids.
+    Raises: ValueError for a table that is not there (with the outputs that need it), tables of
+    different runs, and rows that are missing or belong to nothing, with their ids.
     """
     tables = open_tables(config, outputs)
     reader, train = training_questions(config)
@@ -246,14 +254,16 @@ class _Gaps:
         for name, keys in self.missing.items():
             if keys:
                 faults.append(
-                    f"{folders[name]} lacks {len(keys)} traces that it should have, such as {keys[:3]}; remove it and run "
+                    f"{folders[name]} lacks {len(keys)} traces that it should have, such as "
+                    f"{keys[:3]}; remove it and run "
                     f"stage {STAGES[name]} again"
                 )
         for name, keys in self.unknown.items():
             if keys:
                 source = folders["questions" if name == "traces" else "traces"]
                 faults.append(
-                    f"{folders[name]} has {len(keys)} traces that {source} knows nothing of, such as {keys[:3]}; the two "
+                    f"{folders[name]} has {len(keys)} traces that {source} knows nothing of, such "
+                    f"as {keys[:3]}; the two "
                     "are of different runs"
                 )
         if faults:
@@ -303,7 +313,8 @@ def _answers_by_trace(tables: OpenTables) -> dict[Key, list[dict[str, Any]]]:
     ]
     if missing:
         raise ValueError(
-            f"{tables.folders['verdicts']} lacks {len(missing)} answers, such as {missing[:3]}; remove it and run stage 7 again"
+            f"{tables.folders['verdicts']} lacks {len(missing)} answers, such as {missing[:3]}; "
+            f"remove it and run stage 7 again"
         )
     joined = [
         row | {"verdict": Verdict(verdicts[tuple(row[n] for n in ids)]["verdict"])}
@@ -335,8 +346,10 @@ def _trace(
     for name, found in scores.items():
         if found["trace_tokens"] != row["trace_tokens"]:
             raise ValueError(
-                f"{where}: the {name}'s log-likelihood is of {found['trace_tokens']} tokens, but the trace has "
-                f"{row['trace_tokens']}; the tables are of different runs. Remove trace_logps/{name} and run stage "
+                f"{where}: the {name}'s log-likelihood is of {found['trace_tokens']} tokens, but "
+                f"the trace has "
+                f"{row['trace_tokens']}; the tables are of different runs. Remove "
+                f"trace_logps/{name} and run stage "
                 f"{STAGES[name]} again"
             )
     reasoner, posterior = scores.get("reasoner"), scores.get("posterior")
@@ -347,7 +360,8 @@ def _trace(
         if reasoner is not None and posterior is not None:
             if reasoner["temperature"] != posterior["temperature"]:
                 raise ValueError(
-                    f"temperature is {reasoner['temperature']} for the reasoner and {posterior['temperature']} for the "
+                    f"temperature is {reasoner['temperature']} for the reasoner and "
+                    f"{posterior['temperature']} for the "
                     "posterior; the ratio needs the same. Run stages 4 and 5 again"
                 )
             ratio = log_ratio(reasoner["trace_logp"], posterior["trace_logp"], row["trace_tokens"])

@@ -1,7 +1,8 @@
 """The tables that stage 8 reads, opened together: only those that the outputs need, all of one run.
 
-The posterior's forward KL (Eq. 9) needs no log-likelihoods, GML no answers. A table that is not there is an error that
-names the outputs that need it; so are tables that were made from others than those that are there.
+The posterior's forward KL (Eq. 9) needs no log-likelihoods, GML no answers. A table that is not
+there is an error that names the outputs that need it; so are tables that were made from others than
+those that are there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,9 @@ class OpenTables:
 
 
 def needed_tables(output: OutputConfig) -> dict[str, str]:
-    """The tables besides questions and traces that an output needs, each with the setting that needs it."""
+    """The tables besides questions and traces that an output needs, each with the setting that
+    needs it.
+    """
     needs: dict[str, str] = {}
     if output.ratio != "none":
         needs |= dict.fromkeys(("reasoner", "posterior"), f"ratio {output.ratio}")
@@ -81,7 +84,8 @@ def needed_tables(output: OutputConfig) -> dict[str, str]:
 def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     """The tables that the outputs need.
 
-    Raises: ValueError for tables that are not there, with the outputs that need them, and for tables of different runs.
+    Raises: ValueError for tables that are not there, with the outputs that need them, and for
+    tables of different runs.
     """
     wanted: dict[str, list[str]] = {"questions": [], "traces": []}
     for output in outputs:
@@ -121,14 +125,17 @@ def _foreign_inputs(tables: OpenTables) -> list[str]:
             if digest != digests.get(source, digest):
                 folder = tables.folders[name]
                 faults.append(
-                    f"{folder} was made from another {tables.folders[source]} than the one that is there now, so the two "
+                    f"{folder} was made from another {tables.folders[source]} than the one that is "
+                    f"there now, so the two "
                     f"are of different runs; remove {folder} and run stage {STAGES[name]} again"
                 )
     return faults
 
 
 def scores_are_partial(outputs: Sequence[OutputConfig], tables: OpenTables) -> bool:
-    """Whether only traces with a verified answer were scored. Raises: ValueError when an output needs the others, too."""
+    """Whether only traces with a verified answer were scored. Raises: ValueError when an output
+    needs the others, too.
+    """
     partly = [
         manifest["config"]
         for manifest in (tables.manifests[name] for name in tables.scores)
@@ -145,7 +152,9 @@ def scores_are_partial(outputs: Sequence[OutputConfig], tables: OpenTables) -> b
     ]
     if wanting:
         raise ValueError(
-            f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they were scored with "
-            "scoring.score_only: verified; remove trace_logps and score with all, or leave these outputs out"
+            f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they "
+            f"were scored with "
+            "scoring.score_only: verified; remove trace_logps and score with all, or leave these "
+            "outputs out"
         )
     return True

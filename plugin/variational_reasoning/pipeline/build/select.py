@@ -1,4 +1,5 @@
-"""Which traces of a question become rows, and with which weights (stage 8; Eqs. 6, 9 to 12, App. C).
+"""Which traces of a question become rows, and with which weights (stage 8; Eqs. 6, 9 to 12, App.
+C).
 
     best        the one with the highest log rho, weight 1; ties go to the lower trace_id
     weighted    all, with rho~ (capped on request); those of weight zero are left out and counted
@@ -6,8 +7,8 @@
     longest     the same by trace tokens; ties go to the lower trace_id: a control arm
     unweighted  all, acceptable or not, with weight 1: a control arm
 
-A trace is acceptable when its rho is not zero, with Acc when one of its answers is verified. All draws are hashes of the
-seed and ids, so a row does not depend on the rows beside it.
+A trace is acceptable when its rho is not zero, with Acc when one of its answers is verified. All
+draws are hashes of the seed and ids, so a row does not depend on the rows beside it.
 """
 
 import hashlib
@@ -28,7 +29,9 @@ from variational_reasoning.pipeline.config import OutputConfig
 
 
 class Selection(NamedTuple):
-    """Chosen traces with their weights, and the effective sample size before a cap (None unless by weight)."""
+    """Chosen traces with their weights, and the effective sample size before a cap (None unless by
+    weight).
+    """
 
     chosen: list[tuple[Trace, float]]
     effective_sample_size: float | None = None
@@ -37,7 +40,9 @@ class Selection(NamedTuple):
 def select(
     output: OutputConfig, candidates: Sequence[Trace], seed: int, counts: Counter
 ) -> Selection:
-    """The chosen traces of one question; none when no candidate is acceptable. Adds to `counts` what was left out."""
+    """The chosen traces of one question; none when no candidate is acceptable. Adds to `counts`
+    what was left out.
+    """
     if output.selection == "unweighted":
         return Selection([(trace, 1.0) for trace in candidates])
     log_rhos = {
@@ -99,10 +104,12 @@ def draw_verified(trace: Trace, seed: int) -> tuple[int, str] | None:
 
 
 def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
-    """The hint for a posterior's row: uniform over the different verified answers of the question, U(Y_x) in Eq. 9.
+    """The hint for a posterior's row: uniform over the different verified answers of the question,
+    U(Y_x) in Eq. 9.
 
     Args:
-        trace: the row's; its own answers count no more than others', as the equation draws hint and trace independently.
+        trace: the row's; its own answers count no more than others', as the equation draws hint and
+            trace independently.
         traces: all of the question.
 
     Returns: None when no answer of the question is verified.
@@ -120,7 +127,8 @@ def draw(seed: int, what: str, *ids: str | int) -> int:
 
 
 def copies_of_originals(question_ids: Sequence[str], mix: float, seed: int) -> dict[str, int]:
-    """How often each question's original row enters a mix: floor(mix) times, and once more for a drawn share of them.
+    """How often each question's original row enters a mix: floor(mix) times, and once more for a
+    drawn share of them.
 
     The total is mix times the number of questions, rounded.
     """

@@ -137,7 +137,8 @@ def _unreadable(tokenizer: Any, text: str, error: Exception) -> str:
     place = text.index(unknown[0])
     listed = ", ".join(map(repr, unknown[:5]))
     return (
-        f"the tokenizer does not know {listed}, such as in {text[max(place - 40, 0) : place + 40]!r}; "
+        f"the tokenizer does not know {listed}, such as in "
+        f"{text[max(place - 40, 0) : place + 40]!r}; "
         "remove it from the text, or use a model whose tokenizer reads any text"
     )
 

@@ -1,9 +1,11 @@
-"""Which check each question gets: its own, tests of its source, its gold, or the box of its solution (stage 0).
+"""Which check each question gets: its own, tests of its source, its gold, or the box of its
+solution (stage 0).
 
-The column `source` names a data set and a record, such as apps/12. data.tests says where the records of a source lie, whose
-tests then check programs; data.check_kinds says how the answers of another source are compared. The surprising thing:
-a record whose tests cannot be used, which published data sets do have, makes its question one without a check, and is
-counted by name, because the user could neither repair it nor leave it out otherwise.
+The column `source` names a data set and a record, such as apps/12. data.tests says where the
+records of a source lie, whose tests then check programs; data.check_kinds says how the answers of
+another source are compared. The surprising thing: a record whose tests cannot be used, which
+published data sets do have, makes its question one without a check, and is counted by name, because
+the user could neither repair it nor leave it out otherwise.
 """
 
 import json
@@ -21,11 +23,14 @@ CHECK_KINDS = ("math", "exact", "none")
 class QuestionChecks:
     """Makes the checks of rows.
 
-    digests: name to sha256 of the files that were read. unusable: source to reason, of tests that cannot be used.
+    digests: name to sha256 of the files that were read. unusable: source to reason, of tests that
+    cannot be used.
     """
 
     def __init__(self, data: DataConfig) -> None:
-        """Read the files of data.tests. Raises: ValueError and FileNotFoundError for files that do not fit."""
+        """Read the files of data.tests. Raises: ValueError and FileNotFoundError for files that do
+        not fit.
+        """
         self.data = data
         self.digests: dict[str, str] = {}
         self.unusable: dict[str, str] = {}
@@ -36,13 +41,16 @@ class QuestionChecks:
             records, digest = read_source(tests.file, tests.split, data.allow_hub)
             if not any(tests.column in record for record in records):
                 raise ValueError(
-                    f"{tests.file} (data.tests) lacks the column {tests.column!r}; it has {', '.join(records[0])}"
+                    f"{tests.file} (data.tests) lacks the column {tests.column!r}; it has "
+                    f"{', '.join(records[0])}"
                 )
             self._records[tests.source], self.digests[f"tests.{tests.source}"] = records, digest
             print(f"reads {len(records)} records with tests of {tests.source} from {tests.file}")
 
     def of(self, row: Mapping[str, Any], solution: str) -> tuple[dict[str, Any], str | None]:
-        """(check, fault) of a row with the columns check, gold and source; the fault is None for a sound check."""
+        """(check, fault) of a row with the columns check, gold and source; the fault is None for a
+        sound check.
+        """
         source, _, record = str(row["source"] or "").partition("/")
         self._seen.add(source)
         if row["check"] is not None:
@@ -62,7 +70,8 @@ class QuestionChecks:
         unused = sorted((self.data.check_kinds.keys() | self._records.keys()) - self._seen)
         if unused:
             raise ValueError(
-                f"data.check_kinds, data.tests: no row's source begins with {', '.join(map(repr, unused))}; "
+                f"data.check_kinds, data.tests: no row's source begins with "
+                f"{', '.join(map(repr, unused))}; "
                 f"the sources are {', '.join(map(repr, sorted(self._seen)[:10]))}"
             )
 
@@ -72,7 +81,8 @@ class QuestionChecks:
             allowed = f"{source}/0 to {source}/{len(records) - 1}"
             return (
                 {},
-                f"source {source + '/' + record!r} names no record of data.tests; there are {allowed}",
+                f"source {source + '/' + record!r} names no record of data.tests; there are "
+                f"{allowed}",
             )
         check = {"kind": "program", "tests": records[int(record)][self._columns[source]]}
         faults = check_faults(check)

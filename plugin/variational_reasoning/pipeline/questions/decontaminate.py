@@ -1,11 +1,14 @@
 """Which train questions share a run of words with a benchmark's question (stage 0).
 
-A word is a run of letters or digits after Unicode compatibility folding and case folding; punctuation, spaces and LaTeX
-signs separate words and do not count. Two questions match when they share n words in a row, exactly. A question of fewer
-than n words is one run as a whole: it matches only a question with exactly the same words. That rule misses a short
-benchmark question inside a longer one; any other would call `Find the value of x` a leak.
+A word is a run of letters or digits after Unicode compatibility folding and case folding;
+punctuation, spaces and LaTeX signs separate words and do not count. Two questions match when they
+share n words in a row, exactly. A question of fewer
+than n words is one run as a whole: it matches only a question with exactly the same words. That
+rule misses a short benchmark question inside a longer one; any other would call `Find the value of
+x` a leak.
 
-Time is linear in the words of both sides; memory is that of the benchmarks' runs. Paraphrases and translations are not found.
+Time is linear in the words of both sides; memory is that of the benchmarks' runs. Paraphrases and
+translations are not found.
 Source: n-gram overlap as in arXiv 2005.14165 (App. C, 13 words) and arXiv 2501.19393 (8 words).
 """
 
@@ -21,7 +24,8 @@ _WORD = re.compile(r"[^\W_]+")
 class Match(NamedTuple):
     """One train question that shares runs with one benchmark question.
 
-    row: the benchmark's row, from 1. shared_ngrams: number of different shared runs. words: the first of them.
+    row: the benchmark's row, from 1. shared_ngrams: number of different shared runs. words: the
+    first of them.
     """
 
     question_id: str
@@ -37,7 +41,9 @@ def split_words(text: str) -> list[str]:
 
 
 def ngrams(words: Sequence[str], n: int) -> dict[tuple[str, ...], None]:
-    """The different runs of n words in their order; the whole where there are fewer; none for no words."""
+    """The different runs of n words in their order; the whole where there are fewer; none for no
+    words.
+    """
     if not words:
         return {}
     return {tuple(words[i : i + n]): None for i in range(max(len(words) - n, 0) + 1)}

@@ -1,11 +1,13 @@
-"""Stage 0: questions, expert traces and solutions from any file or data set into the questions table and two train
-files.
+"""Stage 0: questions, expert traces and solutions from any file or data set into the questions
+table and two train files.
 
-Rows that cannot be used are dropped with a reason, listed by id and counted; what is wrong with the file as a whole (a
-missing column, a wrong type, an id that is there twice) is an error with the row's number. Lengths are counted with the
-base model's tokenizer exactly as training counts them, so that sampling, filtering and training agree on one cutoff_len.
-With data.question_ids the questions table, and so stages 3 to 8, has the listed questions only; the two train files have
-all of them, or with data.hold_out all others; and a third, <name>_chosen, has the listed rows, for SFT on these alone.
+Rows that cannot be used are dropped with a reason, listed by id and counted; what is wrong with the
+file as a whole (a missing column, a wrong type, an id that is there twice) is an error with the
+row's number. Lengths are counted with the base model's tokenizer exactly as training counts them,
+so that sampling, filtering and training agree on one cutoff_len. With data.question_ids the
+questions table, and so stages 3 to 8, has the listed questions only; the two train files have all
+of them, or with data.hold_out all others; and a third, <name>_chosen, has the listed rows, for SFT
+on these alone.
 """
 
 import json
@@ -41,10 +43,11 @@ CONTAMINATION = "decontamination.json"
 
 
 class PrepareSummary(NamedTuple):
-    """Rows of the questions table by split, dropped rows as {split: {reason: count}}, and what else was found.
+    """Rows of the questions table by split, dropped rows as {split: {reason: count}}, and what else
+    was found.
 
-    num_expert_rows: rows of the two train files. unusable_tests: source to reason. contamination: see
-    `decontaminate.contamination_report`, or None.
+    num_expert_rows: rows of the two train files. unusable_tests: source to reason. contamination:
+    see `decontaminate.contamination_report`, or None.
     """
 
     folder: Path
@@ -59,12 +62,13 @@ class PrepareSummary(NamedTuple):
 
 
 def prepare_data(config: Config) -> PrepareSummary:
-    """Stage 0: fill run_dir/questions, run_dir/train/<name>_{reasoner,posterior}.parquet and train/dataset_info.json.
+    """Stage 0: fill run_dir/questions, run_dir/train/<name>_{reasoner,posterior}.parquet and
+    train/dataset_info.json.
 
     With data.question_ids also <name>_chosen.parquet.
 
-    Raises: ValueError for settings and files that do not fit, all faults of one file together; FileNotFoundError for a
-    file that is not there.
+    Raises: ValueError for settings and files that do not fit, all faults of one file together;
+    FileNotFoundError for a file that is not there.
     """
     _check_settings(config)
     raw, inputs = _read_rows(config)
@@ -150,7 +154,8 @@ def describe_preparation(summary: PrepareSummary) -> str:
     if summary.contamination:
         words, folder = summary.contamination["ngram_words"], summary.folder
         lines.append(
-            f"train questions that share {words} words in a row with a benchmark ({folder / CONTAMINATION}):"
+            f"train questions that share {words} words in a row with a benchmark "
+            f"({folder / CONTAMINATION}):"
         )
         for name, counts in summary.contamination["benchmarks"].items():
             found = f"{counts['questions_found_in_train']} of its {counts['questions']} questions"
@@ -167,7 +172,8 @@ def _check_settings(config: Config) -> None:
     data, faults = config.data, []
     if not data.train:
         faults.append(
-            "data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set on the hub"
+            "data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set "
+            "on the hub"
         )
     if not config.base:
         faults.append("base is not set; name the model folder that both trainings start from")
@@ -223,7 +229,9 @@ def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[st
 
 
 def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Questions of the benchmarks by name, and digests. Raises: ValueError for rows without text in their column."""
+    """Questions of the benchmarks by name, and digests. Raises: ValueError for rows without text in
+    their column.
+    """
     texts, digests = {}, {}
     for benchmark in config.data.decontaminate.benchmarks:
         rows, digests[f"benchmark.{benchmark.name}"] = read_source(
@@ -248,7 +256,7 @@ def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, st
 
 
 def _read_listed(config: Config, inputs: dict[str, str]) -> list[str] | None:
-    """The ids of data.question_ids, whose digest goes into `inputs`; None where no file is named."""
+    """The ids of data.question_ids, whose digest goes into `inputs`; None without a file."""
     if not config.data.question_ids:
         return None
     ids = read_ids(Path(config.data.question_ids))
@@ -293,7 +301,9 @@ def _identity(
 def _usable(
     raw: Mapping[str, Sequence[Mapping[str, Any]]], checks: QuestionChecks, config: Config
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Dropped]]:
-    """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has no usable row."""
+    """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has
+    no usable row.
+    """
     data, renderer = config.data, config.renderer
     assert config.base is not None  # _check_settings refuses a configuration without it
     encode, decode = text_codec(load_tokenizer(config.base))
@@ -324,7 +334,8 @@ def _decontaminate(
     dropped: Dropped,
     config: Config,
 ) -> dict[str, Any]:
-    """The report; with mode drop, matching questions go from kept["train"] to `dropped`, under their first benchmark.
+    """The report; with mode drop, matching questions go from kept["train"] to `dropped`, under
+    their first benchmark.
 
     Raises: ValueError when nothing remains.
     """
@@ -344,7 +355,8 @@ def _decontaminate(
         kept["train"] = [row for row in kept["train"] if row["question_id"] not in first]
         if not kept["train"]:
             raise ValueError(
-                f"data.decontaminate: every one of the {len(questions)} train questions is in a benchmark"
+                f"data.decontaminate: every one of the {len(questions)} train questions is in a "
+                f"benchmark"
             )
     return report
 
@@ -354,7 +366,8 @@ def _subset(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(rows of the listed questions, rows of the two train files).
 
-    Raises: ValueError for listed ids that no train row has, and when nothing remains on either side.
+    Raises: ValueError for listed ids that no train row has, and when nothing remains on either
+    side.
     """
     where, wanted = f"{config.data.question_ids} (data.question_ids)", set(listed)
     reasons = {question_id: reason for reason, ids in dropped.items() for question_id in ids}
@@ -362,7 +375,8 @@ def _subset(
     unknown = [name for name in listed if name not in there and name not in reasons]
     if unknown:
         raise ValueError(
-            f"{where}: {len(unknown)} of its {len(listed)} ids are none of {config.data.train}, such as {unknown[:3]}; ids "
+            f"{where}: {len(unknown)} of its {len(listed)} ids are none of {config.data.train}, "
+            f"such as {unknown[:3]}; ids "
             f"there are such as {rows[0]['question_id']!r} (data.ids: {config.data.ids})"
         )
     lost = Counter(reasons[name] for name in listed if name not in there)
@@ -394,6 +408,7 @@ def _refuse_repeated_ids(rows: Sequence[Mapping[str, Any]]) -> None:
     ]
     if repeated:
         raise ValueError(
-            f"{len(repeated)} question ids are there more than once, such as {repeated[0]!r}; correct the column, or map "
+            f"{len(repeated)} question ids are there more than once, such as {repeated[0]!r}; "
+            f"correct the column, or map "
             "question_id to another in data.columns"
         )

@@ -1,9 +1,11 @@
-"""Rows of any data set under our names: where they come from, and the layouts they come in (stage 0).
+"""Rows of any data set under our names: where they come from, and the layouts they come in (stage
+0).
 
-A data set is a JSONL, JSON or Parquet file, a folder that holds a copy of a hub data set, or (only when data.allow_hub
-says so) the hub's own. Its layout is one of four: columns, Bespoke-Stratos conversations, whole examples as text, or the
-same as prompt and response. What is wrong with a file as a whole is an error that names the row; a row that cannot be
-taken apart is left to the caller, who drops and counts it.
+A data set is a JSONL, JSON or Parquet file, a folder that holds a copy of a hub data set, or (only
+when data.allow_hub says so) the hub's own. Its layout is one of four: columns, Bespoke-Stratos
+conversations, whole examples as text, or the same as prompt and response. What is wrong with a file
+as a whole is an error that names the row; a row that cannot be taken apart is left to the caller,
+who drops and counts it.
 """
 
 import hashlib
@@ -26,20 +28,23 @@ LAYOUTS = {
     "text": ("text",),
     "prompt_response": ("prompt", "response"),
 }
-"""data.format to the columns that it reads; the question, trace and solution of a row are made from them."""
+"""data.format to the columns that it reads; the question, trace and solution of a row are made from
+them.
+"""
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet")
 
 
 def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict[str, Any]], str]:
-    """(rows, sha256 of the file or of the rows) of a local file, a local folder, or a data set on the hub.
+    """(rows, sha256 of the file or of the rows) of a local file, a local folder, or a data set on
+    the hub.
 
     Args:
         source: a .jsonl, .json or .parquet file, a folder or a hub name, which `datasets` loads.
         hub_split: the split to take of a folder or hub data set.
 
-    Raises: FileNotFoundError for a file that is not there while data.allow_hub is false; ValueError for one that cannot
-    be read, with the line's number.
+    Raises: FileNotFoundError for a file that is not there while data.allow_hub is false; ValueError
+    for one that cannot be read, with the line's number.
     """
     path = Path(source)
     if path.is_file():
@@ -63,7 +68,8 @@ def to_columns(
 ) -> list[dict[str, Any]]:
     """Rows under our names, each with its `number`, from 1.
 
-    A row of another layout than columns that cannot be taken apart gets None as its question, trace and solution.
+    A row of another layout than columns that cannot be taken apart gets None as its question, trace
+    and solution.
 
     Args:
         where: the data set's name, for messages.
@@ -120,10 +126,11 @@ def join_sources(
     beside_where: str,
     column: str,
 ) -> list[dict[str, Any]]:
-    """Rows with the column `source` of another data set, joined by row, as the published data sets are.
+    """Rows with the column `source` of another data set, joined by row, as the published data sets
+    are.
 
-    A join by position cannot see a shifted row; therefore the counts must be equal, and so must every other column that
-    both have.
+    A join by position cannot see a shifted row; therefore the counts must be equal, and so must
+    every other column that both have.
 
     Args:
         beside: rows with `source`, the first for the first of `rows`.
@@ -133,22 +140,26 @@ def join_sources(
     """
     if len(rows) != len(beside):
         raise ValueError(
-            f"data.sources: {beside_where} has {len(beside)} rows, {where} has {len(rows)}; they join row by row"
+            f"data.sources: {beside_where} has {len(beside)} rows, {where} has {len(rows)}; they "
+            f"join row by row"
         )
     joined = []
     for number, (row, other) in enumerate(zip(rows, beside, strict=True), 1):
         if not isinstance(other.get("source"), str):
             raise ValueError(
-                f"data.sources: {beside_where}: row {number} has no text in the column 'source': {other!r:.80}"
+                f"data.sources: {beside_where}: row {number} has no text in the column 'source': "
+                f"{other!r:.80}"
             )
         if row.get(column) is not None:
             raise ValueError(
-                f"data.sources: {where}: row {number} has a {column!r} of its own: {row[column]!r:.60}"
+                f"data.sources: {where}: row {number} has a {column!r} of its own: "
+                f"{row[column]!r:.60}"
             )
         for name in sorted(row.keys() & other.keys() - {"source"}):
             if row[name] != other[name]:
                 raise ValueError(
-                    f"data.sources: row {number} of {beside_where} is another than that of {where}: {name!r} is "
+                    f"data.sources: row {number} of {beside_where} is another than that of "
+                    f"{where}: {name!r} is "
                     f"{other[name]!r:.60}, not {row[name]!r:.60}"
                 )
         joined.append({**row, column: other["source"]})
@@ -172,7 +183,8 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not a Parquet file ({error})") from error
     if path.suffix not in _FILE_TYPES:
         raise ValueError(
-            f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json or .parquet"
+            f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json "
+            f"or .parquet"
         )
     faults: list[str] = []
     if path.suffix == ".jsonl":

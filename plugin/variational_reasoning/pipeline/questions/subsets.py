@@ -1,7 +1,9 @@
-"""A fixed subset of questions: chosen by a seed, kept as a list of ids, read back (stage 0; the paper's 1K settings).
+"""A fixed subset of questions: chosen by a seed, kept as a list of ids, read back (stage 0; the
+paper's 1K settings).
 
-The chosen ids are those with the smallest sha256 of "<seed> <id>". Unlike a shuffle this depends on no library's random
-numbers and on no order of the rows, and a few more rows change a few of the chosen only.
+The chosen ids are those with the smallest sha256 of "<seed> <id>". Unlike a shuffle this depends on
+no library's random numbers and on no order of the rows, and a few more rows change a few of the
+chosen only.
 """
 
 import hashlib
@@ -13,7 +15,9 @@ COMMENT = "#"
 
 
 def choose_ids(ids: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of these ids, in their order. Raises: ValueError for repeated ids and for fewer than `count`."""
+    """`count` of these ids, in their order. Raises: ValueError for repeated ids and for fewer than
+    `count`.
+    """
     if len(set(ids)) != len(ids):
         raise ValueError(
             f"{len(ids) - len(set(ids))} of the {len(ids)} ids to choose from are repeated"
@@ -47,6 +51,7 @@ def read_ids(path: Path) -> list[str]:
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"{path} (data.question_ids): {len(repeated)} ids are there more than once, such as {repeated[0]!r}"
+            f"{path} (data.question_ids): {len(repeated)} ids are there more than once, such as "
+            f"{repeated[0]!r}"
         )
     return ids

@@ -1,6 +1,7 @@
 """Which rows can be used, under which id, with which check (stage 0).
 
-A row that cannot be used is dropped with a reason and listed under its id; a value of a wrong type is an error.
+A row that cannot be used is dropped with a reason and listed under its id; a value of a wrong type
+is an error.
 """
 
 import hashlib
@@ -43,7 +44,8 @@ def usable_rows(
     Args:
         table: rows of `sources.to_columns`. where: the data set's name, for messages.
         split: train or test; a test question needs no trace and no solution.
-        seen_questions: question to its split, of the rows that were taken before; those taken here are added.
+        seen_questions: question to its split, of the rows that were taken before; those taken here
+            are added.
 
     Raises: ValueError that lists rows with values of a wrong type and checks that cannot be used.
     """
@@ -121,7 +123,7 @@ def fitting_rows(
     config: Config,
     dropped: Dropped,
 ) -> list[dict[str, Any]]:
-    """Rows whose reasoner and posterior examples both fit cutoff_len; the others go to `dropped`."""
+    """Rows whose reasoner and posterior examples fit cutoff_len; the others go to `dropped`."""
     kinds = ("reasoner", config.posterior_prompt)
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
@@ -137,7 +139,7 @@ def fitting_rows(
 def overlong_by(
     kind: str, renderer: Renderer, row: Mapping[str, Any], encode: Any, cutoff_len: int
 ) -> int:
-    """Tokens by which a training example of this row exceeds cutoff_len; zero or less when it fits."""
+    """Tokens by which a row's training example exceeds cutoff_len; zero or less when it fits."""
     prompt, response = renderer.render(kind, row["question"], row["trace"], row["solution"])
     return len(encode(prompt)) + len(renderer.encode_target(response, encode)) - cutoff_len
 
@@ -145,7 +147,9 @@ def overlong_by(
 def _question_id(
     row: Mapping[str, Any], texts: Mapping[str, Any], split: str, ids: str
 ) -> str | None:
-    """The row's own id, else its number from 0 or a hash of its texts, as data.ids says; None where that cannot be."""
+    """The row's own id, else its number from 0 or a hash of its texts, as data.ids says; None where
+    that cannot be.
+    """
     if row["question_id"] is not None:
         return str(row["question_id"])
     if ids == "row" and split == "train":

@@ -9,7 +9,7 @@ answers of a trace share question and trace (prompt ids each, half of them the q
 hands them over as one shard. `shuffled` hands each over by itself, in random order, so that vLLM
 cannot put them into another; `unshared` gives the embedded engine prompts of the same length that
 have nothing in common. vLLM's cache gets `blocks` of what all different prompts need
-together, as it is beside a real load: with room for everything, order does not matter. Its hit rate
+together, as it is under a real load: with room for everything, order does not matter. Its hit rate
 is vLLM's own metric. Run it in an environment that has vLLM; an engine that is missing is reported
 and left out. preset=h200 has Qwen3-4B's layers in bfloat16 and the paper's 8 traces and 8 answers;
 there the embedded engine is asked for a tenth of it with engines=transformers questions=4."""

@@ -134,7 +134,7 @@ def show(way: str, found: dict) -> None:
 
 
 def shares() -> None:
-    """How much longer than the mean the dearest of eight processes takes, on the paper's workload
+    """How much longer than the mean the slowest of eight processes takes, on the paper's workload
     in shards of 64.
     """
     import numpy as np
@@ -157,7 +157,7 @@ def shares() -> None:
         for i in range(8)
     ]
     print(
-        f"shares of eight processes on 133,680 traces: the dearest costs "
+        f"shares of eight processes on 133,680 traces: the slowest costs "
         f"{max(loads) / (sum(loads) / 8):.4f} of the mean"
     )
 

@@ -1,4 +1,4 @@
-"""Verdicts per second and core, and beside SkyThought's checkers on the same rows.
+"""Verdicts per second and core, compared with SkyThought's checkers on the same rows.
 
     python benchmarks/verify.py [rows=200] [workers=1] [skythought=CHECKOUT] [skythought_python=PYTHON] [leaks=10000]
 

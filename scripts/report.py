@@ -6,9 +6,9 @@ from variational_reasoning.pipeline.commands import read_folders, run_command
 from variational_reasoning.report.report import write_report
 
 USAGE = """usage: python scripts/report.py RUN_DIR [RUN_DIR ...] [baseline=reasoner] [output=PATH.md]
-Prints and writes a page of Markdown; writes beside it an HTML page of the same name, which needs no network, and the page's
+Prints and writes a page of Markdown; writes next to it an HTML page of the same name, which needs no network, and the page's
 plots in <name>_figures/. Several run folders are taken as seeds of one experiment; RUN_DIR/round2, ... are further parts.
-output is RUN_DIR/report.md for one run, and report.md beside the run folders for several"""
+output is RUN_DIR/report.md for one run, and report.md next to the run folders for several"""
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from variational_reasoning.pipeline.commands import run_command
 USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
                              [gpus=N] [dry_run=true] [key=value ...]
 PROFILE is a folder of examples/variational_reasoning, such as tiny; key=value go to all stages between the trainings.
-run      folder of round 1, runs/PROFILE by default; round t > 1 lies in DIR/round<t>
+run      folder of round 1, runs/PROFILE by default; round t > 1 is in DIR/round<t>
 base     the model that all trainings start from, in place of the one that the YAMLs name
 finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default
 carry    the final model that is the next round's reasoner, the first of finals by default (tiny: final_acc_weighted)

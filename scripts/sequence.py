@@ -64,7 +64,9 @@ def read_plan(words: Sequence[str]) -> Plan:
     """The command line. Raises: ValueError that names what does not fit, before anything is run."""
     if not words or not (PROFILES / words[0] / "pipeline.yaml").is_file():
         known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
-        raise ValueError(f"{words[0] if words else 'nothing'!r} is no profile; there are {known}")
+        raise ValueError(
+            f"{words[0] if words else 'nothing'!r} is not a profile; there are {known}"
+        )
     profile, *pairs = words
     wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
     if wrong:
@@ -129,7 +131,7 @@ def _check_gpus(examples: Path, gpus: str) -> None:
 
 def _number(name: str, text: str, at_least: int) -> int:
     if not text.isdecimal() or int(text) < at_least:
-        raise ValueError(f"{name}={text} is no whole number from {at_least}")
+        raise ValueError(f"{name}={text} is not a whole number from {at_least}")
     return int(text)
 
 
@@ -193,7 +195,7 @@ def run_all(plan: Plan) -> bool:
         models = {"reasoner": reasoner}
         models |= {name: f"{folder}/models/{name}" for name in plan.finals}
         is_evaluated &= evaluate(plan, settings, models, with_base=number == 1)
-        stage("write_cards")  # README.md beside data and models
+        stage("write_cards")  # README.md next to data and models
     execute(plan, python("scripts/report.py", plan.run))
     return is_evaluated
 
@@ -306,7 +308,7 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
     if plan.dry_run:
         print(shown(command))
         return
-    # The commands beside this interpreter come first, whether or not its environment is activated.
+    # The commands next to this interpreter come first, whether or not its environment is activated.
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     }

@@ -1,4 +1,4 @@
-"""The cards (README.md) beside a run's train files and beside every model that was trained in it."""
+"""The cards (README.md) next to a run's train files and next to every model that was trained in it."""
 
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.report.cards import UNKNOWN, write_cards

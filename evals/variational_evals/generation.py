@@ -22,7 +22,7 @@ from variational_reasoning.pipeline.sample import sample_seed
 
 
 class SeededConfig(ModelConfig):
-    """SkyThought's settings of a model, and the run's seed: it stands in summary.json and in the
+    """SkyThought's settings of a model, and the run's seed: it is in summary.json and in the
     result folder's hash.
     """
 

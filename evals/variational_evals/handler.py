@@ -48,7 +48,7 @@ class VariationalTaskHandler(TaskHandler):
                 "--task-args"
             )
         self.task = load_task(name)
-        if name == FILE_TASK:  # it stands in summary.json and in the result folder's hash
+        if name == FILE_TASK:  # it is in summary.json and in the result folder's hash
             file = Path(self.task.files[0])
             task_config.dataset_kwargs = {
                 "data_files": str(file),

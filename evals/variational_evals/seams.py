@@ -29,7 +29,7 @@ from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam, faults, replace_all
 
 PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
-"""What `--system-prompt-name` takes beside SkyThought's own names: the reasoner's prompt in this
+"""What `--system-prompt-name` takes next to SkyThought's own names: the reasoner's prompt in this
 chat format.
 """
 NO_PROMPT = "vr_none"
@@ -87,7 +87,7 @@ def _choose_prompt(original: Callable) -> classmethod:
             or model_id in models.base.ALL_MODEL_CONFIGS["models"]
         ):
             raise ValueError(
-                f"nothing says which prompt {model_id} was trained on: it is no folder with a "
+                f"nothing says which prompt {model_id} was trained on: it is not a folder with a "
                 "record of a reasoner, no "
                 "published model of the paper, and not in SkyThought's table. Name one: "
                 "--system-prompt-name "

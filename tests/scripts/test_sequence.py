@@ -240,9 +240,9 @@ def test_the_documentation_shows_every_variant():
     ("words", "expected"),
     [
         ([], "usage: python scripts/run.py PROFILE"),
-        (["nope"], "'nope' is no profile; there are qwen2_5_32b, "),
+        (["nope"], "'nope' is not a profile; there are qwen2_5_32b, "),
         (["tiny", "foo"], "not of the form key=value: 'foo'"),
-        (["tiny", "rounds=0"], "rounds=0 is no whole number from 1"),
+        (["tiny", "rounds=0"], "rounds=0 is not a whole number from 1"),
         (
             ["qwen3_4b", "rounds=2"],
             "needs examples/variational_reasoning/qwen3_4b/2_train_posterior_weighted.yaml",
@@ -253,7 +253,7 @@ def test_the_documentation_shows_every_variant():
         ),
         (["tiny", "finals=final_best"], "no 9_train_*.yaml for final_best"),
         (["tiny", "sampling.num_trace=4", "seed=1"], "did you mean 'sampling.num_traces'?"),
-        (["qwen3_4b", "gpus=0"], "gpus=0 is no whole number from 1"),
+        (["qwen3_4b", "gpus=0"], "gpus=0 is not a whole number from 1"),
         (["tiny", "dry_run=yes"], "dry_run is 'yes'"),
     ],
 )

@@ -117,7 +117,7 @@ def _remedy(folder: Path, is_given: bool) -> str:
             "To train from these weights instead, set `model_name_or_path` (for LoRA "
             f"`adapter_name_or_path`) to {folder} and remove `resume_from_checkpoint`."
         )
-    return f"To begin anew, remove the checkpoints in {folder.parent}, or change `output_dir`."
+    return f"To start over, remove the checkpoints in {folder.parent}, or change `output_dir`."
 
 
 def _last_whole(newest: Path) -> str | None:

@@ -76,7 +76,7 @@ class ChatFormat:
         return tuple(dict.fromkeys(_MARKER.findall(" ".join(parts))))
 
     def opening(self, system: str) -> str:
-        """Everything before the user's text: the system turn, or what stands in its place."""
+        """Everything before the user's text: the system turn, or what takes its place."""
         if self.system and system:
             return self.system.replace("{system}", system)
         return self.no_system

@@ -19,7 +19,7 @@ With ratio `none` and Acc, weight_k is w~_k of the posterior's forward KL (Eq. 9
 the question, it gives the baselines of section 3 (Eq. 10 to 12).
 
 Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude
-with the plain likelihood. The surprising thing: log rho may be minus infinity (no verified answer),
+with the plain likelihood. log rho may be minus infinity (no verified answer),
 and a question may have nothing but that; such a question has no weights, which is a value of its
 own (None) and never a division by zero.
 """
@@ -153,7 +153,7 @@ def iwae_bound(log_rhos: Sequence[float]) -> float:
     """One question's estimate of L_K = E log (1/K) sum_k rho_k, in nats; minus infinity when all
     rhos are 0.
 
-    With the geometric mean in place of the likelihood ratio this is no bound on the marginal
+    With the geometric mean in place of the likelihood ratio this is not a bound on the marginal
     likelihood any more; give it sum_log_ratio + log_answer for the bound of the paper.
 
     Raises: ValueError for no entries, NaN or plus infinity.

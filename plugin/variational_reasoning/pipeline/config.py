@@ -58,18 +58,19 @@ class ProgramTestsConfig:
     source: str = ""  # such as apps
     file: str = ""  # as data.train
     split: str = "train"  # of a hub data set
-    column: str = (
-        "input_output"  # as in APPS and TACO: {"inputs", "outputs", "fn_name"}, or its JSON text
-    )
+    # as in APPS and TACO: {"inputs", "outputs", "fn_name"}, or its JSON text
+    column: str = "input_output"
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
     """Stage 0: the questions of one benchmark, for decontamination."""
 
+    # what reports call it
     name: str = ""
     file: str = ""  # as data.train
     split: str = "test"  # of a hub data set
+    # of the questions
     column: str = "question"
 
 
@@ -77,13 +78,13 @@ class BenchmarkConfig:
 class DecontaminateConfig:
     """Stage 0: train questions that share a run of words with a benchmark's question."""
 
+    # what must not be in the train questions
     benchmarks: list[BenchmarkConfig] = field(default_factory=list)
     # Length of the run. 13: arXiv 2005.14165, App. C, which keeps chance matches rare; 8: arXiv
     # 2501.19393, which wants none.
     ngram_words: int = _number(13, at_least=1)
-    mode: Literal["report", "drop"] = (
-        "report"  # either way run_dir/questions/decontamination.json lists them
-    )
+    # either way run_dir/questions/decontamination.json lists them
+    mode: Literal["report", "drop"] = "report"
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,15 @@ class DataConfig:
     # The split of a hub data set; of rows with a column `split`, those that name it (or nothing)
     # are taken.
     train_split: str = "train"
+    # as train_split, of data.test
     test_split: str = "test"
     allow_hub: bool = False  # nothing is downloaded unless this is true
     # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the
     # configured chat format; prompt_response: the same as two columns, as in the published data
     # sets. Of the reasoner or of either posterior.
     format: Literal["columns", "conversations", "text", "prompt_response"] = "columns"
-    columns: dict[str, str] = field(
-        default_factory=dict
-    )  # our column name: theirs, where they differ
+    # our column name: theirs, where they differ
+    columns: dict[str, str] = field(default_factory=dict)
     # question_id of train rows without one; content: a hash of the row; row: the row's number, from
     # 0.
     ids: Literal["content", "row"] = "content"
@@ -115,13 +116,13 @@ class DataConfig:
     sources: str | None = None
     # Checker of rows without a `check` of their own; none: nothing there can be verified.
     check_kind: Literal["math", "exact", "none"] = "math"
-    check_kinds: dict[str, str] = field(
-        default_factory=dict
-    )  # the same for one source, such as {ruc: none} for ruc/12
-    tests: list[ProgramTestsConfig] = field(
-        default_factory=list
-    )  # sources whose rows are checked by running programs
+    # the same for one source, such as {ruc: none} for ruc/12
+    check_kinds: dict[str, str] = field(default_factory=dict)
+    # sources whose rows are checked by running programs
+    tests: list[ProgramTestsConfig] = field(default_factory=list)
+    # the first so many; null: all
     max_train_questions: int | None = _number(None, at_least=1)
+    # the first so many; null: all
     max_test_questions: int | None = _number(None, at_least=1)
     # A text file with one question_id per line: only these train questions go through stages 3 to
     # 8.
@@ -136,7 +137,9 @@ class DataConfig:
 class ModelsConfig:
     """Model folders; each is run_dir/models/<name> unless it is named here."""
 
+    # a trained model; null: run_dir/models/reasoner
     reasoner: str | None = None
+    # a trained model; null: run_dir/models/posterior
     posterior: str | None = None
     # A model that this plugin did not train carries no record of its prompt; true says that the
     # YAML's prompt is right.
@@ -155,26 +158,27 @@ class SamplingConfig:
     num_traces: int = _number(8, at_least=1)  # K, per question
     num_answers: int = _number(8, at_least=1)  # M, per trace
     temperature: float = _number(0.7, at_least=0)  # 0 takes the most likely token
+    # 1: all tokens; below, the ratio in rho is not that of the samples
     top_p: float = _number(1.0, above=0, at_most=1)
-    max_trace_tokens: int | None = _number(None, at_least=1)  # None: up to cutoff_len
+    max_trace_tokens: int | None = _number(None, at_least=1)  # null: up to cutoff_len
+    # null: what cutoff_len leaves
     max_answer_tokens: int | None = _number(None, at_least=1)
     # transformers: rows x (prompt + new tokens) in the KV cache at once; at most as many again for
     # what prompts share
     batch_tokens: int = _number(32768, at_least=1)
+    # of the weights
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # auto: a GPU where there is one
     device: str = "auto"
     gpu_memory_utilization: float = _number(0.9, above=0, at_most=1)  # vllm
     tensor_parallel_size: int = _number(1, at_least=1)  # vllm
-    enforce_eager: bool = (
-        False  # vllm: no compilation and no CUDA graphs; starts faster, runs slower
-    )
-    max_engine_restarts: int = _number(
-        20, at_least=0
-    )  # vllm: its core died; finding one row of 1,024 takes about 11
+    # vllm: no compilation and no CUDA graphs; starts faster, runs slower
+    enforce_eager: bool = False
+    # vllm: its core died; finding one row of 1,024 takes about 11
+    max_engine_restarts: int = _number(20, at_least=0)
     questions_per_shard: int = _number(64, at_least=1)  # what a kill loses at most
-    max_failed_fraction: float = _number(
-        0.01, at_least=0, at_most=1
-    )  # more rows that an engine fails on end the stage
+    # more rows that an engine fails on end the stage
+    max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -185,20 +189,23 @@ class ScoringConfig:
     # estimator acc
     score_only: Literal["all", "verified"] = "all"
     temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
-    at_sampling_temperature: bool = (
-        False  # the same sums also at sampling.temperature, in columns of their own
-    )
+    # the same sums also at sampling.temperature, in columns of their own
+    at_sampling_temperature: bool = False
     token_logps: bool = False  # the terms of the sums, token by token
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
     # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB
     # for 151,936 ids.
     chunk_positions: int = _number(512, at_least=1)
+    # of the weights
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = "auto"  # split: one model over all visible GPUs
+    # auto: FlashAttention where it is installed
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
     # fuse what is between a layer's matrix products: a minute at the start, faster on a GPU
     compile: bool = False
+    # what a kill loses at most
     questions_per_shard: int = _number(64, at_least=1)
+    # more rows that the model fails on end the stage
     max_failed_fraction: float = _number(0.01, at_least=0, at_most=1)
 
 
@@ -206,26 +213,29 @@ class ScoringConfig:
 class VerifyConfig:
     """Stage 7: verdicts."""
 
+    # processes
     workers: int = _number(2, at_least=1)
     timeout_seconds: float = _number(2.0, above=0)  # wall time of one check of math
     memory_mib: int = _number(2048, at_least=256)  # address space of one worker
     # Programs: limits of one test (the wall limit is twice the processor time and a second) and of
     # all tests together.
     program_cpu_seconds: float = _number(4.0, above=0)
+    # of all tests of a program together
     program_total_seconds: float = _number(60.0, above=0)
+    # of a program
     program_memory_mib: int = _number(1024, at_least=64)
+    # of a program
     program_output_mib: float = _number(8.0, above=0)
-    program_python: str | None = None  # the interpreter that runs programs; None: this one
+    program_python: str | None = None  # the interpreter that runs programs; null: this one
     # true runs programs that a model wrote even where this machine offers less than tier T2 of
     # isolation.
     allow_unsandboxed_code: bool = False
-    max_fault_fraction: float = _number(
-        0.01, at_least=0, at_most=1
-    )  # more checker faults than this end the stage
+    # more checker faults than this end the stage
+    max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)
     bad_golds: Literal["refuse", "exclude"] = "refuse"  # golds that their own check rejects
-    unverifiable: Literal["refuse", "accept"] = (
-        "refuse"  # questions that no checker here can decide
-    )
+    # questions that no checker here can decide
+    unverifiable: Literal["refuse", "accept"] = "refuse"
+    # what a kill loses at most
     questions_per_shard: int = _number(256, at_least=1)
 
 
@@ -233,36 +243,32 @@ class VerifyConfig:
 class OutputConfig:
     """Stage 8: one train file, `<data.name>_<name>.parquet`."""
 
+    # of the train file: <data.name>_<name>
     name: str = ""
-    target: Literal["reasoner", "posterior"] = (
-        "reasoner"  # the model that trains on it; posterior: Eq. 9
-    )
+    # the model that trains on it; posterior: Eq. 9
+    target: Literal["reasoner", "posterior"] = "reasoner"
     # Whose traces. null: the posterior's for the reasoner, the reasoner's for the posterior.
     traces_from: Literal["posterior", "reasoner"] | None = None
-    num_traces: int | None = _number(
-        None, at_least=1
-    )  # K' <= K: the traces 0 .. K' - 1; null: all K
+    # K' <= K: the traces 0 .. K' - 1; null: all K
+    num_traces: int | None = _number(None, at_least=1)
     estimator: EstimatorName = "acc"  # of pi(Y_x | x, z)
     # Likelihood ratio: geometric mean per trace token, the full ratio, or none (rho is the answer
     # term alone).
     ratio: Literal["mean", "sum", "none"] = "mean"
     # One by rho, all K by weight, all K alike; control arms: one at random, the longest.
     selection: Literal["best", "weighted", "unweighted", "random", "longest"] = "best"
-    verified_only: bool = (
-        False  # only traces with a verified answer; acc implies it, except for unweighted
-    )
-    weight_cap: float | None = _number(
-        None, above=0, at_most=1
-    )  # of normalised weights, which then sum to less than 1
+    # only traces with a verified answer; acc implies it, except for unweighted
+    verified_only: bool = False
+    # of normalised weights, which then sum to less than 1
+    weight_cap: float | None = _number(None, above=0, at_most=1)
     # Times P (accuracy, Eq. 10) or sqrt(P / (1 - P)) (grpo, Eq. 12); P: the share of verified
     # answers of the question.
     question_weight: Literal["none", "accuracy", "grpo"] = "none"
-    # target posterior: the solution, or a verified answer of the question by lot (the solution
-    # where there is none)
+    # target posterior: the solution, or a verified answer of the question, drawn at random (the
+    # solution where there is none)
     hint: Literal["reference", "verified"] = "reference"
-    mix: float = _number(
-        0.0, at_least=0
-    )  # original rows per question that has a row: 1 is 1:1, 0.5 every second, by lot
+    # original rows per question that has a row: 1 is 1:1, 0.5 every second, at random
+    mix: float = _number(0.0, at_least=0)
     fallback: FallbackName = "drop"  # for a question none of whose traces is acceptable
     # Whether the mix adds the original row of a question whose only row is its original as
     # fallback. true: two rows, as in the paper's files, so that an epoch has as many steps whatever
@@ -281,6 +287,7 @@ class BuildConfig:
     left out.
     """
 
+    # one train file each
     outputs: list[OutputConfig] = field(default_factory=list)
     # true writes a file although no trace was chosen for any of its rows, so that it holds original
     # rows only
@@ -292,10 +299,9 @@ class EvalTask:
     """A benchmark of a suite."""
 
     task: str = ""  # a name that docs/evaluation.md lists
-    num_samples: int | None = _number(None, at_least=1)  # None: eval.num_samples
-    file: str | None = (
-        None  # of the task vr_file: a .jsonl with a question and its gold on every line
-    )
+    num_samples: int | None = _number(None, at_least=1)  # null: eval.num_samples
+    # of the task vr_file: a .jsonl with a question and its gold on every line
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -304,32 +310,33 @@ class EvalConfig:
 
     tasks: list[EvalTask] = field(default_factory=list)  # empty: the questions table, or `file`
     num_samples: int = _number(8, at_least=1)  # k of Avg@k
+    # of the samples
     temperature: float = _number(0.7, at_least=0)
+    # of the samples
     top_p: float = _number(1.0, above=0, at_most=1)
-    max_new_tokens: int | None = _number(None, at_least=1)  # None: up to what `context` leaves
+    max_new_tokens: int | None = _number(None, at_least=1)  # null: up to what `context` leaves
     # What prompt and response share: cutoff_len, or what the model was made for
     # (max_position_embeddings).
     context: Literal["cutoff_len", "model"] = "cutoff_len"
     split: Literal["test", "train"] = "test"  # of the questions table
     file: str | None = None  # instead of it, a .jsonl with question_id, question and check
     max_questions: int | None = _number(None, at_least=1)  # of each task
-    # vllm; None: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for
+    # vllm; null: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for
     # 32B)
     tensor_parallel_size: int | None = _number(None, at_least=0)
-    answers_per_shard: int = _number(
-        512, at_least=1
-    )  # whole questions, at least one; what a kill loses at most
+    # whole questions, at least one; what a kill loses at most
+    answers_per_shard: int = _number(512, at_least=1)
 
 
 @dataclass(frozen=True)
 class CardsConfig:
-    """The README.md beside data sets and models. A card whose licence is unknown can only be pushed
-    privately.
+    """The README.md next to data sets and models. A card whose licence is unknown can only be
+    pushed privately.
     """
 
-    data_license: str = (
-        "unknown"  # an identifier of the hub's list, such as apache-2.0 or cc-by-4.0
-    )
+    # an identifier of the hub's list, such as apache-2.0 or cc-by-4.0
+    data_license: str = "unknown"
+    # of the models; unknown: pushed privately only
     model_license: str = "unknown"
 
 
@@ -337,26 +344,27 @@ class CardsConfig:
 class Config:
     """A pipeline.yaml."""
 
+    # the folder of the run; every table, model and report is below it
     run_dir: str = "runs/tiny"
+    # of every draw: sampling, selection, mixing
     seed: int = _number(0, at_least=0)
-    chat_format: str = (
-        "chatml"  # chatml, llama3, gemma, mistral, a .json file, or template: the model's own
-    )
+    # chatml, llama3, gemma, mistral, a .json file, or template: the model's own
+    chat_format: str = "chatml"
     prompt_family: str = "paper"  # paper, think, or a .yaml file
     # the posterior's prompt kind in the family; where it is not set, the family's last one
     posterior_prompt: str = "posterior_b"
-    cutoff_len: int = _number(
-        16384, at_least=1
-    )  # prompt + response; one number for all stages and trainings
+    # prompt + response; one number for all stages and trainings
+    cutoff_len: int = _number(16384, at_least=1)
     # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts
     # (a Slurm array); ray: the stage's shards become tasks of the Ray cluster at ray_address (auto:
     # the one of this machine).
     shard: str | None = None
+    # what runs the shards of a stage
     launcher: Literal["local", "ray"] = "local"
+    # of the Ray cluster, with launcher: ray
     ray_address: str = "auto"
-    base: str | None = (
-        None  # the model that both trainings start from; its tokenizer counts lengths in stage 0
-    )
+    # the model that both trainings start from; its tokenizer counts lengths in stage 0
+    base: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -374,7 +382,7 @@ class Config:
 
     def folder(self, *parts: str) -> Path:
         """A folder of the run, such as folder("traces"); what is made from the reasoner's traces
-        lies in from_reasoner.
+        is in from_reasoner.
         """
         if self.sampling.traces_from == "reasoner" and parts and parts[0] in _MADE_FROM_TRACES:
             parts = (FROM_REASONER, *parts)

@@ -8,7 +8,7 @@ the work (`shard=i/n`, torchrun) wait for nobody. Whoever finds the last verdict
 result.json.
 
 A response is judged by the text in its first complete pair of solution tags; without one it is
-wrong and counted as `no_answer`. The surprising thing: the seed of a sample is a hash of (run seed,
+wrong and counted as `no_answer`. The seed of a sample is a hash of (run seed,
 question, sample), so the k samples of a question are independent, and none depends on what else is
 sampled.
 """

@@ -8,7 +8,7 @@ missing: nothing when the manifest is there, the absent shards otherwise. When i
 configuration, model or seed differ from those of `stage.json`, it refuses and names each
 difference.
 
-The surprising thing: shard k always holds the same units, and nothing that changes from run to run
+Shard k always holds the same units, and nothing that changes from run to run
 (time, host, versions) is written into it, so a run that was killed and resumed ends with the same
 bytes as an undisturbed one. For
 the same reason many processes may fill one table: each does the shards of its share, and whoever

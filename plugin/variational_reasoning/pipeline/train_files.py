@@ -23,7 +23,7 @@ def write_file(
     **extra: Any,
 ) -> dict[str, Any]:
     """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json`
-    beside it.
+    next to it.
 
     An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
 
@@ -34,7 +34,7 @@ def write_file(
         raise ValueError(f"{path}: the table {table} would have no row")
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest_path = path.with_suffix(".manifest.json")
-    manifest_path.unlink(missing_ok=True)  # never a manifest beside the rows of another run
+    manifest_path.unlink(missing_ok=True)  # never a manifest next to the rows of another run
     write_parquet(path, table, rows, {"counts": {}, "dropped": []})
     manifest = {
         "table": table,
@@ -79,7 +79,7 @@ def write_file_once(
 
 
 def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
-    """Add data set names to folder/dataset_info.json, each as <name>.parquet beside it; other
+    """Add data set names to folder/dataset_info.json, each as <name>.parquet next to it; other
     entries stay.
 
     Args:

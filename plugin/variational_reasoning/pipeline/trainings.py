@@ -30,7 +30,7 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
         recipe: a training YAML. overrides: key=value.
 
     Raises: ValueError for a finished model of something else, with each difference, and for a file
-    that is no YAML.
+    that is not YAML.
     """
     config = read_recipe(recipe)
     for override in overrides:

@@ -5,7 +5,7 @@ What is judged is the text inside the answer's solution tags, and only when noth
 stands before it: a model that reopens its thought, or that was cut, has given no solution. Before
 anything is judged, every gold answer must be accepted by its own check; a check that rejects its
 own gold would silently turn right answers into wrong ones. Programs run only in a sandbox, whose
-tier is probed and printed first and stands in every row.
+tier is probed and printed first, and every row has it.
 """
 
 import shutil

@@ -1,3 +1,3 @@
-"""What a run looks like: a page with figures (scripts/report.py), cards beside its data sets and
+"""What a run looks like: a page with figures (scripts/report.py), cards next to its data sets and
 models, pushing them.
 """

@@ -1,11 +1,11 @@
-"""Cards: the README.md beside a run's train files, and beside each model that was trained in it.
+"""Cards: the README.md next to a run's train files, and next to each model that was trained in it.
 
-Everything in a card is read from manifests, from the record beside the model and from evaluations,
+Everything in a card is read from manifests, from the record next to the model and from evaluations,
 so a card cannot say something else than what was run. The host writes a README.md of its own at the
 end of a training; ours replaces it.
 
-The surprising thing: metadata may only name what the hub can link to. A base model or data set that
-is a local folder or file stands in the text and not in the header.
+Metadata may only name what the hub can link to. A base model or data set that
+is a local folder or file is named in the text and not in the header.
 """
 
 from collections.abc import Mapping
@@ -132,7 +132,7 @@ def model_card(
     """The card of one model.
 
     Args:
-        record: what the trainer wrote beside it.
+        record: what the trainer wrote next to it.
         evaluations: of the run; those of this model are taken.
     """
     from huggingface_hub import EvalResult, ModelCardData

@@ -1,7 +1,7 @@
-"""Pushing a folder with a card to the hub: only on request, and private unless it is said
+"""Pushing a folder with a card to the hub: only on request, and private unless told
 otherwise.
 
-The surprising thing: a repository that exists keeps its visibility, so pushing `private` into a
+A repository that exists keeps its visibility, so pushing `private` into a
 public one would publish. The visibility of an existing repository is compared with what is asked
 for, and a difference is refused.
 """

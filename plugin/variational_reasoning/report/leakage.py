@@ -52,7 +52,7 @@ class Leakage(NamedTuple):
 
 
 class Appearance(NamedTuple):
-    """The first place of an answer in a text, as a fraction of its length, and whether it stands
+    """The first place of an answer in a text, as a fraction of its length, and whether it is there
     there literally.
     """
 
@@ -61,7 +61,7 @@ class Appearance(NamedTuple):
 
 
 def first_appearance(trace: str, answer: str) -> Appearance | None:
-    """Where `answer` first stands in `trace` as a word of its own; None where it does not."""
+    """Where `answer` is first in `trace` as a word of its own; None where it does not."""
     place = _find_word(trace, answer, str.isalnum)
     if place >= 0:
         return Appearance(place / len(trace), is_literal=True)

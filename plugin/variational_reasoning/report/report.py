@@ -47,7 +47,7 @@ def summary(runs: Sequence[Run], baseline: str = "reasoner") -> str:
 
 
 def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasoner") -> Written:
-    """Write `output` (Markdown), the HTML page of the same name beside it, and its plots into
+    """Write `output` (Markdown), the HTML page of the same name next to it, and its plots into
     <name>_figures/.
 
     Raises: ValueError as `read_runs` and `summary` do, and for tables that are unfinished or were

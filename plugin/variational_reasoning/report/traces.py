@@ -5,7 +5,7 @@ Every array has the shape [Q, K]: a line per training question, a column per tra
 read column by column and joined by ids, never row by row, so a run of 16,710 x 8 traces and a
 million verdicts takes seconds. The arithmetic is that of `method.weights` on arrays.
 
-The surprising thing: a trace that is malformed, cut or not scored has log rho minus infinity, so it
+A trace that is malformed, cut or not scored has log rho minus infinity, so it
 takes no weight; the bound leaves its whole question out instead (`report.bound`).
 """
 
@@ -109,7 +109,7 @@ class TraceTerms:
 
 
 def read_terms(folder: Path) -> TraceTerms | None:
-    """Join the tables of a run folder (or of run_dir/from_reasoner beside its questions); None
+    """Join the tables of a run folder (or of run_dir/from_reasoner next to its questions); None
     without traces.
 
     Raises: ValueError for an unfinished or changed table, and for rows of a trace that was never

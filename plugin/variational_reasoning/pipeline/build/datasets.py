@@ -10,7 +10,7 @@ hint instead. A question without an acceptable trace is treated by `fallback` an
 of rho are kept raw in every row, so that another estimator can be tried without running a model
 again.
 
-The surprising thing: no row is there twice. Equal rows of a question become one with the sum of
+No row is there twice. Equal rows of a question become one with the sum of
 their weights: a trace that was sampled three times, or one that repeats the data set's in a mix.
 That leaves the direction of the gradient over the file as it is (C's mean length becomes that of
 the different rows); a single step varies more, since equal rows now stand in it together. Only an
@@ -98,7 +98,8 @@ class Row(NamedTuple):
 
 def build_datasets(config: Config) -> BuildSummary:
     """Stage 8: one train file per build.outputs entry that is made from the traces of
-    sampling.traces_from, their names in train/dataset_info.json, and health.json beside the traces.
+    sampling.traces_from, their names in train/dataset_info.json, and health.json next to the
+    traces.
 
     Raises: ValueError for settings that make no sense together, tables that do not belong together,
     rows that are missing and files without a row, with their ids. Nothing is written then.
@@ -304,7 +305,7 @@ class Builder:
     def _fallback(
         self, output: OutputConfig, question_id: str, traces: Sequence[Trace], counts: Counter
     ) -> list[Row]:
-        """What stands for a question without an acceptable trace."""
+        """What takes the place of a question without an acceptable trace."""
         solution = self.joined.questions[question_id]["solution"]
         if output.fallback == "original":
             counts["fallback_original"] += 1
@@ -453,7 +454,7 @@ def _merged(rows: Sequence[Row], counts: Counter) -> list[Row]:
 def describe_files(summary: BuildSummary) -> str:
     """The lines that the command prints at its end."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.filtered.items()))
-    lines = [f"traces that are no candidates: {reasons or 'none'}"]
+    lines = [f"traces that are not candidates: {reasons or 'none'}"]
     for file in summary.files:
         figures = file.figures
         counts = ", ".join(

@@ -128,7 +128,7 @@ class Joined:
         (Eqs. 10 and 12).
 
         A response is a trace and an answer. One whose trace is malformed or cut has no answer and
-        is wrong; each such trace stands for M responses, as every other trace does. With K = 8 and
+        is wrong; each such trace counts as M responses, as every other trace does. With K = 8 and
         M = 2:
 
             one trace with two right answers, seven malformed    2 / (2 + 7 * 2) = 0.125

@@ -8,7 +8,7 @@ C).
     unweighted  all, acceptable or not, with weight 1: a control arm
 
 A trace is acceptable when its rho is not zero, with Acc when one of its answers is verified. All
-draws are hashes of the seed and ids, so a row does not depend on the rows beside it.
+draws are hashes of the seed and ids, so a row does not depend on the other rows.
 """
 
 import hashlib

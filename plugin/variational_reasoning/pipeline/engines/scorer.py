@@ -251,7 +251,7 @@ class Scorer:
 
 
 def _compile_layers(model: Any) -> None:
-    """Let torch fuse what stands between a layer's matrix products: norms, rotations, gates, which
+    """Let torch fuse what is between a layer's matrix products: norms, rotations, gates, which
     a GPU spends a fifth of its time on otherwise. The layers share their code, so it is compiled
     once for one row and once for more.
 
@@ -318,7 +318,7 @@ def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
 
     The probe finds what an attribute cannot tell: a scale or a soft cap that a family puts between
     head and logits, and on which device the head of a model that is split computes (a tied head
-    stands with the embedding, on the first).
+    is with the embedding, on the first).
     """
     import torch
 

@@ -89,7 +89,7 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
 
 
 def _check_device(device: str) -> None:
-    """Raises: ValueError for a name that is no torch device, and for a GPU that is not there."""
+    """Raises: ValueError for a name that torch does not know, and for a GPU that is not there."""
     import torch
 
     try:

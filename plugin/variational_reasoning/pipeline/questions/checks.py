@@ -3,7 +3,7 @@ solution (stage 0).
 
 The column `source` names a data set and a record, such as apps/12. data.tests says where the
 records of a source lie, whose tests then check programs; data.check_kinds says how the answers of
-another source are compared. The surprising thing: a record whose tests cannot be used, which
+another source are compared. A record whose tests cannot be used, which
 published data sets do have, makes its question one without a check, and is counted by name, because
 the user could neither repair it nor leave it out otherwise.
 """

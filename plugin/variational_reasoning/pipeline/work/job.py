@@ -3,13 +3,13 @@
 
 A stage describes itself as a StageJob: its table on disk, what each unit costs, and how to load
 what fills a shard. Processes share without talking to each other. Each computes the same assignment
-of shards (dearest first, always to the process with the least so far), does its own, and whoever
-finds all of them on disk writes the manifest. A process's share comes from `shard=i/n` (a Slurm
-array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
+of shards (the most expensive first, always to the process with the least so far), does its own, and
+whoever finds all of them on disk writes the manifest. A process's share comes from `shard=i/n` (a
+Slurm array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
 
-The surprising thing: there is no collective and no lock. A shard takes its name when it is whole,
+There is no collective and no lock. A shard takes its name when it is whole,
 once, and whoever did it again throws his away, so nothing that is killed or done twice can spoil
-the table. Shares of different counts on one folder (0/2 beside 1/3) do some shards twice or leave
+the table. Shares of different counts on one folder (0/2 and 1/3) do some shards twice or leave
 some; what is left is said, and any later command does it."""
 
 import time

@@ -5,7 +5,7 @@ may die: run again, it finds what is there. When a node is lost, Ray runs its ta
 write the same rows. All nodes must see the working directory under the same path, and have this
 package installed.
 
-The surprising thing: tasks, not actors. Ray keeps a worker process for the next task of the same
+Tasks, not actors: Ray keeps a worker process for the next task of the same
 kind, and the process keeps its loaded model, so a model is loaded once per GPU."""
 
 import os
@@ -74,7 +74,7 @@ def run_on_ray(
     }
     pending = [index for index, _ in job.stage.pending()]
     costs = {index: sum(job.cost(unit) for unit in job.stage.shards[index]) for index in pending}
-    # the dearest first, so that no node is left with a large shard at the end
+    # the most expensive first, so that no node is left with a large shard at the end
     order = sorted(pending, key=lambda index: (-costs[index], index))
     waiting = {fill.remote(blob, str(Path.cwd()), index): index for index in order}
     found = sum(sizes.values()) - sum(sizes[index] for index in pending)

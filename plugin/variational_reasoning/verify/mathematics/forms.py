@@ -180,7 +180,7 @@ def choice(text: str) -> tuple[str, str] | None:
     rest = (match[2] or "").strip()
     is_marked = re.match(r"\(? ?[A-J] ?[.:)]", text)
     if rest and not is_marked:
-        return None  # a letter and more without a mark between them is no choice
+        return None  # a letter and more without a mark between them is not a choice
     return match[1], rest
 
 

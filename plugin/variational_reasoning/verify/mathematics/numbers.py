@@ -317,8 +317,8 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
 
     A gold decimal accepts what rounds to its digits: of a fraction when it has two significant
     digits, of a longer decimal when it has three; from five on also what is cut to its digits. A
-    gold that is no decimal and no integer accepts a decimal of six significant digits. Integers
-    accept nothing but themselves.
+    gold that is neither a decimal nor an integer accepts a decimal of six significant digits.
+    Integers accept nothing but themselves.
     """
     places, own = decimal_places(want), decimal_places(found)
     if places is not None and places > 0 and left.denominator != 1:
@@ -341,5 +341,5 @@ def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
 
 
 def _cut(value: Fraction, places: int) -> Fraction:
-    """The value without what stands behind so many places of its decimal."""
+    """The value without what follows so many places of its decimal."""
     return Fraction(math.trunc(value * 10**places), 10**places)

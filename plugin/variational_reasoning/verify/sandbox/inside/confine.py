@@ -1,5 +1,5 @@
 # ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211
-# Names go to system calls as they are, so they are no pathlib.Path.
+# Names go to system calls as they are, so they are not pathlib.Path.
 """What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities
 (stage 7).
 

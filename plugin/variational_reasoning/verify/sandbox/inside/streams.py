@@ -28,7 +28,7 @@ has_writers = False
 
 
 def open_streams() -> None:
-    """The standard streams, as a script has them when they are no terminal; once, for all
+    """The standard streams, as a script has them when they are not a terminal; once, for all
     programs."""
     for descriptor, name in _NAMES.items():
         errors = "backslashreplace" if name == "stderr" else "strict"

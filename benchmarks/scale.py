@@ -1,7 +1,7 @@
 """What a process of every stage pays for the size of the table, and what stage 8 pays for all of
 it:
 
-    python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true]
+    python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true] [until=8]
 
 A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1,
 1 or 10. Tables are made with random words of the paper's lengths, in the real schemas, with the
@@ -63,24 +63,24 @@ children.
 
 def main() -> None:
     words = sys.argv[1:]
-    settings = {"folder": "runs/scale", "keep": "false"}
+    settings = {"folder": "runs/scale", "keep": "false", "until": "8"}
     settings |= dict(word.split("=", 1) for word in words if "=" in word)
     shares = [float(word) for word in words if "=" not in word]
-    if not shares or settings.keys() - {"folder", "keep"}:
+    if not shares or settings.keys() - {"folder", "keep", "until"}:
         raise SystemExit(__doc__)
     found = {}
     for share in shares:
         folder = Path(settings["folder"]) / f"{share:g}"
         shutil.rmtree(folder, ignore_errors=True)
-        found[share] = run(folder, share)
+        found[share] = run(folder, share, int(settings["until"]))
         if settings["keep"] != "true":
             shutil.rmtree(folder)
     if len(shares) > 1:
         report_growth(found)
 
 
-def run(folder: Path, share: float) -> dict[str, dict[str, float]]:
-    """Make one run folder stage by stage and measure each; {stage: figures}."""
+def run(folder: Path, share: float, until: int) -> dict[str, dict[str, float]]:
+    """Make one run folder stage by stage, up to stage `until`, and measure each; {stage: figures}."""
     from variational_reasoning.pipeline.config import load_config
 
     num_questions = max(round(QUESTIONS * share), 2 * QUESTIONS_PER_SHARD)
@@ -96,6 +96,8 @@ def run(folder: Path, share: float) -> dict[str, dict[str, float]]:
     config = load_config(path)
     found = {}
     for name, (script, more, fabricate) in STAGES.items():
+        if int(name[0]) > until:
+            break
         seconds = fabricate(config, words)
         figures = measured([ROOT / f"scripts/{script}.py", path, *more])
         found[name] = figures
@@ -130,7 +132,7 @@ def report_growth(found: dict[float, dict[str, dict[str, float]]]) -> None:
     """The least-squares slope of log cost over log share."""
     print("exponent b of cost ~ share^b:")
     xs = [math.log(share) for share in found]
-    for name in STAGES:
+    for name in next(iter(found.values())):
         slopes = []
         for figure in ("seconds", "peak_mib", "read_mib"):
             ys = [math.log(figures[name][figure]) for figures in found.values()]

@@ -10,7 +10,7 @@ from typing import Any
 from variational_evals.model_folders import find_model, with_parallelism
 from variational_evals.tasks import load_questions, load_task
 from variational_reasoning.faults import list_faults
-from variational_reasoning.files import read_json_lines
+from variational_reasoning.files import is_plain_name, read_json_lines
 from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.evaluate import (
@@ -109,7 +109,7 @@ def own_benchmark(config: Config, name: str) -> Benchmark:
 
 def checked_name(name: str) -> str:
     """The name of a model's folder of results. Raises: ValueError for one that leads elsewhere."""
-    if not name.strip() or name.startswith(".") or {"/", "\\", "\0"} & set(name):
+    if not is_plain_name(name):
         raise ValueError(
             f"name={name!r} cannot be the name of a folder; use letters, digits, '-', '_' and '.', "
             "not first, such as name=final_acc"

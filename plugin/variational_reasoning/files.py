@@ -23,6 +23,12 @@ _MAY_HOLD_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 An escape from \\ud800 to \\udfff, or the same code point in the pattern of UTF-8."""
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a file or folder, and leads nowhere else."""
+    leads_elsewhere = name.startswith(".") or bool({"/", "\\", "\0"} & set(name))
+    return bool(name.strip()) and not leads_elsewhere
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write JSON atomically. Raises: OSError as `write_atomically`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,5 +1,6 @@
 """The pipeline's configuration: strict keys, types and bounds, overrides, all faults together."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_files_that_are_no_configuration(tmp_path):
         load_config(write(tmp_path, "a: [1"))
     with pytest.raises(ValueError, match="is a mapping"):
         load_config(write(tmp_path, "- 1"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "/tmp/x", ".."])
+def test_names_that_would_write_somewhere_else_are_refused(tmp_path, name):
+    text = json.dumps({"data": {"name": name}, "build": {"outputs": [{"name": name}]}})
+    with pytest.raises(ValueError) as error:
+        load_config(write(tmp_path, text))
+    for key in ("data.name", "build.outputs.0.name"):
+        assert f"{key}: {name!r} cannot be part of a file's name" in str(error.value)
 
 
 def test_overrides_leave_the_values_alone():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import yaml
 
 from variational_reasoning.chat_template import chat_template_of
+from variational_reasoning.files import is_plain_name
 from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
@@ -444,6 +445,13 @@ def _cross_faults(config: Config) -> list[str]:
         )
     names = [output.name for output in config.build.outputs]
     tasks = [task.task for task in config.eval.tasks]
+    written = {f"build.outputs.{index}.name": name for index, name in enumerate(names) if name}
+    for key, name in ({"data.name": config.data.name} | written).items():
+        if not is_plain_name(name):
+            faults.append(
+                f"{key}: {name!r} cannot be part of a file's name; use letters, digits, '-', '_' "
+                "and '.', not first"
+            )
     faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
     faults += _empty("eval.tasks.{}.task: is empty; it names the benchmark", tasks)
     faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)

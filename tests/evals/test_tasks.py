@@ -276,6 +276,7 @@ def test_gated_data_say_how_to_get_access(tmp_path):
     assert "hf auth login" in done.stderr and "HF_TOKEN" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_without_a_hub_says_so_and_asks_once(tmp_path):
     """A proxy that nobody serves is no hub; every task has its line, and there is no traceback."""
     nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")

@@ -33,6 +33,7 @@ build_datasets(config)
 """
 
 
+@pytest.mark.slow
 def test_another_estimator_is_one_entry_and_one_function(tmp_path, tiny_model_dir):
     """Weights of 1 of 2 and 2 of 2 answers: (1 + 1) / 4 to (2 + 1) / 4, so 0.4 and 0.6."""
     traces = [sampled(0, "a", 0.0, (True, False)), sampled(1, "b", 0.0, (True, True))]

@@ -17,6 +17,8 @@ from variational_reasoning.verify.verdicts import Verdict
 
 from .kinds import KINDS, WITHOUT_A_BOX
 
+pytestmark = pytest.mark.slow  # 1,700 pairs
+
 PUBLIC = Path(__file__).parent / "public_cases.jsonl"
 
 

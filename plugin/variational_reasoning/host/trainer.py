@@ -15,8 +15,10 @@ output as it is (host.probes tells). A model that scales or caps its logits take
 logits, as does a head that is not a plain linear layer. The log says which path is taken.
 """
 
+import functools
 import itertools
 import math
+import operator
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -65,7 +67,7 @@ class RowCollator:
     Names are text, which accelerate's dispatcher of streams cannot carry, so they can be left out.
     """
 
-    def __init__(self, collator, with_names: bool = True):
+    def __init__(self, collator: Any, with_names: bool = True):
         self.collator = collator
         self.with_names = with_names
 
@@ -99,7 +101,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
     With `constant_loss_normalizer` None the loss is the host's own.
     """
 
-    def __init__(self, *, finetuning_args, data_collator, **kwargs):
+    def __init__(self, *, finetuning_args: Any, data_collator: Any, **kwargs: Any) -> None:
         run = finetuning_args.variational
         collator = RowCollator(
             data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset)
@@ -147,16 +149,22 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             or getattr(self.args, "train_sampling_strategy", None) == "sequential"
         )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._steps = self._step_sampler(
+        steps = self._step_sampler(
             self.train_dataset,
             rows_per_step,
             seed=None if is_in_order else seed,
-            epoch=lambda: self.state.global_step // len(self._steps),
+            epoch=self._epoch,
         )
-        self._refuse_rows_above(token_limit)
-        self._log_steps()
+        self._steps = steps
+        self._refuse_rows_above(token_limit, steps)
+        self._log_steps(steps)
 
-    def _base(self) -> torch.nn.Module:
+    def _epoch(self) -> int:
+        """The epoch of the next step, also after a resume."""
+        assert self._steps is not None
+        return self.state.global_step // len(self._steps)
+
+    def _base(self) -> Any:
         """The model without the wrappers of a launcher and of adapters."""
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -172,8 +180,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             **options,
         )
 
-    def _refuse_rows_above(self, token_limit: int) -> None:
-        tokens = self._steps.table.tokens
+    def _refuse_rows_above(self, token_limit: int, steps: StepSampler) -> None:
+        tokens = steps.table.tokens
         longest = max(range(len(tokens)), key=tokens.__getitem__)
         if tokens[longest] > token_limit:
             name = self.train_dataset[longest]["row_names"][0]
@@ -182,15 +190,12 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 f"allowed are {tokens[longest]} and more, or lower cutoff_len"
             )
 
-    def _log_steps(self) -> None:
+    def _log_steps(self, sampler: StepSampler) -> None:
         """What the first steps of the first epoch will be like."""
-        facts, micro_steps = None, 0
-        sampler = self._steps
         steps = list(itertools.islice(sampler.steps(), 50))
-        for rows in steps:
-            share = sampler.share(rows, sampler.arrangement(rows))
-            facts = share.facts if facts is None else facts + share.facts
-            micro_steps += len(share.micro_batches)
+        shares = [sampler.share(rows, sampler.arrangement(rows)) for rows in steps]
+        facts = functools.reduce(operator.add, (share.facts for share in shares))
+        micro_steps = sum(len(share.micro_batches) for share in shares)
         layout = "packs without padding"
         if not self._is_packed:
             config = self._base().config
@@ -207,7 +212,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             f"{facts.least_imbalance:.4f}"
         )
 
-    def _refuse_base_loss(self, *args, **kwargs):
+    def _refuse_base_loss(self, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError(
             "weighted Dr. SFT must not go through the base class's loss; please report this"
         )
@@ -275,7 +280,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return super().get_train_dataloader()
         return self._loader(self.train_dataset, self._steps, self._step_collator())
 
-    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The base class's; with rows_per_step, arranged as the training set.
 
         Where metrics are computed, batches hold the rows in order, as the metrics expect.
@@ -283,8 +288,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]
-        is_ours = self._steps is not None and isinstance(dataset, Dataset)
-        if not is_ours or self.compute_metrics is not None:
+        is_plain = self._steps is None or not isinstance(dataset, Dataset)
+        if self._steps is None or is_plain or self.compute_metrics is not None:
             return super().get_eval_dataloader(eval_dataset)
         steps = self._step_sampler(dataset, self._steps.rows_per_step)
         # Rows of an evaluation may be longer than those of the training; one alone needs less
@@ -310,7 +315,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 
-    def _get_dataloader(self, dataset, *args, **kwargs):
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
         """The base class's; rows that accelerate repeats at the end carry a mark."""
         is_plain = self.constant_loss_normalizer is None or self.args.world_size == 1
         if is_plain or not isinstance(dataset, Dataset):
@@ -323,7 +328,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             shard.batch_sampler = CompletedBatches(shard.batch_sampler, ranks)
         return loader
 
-    def get_total_train_batch_size(self, args) -> int:
+    def get_total_train_batch_size(self, args: Any) -> int:
         """The base class's; with rows_per_step, that number."""
         if self._steps is None:
             return super().get_total_train_batch_size(args)
@@ -335,7 +340,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return inputs["share"].flops
         return super().floating_point_ops(inputs)
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """One micro-batch, as the base class's; with rows_per_step, this rank's share of a step."""
         if "share" not in inputs:
             return super().training_step(model, inputs, num_items_in_batch)
@@ -350,7 +357,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 loss = loss + super().training_step(model, batch, facts.num_rows)
         return loss
 
-    def _accumulating(self, model, is_last: bool) -> AbstractContextManager:
+    def _accumulating(self, model: Any, is_last: bool) -> AbstractContextManager:
         """The context of one of a step's micro-batches; gradients are exchanged after the last."""
         # accelerate's wrapper of DeepSpeed takes the boundary of a step from here.
         self.accelerator.gradient_state._set_sync_gradients(is_last)
@@ -366,21 +373,27 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         others = {name: value for name, value in inputs.items() if name != "row_weights"}
         return super()._prepare_inputs(others) | {"row_weights": weights.to(self.args.device)}
 
-    def get_batch_samples(self, *args, **kwargs):
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The base class's micro-batches of one optimizer step; counts N, data rows, not tokens."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self.constant_loss_normalizer is None or not batches or "share" in batches[0]:
             return batches, num_items
-        rows = sum((batch["row_targets"] >= 0).sum() for batch in batches)
-        tokens = sum(target_mask(batch["labels"]).sum() for batch in batches)
-        counts = torch.stack([rows, tokens]).to(self.args.device)
+        rows = [(batch["row_targets"] >= 0).sum() for batch in batches]
+        tokens = [target_mask(batch["labels"]).sum() for batch in batches]
+        counts = torch.stack([torch.stack(rows), torch.stack(tokens)]).sum(1).to(self.args.device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._tokens_in_step = counts[1]
         self._steps_since_log += 1
         return batches, counts[0]
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         """A micro-batch's share of the step's loss; in evaluation, the mean over the batch's rows.
 
         Raises: RuntimeError for a loss that is not finite, with the names of the rows.
@@ -416,10 +429,18 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 dr_sft_loss(weighted, num_items_in_batch, self.constant_loss_normalizer)
                 * self.args.world_size
             )
+            assert self._tokens_in_step is not None  # counted before the step's first batch
             self._nll_since_log += plain.float() / self._tokens_in_step
         return (loss, outputs) if return_outputs else loss
 
-    def _sums(self, model, inputs, labels, target_weights, needs_logits):
+    def _sums(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        labels: torch.Tensor,
+        target_weights: torch.Tensor,
+        needs_logits: bool,
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], Any]:
         """(weighted, plain) sums of the cross entropies, and the model's outputs."""
         mask = target_mask(labels)
         targets = labels[:, 1:][mask]
@@ -447,7 +468,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         weighted, plain = outputs.logits
         return (weighted, plain.detach()), outputs
 
-    def _settle_head(self, model, inputs) -> None:
+    def _settle_head(self, model: Any, inputs: dict[str, Any]) -> None:
         """Ask the model, once, what it does with its head, its labels and its packs.
 
         The head is kept if the model returns its output as it is.
@@ -461,8 +482,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             raise ValueError(
                 f"{name} adds to the loss: {term}. Such a term is not a sum over rows, so it is "
                 "not supported together with constant_loss_normalizer; switch it off in the "
-                "model's "
-                "config.json (output_router_logits: false for a router loss)"
+                "model's config.json (output_router_logits: false for a router loss)"
             )
         if self._head is not None and head_is_plain(model, self._head, inputs):
             logger.info_rank0(
@@ -480,7 +500,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 f"packing: {name} does not keep the rows of a pack apart: {fault}; remove `packing`"
             )
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that
         curves compare.
         """
@@ -497,7 +517,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self._step_facts = None
         super().log(logs, *args, **kwargs)
 
-    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """The base class's loop, with the loss and `token_nll` over all rows of the data set.
 
         Both are quotients of sums over rows, and so do not depend on batches, packs or ranks:
@@ -516,7 +536,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         output.metrics[f"{metric_key_prefix}_token_nll"] = (plain / targets).item()
         return output
 
-    def save_model(self, *args, **kwargs):
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
         """The base class's, and the record of what the model was trained on, in checkpoints too."""
         super().save_model(*args, **kwargs)
         if self.args.should_save:

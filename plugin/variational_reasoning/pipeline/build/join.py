@@ -84,17 +84,19 @@ class Trace:
         the output's.
         """
         mean, total = self.log_ratio or (None, None)
-        has_solution = self.answer_logp is not None and self.answer_tokens is not None
+        accuracy, gml = None, None
+        if self.num_correct is not None and self.num_answers:
+            accuracy = self.num_correct / self.num_answers
+        if self.answer_logp is not None and self.answer_tokens is not None:
+            gml = math.exp(log_gml(self.answer_logp, self.answer_tokens))
         return {
             "mean_log_ratio": mean,
             "sum_log_ratio": total,
             "trace_tokens": self.trace_tokens,
-            "accuracy": self.num_correct / self.num_answers if self.num_answers else None,
+            "accuracy": accuracy,
             "num_correct": self.num_correct,
             "num_answers": self.num_answers,
-            "gml": math.exp(log_gml(self.answer_logp, self.answer_tokens))
-            if has_solution
-            else None,
+            "gml": gml,
             "answer_logp": self.answer_logp,
             "answer_tokens": self.answer_tokens,
             "log_rho": self.log_rho(estimator, ratio),
@@ -112,7 +114,7 @@ class Joined:
     could follow. num_traces: K. num_answers: M, 0 without answers. inputs: digests.
     """
 
-    questions: dict[str, dict[str, Any]]
+    questions: dict[str, Mapping[str, Any]]
     sampled: list[dict[str, Any]]
     traces: dict[str, list[Trace]]
     filtered: dict[str, int]
@@ -303,7 +305,7 @@ def _scores(folder: Path) -> dict[Key, Mapping[str, Any]]:
     return index_by(read_rows(folder, "trace_logps", _LOGP_COLUMNS), "question_id", "trace_id")
 
 
-def _answers_by_trace(tables: OpenTables) -> dict[Key, list[dict[str, Any]]]:
+def _answers_by_trace(tables: OpenTables) -> dict[Key, list[Mapping[str, Any]]]:
     """Answers with their verdicts by trace. Raises: ValueError for an answer without a verdict."""
     ids = ("question_id", "trace_id", "answer_id")
     verdicts = index_by(read_rows(tables.folders["verdicts"], "verdicts", [*ids, "verdict"]), *ids)
@@ -368,6 +370,11 @@ def _trace(
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     num_correct, num_answers = _count_decided(answers)
+    verified = []
+    for answer in sorted(answers, key=lambda answer: answer["answer_id"]):
+        solution = renderer.solution_of_answer(answer["text"])
+        if answer["verdict"] is Verdict.CORRECT and solution is not None:
+            verified.append((answer["answer_id"], solution))
     return Trace(
         question_id=row["question_id"],
         trace_id=row["trace_id"],
@@ -378,9 +385,5 @@ def _trace(
         answer_tokens=reasoner["answer_tokens"] if reasoner is not None else None,
         num_correct=num_correct if num_answers else None,
         num_answers=num_answers or None,
-        verified=tuple(
-            (answer["answer_id"], renderer.solution_of_answer(answer["text"]))
-            for answer in sorted(answers, key=lambda answer: answer["answer_id"])
-            if answer["verdict"] is Verdict.CORRECT
-        ),
+        verified=tuple(verified),
     )

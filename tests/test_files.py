@@ -1,11 +1,17 @@
 """Files read and replaced whole."""
 
 import json
+import os
+import platform
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from variational_reasoning.files import read_json_lines
+from variational_reasoning.files import is_abandoned, read_json_lines
 
 
 def test_lines_end_at_newlines_only(tmp_path):
@@ -74,3 +80,24 @@ def test_numbers_that_python_refuses_and_deep_nesting_are_faults(tmp_path):
         "line 1 is not valid JSON",
         "line 2 is not valid JSON",
     ]
+
+
+def test_a_killed_writer_is_gone_before_its_parent_has_asked(tmp_path):
+    """A killed child of a parent that does not wait stays a zombie, which `kill -0` finds."""
+    writer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def temporary_of(process: int):
+        path = tmp_path / f"shard-00000.parquet.{platform.node()}.{process}.tmp"
+        path.write_bytes(b"half")
+        return path
+
+    assert not is_abandoned(temporary_of(writer.pid))
+    assert not is_abandoned(temporary_of(os.getpid()))
+    writer.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not is_abandoned(temporary_of(writer.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(writer.pid, 0)  # it still has its number
+    writer.wait()
+    assert is_abandoned(temporary_of(writer.pid))

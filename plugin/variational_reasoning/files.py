@@ -75,17 +75,29 @@ def is_abandoned(temporary: Path) -> bool:
     *_, process, _ = temporary.name.split(".")
     is_of_this_machine = temporary.name.endswith(f".{platform.node()}.{process}.tmp")
     if is_of_this_machine and process.isdecimal():
-        try:
-            os.kill(int(process), 0)  # signal 0 only asks
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # it is alive, and another user's
-            return False
-        return False
+        return not _is_alive(int(process))
     try:
         return time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine can still write.
+
+    One that was killed keeps its number until its parent has asked for its end (state Z).
+    """
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:  # it is gone by now, or this system has no /proc
+        return not Path("/proc/self").exists()
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def _give_name(temporary: Path, path: Path, replace: bool) -> None:

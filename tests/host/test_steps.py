@@ -300,7 +300,7 @@ def test_weights_reach_the_loss_exactly_under_deepspeed():
     weights = torch.tensor([[0.649546, 1e-8]])
     batch = {"row_weights": weights, "row_targets": torch.tensor([[1, 1]])}
     trainer = VariationalTrainer.__new__(VariationalTrainer)
-    trainer.args = SimpleNamespace(device=torch.device("cpu"))
+    trainer.args = SimpleNamespace(device=torch.device("cpu"), past_index=-1)
     trainer.is_deepspeed_enabled = True
     for dtype in (torch.bfloat16, torch.float16):
         config = SimpleNamespace(dtype=lambda dtype=dtype: dtype)

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from variational_reasoning.files import file_digest, write_atomically
-from variational_reasoning.pipeline.rows import digest_of, group_by, read_manifest
+from variational_reasoning.files import write_atomically
+from variational_reasoning.pipeline.rows import check_shard, digest_of, group_by, read_manifest
 from variational_reasoning.pipeline.tables import TABLES
 
 SUMMARY = "summary.parquet"
@@ -134,7 +134,9 @@ class TableReader:
 
     def _read_shard(self, shard: dict[str, Any], columns: Sequence[str] | None) -> pa.Table:
         path = self.folder / shard["name"]
-        check_shard(path, shard["sha256"], self._checked)
+        if path.name not in self._checked or not path.is_file():
+            check_shard(path, shard["sha256"])
+            self._checked.add(path.name)
         part = pq.read_table(path, columns=None if columns is None else list(columns))
         missing = set(columns or ()) - set(part.column_names)
         if missing:
@@ -142,22 +144,6 @@ class TableReader:
                 f"{path} lacks the columns {sorted(missing)} of the table {self.table}"
             )
         return part.replace_schema_metadata(None)
-
-
-def check_shard(path: Path, sha256: str, checked: set[str]) -> None:
-    """Compare a shard with its digest, unless `checked` has its name already.
-
-    Raises: ValueError for a shard that is missing or was changed.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; remove {path.parent} and run its stage again")
-    if path.name in checked:
-        return
-    if file_digest(path) != sha256:
-        raise ValueError(
-            f"{path} was changed after it was written; remove {path.parent} and run its stage again"
-        )
-    checked.add(path.name)
 
 
 def _summarized(part: pa.Table) -> pa.Table:

@@ -346,6 +346,16 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     return manifest
 
 
+def check_shard(path: Path, sha256: str) -> None:
+    """Compare a shard with the digest that its manifest has.
+
+    Raises: ValueError for a shard that is missing or was changed.
+    """
+    if not path.is_file() or file_digest(path) != sha256:
+        state = "was changed after it was written" if path.is_file() else "is missing"
+        raise ValueError(f"{path} {state}; {_remedy(path.parent)}")
+
+
 def read_table(
     folder: str | os.PathLike, table: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
@@ -362,9 +372,7 @@ def read_table(
     parts = []
     for shard in manifest["shards"]:
         path = folder / shard["name"]
-        if not path.is_file() or file_digest(path) != shard["sha256"]:
-            state = "was changed after it was written" if path.is_file() else "is missing"
-            raise ValueError(f"{path} {state}; remove {folder} and run its stage again")
+        check_shard(path, shard["sha256"])
         parts.append(pq.read_table(path, columns=list(columns) if columns else None))
         missing = set(columns or TABLES[table].columns.names) - set(parts[-1].column_names)
         if missing:

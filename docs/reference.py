@@ -100,13 +100,23 @@ def without_none(hint: Any) -> tuple[Any, bool]:
     """(the type, whether None is allowed too)."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
-        return parts[0], True
+        return parts[0], type(None) in typing.get_args(hint)
     return hint, False
+
+
+def section_in(hint: Any) -> type | None:
+    """The section that a type is, has in its list, or allows next to plain values."""
+    sections = [part for part in [hint, *typing.get_args(hint)] if dataclasses.is_dataclass(part)]
+    return typing.cast(type, sections[0]) if sections else None
 
 
 def type_schema(hint: Any) -> dict[str, Any]:
     """The JSON schema of a type that the sections use."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    section = section_in(hint) if is_union else None
     hint, may_be_null = without_none(hint)
+    if section is not None:
+        return {"anyOf": [type_schema(hint), section_schema(section)]}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         # A section without any key is null in YAML.
@@ -146,11 +156,9 @@ def subsections(section: type, name: str = "") -> Iterator[tuple[str, type]]:
     """(dotted name, section) of a section and of all below it, each before its own."""
     yield name, section
     for key in keys_of(section):
-        hint, _ = without_none(key.type)
-        if typing.get_origin(hint) is list:
-            hint = typing.get_args(hint)[0]
-        if dataclasses.is_dataclass(hint):
-            yield from subsections(typing.cast(type, hint), f"{name}.{key.name}".strip("."))
+        below = section_in(key.type)
+        if below is not None:
+            yield from subsections(below, f"{name}.{key.name}".strip("."))
 
 
 def type_text(key: Key) -> str:
@@ -166,6 +174,8 @@ def type_text(key: Key) -> str:
         text = "mapping of text to text"
     else:
         text = {str: "text", int: "whole number", float: "number", bool: "true or false"}[hint]
+    if not isinstance(hint, type) and key.type != hint and section_in(key.type) is not None:
+        text += ", or a section"
     signs = {"at_least": "at least", "above": "above", "at_most": "at most"}
     limits = [f"{signs[name]} {limit:g}" for name, limit in key.limits.items()]
     return ", ".join([text, *limits, *(["or null"] if may_be_null else [])])

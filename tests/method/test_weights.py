@@ -81,6 +81,26 @@ def test_grpo_weight_by_hand_and_as_the_mean_of_normalised_advantages():
     assert w.question_weight("none", 0.3) == 1.0
 
 
+def test_powers_of_the_accuracy_are_one_family():
+    # P = 1/4 and 1: rejection sampling at a = 1, maximum likelihood at a = 0, hard first below 0
+    assert [w.question_weight(a, 0.25) for a in (1.0, 0.5, 0.0, -0.5, -1.0)] == [
+        *(0.25, 0.5, 1.0, 2.0, 4.0),
+    ]
+    assert {w.question_weight(a, 1.0) for a in (2.0, 1.0, 0.0, -1.0)} == {1.0}
+    for accuracy in (0.0, 0.125, 1.0):
+        assert w.question_weight(1.0, accuracy) == w.question_weight("accuracy", accuracy)
+        assert w.question_weight(0.0, accuracy) == w.question_weight("none", accuracy)
+    assert w.question_weight(-2.0, 0.0) == 0.0  # nothing verified, nothing to learn from
+
+
+def test_power_zero_is_the_policy_gradient_divided_by_p():
+    # grad P(Y | x) is a sum over right answers, P times the mean of grad log pi over them; divided
+    # by P, every question weighs alike whatever P is.
+    for accuracy in (0.01, 0.5, 1.0):
+        policy_gradient = w.question_weight("accuracy", accuracy)
+        assert policy_gradient / accuracy == w.question_weight(0.0, accuracy)
+
+
 def test_a_cap_takes_from_the_dominant_trace_only():
     # 0.7, 0.2, 0.1 capped at 0.5 sum to 0.8; effective sample size 0.64 / (0.25 + 0.04 + 0.01) =
     # 2.1333 instead of 1.8519

@@ -86,6 +86,29 @@ def test_files_that_are_no_configuration(tmp_path):
         load_config(write(tmp_path, "- 1"))
 
 
+def test_a_questions_weight_is_a_name_or_a_power(tmp_path):
+    def outputs(*weights) -> str:
+        rows = [{"name": f"o{i}", "question_weight": w} for i, w in enumerate(weights)]
+        return json.dumps({"build": {"outputs": rows}})
+
+    config = load_config(write(tmp_path, outputs("grpo", {"power": -0.5}, {"power": 0})))
+    factors = [output.question_factor for output in config.build.outputs]
+    assert factors == ["grpo", -0.5, "none"]
+    with pytest.raises(ValueError) as error:
+        load_config(write(tmp_path, outputs("rft", {"powr": 1}, {"power": 99}, 2)))
+    for part in (
+        "0.question_weight: 'rft' is not one of none, accuracy, grpo, or a section of the keys "
+        "power",
+        "1.question_weight.powr: unknown key",
+        "2.question_weight.power: 99.0 must be at most 10",
+        "3.question_weight: 2 is not one of none, accuracy, grpo",
+    ):
+        assert part in str(error.value), part
+    with pytest.raises(ValueError, match="at_least 0.9 is above at_most 0.1"):
+        accuracy = "build.question_accuracy"
+        load_config(write(tmp_path, "{}"), [f"{accuracy}.at_least=0.9", f"{accuracy}.at_most=0.1"])
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "/tmp/x", ".."])
 def test_names_that_would_write_somewhere_else_are_refused(tmp_path, name):
     text = json.dumps({"data": {"name": name}, "build": {"outputs": [{"name": name}]}})

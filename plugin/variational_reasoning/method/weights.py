@@ -31,7 +31,10 @@ RATIOS = ("mean", "sum", "none")
 """How the likelihood ratio of a trace enters rho."""
 
 QUESTION_WEIGHTS = ("none", "accuracy", "grpo")
-"""What the normalised weights of a question's traces are multiplied by."""
+"""What the normalised weights of a question's traces are multiplied by, by name."""
+
+POWERS = {"none": 0.0, "accuracy": 1.0}
+"""The names that are a power of the accuracy."""
 
 _ROUNDING = 1e-3
 """Nats above zero that a float32 log-softmax of certain tokens may sum to."""
@@ -78,27 +81,39 @@ def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -
     return ratios[RATIOS.index(ratio)] + log_answer
 
 
-def question_weight(kind: str, accuracy: float) -> float:
+def question_weight(kind: str | float, accuracy: float) -> float:
     """The factor of a whole question, from the share P of its sampled answers that are verified
     (section 3).
 
-    `accuracy` is P: with it, forward KL is rejection-sampling fine-tuning (Eq. 10), and each
-    verified answer counts alike. `grpo` is sqrt(P / (1 - P)) (Eq. 12). At P = 1 that has no value:
-    all samples of the group have the same reward, so each advantage is 0, and 0 is what this
-    returns. `none` is 1.
+    A number a is P^a, a family with the paper's cases in it:
+
+        a = 1    `accuracy`: forward KL is rejection-sampling fine-tuning (Eq. 10), and each
+                 verified answer counts alike
+        a = 0    `none`, the factor 1: maximum likelihood. The gradient of log P(Y_x | x) is that
+                 of P(Y_x | x) divided by P, so this is what dividing the policy gradient by P
+                 gives (MaxRL, arXiv 2602.02710)
+        a < 0    favors hard questions; one without any verified answer has nothing to learn
+                 from, and its factor is 0
+
+    With P = 1/4 and 1, and two verified traces each: a = 1 gives 0.25 and 1, a = 0 gives 1 and 1,
+    a = -0.5 gives 2 and 1.
+
+    `grpo` is sqrt(P / (1 - P)) (Eq. 12). At P = 1 that has no value: all samples of the group have
+    the same reward, so each advantage is 0, and 0 is what this returns.
 
     Raises: ValueError for an unknown kind, and an accuracy outside [0, 1].
     Source: arXiv 2509.22637, Eq. 10 to 12.
     """
-    if kind not in QUESTION_WEIGHTS:
+    if isinstance(kind, str) and kind not in QUESTION_WEIGHTS:
         raise ValueError(f"question weight {kind!r} is not one of {', '.join(QUESTION_WEIGHTS)}")
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy is {accuracy}, outside 0..1")
-    if kind == "none":
+    if kind == "grpo":
+        return math.sqrt(accuracy / (1 - accuracy)) if accuracy < 1 else 0.0
+    power = POWERS[kind] if isinstance(kind, str) else kind
+    if power == 0:
         return 1.0
-    if kind == "accuracy":
-        return accuracy
-    return math.sqrt(accuracy / (1 - accuracy)) if accuracy < 1 else 0.0
+    return accuracy**power if accuracy > 0 else 0.0
 
 
 def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:

@@ -241,6 +241,14 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True)
+class QuestionPowerConfig:
+    """Stage 8: a question's weight as a power of P, the share of its answers that are verified."""
+
+    # 1: accuracy (Eq. 10); 0: none, which is maximum likelihood; below 0 favors hard questions
+    power: float = _number(1.0, at_least=-10, at_most=10)
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """Stage 8: one train file, `<data.name>_<name>.parquet`."""
 
@@ -262,9 +270,9 @@ class OutputConfig:
     verified_only: bool = False
     # of normalised weights, which then sum to less than 1
     weight_cap: float | None = _number(None, above=0, at_most=1)
-    # Times P (accuracy, Eq. 10) or sqrt(P / (1 - P)) (grpo, Eq. 12); P: the share of verified
-    # answers of the question.
-    question_weight: Literal["none", "accuracy", "grpo"] = "none"
+    # Times P (accuracy, Eq. 10), sqrt(P / (1 - P)) (grpo, Eq. 12), or {power: a}: P to the power
+    # a; P: the share of verified answers of the question.
+    question_weight: Literal["none", "accuracy", "grpo"] | QuestionPowerConfig = "none"
     # target posterior: the solution, or a verified answer of the question, drawn at random (the
     # solution where there is none)
     hint: Literal["reference", "verified"] = "reference"
@@ -281,6 +289,30 @@ class OutputConfig:
         """The model whose traces this file is made from: posterior or reasoner."""
         return self.traces_from or ("reasoner" if self.target == "posterior" else "posterior")
 
+    @property
+    def question_factor(self) -> str | float:
+        """The weight of a question as `method.weights.question_weight` takes it."""
+        if isinstance(self.question_weight, QuestionPowerConfig):
+            return self.question_weight.power or "none"
+        return self.question_weight
+
+
+@dataclass(frozen=True)
+class QuestionAccuracyConfig:
+    """Stage 8: the questions that are used, by the share P of their sampled answers that are
+    verified. Where an answer is never or always right, there is nothing to learn from.
+    """
+
+    # null: all. 0.01 leaves out questions that are never answered right
+    at_least: float | None = _number(None, at_least=0, at_most=1)
+    # null: all. 0.99 leaves out questions that are always answered right
+    at_most: float | None = _number(None, at_least=0, at_most=1)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it leaves out anything."""
+        return self.at_least is not None or self.at_most is not None
+
 
 @dataclass(frozen=True)
 class BuildConfig:
@@ -293,6 +325,7 @@ class BuildConfig:
     # true writes a file although no trace was chosen for any of its rows, so that it holds original
     # rows only
     allow_no_traces: bool = False
+    question_accuracy: QuestionAccuracyConfig = field(default_factory=QuestionAccuracyConfig)
 
 
 @dataclass(frozen=True)
@@ -443,6 +476,12 @@ def _cross_faults(config: Config) -> list[str]:
         faults.append(
             f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
         )
+    low, high = config.build.question_accuracy.at_least, config.build.question_accuracy.at_most
+    if low is not None and high is not None and low > high:
+        faults.append(
+            f"build.question_accuracy: at_least {low} is above at_most {high}, which leaves no "
+            "question"
+        )
     names = [output.name for output in config.build.outputs]
     tasks = [task.task for task in config.eval.tasks]
     written = {f"build.outputs.{index}.name": name for index, name in enumerate(names) if name}
@@ -572,9 +611,17 @@ def _build(cls: type, values: dict[str, Any], prefix: str, faults: list[str]) ->
 def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool, Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None:
+        if value is None and type(None) in arguments:
             return True, None
-        return _convert(value, next(a for a in arguments if a is not type(None)), name, faults)
+        sections = [part for part in arguments if is_dataclass(part)]
+        plain = next(part for part in arguments if part not in (type(None), *sections))
+        if sections and isinstance(value, dict):
+            return _convert(value, sections[0], name, faults)
+        if sections and value not in typing.get_args(plain):
+            names = ", ".join(typing.get_args(plain))
+            keys = ", ".join(key.name for key in fields(sections[0]))
+            return _fault(faults, name, value, f"one of {names}, or a section of the keys {keys}")
+        return _convert(value, plain, name, faults)
     if is_dataclass(hint):
         if value is None:
             value = {}

@@ -10,6 +10,7 @@ from variational_reasoning.method.estimators import ESTIMATORS, Estimator
 from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.report import figures
 from variational_reasoning.report.bound import Bound, estimate_bound
+from variational_reasoning.report.difficulty import DIFFICULTIES, read_all_shares
 from variational_reasoning.report.leakage import EARLY, read_leakage
 from variational_reasoning.report.page import Picture, Section, Table
 from variational_reasoning.report.traces import (
@@ -36,7 +37,14 @@ def diagnose(folder: Path) -> list[Section]:
     """
     terms = read_terms(folder)
     sections = [sources(terms), difficulty(terms, read_terms(folder / "from_reasoner"))]
-    sections += [rho(terms), bound(terms), lengths(terms), leakage(folder), trainings(folder)]
+    sections += [
+        weight_by_difficulty(folder),
+        rho(terms),
+        bound(terms),
+        lengths(terms),
+        leakage(folder),
+        trainings(folder),
+    ]
     return sections
 
 
@@ -124,6 +132,36 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
         "advantage. "
         f"{int((~is_decided).sum())} questions without a decided answer are left out."
     )
+    return section
+
+
+def weight_by_difficulty(folder: Path) -> Section:
+    """How the weight of each train file falls on easy, middle and hard questions."""
+    section = Section(
+        "Weight by difficulty",
+        "What the train files really weigh: the share of a file's weight, and in brackets of its "
+        "questions, by the share P of a question's answers that are verified. Hard: P up to 25 %, "
+        "easy: P above 75 %. A file favors easy questions where the first number grows to the "
+        "right of the second.",
+    )
+    found = read_all_shares(folder)
+    if not any(found.values()):
+        section.absent = "No train file has questions whose accuracy is known (stages 7 and 8)."
+        return section
+    table = Table(["train file", "questions", *DIFFICULTIES, "mean P by weight"], [])
+    for name, shares in found.items():
+        if shares is None:
+            continue
+        cells = [
+            f"{weight:.1%} ({count:.1%})"
+            for weight, count in zip(shares.weights, shares.questions, strict=True)
+        ]
+        row = [name, f"{shares.num_questions:,}", *cells, f"{shares.mean_accuracy:.1%}"]
+        table.rows.append(row)
+    section.tables.append(table)
+    without = [name for name, shares in found.items() if shares is None]
+    if without:
+        section.notes.append(f"Without verdicts: {', '.join(without)}.")
     return section
 
 

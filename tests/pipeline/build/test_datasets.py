@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -533,6 +534,53 @@ def test_the_baselines_of_section_3(tmp_path, tiny_model_dir):
     expected = {("easy", 0): root * 2 / 3, ("easy", 1): root / 3, ("hard", 0): 1 / root}
     assert found["grpo"] == pytest.approx(expected, rel=1e-12)
     assert summary.files[1].figures["counts"]["questions_all_correct"] == 1
+
+
+TWO_ACCURACIES = {
+    "quarter": [sampled(0, "a", 0.0, (True, False)), sampled(1, "b", 0.0, (False, False))],
+    "sure": [sampled(0, "c", 0.0, (True, True)), sampled(1, "d", 0.0, (True, True))],
+    "never": [sampled(0, "e", 0.0, (False, False)), sampled(1, "f", 0.0, (False, False))],
+}
+
+
+def test_a_power_of_the_accuracy_as_the_weight_of_questions(tmp_path, tiny_model_dir):
+    shared = {"ratio": "none", "selection": "weighted"}
+    powers = {"none": 0, "accuracy": 1, "hard": -1}
+    outputs = [
+        shared | {"name": name, "question_weight": {"power": power}}
+        for name, power in powers.items()
+    ]
+    outputs.append(shared | {"name": "named", "question_weight": "accuracy"})
+    config = write_run(tmp_path, tiny_model_dir, TWO_ACCURACIES, outputs)
+    summary = build.build_datasets(config)
+    mass = {}
+    for name in (*powers, "named"):
+        rows = built(config, name)
+        mass[name] = dict.fromkeys(("quarter", "sure"), 0.0)
+        for row in rows:
+            mass[name][row["question_id"]] += row["weight"]
+    # P is 1/4 of the one and 1 of the other
+    assert mass["none"] == {"quarter": 1.0, "sure": 1.0}
+    assert mass["accuracy"] == mass["named"] == {"quarter": 0.25, "sure": 1.0}
+    assert mass["hard"] == {"quarter": 4.0, "sure": 1.0}
+    assert len({str(file.figures["counts"]) for file in summary.files[1:]}) == 1
+
+
+def test_questions_that_are_never_or_always_right_can_be_left_out(tmp_path, tiny_model_dir):
+    outputs = [
+        {"name": "all", "estimator": "gml", "selection": "unweighted"},
+        {"name": "weighted", "ratio": "none", "selection": "weighted"},
+    ]
+    config = write_run(tmp_path, tiny_model_dir, TWO_ACCURACIES, outputs)
+    summary = build.build_datasets(config)
+    health = summary.health
+    assert (health["num_questions_never_right"], health["num_questions_always_right"]) == (1, 1)
+    assert "never answered right 1, always 1, of 3" in build.describe_files(summary)
+    limits = replace(config.build.question_accuracy, at_least=0.01, at_most=0.99)
+    limited = replace(config, build=replace(config.build, question_accuracy=limits))
+    counts = build.build_datasets(limited).files[0].figures["counts"]
+    assert (counts["questions_below_accuracy"], counts["questions_above_accuracy"]) == (1, 1)
+    assert {row["question_id"] for row in built(config, "all")} == {"quarter"}
 
 
 def test_responses_without_an_answer_are_wrong_in_the_share_of_a_question(tmp_path, tiny_model_dir):

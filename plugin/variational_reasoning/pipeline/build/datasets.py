@@ -45,6 +45,7 @@ from variational_reasoning.pipeline.build.select import (
     draw_hint,
     draw_verified,
     factor_of_question,
+    has_wanted_accuracy,
     select,
 )
 from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
@@ -156,7 +157,9 @@ class Builder:
         if not output.mix_fallback:
             del values["mix_fallback"]  # files that were built before this key was there stay valid
         settings = {"output": values, **self.renderer.to_record()}
-        if output.question_weight != "none":
+        if self.config.build.question_accuracy.is_set:
+            settings |= resolved(self.config, "build.question_accuracy")
+        if output.question_factor != "none":
             # Earlier releases left responses without an answer out of P; such files are built
             # again.
             settings["question_accuracy"] = "of all sampled responses"
@@ -239,6 +242,9 @@ class Builder:
     ) -> list[Row]:
         """Rows of one question, but for the mix."""
         num_traces = output.num_traces or self.joined.num_traces
+        accuracy = self.joined.question_accuracy(question_id, num_traces)
+        if not has_wanted_accuracy(accuracy, self.config.build.question_accuracy, counts):
+            return []
         traces = [
             trace
             for trace in self.joined.traces.get(question_id, ())
@@ -261,9 +267,7 @@ class Builder:
         if not selection.chosen:
             counts["questions_without_acceptable_trace"] += 1
             return self._fallback(output, question_id, traces, counts)
-        factor = factor_of_question(
-            output.question_weight, self.joined.question_accuracy(question_id, num_traces), counts
-        )
+        factor = factor_of_question(output.question_factor, accuracy, counts)
         if factor == 0:
             return []
         counts["traces_chosen"] += len(selection.chosen)
@@ -511,11 +515,11 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
                 f"{where}.weight_cap: only the selection weighted has weights to cap; it is "
                 f"{output.selection}"
             )
-        if output.question_weight != "none" and output.fallback != "drop":
+        if output.question_factor != "none" and output.fallback != "drop":
             faults.append(
                 f"{where}.fallback: {output.fallback} would give a weight to questions that "
                 f"question_weight "
-                f"{output.question_weight} gives none; use drop"
+                f"{output.question_factor} gives none; use drop"
             )
     wanted = [output for output in config.build.outputs if output.sampler == sampler]
     if config.build.outputs and not wanted:

@@ -58,6 +58,7 @@ def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
         "malformed_share": sum(not row["is_well_formed"] for row in sampled) / len(sampled),
         "copies_share": copies / len(sampled),
         "coverage": covered / len(questions) if joined.has_verdicts else None,
+        **_extremes(joined),
         "mean_effective_sample_size": sum(sizes) / len(sizes) if sizes else None,
         "num_questions_without_weights": len(questions) - len(sizes),
         "estimator": estimator,
@@ -110,6 +111,12 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
         + f" of {health['num_traces_per_question']}"
     )
     lines = [line]
+    if health.get("num_questions_never_right") is not None:
+        lines.append(
+            f"questions that are never answered right {health['num_questions_never_right']}, "
+            f"always {health['num_questions_always_right']}, of {health['num_questions']}; "
+            "build.question_accuracy can leave them out"
+        )
     for name, counted in health.get("trained_ids", {}).items():
         if counted:
             lines.append(
@@ -117,6 +124,15 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
                 f"than the scored ones"
             )
     return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
+
+
+def _extremes(joined: Joined) -> dict[str, int | None]:
+    """How many questions are never, and how many always answered right; None without verdicts."""
+    names = ("num_questions_never_right", "num_questions_always_right")
+    if not joined.has_verdicts:
+        return dict.fromkeys(names)
+    accuracies = [joined.question_accuracy(name, joined.num_traces) for name in joined.questions]
+    return dict(zip(names, (accuracies.count(0), accuracies.count(1)), strict=True))
 
 
 def _health_estimator(has_verdicts: bool) -> str:

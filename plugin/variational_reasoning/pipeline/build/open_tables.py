@@ -71,7 +71,7 @@ def needed_tables(output: OutputConfig) -> dict[str, str]:
     if not estimator.samples_answers:
         needs |= dict.fromkeys(estimator.tables, f"estimator {output.estimator}")
     settings = {
-        f"question_weight {output.question_weight}": output.question_weight != "none",
+        f"question_weight {output.question_factor}": output.question_factor != "none",
         "verified_only": output.verified_only,
         "hint verified": output.hint == "verified",
         f"estimator {output.estimator}": estimator.samples_answers,
@@ -91,6 +91,9 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     for output in outputs:
         for name, setting in needed_tables(output).items():
             wanted.setdefault(name, []).append(f"{output.name} ({setting})")
+        if config.build.question_accuracy.is_set:
+            for name in ("answers", "verdicts"):
+                wanted.setdefault(name, []).append(f"{output.name} (build.question_accuracy)")
     folders: dict[str, Path] = {}
     manifests: dict[str, dict[str, Any]] = {}
     faults = []

@@ -25,7 +25,7 @@ from variational_reasoning.method.weights import (
     question_weight,
 )
 from variational_reasoning.pipeline.build.join import Trace
-from variational_reasoning.pipeline.config import OutputConfig
+from variational_reasoning.pipeline.config import OutputConfig, QuestionAccuracyConfig
 
 
 class Selection(NamedTuple):
@@ -76,11 +76,29 @@ def best_of(traces: Sequence[Trace], estimator: str, ratio: str) -> Trace:
     return min(traces, key=lambda trace: (-trace.log_rho(estimator, ratio), trace.trace_id))
 
 
-def factor_of_question(kind: str, accuracy: float | None, counts: Counter) -> float:
+def has_wanted_accuracy(
+    accuracy: float | None, limits: QuestionAccuracyConfig, counts: Counter
+) -> bool:
+    """Whether a question is used by build.question_accuracy; one that is not is counted.
+
+    A question without a decided answer stays: nothing is known of it.
+    """
+    if accuracy is None:
+        return True
+    if limits.at_least is not None and accuracy < limits.at_least:
+        counts["questions_below_accuracy"] += 1
+        return False
+    if limits.at_most is not None and accuracy > limits.at_most:
+        counts["questions_above_accuracy"] += 1
+        return False
+    return True
+
+
+def factor_of_question(kind: str | float, accuracy: float | None, counts: Counter) -> float:
     """What the weights of a question's traces are multiplied by; zero is counted with its reason.
 
     Args:
-        kind: build.outputs.question_weight.
+        kind: build.outputs.question_weight, or its power.
         accuracy: P of the question; None when no answer is decided, which has no weight then.
     """
     if kind == "none":

@@ -34,6 +34,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from variational_reasoning.host.leaving import wait_for_gloo_at_exit
 from variational_reasoning.seam import Seam, faults, replace_all
 
 
@@ -386,6 +387,7 @@ def activate(entry: str) -> None:
         setattr(owner, attribute, _refuse_misfit(run_exp, found))
         return
     replace_all(REPLACED)
+    wait_for_gloo_at_exit()
 
 
 def _refuse_misfit(run_exp: Callable, found: list[str]) -> Callable:

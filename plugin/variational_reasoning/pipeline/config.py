@@ -24,6 +24,7 @@ import yaml
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.files import is_plain_name
 from variational_reasoning.method.estimators import ESTIMATORS
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 FROM_REASONER = "from_reasoner"
@@ -97,6 +98,9 @@ class DataConfig:
     # one on the hub.
     train: str = ""
     test: str | None = None  # the same for the test questions
+    # Whether train rows without a trace, or with an answer in place of the solution, are used
+    # (docs/own_questions.md). null: required where `posterior` is trained, else optional.
+    traces: Literal["required", "optional"] | None = None
     # The split of a hub data set; of rows with a column `split`, those that name it (or nothing)
     # are taken.
     train_split: str = "train"
@@ -156,6 +160,9 @@ class SamplingConfig:
     # Whose traces the tables of stages 3 to 8 hold; those of the reasoner's traces lie in
     # run_dir/from_reasoner.
     traces_from: Literal["posterior", "reasoner"] = "posterior"
+    # What the posterior's prompt shows: the question's solution, its final answer only, another
+    # question's solution, or nothing. The tables of the last three are in run_dir/hint_<name>.
+    hint: Literal["reference", "answer", "other_question", "none"] = "reference"
     num_traces: int = _number(8, at_least=1)  # K, per question
     num_answers: int = _number(8, at_least=1)  # M, per trace
     temperature: float = _number(0.7, at_least=0)  # 0 takes the most likely token
@@ -258,6 +265,8 @@ class OutputConfig:
     target: Literal["reasoner", "posterior"] = "reasoner"
     # Whose traces. null: the posterior's for the reasoner, the reasoner's for the posterior.
     traces_from: Literal["posterior", "reasoner"] | None = None
+    # the sampling.hint of these traces
+    traces_hint: Literal["reference", "answer", "other_question", "none"] = "reference"
     # K' <= K: the traces 0 .. K' - 1; null: all K
     num_traces: int | None = _number(None, at_least=1)
     estimator: EstimatorName = "acc"  # of pi(Y_x | x, z)
@@ -387,6 +396,9 @@ class Config:
     prompt_family: str = "paper"  # paper, think, or a .yaml file
     # the posterior's prompt kind in the family; where it is not set, the family's last one
     posterior_prompt: str = "posterior_b"
+    # The posterior of round 1. trained: on expert traces (stage 2); prompted: the reasoner itself
+    # with the posterior's prompt; own_traces: trained on the reasoner's verified traces (Eq. 9).
+    posterior: Literal["trained", "prompted", "own_traces"] = "trained"
     # prompt + response; one number for all stages and trainings
     cutoff_len: int = _number(16384, at_least=1)
     # Work is shared by processes that see the same run_dir. shard: 3/16 does the fourth of 16 parts
@@ -416,19 +428,49 @@ class Config:
 
     def folder(self, *parts: str) -> Path:
         """A folder of the run, such as folder("traces"); what is made from the reasoner's traces
-        is in from_reasoner.
+        is in from_reasoner, from traces of another hint in hint_<name>.
         """
-        if self.sampling.traces_from == "reasoner" and parts and parts[0] in _MADE_FROM_TRACES:
-            parts = (FROM_REASONER, *parts)
+        if self.traces_place and parts and parts[0] in _MADE_FROM_TRACES:
+            parts = (self.traces_place, *parts)
         return Path(self.run_dir, *parts)
+
+    @property
+    def traces_place(self) -> str:
+        """The folder in run_dir of all that is made from these traces; empty for run_dir itself."""
+        if self.sampling.traces_from == "reasoner":
+            return FROM_REASONER
+        hint = self.sampling.hint
+        return "" if hint == "reference" else f"hint_{hint}"
 
     def stage_name(self, name: str) -> str:
         """A stage's name in timings.jsonl; with the reasoner's traces it is a stage of its own."""
-        return name if self.sampling.traces_from == "posterior" else f"{name}_{FROM_REASONER}"
+        return f"{name}_{self.traces_place}" if self.traces_place else name
+
+    @property
+    def traces_are_optional(self) -> bool:
+        """Whether stage 0 takes train rows without a trace."""
+        if self.data.traces is None:
+            return self.posterior != "trained"
+        return self.data.traces == "optional"
 
     def model_folder(self, name: str) -> Path:
-        """The folder of a model: as the YAML names it, or run_dir/models/<name>."""
+        """The folder of a model: as the YAML names it, or run_dir/models/<name>. A posterior that
+        is prompted is the reasoner.
+        """
+        if name == "posterior" and self.posterior == "prompted":
+            name = "reasoner"
         return Path(getattr(self.models, name, None) or self.folder("models", name))
+
+    def trained_kind(self, name: str) -> str:
+        """The prompt kind that a model, reasoner or posterior, was trained on."""
+        is_reasoner = name == "reasoner" or self.posterior == "prompted"
+        return REASONER if is_reasoner else self.posterior_prompt
+
+    def is_of_these_traces(self, output: OutputConfig) -> bool:
+        """Whether an output is made from the traces of sampling.traces_from and sampling.hint."""
+        if output.sampler != self.sampling.traces_from:
+            return False
+        return output.sampler == "reasoner" or output.traces_hint == self.sampling.hint
 
 
 def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Config:
@@ -476,6 +518,23 @@ def _cross_faults(config: Config) -> list[str]:
         faults.append(
             f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
         )
+    if config.posterior == "prompted" and config.models.posterior:
+        faults.append(
+            f"models.posterior: {config.models.posterior!r} would not be used: with posterior: "
+            "prompted the reasoner itself samples the traces. Leave it out, or set posterior: "
+            "trained"
+        )
+    if config.sampling.traces_from == "reasoner" and config.sampling.hint != "reference":
+        faults.append(
+            f"sampling.hint: {config.sampling.hint!r} has no meaning with sampling.traces_from: "
+            "reasoner, whose prompt shows no hint"
+        )
+    faults += [
+        f"build.outputs.{index}.traces_hint: {output.traces_hint!r} has no meaning for traces of "
+        "the reasoner, whose prompt shows no hint"
+        for index, output in enumerate(config.build.outputs)
+        if output.sampler == "reasoner" and output.traces_hint != "reference"
+    ]
     low, high = config.build.question_accuracy.at_least, config.build.question_accuracy.at_most
     if low is not None and high is not None and low > high:
         faults.append(

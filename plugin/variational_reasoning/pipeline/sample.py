@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.weights import top_p_warning
 from variational_reasoning.model_record import (
     model_identity,
@@ -37,6 +38,8 @@ from variational_reasoning.pipeline.engines.fitting import (
     check_vocabulary,
     vocabulary_digest,
 )
+from variational_reasoning.pipeline.questions.hints import COLUMNS as HINT_COLUMNS
+from variational_reasoning.pipeline.questions.hints import Hints
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
@@ -75,12 +78,13 @@ def sample_answers(config: Config) -> StageSummary:
 def traces_job(config: Config) -> StageJob:
     """Check what stage 3 reads and open its table."""
     name = config.sampling.traces_from
-    kind = config.posterior_prompt if name == "posterior" else "reasoner"
+    kind = config.posterior_prompt if name == "posterior" else REASONER
     renderer = config.renderer
     folder, model_folder = config.folder("traces"), config.model_folder(name)
-    check_prompt_kind(model_folder, kind, renderer, config)
+    check_prompt_kind(model_folder, config.trained_kind(name), renderer, config)
     check_context(model_folder, config)
     questions, units = training_questions(config)
+    hints = Hints(config, kind, questions, units)
     identity = Identity(
         inputs={"questions": questions.digest},
         config={
@@ -91,6 +95,7 @@ def traces_job(config: Config) -> StageJob:
             **resolved(
                 config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"
             ),
+            **hints.identity(),
         },
         model=model_identity(model_folder),
         seed=config.seed,
@@ -112,7 +117,9 @@ def traces_job(config: Config) -> StageJob:
         row="trace",
         size=size,
         cost=lambda unit: 1.0,
-        load=lambda: TraceSampler(config, questions, kind, open_engine(config, str(model_folder))),
+        load=lambda: TraceSampler(
+            config, questions, kind, hints, open_engine(config, str(model_folder))
+        ),
         limit=FailureLimit(
             "sampling.max_failed_fraction",
             config.sampling.max_failed_fraction,
@@ -270,7 +277,9 @@ class Sampler(ABC):
     ) -> Request:
         settings = self.config.sampling
         # The reasoner's traces train the posterior; its own samples must not repeat their noise.
-        apart = () if settings.traces_from == "posterior" else (settings.traces_from,)
+        apart = ("reasoner",) if settings.traces_from == "reasoner" else ()
+        if settings.hint != "reference":
+            apart = ("hint", settings.hint)
         seed = sample_seed(self.config.seed, *key, *apart)
         return Request(key, prompt_ids, room, seed, stop, settings.temperature, settings.top_p)
 
@@ -284,9 +293,11 @@ class TraceSampler(Sampler):
 
     names = ("question_id", "trace_id")
 
-    def __init__(self, config: Config, questions: TableReader, kind: str, engine: Engine) -> None:
+    def __init__(
+        self, config: Config, questions: TableReader, kind: str, hints: Hints, engine: Engine
+    ) -> None:
         super().__init__(config, engine)
-        self.questions, self.kind = questions, kind
+        self.questions, self.kind, self.hints = questions, kind, hints
         self._expert_traces: dict[str, str] = {}
         """Of the shards that are in work: a sample may repeat the data set's own trace."""
 
@@ -296,11 +307,14 @@ class TraceSampler(Sampler):
         stop = self.renderer.trace_stops
         limit = config.sampling.max_trace_tokens or config.cutoff_len
         requests, dropped = [], []
-        rows = self.questions.rows_of(units, ["question", "solution", "trace"])
+        rows = self.questions.rows_of(units, [*HINT_COLUMNS, "trace"])
         for question_id in units:
             [row] = rows[question_id]
             self._expert_traces[question_id] = row["trace"].strip()
-            hint = None if kind == "reasoner" else row["solution"]
+            hint = self.hints.of(row)
+            if self.hints.lacks(hint):
+                dropped.append(self.hints.dropped(question_id))
+                continue
             prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
             room = min(limit, config.cutoff_len - len(prompt_ids))
             if room < 1:
@@ -318,7 +332,8 @@ class TraceSampler(Sampler):
         counts["malformed"] += not cut.is_well_formed
         counts["retokenized"] += cut.is_retokenized
         expert = self._expert_traces[request.key[0]]
-        counts["copies_of_training_trace"] += cut.text.strip() == expert
+        if expert:  # a question without a trace of its own has nothing to compare with
+            counts["copies_of_training_trace"] += cut.text.strip() == expert
         return {
             "token_ids": cut.token_ids,
             "text": cut.text,

@@ -33,6 +33,8 @@ from variational_reasoning.pipeline.engines.fitting import (
     check_vocabulary,
 )
 from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
+from variational_reasoning.pipeline.questions.hints import COLUMNS as HINT_COLUMNS
+from variational_reasoning.pipeline.questions.hints import Hints
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
@@ -88,9 +90,10 @@ def posterior_job(config: Config) -> StageJob:
 def _job(config: Config, name: str, kind: str) -> StageJob:
     renderer = config.renderer
     folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
-    check_prompt_kind(model_folder, kind, renderer, config)
+    check_prompt_kind(model_folder, config.trained_kind(name), renderer, config)
     check_context(model_folder, config)
     questions, train = training_questions(config)
+    hints = Hints(config, kind, questions, train)
     traces = TableReader(config.folder("traces"), "traces")
     with_traces = set(traces.question_ids())
     units = [question_id for question_id in train if question_id in with_traces]
@@ -99,6 +102,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         "prompt_kind": kind,
         **renderer.to_record(),
         **resolved(config, *settings),
+        **hints.identity(),
     }
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
     inputs = {
@@ -132,7 +136,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         scorer = Scorer(model, config, extra)
         if scorer.note:
             print(scorer.note)
-        return TraceScorer(config, kind, questions, traces, unwanted, tokenizer, scorer)
+        return TraceScorer(config, kind, questions, hints, traces, unwanted, tokenizer, scorer)
 
     return StageJob(
         stage=open_stage(
@@ -207,12 +211,14 @@ class TraceScorer(ShardByShard):
         config: Config,
         kind: str,
         questions: TableReader,
+        hints: Hints,
         traces: TableReader,
         unwanted: set[tuple[str, int]],
         tokenizer: Any,
         scorer: "Scorer",
     ) -> None:
         self.config, self.kind, self.questions, self.traces = config, kind, questions, traces
+        self.hints = hints
         self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(tokenizer)
@@ -237,7 +243,7 @@ class TraceScorer(ShardByShard):
         counts = Counter(traces=0, malformed=0, no_room=0, tokens=0)
         sequences: list[ScoredSequence] = []
         dropped: list[dict] = []
-        questions = self.questions.rows_of(units, ["question", "solution"])
+        questions = self.questions.rows_of(units, HINT_COLUMNS)
         traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
             [row] = questions[question_id]
@@ -267,11 +273,10 @@ class TraceScorer(ShardByShard):
         counts: Counter,
     ) -> None:
         config, kind, question_id = self.config, self.kind, row["question_id"]
-        hint = None if kind == "reasoner" else row["solution"]
-        prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
+        prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], self.hints.of(row)))
         answer_ids: list[int] = []
         start, stop = 0, 0
-        if kind == "reasoner":
+        if kind == "reasoner" and row["solution"]:  # a question with tests only has none
             answer_ids, start, stop = self.renderer.encode_answer(
                 row["solution"], self.encode, self.decode
             )
@@ -286,7 +291,7 @@ class TraceScorer(ShardByShard):
                 continue
             begin = len(prompt_ids)
             end = begin + len(trace["token_ids"])
-            spans = [(begin, end)] + ([(end + start, end + stop)] if kind == "reasoner" else [])
+            spans = [(begin, end)] + ([(end + start, end + stop)] if answer_ids else [])
             token_ids = prompt_ids + trace["token_ids"] + answer_ids
             if len(token_ids) + self.end_of_turn > config.cutoff_len:
                 counts["no_room"] += 1

@@ -2,8 +2,9 @@
 
 The posterior sees the solution, so it may copy the answer instead of deriving it.
 
-The final answer is the last box of the reference solution, or the gold of an `exact` check;
-questions without either (programs, long texts) are left out and counted. A trace has it
+The final answer is the last box of the reference solution, or the gold of the check
+(`hints.final_answer`); questions without either (programs, long texts) are left out and counted.
+A trace has it
 
     literally     as it is written in the hint, with no letter or digit touching it
     normalized    only after blanks, dollar signs and LaTeX spacing are taken out of both texts,
@@ -23,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from variational_reasoning.pipeline.questions.hints import final_answer
 from variational_reasoning.pipeline.rows import MANIFEST, read_manifest, read_table
-from variational_reasoning.verify.mathematics.boxes import last_boxed
 
 EARLY = 0.1
 """The fraction of a trace up to which an appearance is called early."""
@@ -70,13 +71,6 @@ def first_appearance(trace: str, answer: str) -> Appearance | None:
     plain = _without_spacing(trace)
     place = _find_word(plain, _without_spacing(answer), str.isdigit)
     return Appearance(place / len(plain), is_literal=False) if place >= 0 else None
-
-
-def final_answer(solution: str, check: Mapping[str, object]) -> str | None:
-    """The short answer that a hint ends with, or None where it has none."""
-    gold = check.get("gold") if check.get("kind") == "exact" else None
-    answer = gold if isinstance(gold, str) else last_boxed(solution)
-    return answer.strip() or None if answer else None
 
 
 def measure_leakage(traces: Iterable[tuple[str, str]], answers: Mapping[str, str]) -> Leakage:

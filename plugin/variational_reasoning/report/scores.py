@@ -179,11 +179,12 @@ def health(runs: Sequence[Run]) -> Section:
         if run.health is None:
             continue
         size, coverage = run.health["mean_effective_sample_size"], run.health["coverage"]
+        copies = run.health["copies_share"]
         table.rows.append(
             [
                 str(run.folder),
                 f"{run.health['malformed_share']:.1%}",
-                f"{run.health['copies_share']:.1%}",
+                "not measured" if copies is None else f"{copies:.1%}",
                 "not measured" if coverage is None else f"{coverage:.1%}",
                 ("none" if size is None else f"{size:.2f}")
                 + f" of {run.health['num_traces_per_question']}",

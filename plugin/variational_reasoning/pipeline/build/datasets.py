@@ -134,7 +134,7 @@ def build_datasets(config: Config) -> BuildSummary:
     register_datasets(
         config.folder("train"), dict.fromkeys((file.path.stem for file in files), "weighted_sft")
     )
-    health = health_of(joined, config.sampling.traces_from)
+    health = health_of(joined, config.sampling.traces_from, config.sampling.hint)
     health["trained_ids"] = {file.path.stem: file.figures.get("trained_ids") for file in files}
     health["warnings"] += ids_warnings(health["trained_ids"]) + _sampling_warnings(config, outputs)
     write_json(config.folder(HEALTH), health)
@@ -156,6 +156,8 @@ class Builder:
         values = asdict(output)
         if not output.mix_fallback:
             del values["mix_fallback"]  # files that were built before this key was there stay valid
+        if output.traces_hint == "reference":
+            del values["traces_hint"]
         settings = {"output": values, **self.renderer.to_record()}
         if self.config.build.question_accuracy.is_set:
             settings |= resolved(self.config, "build.question_accuracy")
@@ -191,6 +193,9 @@ class Builder:
             list(planned), output.mix, self.config.seed
         ).items():
             if not copies:
+                continue
+            if not self._has_original(question_id):
+                counts["questions_without_original"] += 1
                 continue
             rows = planned[question_id]
             is_fallback = rows[0].source == FALLBACK
@@ -297,6 +302,9 @@ class Builder:
             drawn = draw_verified(trace, self.config.seed)
             if drawn is not None:
                 answer_id, solution = drawn
+        if not solution.strip():  # of a question with tests only
+            counts["dropped_without_solution"] += 1
+            return None
         num_tokens, fits = self._length(output, trace.question_id, trace.text, solution)
         counts["dropped_overlong"] += not fits
         terms = trace.terms(output.estimator, output.ratio)
@@ -311,7 +319,7 @@ class Builder:
     ) -> list[Row]:
         """What takes the place of a question without an acceptable trace."""
         solution = self.joined.questions[question_id]["solution"]
-        if output.fallback == "original":
+        if output.fallback == "original" and self._has_original(question_id):
             counts["fallback_original"] += 1
             return [self._original(output, question_id, FALLBACK, 1.0)]
         if output.fallback in ESTIMATORS:
@@ -336,6 +344,10 @@ class Builder:
                 ]
         counts["questions_dropped"] += 1
         return []
+
+    def _has_original(self, question_id: str) -> bool:
+        """Whether the data give the question a trace, without which it has no original row."""
+        return bool(self.joined.questions[question_id]["trace"].strip())
 
     def _original(self, output: OutputConfig, question_id: str, source: int, weight: float) -> Row:
         question = self.joined.questions[question_id]
@@ -480,7 +492,7 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
     """The outputs made from the traces of sampling.traces_from. Raises: ValueError for settings
     that make no sense.
     """
-    sampler, faults = config.sampling.traces_from, []
+    faults = []
     if not config.build.outputs:
         faults.append("build.outputs is empty; name at least one train file")
     for index, output in enumerate(config.build.outputs):
@@ -521,12 +533,14 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
                 f"question_weight "
                 f"{output.question_factor} gives none; use drop"
             )
-    wanted = [output for output in config.build.outputs if output.sampler == sampler]
+    wanted = [output for output in config.build.outputs if config.is_of_these_traces(output)]
     if config.build.outputs and not wanted:
+        sampler, hint = config.sampling.traces_from, config.sampling.hint
+        of_hint = "" if hint == "reference" else f" with the hint {hint}"
         faults.append(
-            f"build.outputs: none is made from the {sampler}'s traces; set sampling.traces_from to "
-            f"the other model, or an "
-            f"output's traces_from to {sampler}"
+            f"build.outputs: none is made from the {sampler}'s traces{of_hint}; set "
+            f"sampling.traces_from to the other model, or an output's traces_from to {sampler} "
+            f"and its traces_hint to {hint}"
         )
     if faults:
         raise ValueError("\n".join(faults))

@@ -33,30 +33,28 @@ _MEANINGS = {
 }
 
 
-def health_of(joined: Joined, sampler: str) -> dict[str, Any]:
+def health_of(joined: Joined, sampler: str, hint: str = "reference") -> dict[str, Any]:
     """What the traces say about the model that sampled them, and warnings where a figure is out of
     its range.
 
     Args:
-        sampler: posterior or reasoner.
+        sampler: posterior or reasoner. hint: sampling.hint of these traces.
 
     Returns: shares in [0, 1]; the effective sample size is a mean over questions that have weights,
     between 1 and K; its weights are those of Acc, or of GML without verdicts. `coverage`, the share
     of questions with an accepted answer among the K, is None without verdicts.
     """
     num_traces, sampled, questions = joined.num_traces, joined.sampled, joined.questions
-    copies = sum(
-        row["text"].strip() == questions[row["question_id"]]["trace"].strip() for row in sampled
-    )
     estimator = _health_estimator(joined.has_verdicts)
     sizes = _effective_sample_sizes(joined.traces, estimator)
     covered = sum(any(trace.num_correct for trace in group) for group in joined.traces.values())
     health: dict[str, Any] = {
         "traces_from": sampler,
+        **({} if hint == "reference" else {"hint": hint}),
         "num_questions": len(questions),
         "num_traces_per_question": num_traces,
         "malformed_share": sum(not row["is_well_formed"] for row in sampled) / len(sampled),
-        "copies_share": copies / len(sampled),
+        "copies_share": _copies_share(joined),
         "coverage": covered / len(questions) if joined.has_verdicts else None,
         **_extremes(joined),
         "mean_effective_sample_size": sum(sizes) / len(sizes) if sizes else None,
@@ -98,9 +96,11 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
 
 def describe_health(health: Mapping[str, Any]) -> list[str]:
     """The lines that the command prints."""
+    copies = health["copies_share"]
     line = (
         f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies "
-        f"{health['copies_share']:.1%}, coverage "
+        + ("not measured" if copies is None else f"{copies:.1%}")
+        + ", coverage "
         + ("not measured" if health["coverage"] is None else f"{health['coverage']:.1%}")
         + ", effective sample size "
         + (
@@ -124,6 +124,18 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
                 f"than the scored ones"
             )
     return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
+
+
+def _copies_share(joined: Joined) -> float | None:
+    """The share of traces that repeat the data's own, of the questions that have one; None where
+    none has.
+    """
+    experts = {name: row["trace"].strip() for name, row in joined.questions.items()}
+    compared = [row for row in joined.sampled if experts[row["question_id"]]]
+    if not compared:
+        return None
+    copies = sum(row["text"].strip() == experts[row["question_id"]] for row in compared)
+    return copies / len(compared)
 
 
 def _extremes(joined: Joined) -> dict[str, int | None]:

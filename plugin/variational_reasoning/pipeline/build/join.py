@@ -70,12 +70,14 @@ class Trace:
     verified: tuple[tuple[int, str], ...]
 
     def log_rho(self, estimator: str, ratio: str) -> float:
-        """log rho in nats; minus infinity where no answer is verified or none is decided."""
+        """log rho in nats; minus infinity where no answer is verified or none is decided, and with
+        an estimator of the solution for a question without one.
+        """
         found = find_estimator(estimator)
         evidence = Evidence(
             self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens
         )
-        if found.samples_answers and not found.is_known(evidence):
+        if not found.is_known(evidence):
             return -math.inf
         return log_rho(ratio, self.log_ratio, found.log_term(evidence))
 
@@ -357,7 +359,7 @@ def _trace(
     reasoner, posterior = scores.get("reasoner"), scores.get("posterior")
     ratio = None
     try:
-        if reasoner is not None:
+        if reasoner is not None and reasoner["answer_tokens"] is not None:
             log_gml(reasoner["answer_logp"], reasoner["answer_tokens"])
         if reasoner is not None and posterior is not None:
             if reasoner["temperature"] != posterior["temperature"]:

@@ -51,7 +51,10 @@ class OpenTables:
         manifest = self.manifests[name]
         reasons: dict[tuple[str, int | None], str] = {}
         for row in manifest.get("dropped", ()):
-            reasons[row["question_id"], row.get("trace_id")] = f"beyond cutoff_len {cutoff_len}"
+            reason = row.get("reason", "cutoff_len")
+            is_too_long = "cutoff_len" in reason
+            key = (row["question_id"], row.get("trace_id"))
+            reasons[key] = f"beyond cutoff_len {cutoff_len}" if is_too_long else reason
         for row in manifest.get("failed", ()):
             reasons[row["question_id"], row.get("trace_id")] = "failed"
         return reasons

@@ -11,8 +11,6 @@ A trace is acceptable when its rho is not zero, with Acc when one of its answers
 draws are hashes of the seed and ids, so a row does not depend on the other rows.
 """
 
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from variational_reasoning.method.weights import (
 )
 from variational_reasoning.pipeline.build.join import Trace
 from variational_reasoning.pipeline.config import OutputConfig, QuestionAccuracyConfig
+from variational_reasoning.pipeline.work.draws import draw
 
 
 class Selection(NamedTuple):
@@ -136,12 +135,6 @@ def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
     return (
         texts[draw(seed, "hint", trace.question_id, trace.trace_id) % len(texts)] if texts else None
     )
-
-
-def draw(seed: int, what: str, *ids: str | int) -> int:
-    """A number of 64 bits that is a function of its arguments only."""
-    text = json.dumps([what, seed, *ids])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def copies_of_originals(question_ids: Sequence[str], mix: float, seed: int) -> dict[str, int]:

@@ -83,6 +83,12 @@ def prepare_data(config: Config) -> PrepareSummary:
     experts = kept["train"]
     if listed is not None:
         kept["train"], experts = _subset(kept["train"], listed, dropped["train"], config)
+    experts = [row for row in experts if row["trace"]]
+    if not experts and config.posterior == "trained":
+        raise ValueError(
+            f"{config.data.train}: no row has a trace, so stages 1 and 2 have nothing to train on; "
+            "set posterior: prompted or own_traces, with models.reasoner (docs/own_questions.md)"
+        )
 
     folder = config.folder("questions")
     was_there = (folder / MANIFEST).is_file()
@@ -102,7 +108,9 @@ def prepare_data(config: Config) -> PrepareSummary:
         write_json(folder / CONTAMINATION, contamination)
     train_files = {f"{config.data.name}_{role}": experts for role in ("reasoner", "posterior")}
     if listed is not None:
-        train_files[f"{config.data.name}_chosen"] = kept["train"]
+        chosen = [row for row in kept["train"] if row["trace"]]
+        train_files[f"{config.data.name}_chosen"] = chosen
+    train_files = {name: rows for name, rows in train_files.items() if rows}
     paths = {name: config.folder("train", f"{name}.parquet") for name in train_files}
     columns = TABLES["reasoning"].columns.names
     written = [
@@ -137,7 +145,11 @@ def describe_preparation(summary: PrepareSummary) -> str:
             f"{split}: {count} questions"
             + (f"; dropped: {reasons}" if reasons else "; none dropped")
         )
-    lines.append(f"stages 1 and 2 train on {summary.num_expert_rows} rows")
+    lines.append(
+        f"stages 1 and 2 train on {summary.num_expert_rows} rows"
+        if summary.num_expert_rows
+        else "no row has a trace, so there is no train file for stages 1 and 2"
+    )
     lines.append(
         "checks: "
         + ", ".join(f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items()))
@@ -175,10 +187,17 @@ def _check_settings(config: Config) -> None:
             "data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set "
             "on the hub"
         )
-    if not config.base:
+    base = _base(config)
+    if not base:
         faults.append("base is not set; name the model folder that both trainings start from")
-    elif not Path(config.base).is_dir():
-        faults.append(f"base: there is no model folder {config.base}")
+    elif not Path(base).is_dir():
+        name = "base" if config.base else "models.reasoner"
+        faults.append(f"{name}: there is no model folder {base}")
+    if config.traces_are_optional and data.format != "columns":
+        faults.append(
+            f"data.format: {data.format!r} takes question and trace out of one text, so each row "
+            "has a trace; set data.traces: required, or data.format: columns"
+        )
     names = {name: None for columns in LAYOUTS.values() for name in columns} | dict.fromkeys(
         OPTIONAL_COLUMNS
     )
@@ -210,6 +229,11 @@ def _check_settings(config: Config) -> None:
         ]
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def _base(config: Config) -> str | None:
+    """The model whose tokenizer counts lengths: the base, or the model that the run starts from."""
+    return config.base or config.models.reasoner
 
 
 def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
@@ -289,6 +313,8 @@ def _identity(
         settings["data.decontaminate.benchmarks"] = {
             part.name: part.column for part in data.decontaminate.benchmarks
         }
+    if config.traces_are_optional:
+        settings["data.traces"] = "optional"
     column = data.columns.get("split", "split")
     for split, rows in raw.items():
         wanted = resolved(config, f"data.{split}_split")
@@ -305,15 +331,16 @@ def _usable(
     no usable row.
     """
     data, renderer = config.data, config.renderer
-    assert config.base is not None  # _check_settings refuses a configuration without it
-    encode, decode = text_codec(load_tokenizer(config.base))
-    renderer.check_codec(encode, decode, config.base)
+    base = _base(config)
+    assert base is not None  # _check_settings refuses a configuration without it
+    encode, decode = text_codec(load_tokenizer(base))
+    renderer.check_codec(encode, decode, base)
     kept: dict[str, list[dict[str, Any]]] = {}
     dropped: dict[str, Dropped] = {}
     seen_questions: dict[str, str] = {}
     for split, rows in raw.items():
         where = data.train if split == "train" else str(data.test)
-        table = to_columns(rows, where, renderer, data)
+        table = to_columns(rows, where, renderer, data, config.traces_are_optional)
         kept[split], dropped[split] = usable_rows(
             table, where, split, seen_questions, checks, config
         )

@@ -64,7 +64,11 @@ def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict
 
 
 def to_columns(
-    rows: Sequence[Mapping[str, Any]], where: str, renderer: Renderer, data: DataConfig
+    rows: Sequence[Mapping[str, Any]],
+    where: str,
+    renderer: Renderer,
+    data: DataConfig,
+    traces_are_optional: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows under our names, each with its `number`, from 1.
 
@@ -73,10 +77,13 @@ def to_columns(
 
     Args:
         where: the data set's name, for messages.
+        traces_are_optional: the columns trace and solution need not be there.
 
     Raises: ValueError for columns that are not there.
     """
     columns, needed = data.columns, LAYOUTS[data.format]
+    if traces_are_optional and data.format == "columns":
+        needed = ("question",)
     present = {name for row in rows for name in row}
     absent = [
         (name, columns.get(name, name)) for name in needed if columns.get(name, name) not in present

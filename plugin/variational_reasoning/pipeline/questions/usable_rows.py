@@ -19,6 +19,7 @@ from variational_reasoning.pipeline.questions.sources import (
     is_of_split,
     raise_listed,
 )
+from variational_reasoning.verify.checks import gold_answers
 
 Dropped = dict[str, list[str]]
 """Reason to the dropped rows' ids, or `row N` where a row has none."""
@@ -43,7 +44,8 @@ def usable_rows(
 
     Args:
         table: rows of `sources.to_columns`. where: the data set's name, for messages.
-        split: train or test; a test question needs no trace and no solution.
+        split: train or test; a test question needs no trace and no solution, and with
+            traces that are optional a train question needs only something to verify against.
         seen_questions: question to its split, of the rows that were taken before; those taken here
             are added.
 
@@ -55,10 +57,11 @@ def usable_rows(
     dropped: Dropped = {}
     faults: list[str] = []
     tags = config.renderer.tags
+    needs_traces = split == "train" and not config.traces_are_optional
     for row in table:
         place = f"row {row['number']}"
         texts = {name: row[name] for name in NEEDED_COLUMNS}
-        if split == "test":  # a test question may come without a trace or solution
+        if not needs_traces:
             texts |= {
                 name: texts[name] if texts[name] is not None else ""
                 for name in ("trace", "solution")
@@ -81,7 +84,7 @@ def usable_rows(
             continue
         empty = [
             name
-            for name in (NEEDED_COLUMNS if split == "train" else ("question",))
+            for name in (NEEDED_COLUMNS if needs_traces else ("question",))
             if not texts[name].strip()
         ]
         tagged = [name for name, text in texts.items() if any(tag in text for tag in tags)]
@@ -95,11 +98,15 @@ def usable_rows(
             if fault:
                 faults.append(f"{place}: {fault}")
                 continue
-            if texts["question"] in seen_questions:
+            if split == "train" and not needs_traces:
+                texts |= _completed(texts, check)
+                if not texts["solution"] and check["kind"] == "none":
+                    unusable = "no solution, answer, check or tests"
+            if unusable is None and texts["question"] in seen_questions:
                 same = seen_questions[texts["question"]] == split
                 other = seen_questions[texts["question"]]
                 unusable = "duplicate question" if same else f"question of the {other} split"
-            elif limit is not None and len(rows) >= limit:
+            elif unusable is None and limit is not None and len(rows) >= limit:
                 unusable = f"beyond data.max_{split}_questions"
         if unusable is not None:
             dropped.setdefault(unusable, []).append(question_id or place)
@@ -114,6 +121,20 @@ def usable_rows(
         )
     raise_listed(where, faults)
     return rows, dropped
+
+
+def _completed(texts: Mapping[str, str], check: Mapping[str, Any]) -> dict[str, str]:
+    """Trace and solution of a question whose data may lack them.
+
+    The answer of a question without a solution is its solution: what the posterior's prompt shows
+    as the hint, and what GML scores. A question with tests only has none.
+    """
+    trace = texts["trace"] if texts["trace"].strip() else ""
+    solution = texts["solution"] if texts["solution"].strip() else ""
+    if not solution:
+        golds = gold_answers(dict(check))
+        solution = golds[0] if golds else ""
+    return {"trace": trace, "solution": solution}
 
 
 def fitting_rows(

@@ -12,15 +12,17 @@ from sequence import read_plan, report_failure, run_all
 from variational_reasoning.pipeline.commands import run_command
 
 USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
-                             [gpus=N] [dry_run=true] [key=value ...]
+                             [hints=NAME,...] [gpus=N] [dry_run=true] [key=value ...]
 PROFILE is a folder of examples/variational_reasoning, such as tiny; key=value go to all stages between the trainings.
 run      folder of round 1, runs/PROFILE by default; round t > 1 is in DIR/round<t>
 base     the model that all trainings start from, in place of the one that the YAMLs name
 finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default
 carry    the final model that is the next round's reasoner, the first of finals by default (tiny: final_acc_weighted)
+hints    controls of the posterior's hint in round 1: answer, other_question, none
 gpus     accepted and not needed: the trainings have their batch on any number of GPUs (rows_per_step)
 dry_run  prints the commands of a fresh run and runs none
 posterior_prompt is stage 2's prompt_kind too; a model that models.reasoner or models.posterior names is not trained.
+posterior=prompted and posterior=own_traces start from questions without traces (docs/own_questions.md).
 TRAIN_COMMAND takes the place of `llamafactory-cli train`; for several nodes:
 TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh" python scripts/run.py ...
 Where LLaMA-Factory starts torchrun itself (several GPUs), it splits its arguments at spaces: no path may have one there."""

@@ -14,24 +14,30 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from variational_reasoning.model_record import masked_word
-from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.config import Config, OutputConfig, load_config
 from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
 
 PROFILES = Path("examples/variational_reasoning")
-WEIGHTED_POSTERIOR = "2_train_posterior_weighted.yaml"
-OWN = ("run", "seed", "base", "rounds", "carry", "finals", "gpus", "dry_run")
+REASONER_RECIPE = "1_train_reasoner.yaml"
+POSTERIOR_RECIPES = ("2_train_posterior_weighted.yaml", "2_train_posterior.yaml")
+"""Of the posterior by forward KL (Eq. 9), and of the first one."""
+TAUGHT = "posterior_weighted"
+FORWARD_KL = "target: posterior, ratio: none, selection: weighted"
+"""The train file of Eq. 9 where a profile names none."""
+OWN = ("run", "seed", "base", "rounds", "carry", "finals", "hints", "gpus", "dry_run")
 """Keys of the call itself; all others go to the stages."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call asks for. settings: key=value for the stages; at_once: commands that may run
-    side by side.
+    """What one call asks for. settings: key=value for the stages; hints: controls of round 1;
+    at_once: commands that may run side by side.
     """
 
     profile: str
@@ -41,6 +47,7 @@ class Plan:
     rounds: int
     carry: str
     finals: list[str]
+    hints: list[str]
     dry_run: bool
     settings: list[str]
     at_once: int
@@ -58,6 +65,30 @@ class Plan:
     def setting(self, name: str) -> str | None:
         """The value of the last key=value for `name` among the settings."""
         return dict(word.split("=", 1) for word in self.settings).get(name)
+
+    @cached_property
+    def config(self) -> Config:
+        """The profile's pipeline.yaml with the settings of the call."""
+        return load_config(self.examples / "pipeline.yaml", self.settings)
+
+    @property
+    def trained_outputs(self) -> list[OutputConfig]:
+        """The train files that the trainings of stage 9 read: those of their names."""
+        return [output for output in self.config.build.outputs if output.name in self.finals]
+
+    @property
+    def posterior_output(self) -> str | None:
+        """The profile's train file for a posterior that learns by forward KL (Eq. 9)."""
+        targets = {output.name: output.target for output in self.config.build.outputs}
+        return next((name for name, target in targets.items() if target == "posterior"), None)
+
+    @property
+    def added_output(self) -> list[str]:
+        """That train file as a setting of stage 8, where the profile has none."""
+        if self.posterior_output:
+            return []
+        place = len(self.config.build.outputs)
+        return [f"build.outputs.{place}={{name: {TAUGHT}, {FORWARD_KL}}}"]
 
 
 def read_plan(words: Sequence[str]) -> Plan:
@@ -93,6 +124,7 @@ def read_plan(words: Sequence[str]) -> Plan:
         rounds=_number("rounds", own.get("rounds", "1"), at_least=1),
         carry=own.get("carry", "final_acc_weighted" if is_tiny else finals[0]),
         finals=finals,
+        hints=[name for name in own.get("hints", "").split(",") if name],
         dry_run=own.get("dry_run", "false") == "true",
         settings=settings,
         at_once=2 if is_tiny else 1,
@@ -104,18 +136,39 @@ def read_plan(words: Sequence[str]) -> Plan:
             f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has "
             f"{', '.join(recipes)}"
         )
-    if plan.rounds > 1 and not (
-        (plan.examples / WEIGHTED_POSTERIOR).is_file() and plan.carry in finals
-    ):
-        raise ValueError(
-            f"rounds={plan.rounds} needs {plan.examples / WEIGHTED_POSTERIOR}, and "
-            f"carry={plan.carry} among the finals "
-            f"{', '.join(finals)}"
-        )
-    load_config(plan.examples / "pipeline.yaml", settings)
+    if faults := _start_faults(plan):
+        raise ValueError("\n".join(faults))
     if own.get("gpus") is not None:
         _check_gpus(plan.examples, own["gpus"])
     return plan
+
+
+def _start_faults(plan: Plan) -> list[str]:
+    """What does not fit the start of round 1, and the rounds."""
+    config, faults = plan.config, []
+    is_taught = config.posterior == "own_traces" and not config.models.posterior
+    if plan.rounds > 1 and plan.carry not in plan.finals:
+        faults.append(
+            f"rounds={plan.rounds} needs carry={plan.carry} among the finals "
+            f"{', '.join(plan.finals)}: it is the next round's reasoner"
+        )
+    has_recipe = any((plan.examples / name).is_file() for name in POSTERIOR_RECIPES)
+    if config.posterior != "prompted" and (plan.rounds > 1 or is_taught) and not has_recipe:
+        faults.append(
+            f"{plan.examples} has no {' or '.join(POSTERIOR_RECIPES)} to train a posterior with"
+        )
+    if config.models.reasoner is None and not (plan.examples / REASONER_RECIPE).is_file():
+        faults.append(
+            f"models.reasoner is not set and {plan.examples} has no {REASONER_RECIPE}; name the "
+            "model to start from (docs/own_questions.md)"
+        )
+    kinds = {"answer", "other_question", "none"}
+    if unknown := [name for name in plan.hints if name not in kinds]:
+        faults.append(
+            f"hints: {', '.join(unknown)} is not among {', '.join(sorted(kinds))}; the reference "
+            "is always sampled"
+        )
+    return faults
 
 
 def _check_gpus(examples: Path, gpus: str) -> None:
@@ -143,61 +196,120 @@ def run_all(plan: Plan) -> bool:
     """
     if plan.profile == "tiny":
         make_tiny_task(plan)
-    reasoner, posterior = plan.setting("models.reasoner"), plan.setting("models.posterior")
-    is_evaluated, folder = True, plan.run
+    models = Models(plan.config.models.reasoner, plan.config.models.posterior)
+    is_evaluated = True
     for number in range(1, plan.rounds + 1):
-        before, folder = folder, plan.run if number == 1 else plan.run / f"round{number}"
-        seed = plan.seed + 1000 * (number - 1)
-        base = plan.base if number == 1 else f"{before}/models/{plan.carry}"
-        start = [f"model_name_or_path={base}"] if base else []
-        prompt = [f"prompt_kind={kind}"] if (kind := plan.setting("posterior_prompt")) else []
-        settings = [
-            f"run_dir={folder}",
-            f"seed={seed}",
-            *([f"base={plan.base}"] if plan.base else []),
-            *plan.settings,
-        ]
-        stage = partial(run_stage, plan, settings)
-        train = partial(train_model, plan, folder, [f"dataset_dir={folder}/train", f"seed={seed}"])
-
-        stage("prepare_data")  # 0
-        if number == 1:
-            trainings = []
-            if reasoner is None:
-                trainings.append(partial(train, "reasoner", "1_train_reasoner.yaml", *start))
-            if posterior is None:
-                trainings.append(
-                    partial(train, "posterior", "2_train_posterior.yaml", *start, *prompt)
-                )
-            side_by_side(plan, trainings)  # 1, 2
-            reasoner = reasoner or f"{folder}/models/reasoner"
-            posterior = posterior or f"{folder}/models/posterior"
-        else:  # the posterior learns from the reasoner's own traces by forward KL (Eq. 9)
-            reasoner = f"{before}/models/{plan.carry}"
-            settings.append(f"models.reasoner={reasoner}")
-            for name in ("sample_traces", "sample_answers", "verify_answers", "build_dataset"):
-                stage(name, "sampling.traces_from=reasoner")
-            train("posterior", WEIGHTED_POSTERIOR, f"model_name_or_path={posterior}", *prompt)  # 2
-            posterior = f"{folder}/models/posterior"
-            settings.append(f"models.posterior={posterior}")
-        stage("sample_traces")  # 3
-        side_by_side(
-            plan,
-            [partial(stage, "score_traces", f"model={name}") for name in ("reasoner", "posterior")],
-        )  # 4, 5
-        stage("sample_answers")  # 6
-        stage("verify_answers")  # 7
-        stage("build_dataset")  # 8
-        side_by_side(
-            plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
-        )  # 9
-
-        models = {"reasoner": reasoner}
-        models |= {name: f"{folder}/models/{name}" for name in plan.finals}
-        is_evaluated &= evaluate(plan, settings, models, with_base=number == 1)
-        stage("write_cards")  # README.md next to data and models
+        models, evaluates = run_round(plan, number, models)
+        is_evaluated &= evaluates
     execute(plan, python("scripts/report.py", plan.run))
     return is_evaluated
+
+
+class Models(NamedTuple):
+    """The models that a round begins with; None: round 1 trains it."""
+
+    reasoner: str | None
+    posterior: str | None
+
+
+def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
+    """One round of Algorithm 1; the models that the next one begins with, and whether all could be
+    evaluated.
+
+    What differs between rounds is where reasoner and posterior come from:
+
+        posterior    round 1: reasoner, posterior        round t > 1: reasoner, posterior
+        trained      stages 1 and 2                      the carried final; Eq. 9
+        prompted     stage 1 or models.reasoner; itself  the carried final; itself
+        own_traces   stage 1 or models.reasoner; Eq. 9   the carried final; Eq. 9
+    """
+    folder = plan.run if number == 1 else plan.run / f"round{number}"
+    seed = plan.seed + 1000 * (number - 1)
+    base = plan.base if number == 1 else models.reasoner
+    start = [f"model_name_or_path={base}"] if base else []
+    prompt = [f"prompt_kind={kind}"] if (kind := plan.setting("posterior_prompt")) else []
+    settings = [
+        f"run_dir={folder}",
+        f"seed={seed}",
+        *([f"base={plan.base}"] if plan.base else []),
+        *plan.settings,
+    ]
+    stage = partial(run_stage, plan, settings)
+    train = partial(train_model, plan, folder, [f"dataset_dir={folder}/train", f"seed={seed}"])
+    mode, (reasoner, posterior) = plan.config.posterior, models
+
+    stage("prepare_data")  # 0
+    trainings = []
+    if reasoner is None:
+        trainings.append(partial(train, "reasoner", REASONER_RECIPE, *start))
+    if posterior is None and mode == "trained":
+        trainings.append(partial(train, "posterior", POSTERIOR_RECIPES[1], *start, *prompt))
+    side_by_side(plan, trainings)  # 1, 2
+    if number > 1:
+        settings.append(f"models.reasoner={reasoner}")
+    reasoner = reasoner or f"{folder}/models/reasoner"
+
+    # The posterior learns from the reasoner's own traces by forward KL (Eq. 9).
+    is_taught = mode != "prompted" and (number > 1 or (mode == "own_traces" and not posterior))
+    if is_taught or any(output.sampler == "reasoner" for output in plan.trained_outputs):
+        own = "sampling.traces_from=reasoner"
+        for name in ("sample_traces", "sample_answers", "verify_answers"):
+            stage(name, own)
+        stage("build_dataset", own, *(plan.added_output if is_taught else []))
+    if is_taught:
+        teach_posterior(plan, train, posterior or reasoner, prompt)  # 2
+        posterior = f"{folder}/models/posterior"
+        if number > 1:
+            settings.append(f"models.posterior={posterior}")
+    posterior = posterior or f"{folder}/models/posterior"
+
+    is_first = number == 1
+    for hint in ["reference", *(hints_of(plan) if is_first else [])]:
+        sample_and_weigh(plan, stage, hint)  # 3 to 8
+    side_by_side(
+        plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
+    )  # 9
+
+    evaluated = {"reasoner": reasoner}
+    evaluated |= {name: f"{folder}/models/{name}" for name in plan.finals}
+    is_evaluated = evaluate(plan, settings, evaluated, with_base=is_first)
+    stage("write_cards")  # README.md next to data and models
+    return Models(f"{folder}/models/{plan.carry}", posterior), is_evaluated
+
+
+def teach_posterior(
+    plan: Plan, train: Callable[..., None], start: str, prompt: Sequence[str]
+) -> None:
+    """Stage 2 by forward KL (Eq. 9), from the model `start`: with a YAML of its own where the
+    profile has one, else with that of stage 2 on the other train file.
+    """
+    words = [f"model_name_or_path={start}", *prompt]
+    recipe = POSTERIOR_RECIPES[0]
+    if not (plan.examples / recipe).is_file():
+        recipe = POSTERIOR_RECIPES[1]
+        words.append(f"dataset={plan.config.data.name}_{plan.posterior_output or TAUGHT}")
+    train("posterior", recipe, *words)
+
+
+def hints_of(plan: Plan) -> list[str]:
+    """The hints besides the reference: those that the call names, and those of the finals."""
+    used = [output.traces_hint for output in plan.trained_outputs]
+    return list(dict.fromkeys(name for name in [*plan.hints, *used] if name != "reference"))
+
+
+def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
+    """Stages 3 to 8 with one hint in the posterior's prompt."""
+    more = [] if hint == "reference" else [f"sampling.hint={hint}"]
+    stage("sample_traces", *more)  # 3
+    scorings = [
+        partial(stage, "score_traces", f"model={name}", *more) for name in ("reasoner", "posterior")
+    ]
+    side_by_side(plan, scorings)  # 4, 5
+    stage("sample_answers", *more)  # 6
+    stage("verify_answers", *more)  # 7
+    outputs = plan.config.build.outputs
+    if any(output.sampler == "posterior" and output.traces_hint == hint for output in outputs):
+        stage("build_dataset", *more)  # 8
 
 
 def make_tiny_task(plan: Plan) -> None:

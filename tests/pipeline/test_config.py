@@ -129,6 +129,14 @@ def test_overrides_leave_the_values_alone():
     assert "there is no section 'sampling.top_p'" in faults[0]
 
 
+def test_an_override_of_the_place_after_a_list_adds_to_it():
+    values, faults = {"build": {"outputs": [{"name": "a"}]}}, []
+    found = with_overrides(values, ["build.outputs.1={name: b}"], faults)
+    assert found["build"]["outputs"] == [{"name": "a"}, {"name": "b"}] and not faults
+    with_overrides(values, ["build.outputs.3={name: c}"], faults)
+    assert "there is no section 'build.outputs'" in faults[0]
+
+
 def test_resolved_parts_are_plain_values():
     parts = resolved(Config(), "seed", "sampling.top_p", "verify")
     assert parts["seed"] == 0 and parts["sampling.top_p"] == 1.0 and parts["verify"]["workers"] == 2

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,15 @@ import pytest
 
 from tests.conftest import make_bpe_tokenizer, make_model_dir, record_of
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.questions import hints as hints_module
+from variational_reasoning.pipeline.questions.hints import Hints, solutions_of_others
+from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import sample_answers, sample_seed, sample_traces
+from variational_reasoning.pipeline.score import score_traces
 from variational_reasoning.pipeline.work.summary import describe_table
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +205,90 @@ def test_traces_may_come_from_the_reasoner(make_run):
     assert {row["prompt_kind"] for row in read_rows(config.folder("traces"), "traces")} == {
         "reasoner"
     }
+
+
+def rewritten_questions(config, **changed):
+    """The run's questions with other columns; a value may be a function of the row."""
+    rows = read_rows(config.folder("questions"), "questions")
+    for row in rows:
+        for name, value in changed.items():
+            row[name] = value(row) if callable(value) else value
+    shutil.rmtree(config.folder("questions"))
+    write_table(config.folder("questions"), "questions", rows, Identity({"made": "here"}, {}))
+
+
+def test_a_prompted_posterior_samples_and_scores_with_the_reasoner(make_run):
+    path = make_run(num_questions=2)
+    config = load_config(path, ["posterior=prompted"])
+    shutil.rmtree(config.folder("models/posterior"))
+    well_formed_traces(config)
+    assert config.model_folder("posterior") == config.model_folder("reasoner")
+    scored = {}
+    for name in ("reasoner", "posterior"):
+        score_traces(config, name)
+        rows = read_rows(config.folder("trace_logps", name), "trace_logps")
+        scored[name] = [row["trace_logp"] for row in rows]
+        manifest = read_manifest(config.folder("trace_logps", name), "trace_logps")
+        assert manifest["model"] == model_identity(config.model_folder("reasoner"))
+    assert scored["reasoner"] != scored["posterior"]  # the hint is in one prompt only
+
+
+def test_copies_are_counted_where_the_data_have_traces_only(make_run):
+    config = load_config(make_run(num_questions=2))
+    rewritten_questions(config, trace="")
+    counts = sample_traces(config).manifest["counts"]
+    assert "copies_of_training_trace" not in counts and counts["tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        ("answer", ["7", "2"]),
+        ("other_question", [r"The sum is \boxed{2}.", r"\boxed{7}"]),
+        ("none", ["", ""]),
+    ],
+)
+def test_hints_of_the_posteriors_prompt(make_run, hint, expected):
+    path = make_run(num_questions=2)
+    config = load_config(path, [f"sampling.hint={hint}"])
+    rewritten_questions(config, check=lambda row: json.dumps({"kind": "math", "gold": "7"}))
+    reader, ids = training_questions(config)
+    hints = Hints(config, "posterior_b", reader, ids)
+    rows = reader.rows_of(ids, hints_module.COLUMNS)
+    assert [hints.of(rows[name][0]) for name in ids] == expected
+    assert Hints(config, "reasoner", reader, ids).of(rows[ids[0]][0]) is None
+    sample_traces(config)
+    assert config.folder("traces").parent.name == f"hint_{hint}"
+    manifest = read_manifest(config.folder("traces"), "traces")
+    assert manifest["config"]["sampling.hint"] == hint
+    reference = load_config(path)
+    sample_traces(reference)
+    assert "sampling.hint" not in read_manifest(reference.folder("traces"), "traces")["config"]
+
+
+def test_a_question_without_a_text_for_the_hint_is_left_out_with_its_reason(make_run):
+    config = load_config(make_run(num_questions=2), ["sampling.hint=answer"])
+    rewritten_questions(
+        config,
+        solution=lambda row: r"\boxed{7}" if row["question_id"] == "q000" else "",
+        check=json.dumps({"kind": "none"}),
+    )
+    manifest = sample_traces(config).manifest
+    assert manifest["dropped"] == [
+        {"question_id": "q001", "reason": "no text for the hint (answer)", "tokens": 0}
+    ]
+    assert {row["question_id"] for row in read_rows(config.folder("traces"), "traces")} == {"q000"}
+
+
+def test_the_solution_of_another_question_by_hand():
+    solutions = {"a": "1", "b": "2", "c": "1", "d": ""}
+    others = solutions_of_others(solutions, seed=0)
+    assert others == {"a": "2", "b": "1", "c": "2"}  # d has none to give and gets none
+    assert solutions_of_others({"a": "1", "b": "1"}, seed=0) == {}
+    many = {f"q{i}": str(i) for i in range(50)}
+    given = solutions_of_others(many, seed=3)
+    assert sorted(given.values()) == sorted(many.values())  # each is given once
+    assert given != solutions_of_others(many, seed=4)
 
 
 def test_vllm_that_is_not_installed_is_an_error_with_the_install_command(make_run):

@@ -187,6 +187,86 @@ def test_two_rounds(commands):
     ]  # the posterior from the one before, the finals from the carried
 
 
+def stages_of(lines: list[list[str]]) -> list[tuple[str, dict[str, str]]]:
+    """Script and settings of the stages between the trainings."""
+    return [
+        (Path(line[1]).stem, dict(word.split("=", 1) for word in line[3:]))
+        for line in lines
+        if line[0] == "python"
+    ]
+
+
+@pytest.mark.parametrize("profile", ["qwen3_4b", "qwen3_8b_lora"])
+def test_two_rounds_of_a_profile_without_a_yaml_for_them(commands, profile):
+    lines = commands(profile, "rounds=2", "base=/models/base")
+    [build] = [
+        line
+        for line in lines
+        if line[1] == "scripts/build_dataset.py" and "sampling.traces_from=reasoner" in line
+    ]
+    config = load_config(ROOT / build[2], build[3:])
+    [output] = [output for output in config.build.outputs if config.is_of_these_traces(output)]
+    assert (output.name, output.target, output.ratio) == ("posterior_weighted", "posterior", "none")
+    taught = [values for values in trainings(lines).values() if "dataset" in values]
+    assert [values["dataset"] for values in taught] == [f"{profile}_posterior_weighted"]
+    assert taught[0]["model_name_or_path"].endswith("run/models/posterior")
+    recipes = [line[2].rpartition("/")[2] for line in lines if line[:2] == RUNS_TRAINING]
+    assert recipes.count("2_train_posterior.yaml") == 2
+
+
+RUNS_TRAINING = ["llamafactory-cli", "train"]
+FROM_QUESTIONS = ["models.reasoner=/models/instruct", "models.allow_unrecorded=true"]
+
+
+def test_a_prompted_posterior_is_the_reasoner_and_nothing_is_trained_before_stage_9(commands):
+    lines = commands("qwen3_4b", "posterior=prompted", *FROM_QUESTIONS, "rounds=2")
+    assert [name.rpartition("/")[2] for name in trainings(lines)] == ["final_acc", "final_gml"] * (
+        len(trainings(lines)) // 2
+    )
+    stages = stages_of(lines)
+    assert not [name for name, values in stages if "sampling.traces_from" in values]
+    named = [values.get("models.reasoner") for name, values in stages if name == "sample_traces"]
+    assert named[0] == "/models/instruct" and named[1].endswith("/run/models/final_acc")
+    for line in lines:
+        if line[1] == "scripts/score_traces.py":
+            words = [word for word in line[3:] if not word.startswith("model=")]
+            config = load_config(ROOT / line[2], words)
+            assert config.model_folder("posterior") == config.model_folder("reasoner")
+
+
+def test_a_posterior_of_own_traces_is_taught_in_round_1(commands):
+    lines = commands("qwen3_4b", "posterior=own_traces", *FROM_QUESTIONS)
+    trained = trainings(lines)
+    assert sorted(trained) == ["models/final_acc", "models/final_gml", "models/posterior"]
+    assert trained["models/posterior"]["model_name_or_path"] == "/models/instruct"
+    assert trained["models/posterior"]["dataset"] == "qwen3_4b_posterior_weighted"
+    own = [
+        name
+        for name, values in stages_of(lines)
+        if values.get("sampling.traces_from") == "reasoner"
+    ]
+    assert own == ["sample_traces", "sample_answers", "verify_answers", "build_dataset"]
+
+
+def test_hints_are_sampled_with_the_reference_and_nothing_is_built_from_them(commands):
+    plain = stages_of(commands("tiny"))
+    more = stages_of(commands("tiny", "hints=answer,none"))
+    kinds = [values.get("sampling.hint") for name, values in more if name == "sample_traces"]
+    assert kinds == [None, "answer", "none"]
+    assert len(more) == len(plain) + 2 * 5  # stages 3 to 7 of two kinds
+    built = [values for name, values in more if name == "build_dataset"]
+    assert len(built) == 1 and "sampling.hint" not in built[0]
+
+
+def test_starts_that_do_not_fit_are_refused_together(run_profile):
+    done = run_profile("tiny", "rounds=2", "carry=nothing", "hints=wrong,answer", "dry_run=true")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "needs carry=nothing among the finals" in done.stderr
+    assert "hints: wrong is not among answer, none, other_question" in done.stderr
+    done = run_profile("tiny", "posterior=prompted", "models.posterior=/some", "dry_run=true")
+    assert done.returncode == 2 and "models.posterior: '/some' would not be used" in done.stderr
+
+
 def test_paths_may_have_spaces(commands, tmp_path):
     named = ["base=/my models/base", "data.train=/my data/rows.jsonl", f"run={tmp_path}/a run"]
     lines = commands("qwen3_4b", *named)
@@ -244,8 +324,8 @@ def test_the_documentation_shows_every_variant():
         (["tiny", "foo"], "not of the form key=value: 'foo'"),
         (["tiny", "rounds=0"], "rounds=0 is not a whole number from 1"),
         (
-            ["qwen3_4b", "rounds=2"],
-            "needs examples/variational_reasoning/qwen3_4b/2_train_posterior_weighted.yaml",
+            ["qwen3_4b", "rounds=2", "finals=final_acc", "carry=final_gml"],
+            "needs carry=final_gml among the finals final_acc",
         ),
         (
             ["tiny", "rounds=2", "finals=final_acc_mixed"],

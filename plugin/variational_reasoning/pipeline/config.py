@@ -598,7 +598,7 @@ def with_overrides(
     values: dict[str, Any], overrides: Sequence[str], faults: list[str]
 ) -> dict[str, Any]:
     """A copy of `values` with each `a.b=value` set; the value is read as YAML. Faults are appended
-    to `faults`.
+    to `faults`. In a list, the place after the last one adds an entry.
     """
     values = copy.deepcopy(values)
     for override in overrides:
@@ -621,6 +621,8 @@ def with_overrides(
             place[last] = value
         elif isinstance(place, list) and last.isdigit() and int(last) < len(place):
             place[int(last)] = value
+        elif isinstance(place, list) and last == str(len(place)):
+            place.append(value)
         else:
             faults.append(
                 f"override {override!r}: there is no section {'.'.join(parents)!r} to set a key in"

@@ -277,7 +277,7 @@ class Sampler(ABC):
     ) -> Request:
         settings = self.config.sampling
         # The reasoner's traces train the posterior; its own samples must not repeat their noise.
-        apart = ("reasoner",) if settings.traces_from == "reasoner" else ()
+        apart: tuple[str, ...] = ("reasoner",) if settings.traces_from == "reasoner" else ()
         if settings.hint != "reference":
             apart = ("hint", settings.hint)
         seed = sample_seed(self.config.seed, *key, *apart)

@@ -78,6 +78,51 @@ def test_columns_from_every_file_type(tmp_path, tiny_model_dir, name):
     assert "checks of kind none" in prepare.describe_preparation(summary)
 
 
+QUESTIONS_ONLY = [
+    {"question": "What is 3 + 4?", "gold": "7"},
+    {"question": "And 1 + 1?", "solution": r"Two: \boxed{2}", "trace": "One more than one."},
+    {"question": "Write it.", "check": {"kind": "program", "tests": {"inputs": [], "outputs": []}}},
+    {"question": "Which of these?", "gold": ["B", "C"], "trace": " "},
+    {"question": "Why?"},
+]
+
+
+def test_questions_with_an_answer_a_solution_or_tests_need_no_trace(tmp_path, tiny_model_dir):
+    rows = [dict(row) for row in QUESTIONS_ONLY]
+    rows[2]["check"] = {"kind": "program", "tests": PROGRAM_TESTS}
+    path = write_config(tmp_path, tiny_model_dir, rows)
+    with pytest.raises(ValueError, match="text is needed"):
+        prepared(path)
+    summary, table = prepared(path, "data.traces=optional")
+    assert [(row["trace"], row["solution"]) for row in table] == [
+        ("", "7"),  # the answer is the solution, so the posterior's hint and what GML scores
+        ("One more than one.", r"Two: \boxed{2}"),
+        ("", ""),
+        ("", "B"),
+    ]
+    assert summary.dropped["train"] == {"no solution, answer, check or tests": 1}
+    # only the row with a trace trains reasoner and posterior
+    train = pq.read_table(tmp_path / "run/train/own_reasoner.parquet").to_pylist()
+    assert [row["question"] for row in train] == ["And 1 + 1?"]
+    assert "stages 1 and 2 train on 1 rows" in prepare.describe_preparation(summary)
+
+
+def test_a_data_set_without_any_trace_needs_another_start(tmp_path, tiny_model_dir):
+    path = write_config(tmp_path, tiny_model_dir, QUESTIONS_ONLY[:1])
+    with pytest.raises(ValueError, match="lacks the columns 'trace'"):
+        prepared(path)
+    with pytest.raises(ValueError, match="no row has a trace.*posterior: prompted or own_traces"):
+        prepared(path, "data.traces=optional")
+    for start in ("prompted", "own_traces"):
+        # its tokenizer is that of the model that the run starts from
+        named = [f"posterior={start}", "base=null", f"models.reasoner={tiny_model_dir}"]
+        summary, [row] = prepared(path, *named, f"run_dir={tmp_path / start}")
+        assert (row["trace"], row["solution"]) == ("", "7") and summary.train_files == []
+        assert "no row has a trace" in prepare.describe_preparation(summary)
+    with pytest.raises(ValueError, match="data.format: 'text' takes question and trace out of one"):
+        prepared(path, "posterior=prompted", "data.format=text")
+
+
 def test_ids_are_given_or_a_hash_of_the_content(tmp_path, tiny_model_dir):
     rows = [ROWS[0] | {"id": 17}, ROWS[1] | {"id": None}]
     _, first = prepared(write_config(tmp_path, tiny_model_dir, rows))

@@ -13,11 +13,12 @@ from variational_reasoning.pipeline.commands import run_command
 
 USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
                              [hints=NAME,...] [gpus=N] [dry_run=true] [key=value ...]
-PROFILE is a folder of examples/variational_reasoning, such as tiny; key=value go to all stages between the trainings.
-run      folder of round 1, runs/PROFILE by default; round t > 1 is in DIR/round<t>
+PROFILE is a folder of examples/variational_reasoning, such as tiny, or the path of a folder with a pipeline.yaml;
+key=value go to all stages between the trainings. What a profile needs besides: the section `sequence` of its pipeline.yaml.
+run      folder of round 1, the profile's run_dir by default; round t > 1 is in DIR/round<t>
 base     the model that all trainings start from, in place of the one that the YAMLs name
 finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default
-carry    the final model that is the next round's reasoner, the first of finals by default (tiny: final_acc_weighted)
+carry    the final model that is the next round's reasoner, sequence.carry or the first of finals by default
 hints    controls of the posterior's hint in round 1: answer, other_question, none
 gpus     accepted and not needed: the trainings have their batch on any number of GPUs (rows_per_step)
 dry_run  prints the commands of a fresh run and runs none
@@ -29,11 +30,14 @@ Where LLaMA-Factory starts torchrun itself (several GPUs), it splits its argumen
 
 
 def main() -> None:
-    os.chdir(Path(__file__).resolve().parents[1])
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(USAGE, file=sys.stdout if words else sys.stderr)
         raise SystemExit(0 if words else 2)
+    root = Path(__file__).resolve().parents[1]
+    if Path.cwd() != root and (Path(words[0]) / "pipeline.yaml").is_file():
+        words[0] = str(Path(words[0]).resolve())  # a path is relative to where it was typed
+    os.chdir(root)
     try:
         is_evaluated = run_all(read_plan(words))
     except subprocess.CalledProcessError as error:

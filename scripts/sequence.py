@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from variational_reasoning.model_record import masked_word
-from variational_reasoning.pipeline.config import Config, OutputConfig, load_config
+from variational_reasoning.pipeline.config import Config, OutputConfig, SequenceConfig, load_config
 from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
 
@@ -36,11 +36,11 @@ OWN = ("run", "seed", "base", "rounds", "carry", "finals", "hints", "gpus", "dry
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call asks for. settings: key=value for the stages; hints: controls of round 1;
-    at_once: commands that may run side by side.
+    """What one call asks for. examples: the profile's folder; settings: key=value for the stages;
+    hints: controls of round 1; sequence: what the profile needs of this program.
     """
 
-    profile: str
+    examples: Path
     run: Path
     seed: int
     base: str | None
@@ -50,12 +50,7 @@ class Plan:
     hints: list[str]
     dry_run: bool
     settings: list[str]
-    at_once: int
-
-    @property
-    def examples(self) -> Path:
-        """The profile's folder."""
-        return PROFILES / self.profile
+    sequence: SequenceConfig
 
     @property
     def has_adapters(self) -> bool:
@@ -93,41 +88,31 @@ class Plan:
 
 def read_plan(words: Sequence[str]) -> Plan:
     """The command line. Raises: ValueError that names what does not fit, before anything is run."""
-    if not words or not (PROFILES / words[0] / "pipeline.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
-        raise ValueError(
-            f"{words[0] if words else 'nothing'!r} is not a profile; there are {known}"
-        )
-    profile, *pairs = words
+    examples, pairs = find_profile(words[0] if words else "nothing"), words[1:]
     wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
     if wrong:
         raise ValueError(f"not of the form key=value: {', '.join(map(repr, wrong))}")
     own = dict(pair.split("=", 1) for pair in pairs if pair.partition("=")[0] in OWN)
-    is_tiny = profile == "tiny"
-    run = Path(own.get("run", f"runs/{profile}"))
     settings = [pair for pair in pairs if pair.partition("=")[0] not in OWN]
-    if is_tiny:
-        settings = [
-            f"data.train={run}/source/train.jsonl",
-            f"data.test={run}/source/test.jsonl",
-            *settings,
-        ]
-    recipes = sorted(
-        path.stem.removeprefix("9_train_") for path in (PROFILES / profile).glob("9_train_*.yaml")
-    )
+    config = load_config(examples / "pipeline.yaml", settings)
+    run = Path(own.get("run", config.run_dir))
+    settings = [*moved_files(config, run), *settings]
+    recipes = sorted(path.stem.removeprefix("9_train_") for path in examples.glob("9_train_*.yaml"))
+    if not recipes:
+        raise ValueError(f"{examples} has no 9_train_*.yaml, so there is no final model to train")
     finals = own["finals"].split(",") if own.get("finals") else recipes
     plan = Plan(
-        profile=profile,
+        examples=examples,
         run=run,
         seed=_number("seed", own.get("seed", "0"), at_least=0),
-        base=own.get("base", "runs/tiny-base/model" if is_tiny else None),
+        base=own.get("base"),
         rounds=_number("rounds", own.get("rounds", "1"), at_least=1),
-        carry=own.get("carry", "final_acc_weighted" if is_tiny else finals[0]),
+        carry=own.get("carry") or config.sequence.carry or finals[0],
         finals=finals,
         hints=[name for name in own.get("hints", "").split(",") if name],
         dry_run=own.get("dry_run", "false") == "true",
         settings=settings,
-        at_once=2 if is_tiny else 1,
+        sequence=config.sequence,
     )
     if own.get("dry_run", "false") not in ("true", "false"):
         raise ValueError(f"dry_run is {own['dry_run']!r}; it is true or false")
@@ -171,6 +156,34 @@ def _start_faults(plan: Plan) -> list[str]:
     return faults
 
 
+def find_profile(name: str) -> Path:
+    """The folder of a profile, by its name in examples/variational_reasoning or by its path.
+
+    Raises: ValueError for anything else.
+    """
+    for folder in (PROFILES / name, Path(name)):
+        if (folder / "pipeline.yaml").is_file():
+            return folder
+    known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
+    raise ValueError(
+        f"{name!r} is not a profile; there are {known}, or give the path of a folder with a "
+        "pipeline.yaml"
+    )
+
+
+def moved_files(config: Config, run: Path) -> list[str]:
+    """Settings for data files that the profile makes in its run folder: they follow run=DIR.
+
+    run_dir: runs/tiny, data.train: runs/tiny/source/train.jsonl, run=runs/b
+        ["data.train=runs/b/source/train.jsonl"]
+    """
+    settings = []
+    for key, file in {"data.train": config.data.train, "data.test": config.data.test}.items():
+        if file and Path(file).is_relative_to(config.run_dir):
+            settings.append(f"{key}={run / Path(file).relative_to(config.run_dir)}")
+    return settings
+
+
 def _check_gpus(examples: Path, gpus: str) -> None:
     """gpus=N changes no command: with rows_per_step, a YAML has its batch on any number of GPUs."""
     _number("gpus", gpus, at_least=1)
@@ -194,8 +207,7 @@ def run_all(plan: Plan) -> bool:
 
     Raises: CalledProcessError for the first command that failed otherwise, after its own output.
     """
-    if plan.profile == "tiny":
-        make_tiny_task(plan)
+    prepare_profile(plan)
     models = Models(plan.config.models.reasoner, plan.config.models.posterior)
     is_evaluated = True
     for number in range(1, plan.rounds + 1):
@@ -312,22 +324,19 @@ def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
         stage("build_dataset", *more)  # 8
 
 
-def make_tiny_task(plan: Plan) -> None:
-    """Stage 0 of tiny: everything is generated here; the base is trained once for all seeds."""
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }  # two processes of one thread are faster than one of two
-    execute(
-        plan,
-        python(
-            plan.examples / "make_task.py",
-            "base=runs/tiny-base",
-            f"run={plan.run}",
-            f"seed={plan.seed}",
-        ),
-    )
-    train_command(plan, plan.run, "base", plan.examples / "0_pretrain_base.yaml", [], is_shown=True)
+def prepare_profile(plan: Plan) -> None:
+    """What comes before stage 0: the profile's own commands, and its trainings 0_*.yaml."""
+    os.environ |= plan.sequence.environment
+    places = {"profile": plan.examples, "run": plan.run, "seed": plan.seed}
+    for line in plan.sequence.before:
+        # The line is split first, so that a folder with a space in its name stays one word.
+        command = [word.format(**places) for word in shlex.split(line)]
+        if command[0] == "python":
+            command[0] = sys.executable
+        execute(plan, command)
+    for recipe in sorted(plan.examples.glob("0_*.yaml")):
+        name = recipe.stem.rpartition("_")[2]
+        train_command(plan, plan.run, name, recipe, [], is_shown=True)
 
 
 def run_stage(plan: Plan, settings: Sequence[str], name: str, *more: str) -> None:
@@ -344,7 +353,9 @@ def train_model(
     kind = "adapters" if plan.has_adapters else "models"
     output, model = folder / kind / name, folder / "models" / name
     words = [f"output_dir={output}", *settings, *more]
-    train_command(plan, folder, name, plan.examples / recipe, words, is_shown=plan.at_once == 1)
+    train_command(
+        plan, folder, name, plan.examples / recipe, words, is_shown=plan.sequence.at_once == 1
+    )
     if plan.has_adapters and not _is_newer(model / "config.json", output / "train_results.json"):
         base = [word for word in more if word.startswith("model_name_or_path=")]
         export = ["llamafactory-cli", "export", f"{plan.examples}/export.yaml"]
@@ -386,8 +397,8 @@ def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_b
         return True
     run = partial(python, "evals/run.py", plan.examples / "pipeline.yaml", *settings)
     commands = [run(f"name={name}", f"model={model}") for name, model in models.items()]
-    if with_base and plan.base:
-        commands.append(run("name=base", f"model={plan.base}", "models.allow_unrecorded=true"))
+    if with_base and config.base and config.base not in models.values():
+        commands.append(run("name=base", f"model={config.base}", "models.allow_unrecorded=true"))
     try:
         side_by_side(plan, [partial(execute, plan, command) for command in commands])
     except subprocess.CalledProcessError as error:
@@ -397,10 +408,10 @@ def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_b
 
 
 def side_by_side(plan: Plan, tasks: Sequence[Callable[[], None]]) -> None:
-    """Run the tasks, plan.at_once at a time; all of them, even when one fails. Raises: what the
+    """Run the tasks, sequence.at_once at a time; all of them, even when one fails. Raises: what the
     first failed one raised.
     """
-    with ThreadPoolExecutor(1 if plan.dry_run else plan.at_once) as pool:
+    with ThreadPoolExecutor(1 if plan.dry_run else plan.sequence.at_once) as pool:
         futures = [pool.submit(task) for task in tasks]
     for future in futures:
         future.result()

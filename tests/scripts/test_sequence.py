@@ -281,6 +281,87 @@ def test_paths_may_have_spaces(commands, tmp_path):
     assert lines[-1] == ["python", "scripts/report.py", f"{tmp_path}/a run"]
 
 
+@pytest.fixture
+def written_profile(tmp_path):
+    """A profile in a folder of its own, whose name has a space."""
+    folder = tmp_path / "my profiles" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "pipeline.yaml").write_text(
+        "run_dir: runs/mine\nbase: /models/base\n"
+        "data: {name: mine, train: runs/mine/source/rows.jsonl, test: /data/test.jsonl}\n"
+        "build: {outputs: [{name: final_acc}, {name: final_gml, estimator: gml}]}\n"
+        "sequence:\n"
+        '  before: ["python {profile}/task.py run={run} seed={seed}", "echo \'two words\'"]\n'
+        "  carry: final_gml\n",
+        encoding="utf-8",
+    )
+    for name in ("0_pretrain_base", "1_train_reasoner", "2_train_posterior"):
+        (folder / f"{name}.yaml").write_text("rows_per_step: 4\n", encoding="utf-8")
+    for name in ("acc", "gml"):
+        (folder / f"9_train_final_{name}.yaml").write_text("rows_per_step: 4\n", encoding="utf-8")
+    return folder
+
+
+def test_a_profile_by_its_path(run_profile, written_profile, tmp_path):
+    done = run_profile(str(written_profile), f"run={tmp_path}/a run", "seed=3", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert lines[0] == [
+        "python",
+        f"{written_profile}/task.py",
+        f"run={tmp_path}/a run",
+        "seed=3",
+    ]
+    assert lines[1] == ["echo", "two words"]
+    assert lines[2] == ["llamafactory-cli", "train", f"{written_profile}/0_pretrain_base.yaml"]
+    stage_0 = dict(word.split("=", 1) for word in lines[3][3:])
+    # A file in the run folder follows run=DIR; one that is elsewhere stays.
+    assert stage_0["data.train"] == f"{tmp_path}/a run/source/rows.jsonl"
+    assert "data.test" not in stage_0
+    assert lines[-1] == ["python", "scripts/report.py", f"{tmp_path}/a run"]
+    evaluated = [line[-2:] for line in lines if line[1] == "evals/run.py"]
+    assert ["model=/models/base", "models.allow_unrecorded=true"] in evaluated
+
+
+def test_a_path_is_relative_to_where_it_is_typed(written_profile):
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "mine", "dry_run=true"]
+    done = subprocess.run(
+        command,
+        cwd=written_profile.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout.splitlines()[-1]) == ["python", "scripts/report.py", "runs/mine"]
+
+
+def test_a_profile_names_the_model_that_the_next_round_starts_from(run_profile, written_profile):
+    (written_profile / "2_train_posterior_weighted.yaml").write_text("rows_per_step: 4\n")
+    pipeline = written_profile / "pipeline.yaml"
+    learned = "{name: posterior_weighted, target: posterior, ratio: none}]}"
+    pipeline.write_text(pipeline.read_text().replace("}]}", "}, " + learned))
+    done = run_profile(str(written_profile), "rounds=2", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "models.reasoner=runs/mine/models/final_gml" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ('["python {folder}/x.py"]', "placeholders are {profile}, {run} and {seed}"),
+        ('["echo \'a"]', "quotes must be closed"),
+        ('[""]', "sequence.before.0: is empty"),
+    ],
+)
+def test_commands_that_cannot_be_read_are_refused(run_profile, tmp_path, before, expected):
+    (tmp_path / "pipeline.yaml").write_text(f"sequence: {{before: {before}}}\n")
+    (tmp_path / "9_train_final.yaml").write_text("{}\n")
+    done = run_profile(str(tmp_path), "dry_run=true")
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
+
+
 def documented() -> list[str]:
     """Every call of run.py with a profile of its own that a README, a page of docs/ or a YAML's
     header shows.

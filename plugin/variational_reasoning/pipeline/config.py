@@ -12,6 +12,7 @@ model is touched. Paths are relative to the working directory, as LLaMA-Factory'
 import copy
 import difflib
 import os
+import shlex
 import types
 import typing
 from collections.abc import Sequence
@@ -384,6 +385,22 @@ class CardsConfig:
 
 
 @dataclass(frozen=True)
+class SequenceConfig:
+    """scripts/run.py: what a profile needs besides the stages."""
+
+    # Commands before stage 0, one after another and without a shell. {profile} is the profile's
+    # folder, {run} and {seed} are run.py's; `python` is the interpreter of run.py. Trainings of
+    # the profile named 0_*.yaml follow them.
+    before: list[str] = field(default_factory=list)
+    # environment variables of all commands
+    environment: dict[str, str] = field(default_factory=dict)
+    # the final model that is the next round's reasoner; null: the first one
+    carry: str | None = None
+    # trainings, scorings and evaluations that run side by side, where the order allows it
+    at_once: int = _number(1, at_least=1)
+
+
+@dataclass(frozen=True)
 class Config:
     """A pipeline.yaml."""
 
@@ -419,6 +436,7 @@ class Config:
     build: BuildConfig = field(default_factory=BuildConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cards: CardsConfig = field(default_factory=CardsConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
 
     @property
     def renderer(self) -> Renderer:
@@ -550,10 +568,31 @@ def _cross_faults(config: Config) -> list[str]:
                 f"{key}: {name!r} cannot be part of a file's name; use letters, digits, '-', '_' "
                 "and '.', not first"
             )
+    faults += _command_faults(config.sequence.before)
     faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
     faults += _empty("eval.tasks.{}.task: is empty; it names the benchmark", tasks)
     faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)
     faults += _repeated("build.outputs: the name {!r} is there twice", names)
+    return faults
+
+
+def _command_faults(lines: Sequence[str]) -> list[str]:
+    """What is wrong with the commands of sequence.before."""
+    faults = []
+    for index, line in enumerate(lines):
+        name = f"sequence.before.{index}"
+        try:
+            words = shlex.split(line)
+            for word in words:
+                word.format(profile="", run="", seed="")
+        except (ValueError, KeyError, IndexError) as error:
+            faults.append(
+                f"{name}: {line!r} cannot be read ({error}); placeholders are {{profile}}, {{run}} "
+                "and {seed}, and quotes must be closed"
+            )
+            continue
+        if not words:
+            faults.append(f"{name}: is empty; it is a command, such as python {{profile}}/task.py")
     return faults
 
 

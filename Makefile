@@ -28,12 +28,12 @@ help:  ## this list
 demo: env  ## the environment, then the tiny profile through all stages; SEEDS=3 for standard errors
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS)
 
-check: .venv/.ready-dev  ## lint, format, spelling, types and the quick tests: two minutes on 2 cores
+check: .venv/.ready-dev  ## lint, format, spelling, types and the quick tests, on all cores: two minutes on 2
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/codespell
 	.venv/bin/mypy
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -q -m "not slow and not host and not infer"
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -q -n auto -m "not slow and not host and not infer"
 
 test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready  ## both environments, then all tests, the real vLLM included: half an hour on 2 cores
 	.venv/bin/ruff check .

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import sys
+from dataclasses import dataclass
 
 from variational_evals.hub import network_errors
 from variational_evals.tasks import (
@@ -21,8 +22,11 @@ from variational_evals.tasks import (
     task_names,
 )
 from variational_reasoning.packages import installed_version
+from variational_reasoning.pipeline.commands import run_command
+from variational_reasoning.pipeline.options import read_options
 from variational_reasoning.verify.sandbox.probe import MINIMUM_TIER, probe
 
+USAGE = "usage: python evals/doctor.py [download=TASK[,TASK]|all]"
 INFER = "make infer-env   (then .venv-infer/bin/python evals/doctor.py)"
 PACKAGES = (
     "skythought",
@@ -38,17 +42,22 @@ PACKAGES = (
 NEEDED = ("skythought", "vllm", "torch", "transformers", "huggingface_hub", "math_verify")
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Options:
+    """download: tasks whose data to get, with commas between them, or `all`."""
+
+    download: str | None = None
+
+    def faults(self) -> list[str]:
+        """Nothing more than its type; unknown tasks are named when they are loaded."""
+        return []
+
+
+def main() -> None:
     """Print the findings, or download what `download=` names."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
-    arguments = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    if arguments.keys() - {"download"}:
-        print(__doc__, file=sys.stderr)
-        return 2
-    if "download" in arguments:
-        return _download(arguments["download"])
+    options = read_options(USAGE, Options)
+    if options.download is not None:
+        raise SystemExit(_download(options.download))
     print(
         f"python {platform.python_version()} on {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores"
@@ -71,7 +80,7 @@ def main() -> int:
     hub = Hub()
     for name in task_names():
         print(f"  {name:<26}{_state(name, hub)}")
-    return 0 if can_run else 1
+    raise SystemExit(0 if can_run else 1)
 
 
 def _report_skythought() -> bool:
@@ -170,4 +179,4 @@ def _download(names: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -6,17 +6,17 @@ Runs the host's own argument checks, tokenizer and data loading, so the figure i
 mean(weight) x mean(target tokens), arXiv 2509.22637, App. C.
 """
 
-import sys
+from variational_reasoning.pipeline.commands import read_words, run_command
+
+USAGE = """usage: python scripts/compute_normalizer.py TRAIN.yaml [key=value ...]
+Prints the constant_loss_normalizer that `auto` would use, and the figures that it comes from."""
 
 
-def main() -> int:
+def main() -> None:
     """Print C and the figures that it comes from."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
-    if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
-        print(__doc__, file=sys.stderr)
-        return 2
+    places, _ = read_words(USAGE)  # the host reads the words after the YAML
+    if len(places) != 1 or not places[0].endswith((".yaml", ".yml")):
+        raise ValueError(f"one training YAML is needed, not {' '.join(places) or 'none'}\n{USAGE}")
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args, read_args
     from llamafactory.model import load_tokenizer
@@ -27,14 +27,10 @@ def main() -> int:
     here = {"streaming": False, "deepspeed": None, "bf16": False}
     here |= {"rows_per_step": None, "tokens_per_micro_batch": None}
     raw = {**read_args(), **here, "constant_loss_normalizer": "auto"}
-    try:
-        model_args, data_args, training_args, _, _ = get_train_args(raw)
-        module = load_tokenizer(model_args)
-        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-        get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    model_args, data_args, training_args, _, _ = get_train_args(raw)
+    module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
     run = training_args.variational
     facts, weights = run.facts, run.facts.weight_summary()
     print(
@@ -50,8 +46,7 @@ def main() -> int:
         f"{weights['max']:.6g}"
     )
     print(f"constant_loss_normalizer: {run.constant_loss_normalizer!r}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

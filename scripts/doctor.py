@@ -3,6 +3,7 @@ found in LLaMA-Factory, and per stage what is missing and how to install it. Exi
 training and the embedded pipeline can run, 1 otherwise.
 """
 
+import argparse
 import importlib.util
 import os
 import platform
@@ -40,9 +41,8 @@ PACKAGES = (
 
 def main() -> int:
     """Print the findings; nothing is changed."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return 0
+    # The commands' reader of words belongs to the package, which may be what is missing here.
+    argparse.ArgumentParser(description=__doc__, usage="python scripts/doctor.py").parse_args()
     print(
         f"python {platform.python_version()} on {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores"

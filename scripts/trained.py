@@ -8,17 +8,18 @@ split of the same
 rows_per_step over GPUs and accumulation is the same training: the step's gradient is the same.
 """
 
-import sys
-
-from variational_reasoning.pipeline.commands import run_command
+from variational_reasoning.pipeline.commands import read_words, run_command
 from variational_reasoning.pipeline.trainings import is_trained
+
+USAGE = """usage: python scripts/trained.py TRAIN.yaml [key=value ...]
+Exit code 0: the training is done; 1: it is not; 2: output_dir holds another training's model."""
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        raise SystemExit(0 if len(sys.argv) > 1 else 2)
-    raise SystemExit(0 if is_trained(sys.argv[1], sys.argv[2:]) else 1)
+    places, overrides = read_words(USAGE)
+    if len(places) != 1:
+        raise ValueError(f"one training YAML is needed, not {len(places)}\n{USAGE}")
+    raise SystemExit(0 if is_trained(places[0], overrides) else 1)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ Only names and versions are written: no path, no registry, and no local version 
 """
 
 import subprocess
-import sys
 from pathlib import Path
 
 from variational_reasoning.files import write_atomically
-from variational_reasoning.pipeline.commands import run_command
+from variational_reasoning.pipeline.commands import read_words, run_command
 
 USAGE = """usage: python scripts/write_constraints.py PYTHON FILE
 PYTHON is the interpreter of the environment, such as .venv/bin/python; FILE is constraints/train.txt or another."""
@@ -34,13 +33,11 @@ def constraint_lines(listing: str) -> list[str]:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return
-    if len(arguments) != 2:
-        raise ValueError(f"the arguments do not fit: {' '.join(arguments) or 'none'}\n{USAGE}")
-    python, path = arguments
+    places, pairs = read_words(USAGE)
+    if len(places) != 2 or pairs:
+        given = " ".join([*places, *pairs]) or "none"
+        raise ValueError(f"the arguments do not fit: {given}\n{USAGE}")
+    python, path = places
     command = [python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from variational_reasoning.faults import list_faults
 from variational_reasoning.files import read_json_lines
 from variational_reasoning.verify.checks import check_faults
 from variational_reasoning.verify.programs.livecodebench import livecodebench_check
@@ -151,10 +152,8 @@ def load_questions(task: Task) -> list[dict[str, str]]:
         }
     where = f"{task.dataset_path} {' '.join(task.files)}"
     if faults:
-        shown = "\n".join(f"  {fault}" for fault in faults[:10])
-        raise ValueError(
-            f"task {task.name}: {len(faults)} rows of {where} cannot be used:\n{shown}"
-        )
+        head = f"task {task.name}: {len(faults)} rows of {where} cannot be used"
+        raise ValueError(list_faults(head, faults))
     expected = task.num_questions if task.num_questions is not None else max(1, len(questions))
     if len(questions) != expected:
         raise ValueError(

@@ -7,7 +7,7 @@ from variational_reasoning.report.hub import plan_push, push
 
 USAGE = """usage: python scripts/push_to_hub.py FOLDER repo=ACCOUNT/NAME [kind=model|dataset] [private=false] [dry_run=true]
 FOLDER is run_dir/train or run_dir/models/NAME, with the card of scripts/write_cards.py. The account's token is the one of
-`hf auth login` or HF_TOKEN. private=false needs a licence in the card; dry_run=true lists the files and uses no network"""
+`hf auth login` or HF_TOKEN. private=false needs a license in the card; dry_run=true lists the files and uses no network"""
 SWITCHES = {"true": True, "false": False}
 
 

@@ -4,7 +4,7 @@ from variational_reasoning.pipeline.commands import read_command, run_command
 from variational_reasoning.report.cards import UNKNOWN, write_cards
 
 USAGE = """usage: python scripts/write_cards.py CONFIG.yaml [cards.data_license=NAME] [cards.model_license=NAME] [key=value ...]
-reads run_dir; writes run_dir/train/README.md and run_dir/models/NAME/README.md in place of the host's. A licence that is not
+reads run_dir; writes run_dir/train/README.md and run_dir/models/NAME/README.md in place of the host's. A license that is not
 given is written as `unknown`, and such a folder can only be pushed privately"""
 
 

@@ -57,8 +57,8 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
     ("overrides", "expected"),
     [
         (
-            {"constant_loss_normaliser": "auto"},
-            "unknown key `constant_loss_normaliser`; did you mean `constant_loss_normalizer`?",
+            {"constant_loss_normalizer": "auto"},
+            "unknown key `constant_loss_normalizer`; did you mean `constant_loss_normalizer`?",
         ),
         (
             {"model_name_or_path": "no/such/folder"},

@@ -1,4 +1,4 @@
-"""rho, its normalisation and the figures derived from it, against arithmetic by hand and torch in
+"""rho, its normalization and the figures derived from it, against arithmetic by hand and torch in
 float64.
 """
 
@@ -48,7 +48,7 @@ def test_the_three_ratios_by_hand():
     assert w.log_rho("none", None, -math.inf) == -math.inf
 
 
-def test_forward_kl_weights_are_the_accuracies_normalised():
+def test_forward_kl_weights_are_the_accuracies_normalized():
     # Eq. 9: accuracies 1/2, 1, 0 of three traces: 1/3, 2/3, 0
     log_rhos = [w.log_rho("none", None, e.log_accuracy(correct, 4)) for correct in (2, 4, 0)]
     assert w.normalized_weights(log_rhos) == pytest.approx([1 / 3, 2 / 3, 0], rel=1e-15)
@@ -69,7 +69,7 @@ def test_rejection_sampling_counts_each_verified_answer_alike():
     assert total[0] / sum(total) == pytest.approx(6 / 7, rel=1e-15)
 
 
-def test_grpo_weight_by_hand_and_as_the_mean_of_normalised_advantages():
+def test_grpo_weight_by_hand_and_as_the_mean_of_normalized_advantages():
     # Eq. 12: P = 0, 1/5, 1/2, 4/5: sqrt(0), sqrt(1/4), sqrt(1), sqrt(4)
     found = [w.question_weight("grpo", p) for p in (0.0, 0.2, 0.5, 0.8)]
     assert found == pytest.approx([0.0, 0.5, 1.0, 2.0], rel=1e-15)

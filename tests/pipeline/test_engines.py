@@ -84,7 +84,7 @@ def test_uniforms_are_uniform_and_independent():
     )  # four standard errors of 0.289 / sqrt(4000)
     correlations = np.corrcoef(draws) - np.eye(5)
     assert np.abs(correlations).max() < 0.07
-    assert np.abs(np.corrcoef(draws[0][:-1], draws[0][1:])[0, 1]) < 0.07  # neighbouring seeds
+    assert np.abs(np.corrcoef(draws[0][:-1], draws[0][1:])[0, 1]) < 0.07  # neighboring seeds
 
 
 def test_pick_tokens_arithmetic():

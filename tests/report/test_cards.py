@@ -233,7 +233,7 @@ def test_a_run_without_anything_is_refused(tmp_path):
         write_cards(config_of(tmp_path / "nothing"))
 
 
-def test_the_command_says_that_a_licence_is_missing(run):
+def test_the_command_says_that_a_license_is_missing(run):
     config_of(run)
     command = [
         sys.executable,

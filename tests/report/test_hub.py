@@ -59,7 +59,7 @@ def test_what_is_refused_without_any_network(model, tmp_path):
         plan_push(tmp_path, "me/x")
     (model / "README.md").write_text(CARD.format(license="unknown"))
     assert plan_push(model, "me/x").private
-    with pytest.raises(ValueError, match="the licence is unknown"):
+    with pytest.raises(ValueError, match="the license is unknown"):
         plan_push(model, "me/x", private=False)
     (model / "README.md").write_text("---\nlicense: mit\ntags:\n- llama-factory\n---\n")
     with pytest.raises(ValueError, match="is not a card of ours"):

@@ -1,4 +1,4 @@
-"""From stored log-likelihoods to the weight of a trace: rho, its normalisation, and effective
+"""From stored log-likelihoods to the weight of a trace: rho, its normalization, and effective
 sample size (stage 8).
 
 For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5,
@@ -31,7 +31,7 @@ RATIOS = ("mean", "sum", "none")
 """How the likelihood ratio of a trace enters rho."""
 
 QUESTION_WEIGHTS = ("none", "accuracy", "grpo")
-"""What the normalised weights of a question's traces are multiplied by, by name."""
+"""What the normalized weights of a question's traces are multiplied by, by name."""
 
 POWERS = {"none": 0.0, "accuracy": 1.0}
 """The names that are a power of the accuracy."""
@@ -117,7 +117,7 @@ def question_weight(kind: str | float, accuracy: float) -> float:
 
 
 def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:
-    """Self-normalised importance weights rho_k / sum_j rho_j of one question's traces.
+    """Self-normalized importance weights rho_k / sum_j rho_j of one question's traces.
 
     Args:
         log_rhos: (K,) log rho in nats; minus infinity means weight 0.
@@ -135,9 +135,9 @@ def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:
 
 
 def capped_weights(weights: Sequence[float], cap: float) -> list[float]:
-    """min(weight, cap) of normalised weights: truncated importance sampling.
+    """min(weight, cap) of normalized weights: truncated importance sampling.
 
-    The result is not normalised again. That would lift capped weights above the cap, and give what
+    The result is not normalized again. That would lift capped weights above the cap, and give what
     a dominant trace loses to the others, which are not more likely for it; so a question whose
     weights were capped counts less.
 
@@ -145,7 +145,7 @@ def capped_weights(weights: Sequence[float], cap: float) -> list[float]:
     """
     if not 0 < cap <= 1:
         raise ValueError(
-            f"cap is {cap}; normalised weights are capped at a number above 0 and at most 1"
+            f"cap is {cap}; normalized weights are capped at a number above 0 and at most 1"
         )
     return [min(weight, cap) for weight in weights]
 

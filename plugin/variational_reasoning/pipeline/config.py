@@ -278,7 +278,7 @@ class OutputConfig:
     selection: Literal["best", "weighted", "unweighted", "random", "longest"] = "best"
     # only traces with a verified answer; acc implies it, except for unweighted
     verified_only: bool = False
-    # of normalised weights, which then sum to less than 1
+    # of normalized weights, which then sum to less than 1
     weight_cap: float | None = _number(None, above=0, at_most=1)
     # Times P (accuracy, Eq. 10), sqrt(P / (1 - P)) (grpo, Eq. 12), or {power: a}: P to the power
     # a; P: the share of verified answers of the question.
@@ -374,7 +374,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CardsConfig:
-    """The README.md next to data sets and models. A card whose licence is unknown can only be
+    """The README.md next to data sets and models. A card whose license is unknown can only be
     pushed privately.
     """
 

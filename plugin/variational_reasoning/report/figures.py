@@ -101,7 +101,9 @@ def plot_weights(
         xlim=(0, 1),
     )
     right.set(xlabel=f"effective sample size, of K = {num_traces}", ylabel="share of questions")
+    shares = [tick for tick in right.get_yticks() if 0 <= tick <= 1]
     right.set_ylim(0, 1.35 * right.get_ylim()[1])  # room for the legend
+    right.set_yticks(shares)
     for axes in (left, right):
         axes.yaxis.set_major_formatter(PERCENT)
         axes.legend(loc="upper right")

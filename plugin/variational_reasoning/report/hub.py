@@ -46,7 +46,7 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
 
     Raises: ValueError for a folder without our card or of no known kind, a repository name that the
     hub does not take, a
-        public push under an unknown licence, and a record with a secret in clear.
+        public push under an unknown license, and a record with a secret in clear.
     """
     from huggingface_hub import RepoCard
     from huggingface_hub.errors import HFValidationError
@@ -86,7 +86,7 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         )
     if not private and data.get("license", UNKNOWN) == UNKNOWN:
         raise ValueError(
-            f"{card}: the licence is unknown, so this is only pushed privately; run "
+            f"{card}: the license is unknown, so this is only pushed privately; run "
             "scripts/write_cards.py with "
             "cards.data_license=... and cards.model_license=..."
         )

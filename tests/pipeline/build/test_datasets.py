@@ -158,7 +158,7 @@ THREE = {
 }
 
 
-def test_weighted_rows_carry_rho_normalised_and_its_raw_terms(tmp_path, tiny_model_dir):
+def test_weighted_rows_carry_rho_normalized_and_its_raw_terms(tmp_path, tiny_model_dir):
     config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
     summary = build.build_datasets(config)
     rows = built(config, "w")

@@ -4,7 +4,7 @@ It is vLLM's asynchronous engine, the one behind its server. Requests of the nex
 the last ones of the group before it run; and a core process that is killed is noticed, where vLLM's
 own `LLM` would wait for it forever.
 
-Requests of a group are sorted by their ids, so that those with a common prefix are neighbours and
+Requests of a group are sorted by their ids, so that those with a common prefix are neighbors and
 find it in the cache. They stop where the embedded engine's stop: at the end tokens of model and
 tokenizer, and at the token that completes a stop string, which stays.
 
@@ -181,9 +181,7 @@ class VllmEngine(Engine):
     def _stop(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
-            self._loop.run_until_complete(
-                asyncio.sleep(0)
-            )  # its tasks hear that they are cancelled
+            self._loop.run_until_complete(asyncio.sleep(0))  # its tasks hear that they are canceled
             self._engine = None
 
     def _bury(self) -> None:

@@ -68,7 +68,7 @@ clean:  ## remove runs, the site, and the caches of the tools
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready
-	$(call install,.venv) $(call constrained,$(TRAIN_CONSTRAINTS)) --editable ".[$(EXTRAS),dev]"
+	$(call install,.venv) $(call constrained,$(TRAIN_CONSTRAINTS)) --editable ".[$(EXTRAS),gym,dev]"
 	@touch $@
 
 $(OVERLAY)/.ready: .venv/.ready

@@ -126,7 +126,8 @@ def type_schema(hint: Any) -> dict[str, Any]:
     elif origin is list:
         schema = {"type": "array", "items": type_schema(arguments[0])}
     elif origin is dict:
-        schema = {"type": "object", "additionalProperties": type_schema(arguments[1])}
+        values = {} if arguments[1] is Any else type_schema(arguments[1])
+        schema = {"type": "object", "additionalProperties": values}
     else:
         name = TYPE_NAMES[hint]
         schema = {"type": [name, "null"] if may_be_null else name}
@@ -171,7 +172,7 @@ def type_text(key: Key) -> str:
         is_section = dataclasses.is_dataclass(arguments[0])
         text = "list of sections" if is_section else f"list of {arguments[0].__name__}"
     elif origin is dict:
-        text = "mapping of text to text"
+        text = f"mapping of text to {'values' if arguments[1] is Any else 'text'}"
     else:
         text = {str: "text", int: "whole number", float: "number", bool: "true or false"}[hint]
     if not isinstance(hint, type) and key.type != hint and section_in(key.type) is not None:

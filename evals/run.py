@@ -20,6 +20,7 @@ from variational_reasoning.pipeline.evaluate import (
     describe_result,
     evaluate,
 )
+from variational_reasoning.pipeline.questions.gym import gym_rows, is_gym
 from variational_reasoning.pipeline.rejudge import describe_changes, rejudge
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.pipeline.work.timings import timed
@@ -41,8 +42,12 @@ COLUMNS = ("question_id", "question", "check")
 def run_questions(config: Config) -> list[dict[str, Any]]:
     """Rows with question_id, question and check from the questions table, or from eval.file."""
     if config.eval.file:
-        rows = read_questions(Path(config.eval.file))
         where = config.eval.file
+        if is_gym(where):
+            found, _ = gym_rows(where, "test", config.data.gym)
+            rows = [row | {"check": json.dumps(row["check"])} for row in found]
+        else:
+            rows = read_questions(Path(where))
     else:
         table = config.folder("questions")
         every = read_rows(table, "questions", [*COLUMNS, "split"])

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "plugin/variational_reasoning"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"torch", "transformers", "vllm", "llamafactory", "datasets", "ray", "math_verify", "sympy"}
+HEAVY = {"torch", "transformers", "vllm", "llamafactory", "datasets", "ray"}
+HEAVY |= {"math_verify", "sympy", "reasoning_gym"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -15,7 +15,7 @@ SCRIPT = ROOT / "scripts/write_constraints.py"
 spec = importlib.util.spec_from_file_location("write_constraints", SCRIPT)
 write_constraints = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(write_constraints)
-EXTRAS = {"train.txt": ("train", "dev"), "infer-cpu.txt": ("infer", "infer-cpu")}
+EXTRAS = {"train.txt": ("train", "gym", "dev"), "infer-cpu.txt": ("infer", "infer-cpu")}
 LINE = re.compile(r"[a-z0-9.-]+==[0-9][0-9a-z.]*")
 
 

@@ -116,7 +116,7 @@ def test_golds_are_put_into_the_form_that_their_check_accepts():
         ([], r"check is \[\], not an object"),
         (
             {"kind": "maths", "gold": "7"},
-            "check kind 'maths' is not one of math, exact, countdown, program, none",
+            "check kind 'maths' is not one of math, exact, countdown, program, reasoning_gym, none",
         ),
         ({"kind": "math"}, "check of kind math lacks 'gold'"),
         ({"kind": "math", "gold": ""}, "gold is ''"),

@@ -91,12 +91,26 @@ class DecontaminateConfig:
 
 
 @dataclass(frozen=True)
+class GymConfig:
+    """Stage 0: the questions of reasoning_gym:NAME, in data.train, data.test or eval.file."""
+
+    # questions for training; those for the test come after them, so the two share none
+    train_size: int = _number(1000, at_least=1)
+    # questions for the test
+    test_size: int = _number(200, at_least=1)
+    # another seed: other questions
+    seed: int = _number(0, at_least=0)
+    # A task's name to its settings in the library, such as {chain_sum: {min_terms: 3}}.
+    tasks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Stage 0: where questions, expert traces and solutions come from."""
 
     name: str = "tiny"  # prefix of the train files: <name>_reasoner, <name>_posterior, ...
-    # A .jsonl, .json or .parquet file, a folder that holds a copy of a hub data set, or the name of
-    # one on the hub.
+    # A .jsonl, .json or .parquet file, a folder that holds a copy of a hub data set, the name of
+    # one on the hub, or reasoning_gym:NAME.
     train: str = ""
     test: str | None = None  # the same for the test questions
     # Whether train rows without a trace, or with an answer in place of the solution, are used
@@ -137,6 +151,7 @@ class DataConfig:
     # on all of them.
     hold_out: bool = False
     decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    gym: GymConfig = field(default_factory=GymConfig)
 
 
 @dataclass(frozen=True)
@@ -363,7 +378,8 @@ class EvalConfig:
     # (max_position_embeddings).
     context: Literal["cutoff_len", "model"] = "cutoff_len"
     split: Literal["test", "train"] = "test"  # of the questions table
-    file: str | None = None  # instead of it, a .jsonl with question_id, question and check
+    # instead of it, a .jsonl with question_id, question and check, or reasoning_gym:NAME
+    file: str | None = None
     max_questions: int | None = _number(None, at_least=1)  # of each task
     # vllm; null: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for
     # 32B)
@@ -742,10 +758,13 @@ def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool,
         ]
         return all(ok for ok, _ in parts), [part for _, part in parts]
     if origin is dict:
+        is_of_text = arguments[1] is str
         fits = isinstance(value, dict) and all(
-            isinstance(x, str) for pair in value.items() for x in pair
+            isinstance(key, str) and (isinstance(part, str) or not is_of_text)
+            for key, part in value.items()
         )
-        return (True, value) if fits else _fault(faults, name, value, "a mapping of text to text")
+        allowed = "a mapping of text to text" if is_of_text else "a mapping of names to values"
+        return (True, value) if fits else _fault(faults, name, value, allowed)
     if hint is float and isinstance(value, str):
         try:
             value = float(value)  # YAML 1.1 reads 1e-5, without a point, as text

@@ -8,6 +8,9 @@
     {"kind": "program", "tests": {...}}                a fenced block of Python, run on every test
                                                        optional: "fn_name", "judge", "tolerance",
                                                        "solution" (the data set's own)
+    {"kind": "reasoning_gym", "task": "chain_sum",     the task's own verifier; entry is the
+     "entry": {...}}                                   library's, with question, answer and metadata
+                                                       optional: "gold", "settings" of the task
     {"kind": "none"}                                   nothing to verify against: `unverifiable`
 
 An answer is only the text inside the solution tags, whole. An answer that was cut has none.
@@ -26,6 +29,7 @@ CHECK_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "exact": ({"gold"}, set()),
     "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
     "program": ({"tests"}, {"fn_name", "solution", "judge", "tolerance"}),
+    "reasoning_gym": ({"task", "entry"}, {"gold", "settings"}),
     "none": (set(), set()),
 }
 """Kind to (needed keys, allowed further keys)."""
@@ -77,6 +81,22 @@ def check_faults(check: Any) -> list[str]:
         )
     if kind == "countdown":
         faults += countdown_faults(check)
+    if kind == "reasoning_gym":
+        faults += _gym_faults(check)
+    return faults
+
+
+def _gym_faults(check: dict[str, Any]) -> list[str]:
+    """What is wrong with a check of kind reasoning_gym; whether the task exists is known where the
+    library is."""
+    faults = []
+    task, entry = check["task"], check["entry"]
+    if not isinstance(task, str) or not task:
+        faults.append(f"task is {task!r}; it must be the name of a task, such as chain_sum")
+    if not isinstance(entry, dict) or not {"question", "answer", "metadata"} <= entry.keys():
+        faults.append("entry must be an object with question, answer and metadata")
+    if not isinstance(check.get("settings", {}), dict):
+        faults.append(f"settings is {check['settings']!r}; it must be an object")
     return faults
 
 
@@ -121,6 +141,6 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
         return check_countdown(
             check["numbers"], check["target"], solution, check.get("use_all", False)
         )
-    if check["kind"] == "program":
+    if check["kind"] in ("program", "reasoning_gym"):
         return None
     return compare_plainly(gold_answers(check), solution)

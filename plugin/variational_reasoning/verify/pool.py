@@ -1,8 +1,9 @@
 """Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the
 evaluation).
 
-Cheap checks are decided here. The others go to persistent worker processes, one kind for math and
-one for programs, which talk in lines of JSON. With one worker and three jobs, for example:
+Cheap checks are decided here. The others go to persistent worker processes, one kind for math, one
+for reasoning-gym and one for programs, which talk in lines of JSON. With one worker and three jobs,
+for example:
 
     this process                               worker
     takes job 1 (exact): decided here
@@ -40,6 +41,19 @@ from .verdicts import Result, Verdict
 _STARVED_FACTOR = 3
 """A comparison that a busy machine keeps from computing gets so many times its wall limit."""
 
+_MODULES = {
+    "math": ".mathematics.worker",
+    "reasoning_gym": ".gym.worker",
+    "program": ".programs.worker",
+}
+"""Kind of worker to its module."""
+
+_PACKAGES = {
+    "math": ("math_verify", "math-verify==0.9.0"),
+    "reasoning_gym": ("reasoning_gym", "reasoning-gym==0.1.25"),
+}
+"""Kind of worker to the module that it imports and what to install for it."""
+
 START_SECONDS = 120.0
 """How long a fresh worker may take to import sympy on a busy machine."""
 
@@ -60,7 +74,8 @@ class Job(NamedTuple):
     @property
     def worker_kind(self) -> str:
         """The kind of worker that decides what this process does not."""
-        return "program" if self.check["kind"] == "program" else "math"
+        kind = self.check["kind"]
+        return kind if kind in _MODULES else "math"
 
 
 @dataclass(frozen=True)
@@ -148,8 +163,8 @@ class VerifierPool:
         """(id, result) of every job, in any order. Jobs are taken from the iterable only as they
         are needed.
 
-        Raises: RuntimeError when Math-Verify is needed and not installed, or when workers do not
-        start; ValueError for a program without settings for programs.
+        Raises: RuntimeError when Math-Verify or reasoning-gym is needed and not installed, or when
+        workers do not start; ValueError for a program without settings for programs.
         """
         waiting = iter(jobs)
         is_exhausted = False
@@ -189,14 +204,16 @@ class VerifierPool:
             folder = tempfile.mkdtemp(prefix="vr-verify-")
             # Programs of another user must be able to enter the boxes in it.
             Path(folder).chmod(0o711)
-            arguments = [".programs.worker", json.dumps(asdict(self.programs)), folder]
+            options = [json.dumps(asdict(self.programs)), folder]
         else:
-            if importlib.util.find_spec("math_verify") is None:
+            needed, package = _PACKAGES[job.worker_kind]
+            if importlib.util.find_spec(needed) is None:
                 raise RuntimeError(
-                    "checks of kind math need math-verify: pip install math-verify==0.9.0"
+                    f"checks of kind {job.worker_kind} need {needed.replace('_', '-')}: "
+                    f"pip install {package}"
                 )
-            arguments = [".mathematics.worker", str(self.memory_mib), str(self.seconds)]
-        module, *options = arguments
+            options = [str(self.memory_mib), str(self.seconds)]
+        module = _MODULES[job.worker_kind]
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}{module}", *options],
@@ -219,7 +236,8 @@ class VerifierPool:
         else:
             worker.deadline = worker.started + self.seconds
             worker.cpu_at_start = _cpu_seconds(worker.process.pid)
-            question = gold_answers(job.check)
+            is_math = worker.kind == "math"
+            question = gold_answers(job.check) if is_math else job.check
         line = json.dumps([question, job.solution]) + "\n"
         try:
             worker.stdin.write(line.encode())
@@ -269,7 +287,7 @@ class VerifierPool:
     def _is_starved(self, worker: _Worker, now: float) -> bool:
         """Whether a comparison has had less than an eighth of its time on a processor. Then its
         wall limit says nothing yet."""
-        if worker.kind != "math" or not worker.is_ready:
+        if worker.kind == "program" or not worker.is_ready:
             return False
         if now - worker.started >= _STARVED_FACTOR * self.seconds:
             return False

@@ -13,17 +13,19 @@ on these alone.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from variational_reasoning.files import file_digest, write_json
-from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.config import Config, DataConfig, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions.checks import CHECK_KINDS, QuestionChecks
 from variational_reasoning.pipeline.questions.decontaminate import (
     contamination_report,
     find_matches,
 )
+from variational_reasoning.pipeline.questions.gym import gym_faults, gym_rows, is_gym
 from variational_reasoning.pipeline.questions.sources import (
     LAYOUTS,
     OPTIONAL_COLUMNS,
@@ -198,6 +200,14 @@ def _check_settings(config: Config) -> None:
             f"data.format: {data.format!r} takes question and trace out of one text, so each row "
             "has a trace; set data.traces: required, or data.format: columns"
         )
+    for source in (data.train, data.test):
+        if is_gym(source):
+            faults += gym_faults(str(source), data.gym)
+    if is_gym(data.train) and not config.traces_are_optional:
+        faults.append(
+            f"data.train: {data.train!r} has questions without traces; set posterior: prompted or "
+            "own_traces, with models.reasoner (docs/own_questions.md)"
+        )
     names = {name: None for columns in LAYOUTS.values() for name in columns} | dict.fromkeys(
         OPTIONAL_COLUMNS
     )
@@ -239,7 +249,7 @@ def _base(config: Config) -> str | None:
 def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Rows as they are by split, with their sources, and the digests of what was read."""
     data, rows, inputs = config.data, {}, {}
-    rows["train"], inputs["train"] = read_source(data.train, data.train_split, data.allow_hub)
+    rows["train"], inputs["train"] = _read_split(data.train, "train", data)
     print(f"reads {len(rows['train'])} train rows from {data.train}")
     if data.sources:
         beside, inputs["sources"] = read_source(data.sources, data.train_split, data.allow_hub)
@@ -247,9 +257,17 @@ def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[st
         column = data.columns.get("source", "source")
         rows["train"] = join_sources(rows["train"], data.train, beside, data.sources, column)
     if data.test:
-        rows["test"], inputs["test"] = read_source(data.test, data.test_split, data.allow_hub)
+        rows["test"], inputs["test"] = _read_split(data.test, "test", data)
         print(f"reads {len(rows['test'])} test rows from {data.test}")
     return rows, inputs
+
+
+def _read_split(source: str, split: str, data: DataConfig) -> tuple[list[dict[str, Any]], str]:
+    """(rows, sha256) of a file, a data set or a task of reasoning-gym."""
+    if is_gym(source):
+        return gym_rows(source, split, data.gym)
+    hub_split = data.train_split if split == "train" else data.test_split
+    return read_source(source, hub_split, data.allow_hub)
 
 
 def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -340,7 +358,10 @@ def _usable(
     seen_questions: dict[str, str] = {}
     for split, rows in raw.items():
         where = data.train if split == "train" else str(data.test)
-        table = to_columns(rows, where, renderer, data, config.traces_are_optional)
+        layout, needs_no_trace = data, config.traces_are_optional
+        if is_gym(where):  # its rows have our columns, and no traces
+            layout, needs_no_trace = replace(data, columns={}, format="columns"), True
+        table = to_columns(rows, where, renderer, layout, needs_no_trace)
         kept[split], dropped[split] = usable_rows(
             table, where, split, seen_questions, checks, config
         )

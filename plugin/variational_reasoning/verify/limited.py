@@ -1,0 +1,55 @@
+"""The loop of a worker process that compares answers under limits: one JSON line in, one JSON line
+out (stage 7).
+
+Line in: [question, solution], where the question is what `compare` takes; line out: [verdict,
+reason]. Wall time is the parent's to bound, by killing this process. Should the parent die in the
+middle, the limit of processor time ends a comparison that would otherwise run for ever.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .verdicts import Verdict
+
+Comparison = Callable[[Any, str], tuple[Verdict, str]]
+
+
+def serve(load: Callable[[], Comparison], memory_mib: int, seconds: float) -> None:
+    """Answer lines until standard input ends.
+
+    Args:
+        load: imports what the comparison needs, before the first line, so that no comparison pays
+            for it. The comparison gives (verdict, reason), and decides itself what its own library
+            raises; only MemoryError and RecursionError are decided here.
+        memory_mib: address space of this process.
+        seconds: processor time of one comparison is two seconds more.
+    """
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)  # what a library prints must not stand between the replies
+    compare = load()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mib * 2**20, memory_mib * 2**20))
+    replies.write('"ready"\n')
+    replies.flush()
+    hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    for line in sys.stdin:
+        question, solution = json.loads(line)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        soft_limit = int(usage.ru_utime + usage.ru_stime + seconds) + 2
+        if hard_limit == resource.RLIM_INFINITY or soft_limit < hard_limit:
+            resource.setrlimit(resource.RLIMIT_CPU, (soft_limit, hard_limit))
+        try:
+            verdict, reason = compare(question, solution)
+        except MemoryError:
+            verdict, reason = Verdict.MEMORY_LIMIT, f"above {memory_mib} MiB"
+        except RecursionError:
+            verdict, reason = Verdict.MALFORMED, "nested too deeply to be read"
+        replies.write(json.dumps([verdict.value, reason]) + "\n")
+        replies.flush()
+        if verdict is Verdict.MEMORY_LIMIT:
+            return  # its allocator is full of holes; the parent starts a fresh process

@@ -230,10 +230,21 @@ class Renderer:
         """Ids of a response, cut once after the first boundary (module docstring) and closed by the
         end of turn.
         """
+        head, rest = self.split_target(response)
+        return encode(head) + encode(rest) if rest else encode(head)
+
+    def split_target(self, response: str) -> tuple[str, str]:
+        """The two texts of a response that become ids apart: through the first boundary, and the
+        rest, closed by the end of turn. Without a boundary everything is in the first.
+        """
         if not response.endswith(self.chat_format.end_of_turn):
             response += self.chat_format.end_of_turn
         head, boundary, rest = response.partition(self.boundary)
-        return encode(head + boundary) + encode(rest) if rest else encode(response)
+        return head + boundary, rest
+
+    def answer_rest(self, solution: str) -> str:
+        """What a reasoner's response has after the boundary, as `split_target` gives it."""
+        return self.split_target(self.boundary + self.answer_lead + solution + self.answer_close)[1]
 
     def cut_trace(
         self, kind: str, sampled_ids: Sequence[int], encode: Encode, decode: Decode

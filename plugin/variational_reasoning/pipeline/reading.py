@@ -27,7 +27,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from variational_reasoning.files import write_atomically
-from variational_reasoning.pipeline.rows import check_shard, digest_of, group_by, read_manifest
+from variational_reasoning.pipeline.rows import (
+    check_shard,
+    digest_of,
+    group_by,
+    read_manifest,
+    read_parquet,
+)
 from variational_reasoning.pipeline.tables import TABLES
 
 SUMMARY = "summary.parquet"
@@ -65,6 +71,7 @@ class TableReader:
         self.manifest = read_manifest(folder, table)
         self.digest = digest_of(self.manifest)
         self._checked: set[str] = set()
+        self._last: tuple[tuple[str, tuple[str, ...]], pa.Table] | None = None
 
     @cached_property
     def summary(self) -> pa.Table:
@@ -84,7 +91,7 @@ class TableReader:
             parts.append(
                 part.append_column("shard", pa.array([number] * part.num_rows, pa.int32()))
             )
-        summary = pa.concat_tables(parts)
+        summary = pa.concat_tables(parts, promote_options="default")
         marked = summary.replace_schema_metadata({_DIGEST: self.digest.encode()})
         if os.access(self.folder, os.W_OK):  # elsewhere every process makes it for itself
             write_atomically(path, lambda temporary: pq.write_table(marked, temporary))
@@ -114,15 +121,23 @@ class TableReader:
 
         Raises: ValueError for a shard that is missing or was changed.
         """
+        table = self.table_of(question_ids, columns)
+        return group_by(table.to_pylist(), "question_id")
+
+    def table_of(self, question_ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """The same rows as one table, in the table's order.
+
+        Raises: ValueError for a shard that is missing or was changed.
+        """
         wanted = [name for name in question_ids if name in self._shards_of]
         numbers = sorted({number for name in wanted for number in self._shards_of[name]})
         names = list(dict.fromkeys([*TABLES[self.table].key, *columns]))
-        rows: list[dict[str, Any]] = []
+        parts = [TABLES[self.table].columns.empty_table().select(names)]
         for number in numbers:
             part = self._read_shard(self.manifest["shards"][number], names)
             mask = pc.is_in(part["question_id"], value_set=pa.array(wanted, pa.string()))
-            rows += part.filter(mask).to_pylist()
-        return group_by(rows, "question_id")
+            parts.append(part.filter(mask))
+        return pa.concat_tables(parts, promote_options="permissive")
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The table shard by shard.
@@ -133,17 +148,20 @@ class TableReader:
             yield self._read_shard(shard, columns)
 
     def _read_shard(self, shard: dict[str, Any], columns: Sequence[str] | None) -> pa.Table:
+        """A shard, from memory where it was the last one that was read: blocks of questions follow
+        each other, and a shard may hold those of many.
+        """
+        names = None if columns is None else tuple(columns)
+        if self._last is not None and self._last[0] == (shard["name"], names):
+            return self._last[1]
         path = self.folder / shard["name"]
         if path.name not in self._checked or not path.is_file():
             check_shard(path, shard["sha256"])
             self._checked.add(path.name)
-        part = pq.read_table(path, columns=None if columns is None else list(columns))
-        missing = set(columns or ()) - set(part.column_names)
-        if missing:
-            raise ValueError(
-                f"{path} lacks the columns {sorted(missing)} of the table {self.table}"
-            )
-        return part.replace_schema_metadata(None)
+        part = read_parquet(path, self.table, names).replace_schema_metadata(None)
+        if names is not None:
+            self._last = (shard["name"], names), part
+        return part
 
 
 def _summarized(part: pa.Table) -> pa.Table:

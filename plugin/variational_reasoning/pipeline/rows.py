@@ -373,14 +373,29 @@ def read_table(
     for shard in manifest["shards"]:
         path = folder / shard["name"]
         check_shard(path, shard["sha256"])
-        parts.append(pq.read_table(path, columns=list(columns) if columns else None))
-        missing = set(columns or TABLES[table].columns.names) - set(parts[-1].column_names)
-        if missing:
-            raise ValueError(f"{path} lacks the columns {sorted(missing)} of the table {table}")
+        parts.append(read_parquet(path, table, columns))
     whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
     if set(TABLES[table].key) <= set(whole.column_names):
         _refuse_duplicates(whole.select(list(TABLES[table].key)), table, str(folder))
     return whole
+
+
+def read_parquet(path: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of a table. A column that a row may leave out is null where the file was written
+    before there was one.
+
+    Raises: ValueError for a file that lacks another column.
+    """
+    schema = TABLES[table]
+    part = pq.read_table(path, columns=list(columns) if columns else None)
+    absent = [name for name in columns or schema.columns.names if name not in part.column_names]
+    missing = sorted(set(absent) - schema.not_required)
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing} of the table {table}")
+    for name in absent:
+        nulls = pa.nulls(part.num_rows, schema.columns.field(name).type)
+        part = part.append_column(schema.columns.field(name), nulls)
+    return part
 
 
 def read_rows(

@@ -334,6 +334,9 @@ class TraceSampler(Sampler):
         expert = self._expert_traces[request.key[0]]
         if expert:  # a question without a trace of its own has nothing to compare with
             counts["copies_of_training_trace"] += cut.text.strip() == expert
+        trained_ids: list[int] | None = None
+        if cut.is_well_formed:
+            trained_ids = self.encode(cut.text + self.renderer.boundary)
         return {
             "token_ids": cut.token_ids,
             "text": cut.text,
@@ -343,6 +346,8 @@ class TraceSampler(Sampler):
             "seed": request.seed,
             "prompt_kind": self.kind,
             "temperature": self.config.sampling.temperature,
+            "trained_tokens": None if trained_ids is None else len(trained_ids),
+            "is_trained_as_sampled": None if trained_ids is None else trained_ids == cut.token_ids,
         }
 
     def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
@@ -396,8 +401,18 @@ class AnswerSampler(Sampler):
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
-        columns = {"token_ids": result.token_ids, "text": self.decode(result.token_ids)}
-        return columns | {"finish_reason": result.finish_reason, "seed": request.seed}
+        text = self.decode(result.token_ids)
+        solution = self.renderer.solution_of_answer(text)
+        trained_ids: list[int] | None = None
+        if solution is not None:
+            trained_ids = self.encode(self.renderer.answer_rest(solution))
+        return {
+            "token_ids": result.token_ids,
+            "text": text,
+            "finish_reason": result.finish_reason,
+            "seed": request.seed,
+            "trained_tokens": None if trained_ids is None else len(trained_ids),
+        }
 
 
 def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:

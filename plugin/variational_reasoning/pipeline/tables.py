@@ -23,7 +23,12 @@ _PLAIN = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
 
 
 class QuestionRow(TypedDict):
-    """Stage 0. check: a JSON object for the verifier, such as {"kind": "math", "gold": "7"}."""
+    """Stage 0. check: a JSON object for the verifier, such as {"kind": "math", "gold": "7"}.
+
+    The last columns are lengths in tokens as a training of the reasoner counts them: of its prompt,
+    of the trace with its boundary, and of what follows, end of turn included. Null in the test
+    split, and in tables of earlier releases.
+    """
 
     question_id: str
     question: str
@@ -32,10 +37,19 @@ class QuestionRow(TypedDict):
     source: str
     check: str
     split: str  # train or test
+    prompt_tokens: NotRequired[Int32 | None]
+    trace_tokens: NotRequired[Int32 | None]
+    solution_tokens: NotRequired[Int32 | None]
 
 
 class TraceRow(TypedDict):
-    """Stage 3: a sampled trace; seed and temperature are those of its sampling."""
+    """Stage 3: a sampled trace; seed and temperature are those of its sampling.
+
+    trained_tokens: how many ids a training makes of the text and the boundary;
+    is_trained_as_sampled: whether they are token_ids. A model may sample pieces that its tokenizer
+    would not choose, such as `a` `b` for `ab`. Both are null for a malformed trace, and in tables
+    of earlier releases.
+    """
 
     question_id: str
     trace_id: Int32
@@ -45,8 +59,11 @@ class TraceRow(TypedDict):
     is_well_formed: bool
     is_retokenized: bool
     seed: Int64
+    trained_tokens: NotRequired[Int32 | None]
     prompt_kind: str
     temperature: float
+    trained_tokens: NotRequired[Int32 | None]
+    is_trained_as_sampled: NotRequired[bool | None]
 
 
 class TraceLogpRow(TypedDict):
@@ -72,7 +89,12 @@ class TraceLogpRow(TypedDict):
 
 
 class AnswerRow(TypedDict):
-    """Stage 6: a sampled answer of the reasoner after a trace."""
+    """Stage 6: a sampled answer of the reasoner after a trace.
+
+    trained_tokens: how many ids a training makes of what follows the trace's boundary with this
+    solution, end of turn included. Null where there is no solution, and in tables of earlier
+    releases.
+    """
 
     question_id: str
     trace_id: Int32
@@ -81,6 +103,7 @@ class AnswerRow(TypedDict):
     text: str
     finish_reason: str
     seed: Int64
+    trained_tokens: NotRequired[Int32 | None]
 
 
 class VerdictRow(TypedDict):

@@ -148,21 +148,26 @@ def fitting_rows(
     kinds = ("reasoner", config.posterior_prompt)
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
-        if any(overlong_by(kind, renderer, row, encode, config.cutoff_len) > 0 for kind in kinds):
+        lengths = {kind: example_tokens(kind, renderer, row, encode) for kind in kinds}
+        if any(sum(parts) > config.cutoff_len for parts in lengths.values()):
             dropped.setdefault(f"longer than cutoff_len {config.cutoff_len}", []).append(
                 row["question_id"]
             )
         else:
-            fitting.append(row)
+            names = ("prompt_tokens", "trace_tokens", "solution_tokens")
+            fitting.append(row | dict(zip(names, lengths["reasoner"], strict=True)))
     return fitting
 
 
-def overlong_by(
-    kind: str, renderer: Renderer, row: Mapping[str, Any], encode: Any, cutoff_len: int
-) -> int:
-    """Tokens by which a row's training example exceeds cutoff_len; zero or less when it fits."""
+def example_tokens(
+    kind: str, renderer: Renderer, row: Mapping[str, Any], encode: Any
+) -> tuple[int, int, int]:
+    """Tokens of a row's training example: of the prompt, of the trace with its boundary, and of
+    what follows, end of turn included.
+    """
     prompt, response = renderer.render(kind, row["question"], row["trace"], row["solution"])
-    return len(encode(prompt)) + len(renderer.encode_target(response, encode)) - cutoff_len
+    head, rest = renderer.split_target(response)
+    return len(encode(prompt)), len(encode(head)), len(encode(rest))
 
 
 def _question_id(

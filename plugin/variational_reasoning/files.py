@@ -11,6 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,19 @@ def write_atomically(path: Path, write: Callable[[Path], Any], replace: bool = T
 
     Raises: OSError that names the file, for a full disk.
     """
+    with atomic_file(path, replace) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def atomic_file(path: Path, replace: bool = True) -> Iterator[Path]:
+    """The temporary file of `write_atomically`, which gets its name at the end of the block.
+
+    Raises: as `write_atomically`.
+    """
     temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         _give_name(temporary, path, replace)

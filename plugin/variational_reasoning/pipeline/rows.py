@@ -465,24 +465,39 @@ def write_parquet(
 
     Raises: ValueError as `Stage.write_shard` does; OSError for a full disk.
     """
+    data = checked_rows(rows, table, str(path))
+    data = data.replace_schema_metadata(file_metadata(statistics))
+    write_atomically(
+        path, lambda temporary: pq.write_table(data, temporary, compression="zstd"), replace
+    )
+
+
+def file_metadata(statistics: dict[str, Any]) -> dict[bytes, bytes]:
+    """What a file of a table says of itself: counts, dropped and failed rows."""
+    text = json.dumps(statistics, sort_keys=True, ensure_ascii=False)
+    return {_STATISTICS: text.encode()}
+
+
+def checked_rows(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> pa.Table:
+    """Rows of a table as Arrow has them.
+
+    Raises: ValueError that begins with `where`, as `Stage.write_shard` does.
+    """
     schema = TABLES[table].columns
-    _check_columns(rows, table, str(path))
+    _check_columns(rows, table, where)
     try:
         data = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise ValueError(f"{path}: a value does not fit the table {table}: {error}") from error
+        raise ValueError(f"{where}: a value does not fit the table {table}: {error}") from error
     for column in schema:
         if not column.nullable and data[column.name].null_count:
             row = data[column.name].is_null().index(True).as_py()
             raise ValueError(
-                f"{path}: row {row} has no value in the column {column.name!r} of the table {table}"
+                f"{where}: row {row} has no value in the column {column.name!r} of the table "
+                f"{table}"
             )
-    _refuse_duplicates(data.select(list(TABLES[table].key)), table, str(path))
-    text = json.dumps(statistics, sort_keys=True, ensure_ascii=False)
-    data = data.replace_schema_metadata({_STATISTICS: text.encode()})
-    write_atomically(
-        path, lambda temporary: pq.write_table(data, temporary, compression="zstd"), replace
-    )
+    _refuse_duplicates(data.select(list(TABLES[table].key)), table, where)
+    return data
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:

@@ -59,7 +59,6 @@ class TraceRow(TypedDict):
     is_well_formed: bool
     is_retokenized: bool
     seed: Int64
-    trained_tokens: NotRequired[Int32 | None]
     prompt_kind: str
     temperature: float
     trained_tokens: NotRequired[Int32 | None]

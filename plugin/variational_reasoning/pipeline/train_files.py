@@ -6,12 +6,25 @@ dataset_info.json tells LLaMA-Factory how to read the file.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from variational_reasoning.files import file_digest, read_json_object, write_json
-from variational_reasoning.pipeline.rows import Identity, installed_versions, write_parquet
+import pyarrow.parquet as pq
+
+from variational_reasoning.files import (
+    atomic_file,
+    file_digest,
+    read_json_object,
+    write_json,
+)
+from variational_reasoning.pipeline.rows import (
+    Identity,
+    checked_rows,
+    file_metadata,
+    installed_versions,
+)
 from variational_reasoning.pipeline.tables import TABLES
 
 
@@ -30,23 +43,56 @@ def write_file(
     Raises: ValueError as `Stage.write_shard` does; also for no rows.
     """
     path = Path(path)
-    if not rows:
-        raise ValueError(f"{path}: the table {table} would have no row")
+    with open_file(path, table, identity, **extra) as file:
+        file.write(rows)
+    return read_json_object(path.with_suffix(".manifest.json"), "run the stage again")
+
+
+class TrainFile:
+    """A train file that is being written, some rows at a time; made by `open_file`."""
+
+    def __init__(self, path: Path, table: str, writer: pq.ParquetWriter) -> None:
+        self.path, self.table, self.num_rows = path, table, 0
+        self._writer = writer
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows. Those of one key have to be in one call.
+
+        Raises: ValueError as `Stage.write_shard` does.
+        """
+        if rows:
+            self._writer.write_table(checked_rows(rows, self.table, str(self.path)))
+            self.num_rows += len(rows)
+
+
+@contextmanager
+def open_file(path: Path, table: str, identity: Identity, **extra: Any) -> Iterator[TrainFile]:
+    """`write_file` for rows that are not in memory together. The file and its manifest are there
+    when the block ends without an error.
+
+    Raises: as `write_file`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest_path = path.with_suffix(".manifest.json")
-    manifest_path.unlink(missing_ok=True)  # never a manifest next to the rows of another run
-    write_parquet(path, table, rows, {"counts": {}, "dropped": []})
+    metadata = file_metadata({"counts": {}, "dropped": []})
+    schema = TABLES[table].columns.with_metadata(metadata)
+    with atomic_file(path) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            file = TrainFile(path, table, writer)
+            yield file
+        if not file.num_rows:
+            raise ValueError(f"{path}: the table {table} would have no row")
+        manifest_path.unlink(missing_ok=True)  # never a manifest next to the rows of another run
     manifest = {
         "table": table,
-        "rows": len(rows),
+        "rows": file.num_rows,
         "columns": TABLES[table].columns.names,
-        "shards": [{"name": path.name, "rows": len(rows), "sha256": file_digest(path)}],
+        "shards": [{"name": path.name, "rows": file.num_rows, "sha256": file_digest(path)}],
         **identity.to_dict(),
         "versions": [installed_versions()],
         **extra,
     }
     write_json(manifest_path, manifest)
-    return manifest
 
 
 DATASET_INFO = "dataset_info.json"

@@ -2,12 +2,16 @@
 them (stage 8).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.weights import effective_sample_size, normalized_weights
-from variational_reasoning.pipeline.build.join import Joined, Trace
+from variational_reasoning.pipeline.build.join import Joined
+from variational_reasoning.pipeline.build.traces import Block, Trace
 
 HEALTH = "health.json"
 HEALTH_RANGES = {
@@ -33,34 +37,56 @@ _MEANINGS = {
 }
 
 
-def health_of(joined: Joined, sampler: str, hint: str = "reference") -> dict[str, Any]:
-    """What the traces say about the model that sampled them, and warnings where a figure is out of
-    its range.
+class HealthCounter:
+    """What the traces say about the model that sampled them, counted block by block."""
 
-    Args:
-        sampler: posterior or reasoner. hint: sampling.hint of these traces.
+    def __init__(self, joined: Joined, sampler: str, hint: str = "reference") -> None:
+        """Args: sampler: posterior or reasoner. hint: sampling.hint of these traces."""
+        self.joined, self.sampler, self.hint = joined, sampler, hint
+        self.estimator = _health_estimator(joined.has_verdicts)
+        self._sizes: list[float] = []
+        self._num_compared, self._num_copies = 0, 0
 
-    Returns: shares in [0, 1]; the effective sample size is a mean over questions that have weights,
-    between 1 and K; its weights are those of Acc, or of GML without verdicts. `coverage`, the share
-    of questions with an accepted answer among the K, is None without verdicts.
-    """
-    num_traces, sampled, questions = joined.num_traces, joined.sampled, joined.questions
-    estimator = _health_estimator(joined.has_verdicts)
-    sizes = _effective_sample_sizes(joined.traces, estimator)
-    covered = sum(any(trace.num_correct for trace in group) for group in joined.traces.values())
-    health: dict[str, Any] = {
-        "traces_from": sampler,
-        **({} if hint == "reference" else {"hint": hint}),
-        "num_questions": len(questions),
-        "num_traces_per_question": num_traces,
-        "malformed_share": sum(not row["is_well_formed"] for row in sampled) / len(sampled),
-        "copies_share": _copies_share(joined),
-        "coverage": covered / len(questions) if joined.has_verdicts else None,
-        **_extremes(joined),
-        "mean_effective_sample_size": sum(sizes) / len(sizes) if sizes else None,
-        "num_questions_without_weights": len(questions) - len(sizes),
-        "estimator": estimator,
-    }
+    def add(self, block: Block) -> None:
+        """Count the copies and the effective sample sizes of some questions."""
+        self._num_compared += block.num_compared
+        self._num_copies += block.num_copies
+        for traces in block.traces.values():
+            if traces:
+                size = _effective_sample_size(traces, self.estimator)
+                self._sizes += [] if size is None else [size]
+
+    def health(self) -> dict[str, Any]:
+        """The figures, and warnings where one is out of its range.
+
+        Returns: shares in [0, 1]; the effective sample size is a mean over questions that have
+        weights, between 1 and K; its weights are those of Acc, or of GML without verdicts.
+        `coverage`, the share of questions with an accepted answer among the K, is None without
+        verdicts; `copies_share` where no question has a trace of its own.
+        """
+        joined, sizes = self.joined, self._sizes
+        num_traces, num_questions = joined.num_traces, len(joined.questions)
+        num_malformed = len(joined.traces) - joined.traces["is_well_formed"].sum()
+        accepted = joined.candidates.filter(pl.col("num_correct") > 0)
+        num_covered = accepted["question_id"].n_unique()
+        copies_share = self._num_copies / self._num_compared if self._num_compared else None
+        health: dict[str, Any] = {
+            "traces_from": self.sampler,
+            **({} if self.hint == "reference" else {"hint": self.hint}),
+            "num_questions": num_questions,
+            "num_traces_per_question": num_traces,
+            "malformed_share": num_malformed / len(joined.traces),
+            "copies_share": copies_share,
+            "coverage": num_covered / num_questions if joined.has_verdicts else None,
+            **_extremes(joined),
+            "mean_effective_sample_size": math.fsum(sizes) / len(sizes) if sizes else None,
+            "num_questions_without_weights": num_questions - len(sizes),
+            "estimator": self.estimator,
+        }
+        return health | {"warnings": _warnings(health, self.sampler, num_traces)}
+
+
+def _warnings(health: Mapping[str, Any], sampler: str, num_traces: int) -> list[str]:
     warnings = []
     for name, (low, high) in HEALTH_RANGES.items():
         scale = num_traces if name == "mean_effective_sample_size" else 1
@@ -72,7 +98,7 @@ def health_of(joined: Joined, sampler: str, hint: str = "reference") -> dict[str
             warnings.append(
                 f"{name} is {value:.3g}, outside {low * scale:g} to {high * scale:g}: {meaning}"
             )
-    return health | {"warnings": warnings}
+    return warnings
 
 
 def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[str]:
@@ -126,18 +152,6 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
 
 
-def _copies_share(joined: Joined) -> float | None:
-    """The share of traces that repeat the data's own, of the questions that have one; None where
-    none has.
-    """
-    experts = {name: row["trace"].strip() for name, row in joined.questions.items()}
-    compared = [row for row in joined.sampled if experts[row["question_id"]]]
-    if not compared:
-        return None
-    copies = sum(row["text"].strip() == experts[row["question_id"]] for row in compared)
-    return copies / len(compared)
-
-
 def _extremes(joined: Joined) -> dict[str, int | None]:
     """How many questions are never, and how many always answered right; None without verdicts."""
     names = ("num_questions_never_right", "num_questions_always_right")
@@ -157,14 +171,10 @@ def _health_estimator(has_verdicts: bool) -> str:
     return next(is_fitting)
 
 
-def _effective_sample_sizes(traces: Mapping[str, Sequence[Trace]], estimator: str) -> list[float]:
-    """One per question that has weights; with the mean ratio where both models' log-likelihoods are
-    there.
+def _effective_sample_size(traces: Sequence[Trace], estimator: str) -> float | None:
+    """Of a question's candidates, with the mean ratio where both models' log-likelihoods are there;
+    None for a question without weights.
     """
-    sizes = []
-    for group in traces.values():
-        ratio = "none" if any(trace.log_ratio is None for trace in group) else "mean"
-        weights = normalized_weights([trace.log_rho(estimator, ratio) for trace in group])
-        if weights is not None:
-            sizes.append(effective_sample_size(weights))
-    return sizes
+    ratio = "none" if any(trace.log_ratio is None for trace in traces) else "mean"
+    weights = normalized_weights([trace.log_rho(estimator, ratio) for trace in traces])
+    return None if weights is None else effective_sample_size(weights)

@@ -1,131 +1,88 @@
 """What stages 3 to 7 found out about each sampled trace, joined by ids (first half of stage 8).
 
+Everything but the texts, as one frame with a row per sampled trace. With K = 4 and all tables asked
+for:
+
+    trace               reasoner   posterior   answers    reason
+    q0, 0               row        row         rows       null: a candidate
+    q0, 1, malformed                                      malformed
+    q0, 2               dropped    row         rows       beyond cutoff_len
+    q0, 3                          row         rows       an error: stage 4 said nothing of it
+
 A row that is missing, and that no stage reported as dropped or failed, is an error with its ids.
 
 Undecided verdicts (checker_error, unverifiable) are left out of the accuracy, not counted as wrong.
-A response that
-ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer was sampled
-after its trace.
+A response that ended before it had an answer is wrong: it counts in P(Y_x | x), although no answer
+was sampled after its trace.
 """
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.compute as pc
+import polars as pl
 
-from variational_reasoning.method.estimators import Evidence, find_estimator, log_gml
-from variational_reasoning.method.prompts import Renderer
-from variational_reasoning.method.weights import log_ratio, log_rho
 from variational_reasoning.pipeline.build.open_tables import (
+    KEY,
     STAGES,
-    Key,
     OpenTables,
     open_tables,
     scores_are_partial,
 )
 from variational_reasoning.pipeline.config import Config, OutputConfig
 from variational_reasoning.pipeline.questions.table import training_questions
-from variational_reasoning.pipeline.rows import (
-    group_by,
-    index_by,
-    read_rows,
-    read_table,
-)
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
-_LOGP_COLUMNS = [
-    "question_id",
-    "trace_id",
-    "trace_logp",
-    "trace_tokens",
-    "answer_logp",
-    "answer_tokens",
-    "temperature",
-]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One sampled trace with what the stages before found out about it; log-likelihoods in nats.
-
-    log_ratio is (mean, sum) over the trace's tokens; it, the reference solution's answer_logp and
-    answer_tokens, and the counts of decided verdicts are None where their table was not asked for,
-    the counts also where none is decided. verified holds (answer_id, solution) of each accepted
-    answer.
-    """
-
-    question_id: str
-    trace_id: int
-    text: str
-    trace_tokens: int
-    log_ratio: tuple[float, float] | None
-    answer_logp: float | None
-    answer_tokens: int | None
-    num_correct: int | None
-    num_answers: int | None
-    verified: tuple[tuple[int, str], ...]
-
-    def log_rho(self, estimator: str, ratio: str) -> float:
-        """log rho in nats; minus infinity where no answer is verified or none is decided, and with
-        an estimator of the solution for a question without one.
-        """
-        found = find_estimator(estimator)
-        evidence = Evidence(
-            self.num_correct, self.num_answers, self.answer_logp, self.answer_tokens
-        )
-        if not found.is_known(evidence):
-            return -math.inf
-        return log_rho(ratio, self.log_ratio, found.log_term(evidence))
-
-    def terms(self, estimator: str, ratio: str) -> dict[str, Any]:
-        """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1]; `log_rho` is
-        the output's.
-        """
-        mean, total = self.log_ratio or (None, None)
-        accuracy, gml = None, None
-        if self.num_correct is not None and self.num_answers:
-            accuracy = self.num_correct / self.num_answers
-        if self.answer_logp is not None and self.answer_tokens is not None:
-            gml = math.exp(log_gml(self.answer_logp, self.answer_tokens))
-        return {
-            "mean_log_ratio": mean,
-            "sum_log_ratio": total,
-            "trace_tokens": self.trace_tokens,
-            "accuracy": accuracy,
-            "num_correct": self.num_correct,
-            "num_answers": self.num_answers,
-            "gml": gml,
-            "answer_logp": self.answer_logp,
-            "answer_tokens": self.answer_tokens,
-            "log_rho": self.log_rho(estimator, ratio),
-        }
+_NUM_LISTED = 3
 
 
 @dataclass(frozen=True)
 class Joined:
     """All tables of one model's traces.
 
-    questions: rows by question_id. sampled: all rows of the traces table. traces: those that
-    finished, are well formed and have all that is needed, by question_id in the order of trace_id;
-    filtered: how many do not, by reason. decided: (num_correct, num_answers) of every trace that
-    was judged, filtered or not. unanswered: traces that are malformed or cut, so that no answer
-    could follow. num_traces: K. num_answers: M, 0 without answers. inputs: digests.
+    questions: ids of the train split, in the table's order.
+    traces: a row per sampled trace, in the order of the questions and of trace_id. Columns:
+
+        place               of the question in `questions`
+        trace_id, trace_tokens, is_well_formed
+        reason              why it is not a candidate; null for one that finished, is well formed
+                            and has all that is needed
+        num_correct, num_decided    verdicts; null where it has no answers
+        is_unanswered       malformed, cut or without room, so that no answer could follow
+        trained_tokens, is_trained_as_sampled    of the table `traces`
+        NAME_logp, NAME_tokens, NAME_temperature    of each table of log-likelihoods
+        answer_logp, answer_tokens    of the reference solution
+
+    num_traces: K. num_answers: M, 0 without answers.
     """
 
-    questions: dict[str, Mapping[str, Any]]
-    sampled: list[dict[str, Any]]
-    traces: dict[str, list[Trace]]
-    filtered: dict[str, int]
-    decided: dict[Key, tuple[int, int]]
-    unanswered: frozenset[Key]
+    tables: OpenTables
+    questions: list[str]
+    traces: pl.DataFrame
     num_traces: int
     num_answers: int
-    inputs: dict[str, str]
-    has_verdicts: bool
+    _accuracies: dict[int, dict[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests of the tables."""
+        return self.tables.digests
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether the outputs asked for them."""
+        return "verdicts" in self.tables
+
+    @property
+    def candidates(self) -> pl.DataFrame:
+        """The rows of `traces` that an output may use."""
+        return self.traces.filter(pl.col("reason").is_null())
+
+    @property
+    def filtered(self) -> dict[str, int]:
+        """How many traces are not candidates, by reason."""
+        reasons = self.traces["reason"].drop_nulls().value_counts(sort=True)
+        return dict(reasons.iter_rows())
 
     def question_accuracy(self, question_id: str, num_traces: int) -> float | None:
         """P(Y_x | x): the share of the responses with the first num_traces traces that are right
@@ -139,253 +96,208 @@ class Joined:
 
         Returns: None when nothing is known: no verdicts, or none of the answers is decided.
         """
-        keys = [(question_id, trace_id) for trace_id in range(num_traces)]
-        judged = [self.decided[key] for key in keys if key in self.decided]
-        num_correct = sum(correct for correct, _ in judged)
-        num_decided = sum(answers for _, answers in judged)
-        if judged and not num_decided:
-            return None
-        num_wrong_for_sure = self.num_answers * sum(key in self.unanswered for key in keys)
-        num_responses = num_decided + num_wrong_for_sure
-        return num_correct / num_responses if num_responses else None
+        if num_traces not in self._accuracies:
+            self._accuracies[num_traces] = self._read_accuracies(num_traces)
+        return self._accuracies[num_traces].get(question_id)
+
+    def _read_accuracies(self, num_traces: int) -> dict[str, float | None]:
+        used = self.traces.filter(pl.col("trace_id") < num_traces)
+        sums = used.group_by("question_id").agg(
+            is_judged=pl.col("num_decided").is_not_null().any(),
+            num_correct=pl.col("num_correct").sum(),
+            num_decided=pl.col("num_decided").sum(),
+            num_unanswered=pl.col("is_unanswered").sum(),
+        )
+        num_responses = pl.col("num_decided") + self.num_answers * pl.col("num_unanswered")
+        is_undecided = pl.col("is_judged") & (pl.col("num_decided") == 0)
+        is_known = ~is_undecided & (num_responses > 0)
+        accuracy = pl.when(is_known).then(pl.col("num_correct") / num_responses)
+        return dict(sums.select("question_id", accuracy).iter_rows())
 
 
 def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
-    """Read and join what these outputs need, for the traces of sampling.traces_from.
-
-    What becomes of a trace, with K = 4 and all tables asked for:
-
-        trace               reasoner   posterior   answers
-        q0, 0               row        row         rows       a candidate
-        q0, 1, malformed                                      filtered: malformed
-        q0, 2               dropped    row         rows       filtered: beyond cutoff_len
-        q0, 3                          row         rows       an error: stage 4 said nothing of it
+    """Join what these outputs need, for the traces of sampling.traces_from.
 
     Raises: ValueError for a table that is not there (with the outputs that need it), tables of
     different runs, and rows that are missing or belong to nothing, with their ids.
     """
     tables = open_tables(config, outputs)
-    reader, train = training_questions(config)
-    found = reader.rows_of(train, ["question", "trace", "solution"])
-    questions = {question_id: found[question_id][0] for question_id in train}
-    sampled = _sampled(tables.folders["traces"])
-    by_key = {(row["question_id"], row["trace_id"]): row for row in sampled}
-    num_traces = 1 + max(row["trace_id"] for row in sampled)
-    answers = _answers_by_trace(tables) if "answers" in tables else {}
-    scores = {name: _scores(tables.folders[name]) for name in tables.scores}
-    gaps = _Gaps(tables, config.cutoff_len, scores_are_partial(outputs, tables))
-    gaps.check_traces(questions, by_key, num_traces)
-    gaps.check_strangers(by_key, {**scores, "answers": answers})
+    is_partly_scored = scores_are_partial(outputs, tables)
+    _, questions = training_questions(config)
+    sampled = _sampled(tables)
+    num_traces = 1 + _largest(sampled["trace_id"])
+    gaps = _Gaps(tables, config.cutoff_len)
+    gaps.check_traces(questions, sampled, num_traces)
 
-    traces: dict[str, list[Trace]] = defaultdict(list)
-    filtered: Counter[str] = Counter()
-    for key, row in sorted(by_key.items()):
-        rows = {name: scores[name][key] for name in scores if key in scores[name]}
-        reason = _unusable(row) or gaps.why_absent(key, rows, answers.get(key))
-        if reason:
-            filtered[reason] += 1
-        else:
-            traces[key[0]].append(_trace(row, rows, answers.get(key, ()), config.renderer))
+    places = pl.DataFrame({"question_id": questions}, {"question_id": pl.String})
+    traces = sampled.join(places.with_row_index("place"), on="question_id", how="left")
+    others = {name: _scores(tables, name) for name in tables.scores}
+    num_answers = 0
+    if "answers" in tables:
+        others["answers"] = _counted_answers(tables)
+        num_answers = 1 + _largest(others["answers"]["last_answer"])
+    for name, rows in others.items():
+        gaps.check_strangers(name, rows, sampled)
+        traces = traces.join(rows, on=KEY, how="left")
+        names = {"reason": f"{name}_left_out", "is_failed": f"{name}_failed"}
+        traces = traces.join(gaps.left_out[name].rename(names), on=KEY, how="left")
+    traces = _with_absent_columns(traces, others).sort("place", "trace_id")
+
+    is_absent = {name: pl.col(f"has_{name}").is_null() for name in others}
+    # Stages 4 and 5 may have skipped traces that have no right answer.
+    is_skipped = pl.lit(False)
+    if is_partly_scored:
+        has_gap = pl.any_horizontal([is_absent[name] for name in tables.scores])
+        is_skipped = has_gap & (pl.col("num_correct") == 0).fill_null(False)
+    skipped = pl.when(is_skipped).then(pl.lit("not scored, no verified answer"))
+    left_out = [
+        pl.when(is_absent[name]).then(pl.col(f"{name}_left_out").fill_null("missing"))
+        for name in others
+    ]
+    traces = traces.with_columns(reason=pl.coalesce(_unusable(), skipped, *left_out))
+    for name in others:
+        is_missing = is_absent[name] & pl.col(f"{name}_left_out").is_null()
+        gaps.missing[name] = traces.filter(_unusable().is_null() & ~is_skipped & is_missing)
     gaps.refuse()
     return Joined(
+        tables=tables,
         questions=questions,
-        sampled=sampled,
-        traces=dict(traces),
-        filtered=dict(filtered),
-        decided={key: _count_decided(group) for key, group in answers.items()},
-        unanswered=_unanswered(tables, by_key, answers),
+        traces=traces.with_columns(is_unanswered=_is_unanswered(tables)),
         num_traces=num_traces,
-        num_answers=_num_answers(answers),
-        inputs=tables.digests,
-        has_verdicts="verdicts" in tables,
+        num_answers=num_answers,
     )
 
 
 class _Gaps:
     """Rows that should be there and are not, and rows that belong to nothing, by table."""
 
-    def __init__(self, tables: OpenTables, cutoff_len: int, is_partly_scored: bool) -> None:
-        self.tables, self.is_partly_scored = tables, is_partly_scored
-        self.left_out = {name: tables.left_out(name, cutoff_len) for name in tables.manifests}
-        self.missing: dict[str, list[Key]] = defaultdict(list)
-        self.unknown: dict[str, list[Key]] = defaultdict(list)
+    def __init__(self, tables: OpenTables, cutoff_len: int) -> None:
+        self.tables = tables
+        self.left_out = {name: tables.left_out(name, cutoff_len) for name in tables.readers}
+        self.missing: dict[str, pl.DataFrame] = {}
+        self.unknown: dict[str, pl.DataFrame] = {}
 
     def check_traces(
-        self, questions: Mapping[str, Any], by_key: Mapping[Key, Any], num_traces: int
+        self, questions: Sequence[str], sampled: pl.DataFrame, num_traces: int
     ) -> None:
         """Every question has K traces, or stage 3 said why not; every trace has a question."""
+        known = pl.DataFrame({"question_id": questions}, {"question_id": pl.String})
+        trace_ids = pl.DataFrame({"trace_id": range(num_traces)}, {"trace_id": pl.Int32})
         left_out = self.left_out["traces"]
-        for question_id in questions:
-            for trace_id in range(num_traces):
-                key = (question_id, trace_id)
-                is_known = key in by_key or key in left_out or (question_id, None) in left_out
-                if not is_known:
-                    self.missing["traces"].append(key)
-        self.unknown["traces"] += sorted(key for key in by_key if key[0] not in questions)
+        whole_questions = left_out.filter(pl.col("trace_id").is_null())
+        self.missing["traces"] = (
+            known.join(whole_questions, on="question_id", how="anti", maintain_order="left")
+            .join(trace_ids, how="cross", maintain_order="left_right")
+            .join(sampled, on=KEY, how="anti", maintain_order="left")
+            .join(left_out, on=KEY, how="anti", maintain_order="left")
+        )
+        self.unknown["traces"] = sampled.join(known, on="question_id", how="anti").sort(KEY)
 
-    def check_strangers(
-        self, by_key: Mapping[Key, Any], others: Mapping[str, Mapping[Key, Any]]
-    ) -> None:
+    def check_strangers(self, name: str, rows: pl.DataFrame, sampled: pl.DataFrame) -> None:
         """Every row of another table is about a trace."""
-        for name, rows in others.items():
-            self.unknown[name] += sorted(rows.keys() - by_key.keys())
-
-    def why_absent(
-        self,
-        key: Key,
-        scores: Mapping[str, Any],
-        answers: Sequence[Mapping[str, Any]] | None,
-    ) -> str | None:
-        """Why a trace cannot be a candidate; None where it has a row in every table.
-
-        A row that no stage left out is noted as missing, for `refuse`.
-        """
-        absent = [name for name in self.tables.scores if name not in scores]
-        verdicts = {answer["verdict"] for answer in answers or ()}
-        is_without_right_answer = answers is not None and Verdict.CORRECT not in verdicts
-        if absent and self.is_partly_scored and is_without_right_answer:
-            return "not scored, no verified answer"
-        if "answers" in self.tables and answers is None:
-            absent.append("answers")
-        for name in absent:
-            if key not in self.left_out[name]:
-                self.missing[name].append(key)
-        return self.left_out[absent[0]].get(key, "missing") if absent else None
+        self.unknown[name] = rows.join(sampled, on=KEY, how="anti").sort(KEY)
 
     def refuse(self) -> None:
         """Raises: ValueError that lists what was found."""
         folders, faults = self.tables.folders, []
-        for name, keys in self.missing.items():
-            if keys:
+        for name, missing in self.missing.items():
+            if len(missing):
                 faults.append(
-                    f"{folders[name]} lacks {len(keys)} traces that it should have, such as "
-                    f"{keys[:3]}; remove it and run "
-                    f"stage {STAGES[name]} again"
+                    f"{folders[name]} lacks {len(missing)} traces that it should have, such as "
+                    f"{_some(missing, KEY)}; remove it and run stage {STAGES[name]} again"
                 )
-        for name, keys in self.unknown.items():
-            if keys:
+        for name, unknown in self.unknown.items():
+            if len(unknown):
                 source = folders["questions" if name == "traces" else "traces"]
                 faults.append(
-                    f"{folders[name]} has {len(keys)} traces that {source} knows nothing of, such "
-                    f"as {keys[:3]}; the two "
-                    "are of different runs"
+                    f"{folders[name]} has {len(unknown)} traces that {source} knows nothing of, "
+                    f"such as {_some(unknown, KEY)}; the two are of different runs"
                 )
         if faults:
             raise ValueError("\n".join(faults))
 
 
-def _unanswered(
-    tables: OpenTables, by_key: Mapping[Key, Mapping[str, Any]], answers: Mapping[Key, Any]
-) -> frozenset[Key]:
+def _sampled(tables: OpenTables) -> pl.DataFrame:
+    """The table of traces without its texts."""
+    optional = {"trained_tokens": pl.Int32, "is_trained_as_sampled": pl.Boolean}
+    rows = tables.summary("traces").rename({"num_tokens": "trace_tokens"})
+    rows = _with_columns(rows, optional)
+    return rows.select(*KEY, "trace_tokens", "finish_reason", "is_well_formed", *optional)
+
+
+def _scores(tables: OpenTables, name: str) -> pl.DataFrame:
+    """A table of log-likelihoods under the names that `Joined.traces` has for its columns."""
+    columns: dict[str, Any] = {
+        f"{name}_logp": pl.col("trace_logp"),
+        f"{name}_tokens": pl.col("trace_tokens"),
+        f"{name}_temperature": pl.col("temperature"),
+        f"has_{name}": pl.lit(True),
+    }
+    if name == "reasoner":
+        columns |= {column: pl.col(column) for column in ("answer_logp", "answer_tokens")}
+    return tables.summary(name).select(*KEY, **columns)
+
+
+def _counted_answers(tables: OpenTables) -> pl.DataFrame:
+    """Verdicts by trace. Raises: ValueError for an answer without a verdict."""
+    ids = [*KEY, "answer_id"]
+    verdicts = tables.summary("verdicts").select(*ids, "verdict")
+    answers = tables.summary("answers").select(ids)
+    judged = answers.join(verdicts, on=ids, how="left", maintain_order="left")
+    missing = judged.filter(pl.col("verdict").is_null())
+    if len(missing):
+        raise ValueError(
+            f"{tables.folders['verdicts']} lacks {len(missing)} answers, such as "
+            f"{_some(missing, ids)}; remove it and run stage 7 again"
+        )
+    for verdict in judged["verdict"].unique():
+        Verdict(verdict)  # refuses one that nobody knows
+    is_undecided = pl.col("verdict").is_in([verdict.value for verdict in UNDECIDED])
+    return judged.group_by(KEY).agg(
+        num_correct=(pl.col("verdict") == Verdict.CORRECT.value).sum(),
+        num_decided=(~is_undecided).sum(),
+        last_answer=pl.col("answer_id").max(),
+        has_answers=pl.lit(True),
+    )
+
+
+def _with_absent_columns(traces: pl.DataFrame, others: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """The columns of tables that were not asked for, without values."""
+    kinds = {"logp": pl.Float64, "tokens": pl.Int32, "temperature": pl.Float64}
+    names: dict[str, Any] = {}
+    for name in ("reasoner", "posterior"):
+        names |= {f"{name}_{column}": kind for column, kind in kinds.items()}
+    names |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32}
+    return _with_columns(traces, names | {"num_correct": pl.UInt32, "num_decided": pl.UInt32})
+
+
+def _with_columns(rows: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
+    """These columns without values, where they are absent."""
+    absent = {name: kind for name, kind in columns.items() if name not in rows.columns}
+    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
+
+
+def _unusable() -> pl.Expr:
+    """Why no training can use a sampled trace, before anything else is known of it; else null."""
+    malformed = pl.when(~pl.col("is_well_formed")).then(pl.lit("malformed"))
+    is_cut = pl.col("finish_reason") != "stop"
+    cut = pl.when(is_cut).then(pl.format("finish_reason {}", pl.col("finish_reason")))
+    return pl.coalesce(malformed, cut)
+
+
+def _is_unanswered(tables: OpenTables) -> pl.Expr:
     """Traces after which no answer could follow: malformed, cut, or without room."""
     if "answers" not in tables:
-        return frozenset()
-    dropped = tables.manifests["answers"].get("dropped", ())
-    no_room = {(row["question_id"], row.get("trace_id")) for row in dropped}
-    return frozenset(
-        key
-        for key, row in by_key.items()
-        if key not in answers and (_unusable(row) or key in no_room)
-    )
+        return pl.lit(False)
+    has_no_room = ~pl.col("answers_failed").fill_null(True)
+    return pl.col("has_answers").is_null() & (_unusable().is_not_null() | has_no_room)
 
 
-def _num_answers(answers: Mapping[Key, Sequence[Mapping[str, Any]]]) -> int:
-    """M: every trace that is answered at all gets the answers 0 .. M - 1."""
-    ids = (answer["answer_id"] for group in answers.values() for answer in group)
-    return 1 + max(ids, default=-1)
+def _largest(ids: pl.Series) -> int:
+    largest = ids.max()
+    assert isinstance(largest, int)  # a finished table has rows
+    return largest
 
 
-def _sampled(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the traces table, with trace_tokens in place of the ids."""
-    columns = ["question_id", "trace_id", "token_ids", "text", "finish_reason", "is_well_formed"]
-    table = read_table(folder, "traces", columns)
-    lengths = pc.list_value_length(table["token_ids"])
-    return table.drop_columns(["token_ids"]).append_column("trace_tokens", lengths).to_pylist()
-
-
-def _scores(folder: Path) -> dict[Key, Mapping[str, Any]]:
-    return index_by(read_rows(folder, "trace_logps", _LOGP_COLUMNS), "question_id", "trace_id")
-
-
-def _answers_by_trace(tables: OpenTables) -> dict[Key, list[Mapping[str, Any]]]:
-    """Answers with their verdicts by trace. Raises: ValueError for an answer without a verdict."""
-    ids = ("question_id", "trace_id", "answer_id")
-    verdicts = index_by(read_rows(tables.folders["verdicts"], "verdicts", [*ids, "verdict"]), *ids)
-    answers = read_rows(tables.folders["answers"], "answers", [*ids, "text"])
-    missing = [
-        key for key in (tuple(row[name] for name in ids) for row in answers) if key not in verdicts
-    ]
-    if missing:
-        raise ValueError(
-            f"{tables.folders['verdicts']} lacks {len(missing)} answers, such as {missing[:3]}; "
-            f"remove it and run stage 7 again"
-        )
-    joined = [
-        row | {"verdict": Verdict(verdicts[tuple(row[n] for n in ids)]["verdict"])}
-        for row in answers
-    ]
-    return group_by(joined, "question_id", "trace_id")
-
-
-def _unusable(row: Mapping[str, Any]) -> str | None:
-    """Why no training can use a sampled trace, before anything else is known of it."""
-    if not row["is_well_formed"]:
-        return "malformed"
-    return None if row["finish_reason"] == "stop" else f"finish_reason {row['finish_reason']}"
-
-
-def _count_decided(answers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """(number of correct ones, number of decided ones)."""
-    verdicts = [answer["verdict"] for answer in answers if answer["verdict"] not in UNDECIDED]
-    return verdicts.count(Verdict.CORRECT), len(verdicts)
-
-
-def _trace(
-    row: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Any]],
-    answers: Sequence[Mapping[str, Any]],
-    renderer: Renderer,
-) -> Trace:
-    where = f"question {row['question_id']}, trace {row['trace_id']}"
-    for name, found in scores.items():
-        if found["trace_tokens"] != row["trace_tokens"]:
-            raise ValueError(
-                f"{where}: the {name}'s log-likelihood is of {found['trace_tokens']} tokens, but "
-                f"the trace has "
-                f"{row['trace_tokens']}; the tables are of different runs. Remove "
-                f"trace_logps/{name} and run stage "
-                f"{STAGES[name]} again"
-            )
-    reasoner, posterior = scores.get("reasoner"), scores.get("posterior")
-    ratio = None
-    try:
-        if reasoner is not None and reasoner["answer_tokens"] is not None:
-            log_gml(reasoner["answer_logp"], reasoner["answer_tokens"])
-        if reasoner is not None and posterior is not None:
-            if reasoner["temperature"] != posterior["temperature"]:
-                raise ValueError(
-                    f"temperature is {reasoner['temperature']} for the reasoner and "
-                    f"{posterior['temperature']} for the "
-                    "posterior; the ratio needs the same. Run stages 4 and 5 again"
-                )
-            ratio = log_ratio(reasoner["trace_logp"], posterior["trace_logp"], row["trace_tokens"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    num_correct, num_answers = _count_decided(answers)
-    verified = []
-    for answer in sorted(answers, key=lambda answer: answer["answer_id"]):
-        solution = renderer.solution_of_answer(answer["text"])
-        if answer["verdict"] is Verdict.CORRECT and solution is not None:
-            verified.append((answer["answer_id"], solution))
-    return Trace(
-        question_id=row["question_id"],
-        trace_id=row["trace_id"],
-        text=row["text"],
-        trace_tokens=row["trace_tokens"],
-        log_ratio=ratio,
-        answer_logp=reasoner["answer_logp"] if reasoner is not None else None,
-        answer_tokens=reasoner["answer_tokens"] if reasoner is not None else None,
-        num_correct=num_correct if num_answers else None,
-        num_answers=num_answers or None,
-        verified=tuple(verified),
-    )
+def _some(rows: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    return rows.select(columns).head(_NUM_LISTED).rows()

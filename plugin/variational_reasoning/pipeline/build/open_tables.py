@@ -10,54 +10,73 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from variational_reasoning.method.estimators import ESTIMATORS, find_estimator
 from variational_reasoning.pipeline.config import Config, OutputConfig
-from variational_reasoning.pipeline.rows import digest_of, read_manifest
+from variational_reasoning.pipeline.reading import TableReader
 
 STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers": 6, "verdicts": 7}
 """Joined table to the stage that makes it; reasoner and posterior are their trace_logps."""
 
 SCORES = ("reasoner", "posterior")
 
-Key = tuple[str, int]
-"""(question_id, trace_id)."""
+
+KEY = ["question_id", "trace_id"]
+"""What joins all tables but the questions."""
 
 
 @dataclass(frozen=True)
 class OpenTables:
-    """Name to folder, and to manifest, of the tables of one run; the names are those of STAGES."""
+    """Name to reader of the tables of one run; the names are those of STAGES."""
 
-    folders: Mapping[str, Path]
-    manifests: Mapping[str, Mapping[str, Any]]
+    readers: Mapping[str, TableReader]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.folders
+        return name in self.readers
 
     @property
     def scores(self) -> list[str]:
         """The models whose log-likelihoods are asked for."""
-        return [name for name in SCORES if name in self.folders]
+        return [name for name in SCORES if name in self.readers]
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Name to folder."""
+        return {name: reader.folder for name, reader in self.readers.items()}
+
+    @property
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """Name to manifest."""
+        return {name: reader.manifest for name, reader in self.readers.items()}
 
     @property
     def digests(self) -> dict[str, str]:
         """Name to `rows.table_digest`."""
-        return {name: digest_of(manifest) for name, manifest in self.manifests.items()}
+        return {name: reader.digest for name, reader in self.readers.items()}
 
-    def left_out(self, name: str, cutoff_len: int) -> dict[tuple[str, int | None], str]:
-        """Rows that the table's stage left out and said so: key to a reason.
+    def summary(self, name: str) -> pl.DataFrame:
+        """`TableReader.summary`: all rows without their texts."""
+        return pl.DataFrame(self.readers[name].summary)
 
-        The trace_id of a key is None where a question has no row at all.
+    def left_out(self, name: str, cutoff_len: int) -> pl.DataFrame:
+        """Rows that the table's stage left out and said so: question_id, trace_id, reason,
+        is_failed.
+
+        The trace_id is null where a question has no row at all.
         """
-        manifest = self.manifests[name]
-        reasons: dict[tuple[str, int | None], str] = {}
+        manifest = self.readers[name].manifest
+        rows = []
         for row in manifest.get("dropped", ()):
             reason = row.get("reason", "cutoff_len")
-            is_too_long = "cutoff_len" in reason
-            key = (row["question_id"], row.get("trace_id"))
-            reasons[key] = f"beyond cutoff_len {cutoff_len}" if is_too_long else reason
+            if "cutoff_len" in reason:
+                reason = f"beyond cutoff_len {cutoff_len}"
+            rows.append((row["question_id"], row.get("trace_id"), reason, False))
         for row in manifest.get("failed", ()):
-            reasons[row["question_id"], row.get("trace_id")] = "failed"
-        return reasons
+            rows.append((row["question_id"], row.get("trace_id"), "failed", True))
+        schema = {"question_id": pl.String, "trace_id": pl.Int32, "reason": pl.String}
+        frame = pl.DataFrame(rows, schema | {"is_failed": pl.Boolean}, orient="row")
+        return frame.unique(KEY, keep="last", maintain_order=True)
 
 
 def needed_tables(output: OutputConfig) -> dict[str, str]:
@@ -97,25 +116,22 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
         if config.build.question_accuracy.is_set:
             for name in ("answers", "verdicts"):
                 wanted.setdefault(name, []).append(f"{output.name} (build.question_accuracy)")
-    folders: dict[str, Path] = {}
-    manifests: dict[str, dict[str, Any]] = {}
+    readers: dict[str, TableReader] = {}
     faults = []
     for name, users in wanted.items():
         is_score = name in SCORES
         folder = config.folder("trace_logps", name) if is_score else config.folder(name)
         try:
-            manifests[name] = read_manifest(folder, "trace_logps" if is_score else name)
+            readers[name] = TableReader(folder, "trace_logps" if is_score else name)
         except ValueError as error:
             reason = ""
             if users:
                 listed = ", ".join(users)
                 reason = f"; build.outputs {listed} cannot be built without stage {STAGES[name]}"
             faults.append(f"{error}{reason}")
-        else:
-            folders[name] = folder
     if faults:
         raise ValueError("\n".join(faults))
-    tables = OpenTables(folders, manifests)
+    tables = OpenTables(readers)
     if faults := _foreign_inputs(tables):
         raise ValueError("\n".join(faults))
     return tables

@@ -22,7 +22,7 @@ from variational_reasoning.method.weights import (
     normalized_weights,
     question_weight,
 )
-from variational_reasoning.pipeline.build.join import Trace
+from variational_reasoning.pipeline.build.traces import Answer, Trace
 from variational_reasoning.pipeline.config import OutputConfig, QuestionAccuracyConfig
 from variational_reasoning.pipeline.work.draws import draw
 
@@ -111,16 +111,15 @@ def factor_of_question(kind: str | float, accuracy: float | None, counts: Counte
     return factor
 
 
-def draw_verified(trace: Trace, seed: int) -> tuple[int, str] | None:
-    """(answer_id, solution) of one verified answer, uniformly; None when there is none."""
+def draw_verified(trace: Trace, seed: int) -> Answer | None:
+    """One verified answer, uniformly; None when there is none."""
     if not trace.verified:
         return None
-    return trace.verified[
-        draw(seed, "verified answer", trace.question_id, trace.trace_id) % len(trace.verified)
-    ]
+    place = draw(seed, "verified answer", trace.question_id, trace.trace_id)
+    return trace.verified[place % len(trace.verified)]
 
 
-def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
+def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> Answer | None:
     """The hint for a posterior's row: uniform over the different verified answers of the question,
     U(Y_x) in Eq. 9.
 
@@ -129,12 +128,16 @@ def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> str | None:
             trace independently.
         traces: all of the question.
 
-    Returns: None when no answer of the question is verified.
+    Returns: the first answer with the drawn text; None when no answer of the question is verified.
     """
-    texts = sorted({solution for other in traces for _, solution in other.verified})
-    return (
-        texts[draw(seed, "hint", trace.question_id, trace.trace_id) % len(texts)] if texts else None
-    )
+    by_text: dict[str, Answer] = {}
+    for other in traces:
+        for answer in other.verified:
+            by_text.setdefault(answer.solution, answer)
+    if not by_text:
+        return None
+    place = draw(seed, "hint", trace.question_id, trace.trace_id) % len(by_text)
+    return by_text[sorted(by_text)[place]]
 
 
 def copies_of_originals(question_ids: Sequence[str], mix: float, seed: int) -> dict[str, int]:

@@ -1,0 +1,87 @@
+"""How many tokens a training counts in a row of stage 8, and whether the row fits cutoff_len.
+
+The tables have the numbers of nearly all texts: the stages that wrote them had the tokenizer at
+hand. What they do not have (tables of earlier releases, hints of the posterior) is counted here,
+and a prompt only where its bytes leave a doubt:
+
+    cutoff_len 16384, response of 5000 tokens, prompt of 1200 bytes     at most 3600 tokens: fits
+    cutoff_len 16384, response of 15000 tokens, the same prompt         the prompt is tokenized
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from variational_reasoning.method.families import REASONER
+from variational_reasoning.method.prompts import Encode
+from variational_reasoning.pipeline.config import Config
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+
+_TOKENS_PER_BYTE = 3
+"""The most that a byte of text can become: one token per byte, after a normalization (NFC) that can
+make three bytes of one."""
+
+
+class Lengths:
+    """Counts with the tokenizer of the training; `forget` between blocks of questions."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.renderer = config, config.renderer
+        self._counted: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Drop what was counted: the next questions have other texts."""
+        self._counted.clear()
+
+    def measure(self, text: str, token_ids: Sequence[int]) -> tuple[int, bool]:
+        """(tokens of a trace and its boundary as a training has them, whether they are these)."""
+        ids = self._encode(text + self.renderer.boundary)
+        return len(ids), ids == list(token_ids)
+
+    def of_trace(self, text: str, known: int | None) -> int:
+        """Tokens of a trace with its boundary."""
+        return self._count(text + self.renderer.boundary) if known is None else known
+
+    def of_rest(self, target: str, solution: str, known: int | None) -> int:
+        """Tokens of what follows the boundary in a response, end of turn included.
+
+        Args:
+            known: of the reasoner's response with this solution; the posterior's has none.
+        """
+        if target == REASONER:
+            return self._count(self.renderer.answer_rest(solution)) if known is None else known
+        closing = self.renderer.texts(self.config.posterior_prompt).close
+        return self._count(self.renderer.split_target(closing)[1])
+
+    def fits(
+        self, target: str, question: Mapping[str, Any], solution: str, num_tokens: int
+    ) -> bool:
+        """Whether prompt and response fit cutoff_len.
+
+        Args:
+            solution: the hint of a posterior's prompt.
+            num_tokens: of the response.
+        """
+        room = self.config.cutoff_len - num_tokens
+        if target == REASONER:
+            if question["prompt_tokens"] is not None:
+                return question["prompt_tokens"] <= room
+            prompt = self.renderer.prompt(REASONER, question["question"])
+        else:
+            kind = self.config.posterior_prompt
+            prompt = self.renderer.prompt(kind, question["question"], solution)
+        if len(prompt.encode()) * _TOKENS_PER_BYTE <= room:
+            return True
+        return self._count(prompt) <= room
+
+    def _count(self, text: str) -> int:
+        """Tokens of a text; the next output has most of them again."""
+        if text not in self._counted:
+            self._counted[text] = len(self._encode(text))
+        return self._counted[text]
+
+    @cached_property
+    def _encode(self) -> Encode:
+        model = self.config.base or self.config.model_folder("reasoner")
+        encode, _ = text_codec(load_tokenizer(str(model)))
+        return encode

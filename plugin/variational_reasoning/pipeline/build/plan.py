@@ -1,0 +1,418 @@
+"""The rows of one train file (stage 8): first which, question by question, then their texts.
+
+`OutputPlan.add` decides the rows of a question while its texts are in memory and keeps no text.
+When all questions are through, `finish` adds the original rows of a mix, which depend on how many
+questions have rows. `OutputPlan.render` makes rows of the table `train`, when the same texts have
+been read again.
+
+Equal rows of a question become one with the sum of their weights. A question whose traces 0 and 2
+are the same text, and trace 1 the data set's own, with a mix of 1:
+
+    source, weight as chosen      (0, 0.5)  (1, 0.3)  (2, 0.2)
+    merged                        (0, 0.7)  (1, 0.3)             place_of_original 1
+    after the mix                 (0, 0.7)  (1, 1.3)
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from variational_reasoning.method.estimators import ESTIMATORS
+from variational_reasoning.method.families import REASONER
+from variational_reasoning.method.weights import effective_sample_size
+from variational_reasoning.pipeline.build.lengths import Lengths
+from variational_reasoning.pipeline.build.select import (
+    best_of,
+    copies_of_originals,
+    draw_hint,
+    draw_verified,
+    factor_of_question,
+    has_wanted_accuracy,
+    select,
+)
+from variational_reasoning.pipeline.build.traces import Answer, Block, Trace
+from variational_reasoning.pipeline.config import Config, OutputConfig
+from variational_reasoning.pipeline.rows import Identity
+from variational_reasoning.pipeline.tables import RHO_TERMS
+
+ORIGINAL, FALLBACK = -2, -1
+"""`source` of a row: the original one in a mix, the original one as fallback; otherwise the chosen
+trace's id.
+"""
+
+_NUM_LISTED = 5
+
+Question = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """A row without its texts.
+
+    answer: (trace_id, answer_id) of the accepted answer that the final model's row ends with, or
+    that is the posterior's hint; None for the reference solution. estimator: the one whose log_rho
+    the row has. num_tokens: of the response. is_trained_as_sampled: as in the table `traces`; None
+    without a trace.
+    """
+
+    source: int
+    answer: tuple[int, int] | None
+    weight: float
+    num_tokens: int
+    estimator: str = ""
+    is_trained_as_sampled: bool | None = None
+
+
+class PlannedQuestion(NamedTuple):
+    """The rows of a question, and what a mix needs to know of its original row.
+
+    place_of_original: which of the rows equals the original one; None where none does.
+    original_tokens: None where the data have no trace of their own.
+    """
+
+    rows: list[Row]
+    place_of_original: int | None
+    original_tokens: int | None
+
+
+class _Candidate(NamedTuple):
+    """A row while its texts are at hand."""
+
+    row: Row
+    trace: str
+    solution: str
+
+
+class OutputPlan:
+    """The plan of one train file.
+
+    figures: for its manifest, after `finish`.
+    """
+
+    def __init__(
+        self, path: Path, output: OutputConfig, identity: Identity, config: Config, num_traces: int
+    ) -> None:
+        """Args: num_traces: sampled per question; the output may use fewer."""
+        self.path, self.output, self.identity, self.config = path, output, identity, config
+        self.num_traces = output.num_traces or num_traces
+        self.questions: dict[str, PlannedQuestion] = {}
+        self.figures: dict[str, Any] = {}
+        self._counts: Counter[str] = Counter()
+        self._sizes: list[tuple[float, list[float]]] = []
+        """Effective sample size before a cap, and the weights after it."""
+        self._num_seen = 0
+        self._first_seen: list[str] = []
+
+    def add(
+        self,
+        question_id: str,
+        question: Question,
+        traces: Sequence[Trace],
+        accuracy: float | None,
+        lengths: Lengths,
+    ) -> None:
+        """Decide the rows of a question, but for the mix.
+
+        Args:
+            traces: all candidates.
+            accuracy: `Joined.question_accuracy` of the traces in use.
+        """
+        self._num_seen += 1
+        if len(self._first_seen) < _NUM_LISTED:
+            self._first_seen.append(question_id)
+        if not has_wanted_accuracy(accuracy, self.config.build.question_accuracy, self._counts):
+            return
+        used = [trace for trace in traces if trace.trace_id < self.num_traces]
+        chosen = self._choose(question, used, accuracy, lengths)
+        if not chosen:
+            return
+        place, original_tokens = None, None
+        if self.output.mix > 0 and _has_original(question):
+            place = _place_of_original(chosen, question)
+            original_tokens = self._original(question, ORIGINAL, 1.0, lengths).row.num_tokens
+        rows = [candidate.row for candidate in chosen]
+        self.questions[question_id] = PlannedQuestion(rows, place, original_tokens)
+
+    def finish(self) -> None:
+        """Add the original rows of the mix, and compute the figures.
+
+        Raises: ValueError when no row remains, with ids.
+        """
+        counts = {name: count for name, count in self._counts.items() if count}
+        if not self.questions:
+            raise ValueError(
+                f"build.outputs {self.output.name!r}: no row remains, the weights of all "
+                f"{self._num_seen} questions are zero ({counts}); questions such as "
+                f"{self._first_seen}. Look at {self.config.folder('verdicts')} and at the "
+                "model that sampled the traces"
+            )
+        copies_by_question = copies_of_originals(
+            list(self.questions), self.output.mix, self.config.seed
+        )
+        for question_id, copies in copies_by_question.items():
+            if copies:
+                self._add_original(self.questions[question_id], float(copies))
+        self.figures = self._figures()
+
+    def render(self, block: Block, accuracies: Mapping[str, float | None]) -> list[dict[str, Any]]:
+        """Rows of the table `train` of the questions in a block.
+
+        Args:
+            accuracies: of the questions, as in `add`.
+        """
+        rendered = []
+        for question_id, question in block.questions.items():
+            if question_id not in self.questions:
+                continue
+            traces = {trace.trace_id: trace for trace in block.traces[question_id]}
+            shared = {
+                "question_id": question_id,
+                "question_accuracy": accuracies[question_id],
+            }
+            for row in self.questions[question_id].rows:
+                rendered.append(shared | self._rendered(row, question, traces))
+        return rendered
+
+    def count_other_ids(self) -> None:
+        """Count the rows whose trace is trained as other ids than those that were scored:
+        `trained_ids` of the figures.
+
+        A trace goes from ids to text and back. rho is of the sampled ids; where a model sampled
+        pieces that its tokenizer would not have chosen for the text, a training sees another
+        sequence.
+        """
+        chosen = [row for row in self._rows() if row.source >= 0]
+        num_differing = sum(not row.is_trained_as_sampled for row in chosen)
+        self.figures["trained_ids"] = {"rows": len(chosen), "differ": num_differing}
+
+    @property
+    def num_rows_of_traces(self) -> int:
+        """Rows that a sampled trace was chosen for."""
+        return sum(row.source >= 0 for row in self._rows())
+
+    def _rows(self) -> list[Row]:
+        return [row for question in self.questions.values() for row in question.rows]
+
+    def _choose(
+        self,
+        question: Question,
+        traces: Sequence[Trace],
+        accuracy: float | None,
+        lengths: Lengths,
+    ) -> list[_Candidate]:
+        output, counts = self.output, self._counts
+        fitting: dict[int, _Candidate] = {}
+        for trace in traces:
+            if output.verified_only and not trace.verified:
+                counts["dropped_without_verified_answer"] += 1
+                continue
+            candidate = self._candidate(question, trace, traces, lengths)
+            if candidate is not None:
+                fitting[trace.trace_id] = candidate
+        selection = select(
+            output,
+            [trace for trace in traces if trace.trace_id in fitting],
+            self.config.seed,
+            counts,
+        )
+        if not selection.chosen:
+            counts["questions_without_acceptable_trace"] += 1
+            return self._fallback(question, traces, lengths)
+        factor = factor_of_question(output.question_factor, accuracy, counts)
+        if factor == 0:
+            return []
+        counts["traces_chosen"] += len(selection.chosen)
+        if selection.effective_sample_size is not None:
+            weights = [weight for _, weight in selection.chosen]
+            self._sizes.append((selection.effective_sample_size, weights))
+        chosen = [
+            _weighted(fitting[trace.trace_id], weight * factor)
+            for trace, weight in selection.chosen
+        ]
+        if output.target == REASONER and ESTIMATORS[output.estimator].samples_answers:
+            counts["with_reference_solution"] += sum(each.row.answer is None for each in chosen)
+        return _merged(chosen, counts)
+
+    def _candidate(
+        self, question: Question, trace: Trace, traces: Sequence[Trace], lengths: Lengths
+    ) -> _Candidate | None:
+        """A trace's row with weight 1, or None where it does not fit cutoff_len."""
+        output, counts = self.output, self._counts
+        drawn: Answer | None = None
+        if output.target == "posterior":
+            if output.hint == "verified":
+                drawn = draw_hint(trace, traces, self.config.seed)
+                counts["with_reference_hint"] += drawn is None
+        elif ESTIMATORS[output.estimator].samples_answers:
+            drawn = draw_verified(trace, self.config.seed)
+        solution = question["solution"] if drawn is None else drawn.solution
+        if not solution.strip():  # of a question with tests only
+            counts["dropped_without_solution"] += 1
+            return None
+        num_tokens = self._response_tokens(question, trace, drawn, lengths)
+        if not lengths.fits(output.target, question, solution, num_tokens):
+            counts["dropped_overlong"] += 1
+            return None
+        row = Row(
+            source=trace.trace_id,
+            answer=None if drawn is None else (drawn.trace_id, drawn.answer_id),
+            weight=1.0,
+            num_tokens=num_tokens,
+            estimator=output.estimator,
+            is_trained_as_sampled=trace.is_trained_as_sampled,
+        )
+        return _Candidate(row, trace.text, solution)
+
+    def _response_tokens(
+        self, question: Question, trace: Trace, answer: Answer | None, lengths: Lengths
+    ) -> int:
+        solution, known = question["solution"], question["solution_tokens"]
+        if answer is not None:
+            solution, known = answer.solution, answer.trained_tokens
+        num_tokens = lengths.of_trace(trace.text, trace.trained_tokens)
+        return num_tokens + lengths.of_rest(self.output.target, solution, known)
+
+    def _fallback(
+        self, question: Question, traces: Sequence[Trace], lengths: Lengths
+    ) -> list[_Candidate]:
+        """What takes the place of a question without an acceptable trace."""
+        output, counts, solution = self.output, self._counts, question["solution"]
+        if output.fallback == "original" and _has_original(question):
+            counts["fallback_original"] += 1
+            return [self._original(question, FALLBACK, 1.0, lengths)]
+        if output.fallback in ESTIMATORS:
+            num_tokens = {
+                trace.trace_id: self._response_tokens(question, trace, None, lengths)
+                for trace in traces
+            }
+            fitting = [
+                trace
+                for trace in traces
+                if lengths.fits(output.target, question, solution, num_tokens[trace.trace_id])
+            ]
+            if fitting:
+                best = best_of(fitting, output.fallback, output.ratio)
+                counts[f"fallback_{output.fallback}"] += 1
+                row = Row(
+                    source=best.trace_id,
+                    answer=None,
+                    weight=1.0,
+                    num_tokens=num_tokens[best.trace_id],
+                    estimator=output.fallback,
+                    is_trained_as_sampled=best.is_trained_as_sampled,
+                )
+                return [_Candidate(row, best.text, solution)]
+        counts["questions_dropped"] += 1
+        return []
+
+    def _original(
+        self, question: Question, source: int, weight: float, lengths: Lengths
+    ) -> _Candidate:
+        trace, solution = question["trace"], question["solution"]
+        num_tokens = lengths.of_trace(trace, question["trace_tokens"])
+        num_tokens += lengths.of_rest(self.output.target, solution, question["solution_tokens"])
+        return _Candidate(Row(source, None, weight, num_tokens), trace, solution)
+
+    def _add_original(self, question: PlannedQuestion, copies: float) -> None:
+        """The original row in a mix, as a row of its own or as weight of its equal."""
+        counts, rows = self._counts, question.rows
+        if question.original_tokens is None:
+            counts["questions_without_original"] += 1
+            return
+        is_fallback = rows[0].source == FALLBACK
+        if is_fallback and not self.output.mix_fallback:
+            counts["duplicates_removed"] += 1
+            return
+        counts["original"] += 1
+        place = question.place_of_original
+        if is_fallback or place is None:  # the fallback and the original: two rows, as in the
+            # paper's files
+            rows.append(Row(ORIGINAL, None, copies, question.original_tokens))
+        else:
+            counts["duplicates_merged"] += 1
+            rows[place] = rows[place]._replace(weight=rows[place].weight + copies)
+
+    def _figures(self) -> dict[str, Any]:
+        rows, sizes = self._rows(), self._sizes
+        weights = [row.weight for row in rows]
+        figures = {
+            "rows": len(rows),
+            "mean_weight": math.fsum(weights) / len(weights),
+            "min_weight": min(weights),
+            "max_weight": max(weights),
+            "mean_tokens": sum(row.num_tokens for row in rows) / len(rows),
+            "counts": {name: count for name, count in self._counts.items() if count},
+        }
+        if sizes:
+            after_cap = [effective_sample_size(weights) for _, weights in sizes]
+            figures["mean_effective_sample_size"] = math.fsum(after_cap) / len(sizes)
+        if sizes and self.output.weight_cap is not None:
+            before_cap = math.fsum(size for size, _ in sizes)
+            figures["mean_effective_sample_size_before_cap"] = before_cap / len(sizes)
+            kept = math.fsum(weight for _, weights in sizes for weight in weights)
+            figures["weight_taken_by_cap"] = len(sizes) - kept
+        return figures
+
+    def _rendered(
+        self, row: Row, question: Question, traces: Mapping[int, Trace]
+    ) -> dict[str, Any]:
+        """The columns of a row but for those that all rows of its question share."""
+        output, trace_text, solution = self.output, question["trace"], question["solution"]
+        terms: dict[str, Any] = dict.fromkeys(RHO_TERMS)
+        if row.source >= 0:
+            trace = traces[row.source]
+            trace_text = trace.text
+            terms = trace.terms(row.estimator, output.ratio)
+        answer_id = None
+        if row.answer is not None:
+            trace_id, answer_id = row.answer
+            [solution] = [
+                answer.solution
+                for answer in traces[trace_id].verified
+                if answer.answer_id == answer_id
+            ]
+        kind = REASONER if output.target == REASONER else self.config.posterior_prompt
+        prompt, response = self.config.renderer.render(
+            kind, question["question"], trace_text, solution
+        )
+        return terms | {
+            "source": row.source,
+            "trace_id": row.source if row.source >= 0 else None,
+            "answer_id": answer_id if output.target == REASONER else None,
+            "prompt": prompt,
+            "response": response,
+            "weight": row.weight,
+        }
+
+
+def _has_original(question: Question) -> bool:
+    """Whether the data give the question a trace, without which it has no original row."""
+    return bool(question["trace"].strip())
+
+
+def _place_of_original(chosen: Sequence[_Candidate], question: Question) -> int | None:
+    """Which row equals the original one."""
+    original = (question["trace"], question["solution"])
+    for place, candidate in enumerate(chosen):
+        if (candidate.trace, candidate.solution) == original:
+            return place
+    return None
+
+
+def _weighted(candidate: _Candidate, weight: float) -> _Candidate:
+    return candidate._replace(row=candidate.row._replace(weight=weight))
+
+
+def _merged(candidates: Sequence[_Candidate], counts: Counter) -> list[_Candidate]:
+    """Equal rows as one, the first of them, with the sum of their weights."""
+    merged: dict[tuple[str, str], _Candidate] = {}
+    for candidate in candidates:
+        texts = (candidate.trace, candidate.solution)
+        earlier = merged.get(texts)
+        if earlier is None:
+            merged[texts] = candidate
+        else:
+            counts["duplicates_merged"] += 1
+            merged[texts] = _weighted(earlier, earlier.row.weight + candidate.row.weight)
+    return list(merged.values())

@@ -72,6 +72,14 @@ class Plan:
         return [output for output in self.config.build.outputs if output.name in self.finals]
 
     @property
+    def needs_posterior(self) -> bool:
+        """Whether a final model is made from the posterior's traces; False for rejection sampling
+        alone.
+        """
+        outputs = self.trained_outputs
+        return len(outputs) < len(self.finals) or any(o.sampler == "posterior" for o in outputs)
+
+    @property
     def posterior_output(self) -> str | None:
         """The profile's train file for a posterior that learns by forward KL (Eq. 9)."""
         targets = {output.name: output.target for output in self.config.build.outputs}
@@ -254,7 +262,7 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
     trainings = []
     if reasoner is None:
         trainings.append(partial(train, "reasoner", REASONER_RECIPE, *start))
-    if posterior is None and mode == "trained":
+    if posterior is None and mode == "trained" and plan.needs_posterior:
         trainings.append(partial(train, "posterior", POSTERIOR_RECIPES[1], *start, *prompt))
     side_by_side(plan, trainings)  # 1, 2
     if number > 1:
@@ -263,6 +271,7 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
 
     # The posterior learns from the reasoner's own traces by forward KL (Eq. 9).
     is_taught = mode != "prompted" and (number > 1 or (mode == "own_traces" and not posterior))
+    is_taught = is_taught and plan.needs_posterior
     if is_taught or any(output.sampler == "reasoner" for output in plan.trained_outputs):
         own = "sampling.traces_from=reasoner"
         for name in ("sample_traces", "sample_answers", "verify_answers"):
@@ -276,7 +285,8 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
     posterior = posterior or f"{folder}/models/posterior"
 
     is_first = number == 1
-    for hint in ["reference", *(hints_of(plan) if is_first else [])]:
+    hints = ["reference"] if plan.needs_posterior else []
+    for hint in [*hints, *(hints_of(plan) if is_first else [])]:
         sample_and_weigh(plan, stage, hint)  # 3 to 8
     side_by_side(
         plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]

@@ -404,6 +404,40 @@ def test_sums_at_the_sampling_temperature_and_token_by_token(make_run):
     )
 
 
+def test_the_solution_after_the_first_tokens_of_a_trace_and_after_none(make_run):
+    config = load_config(make_run(num_questions=2), ["scoring.early_tokens=3"])
+    well_formed_traces(config)
+    score_traces(config, "reasoner")
+    model = AutoModelForCausalLM.from_pretrained(config.model_folder("reasoner"))
+    encode, decode = text_codec(load_tokenizer(config.model_folder("reasoner")))
+    renderer = config.renderer
+    questions = {
+        row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")
+    }
+    traces = {
+        (row["question_id"], row["trace_id"]): row["token_ids"]
+        for row in read_rows(config.folder("traces"), "traces")
+    }
+    rows = read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")
+    assert len(rows) == 4
+    for row in rows:
+        question = questions[row["question_id"]]
+        prompt = encode(renderer.prompt("reasoner", question["question"]))
+        answer, start, stop = renderer.encode_answer(question["solution"], encode, decode)
+        boundary = encode(renderer.boundary)
+        first = traces[row["question_id"], row["trace_id"]][:3]
+        for thought, found in (
+            (first + boundary, row["early_answer_logp"]),
+            (boundary, row["bare_answer_logp"]),
+        ):
+            begin = len(prompt) + len(thought)
+            wanted = naive(model, prompt + thought + answer, begin + start, begin + stop)
+            assert found == pytest.approx(wanted, abs=1e-4)
+    score_traces(config, "posterior")  # it has no answer to score
+    rows = read_rows(config.folder("trace_logps", "posterior"), "trace_logps")
+    assert {row.get("early_answer_logp") for row in rows} == {None}
+
+
 def test_a_model_may_be_loaded_twice_for_one_job(make_run):
     """A Ray worker that lost its model loads it again."""
     config = load_config(make_run(scoring={"at_sampling_temperature": True}))

@@ -25,6 +25,8 @@ def test_ids_types_and_nulls_of_a_table():
         "answer_logp_at_sampling": ("double", True),
         "trace_token_logps": ("list<element: float not null>", True),
         "answer_token_logps": ("list<element: float not null>", True),
+        "early_answer_logp": ("double", True),
+        "bare_answer_logp": ("double", True),
     }
     assert TABLES["trace_logps"].not_required == {
         "sampling_temperature",
@@ -32,6 +34,8 @@ def test_ids_types_and_nulls_of_a_table():
         "answer_logp_at_sampling",
         "trace_token_logps",
         "answer_token_logps",
+        "early_answer_logp",
+        "bare_answer_logp",
     }
 
 

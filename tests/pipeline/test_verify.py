@@ -371,3 +371,69 @@ def test_the_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "correct 1, unverifiable 1" in done.stdout
+
+
+CHECK_SCRIPT = """
+import json, sys
+for line in sys.stdin:
+    row = json.loads(line)
+    good = row["trace"] == "good" and row["question"] == "What of q0?" and row["check"]["gold"]
+    print(json.dumps({"accepted": bool(good), "reason": "another term"}))
+"""
+
+
+def with_traces(folder, texts):
+    """A traces table with these texts by (question, trace)."""
+    rows = [
+        {
+            "question_id": name,
+            "trace_id": trace_id,
+            "token_ids": [1],
+            "text": text,
+            "finish_reason": "stop",
+            "is_well_formed": True,
+            "is_retokenized": False,
+            "seed": 0,
+            "prompt_kind": "posterior_b",
+            "temperature": 1.0,
+        }
+        for (name, trace_id), text in texts.items()
+    ]
+    write_table(folder / "traces", "traces", rows, Identity({}, {}))
+
+
+def test_a_right_answer_after_a_trace_that_fails_its_check_is_not_accepted(tmp_path):
+    script = tmp_path / "check.py"
+    script.write_text(CHECK_SCRIPT)
+    settings = {"trace_check": f"{sys.executable} {script}"}
+    questions = {
+        "q0": (EXACT, [solution("5"), solution("6")]),
+        "q1": (EXACT, [solution("5"), solution("6")]),
+    }
+    config = write_run(tmp_path, questions, settings)
+    with_traces(tmp_path, {("q0", 0): "good", ("q1", 0): "good"})
+    summary = verify.verify_answers(config)
+    assert verdicts(config) == {
+        ("q0", 0): ("correct", ""),
+        ("q0", 1): ("wrong", ""),
+        ("q1", 0): ("wrong_trace", "another term"),
+        ("q1", 1): ("wrong", ""),  # a wrong answer stays one, whatever its trace
+    }
+    assert summary.manifest["counts"] == {"correct": 1, "wrong": 2, "wrong_trace": 1}
+    assert "fails verify.trace_check: 1 of 2" in verify.describe_verdicts(summary)
+    # another check is another table
+    script.write_text(CHECK_SCRIPT + "\n# changed")
+    with pytest.raises(ValueError, match="verify.trace_check_files"):
+        verify.verify_answers(config)
+    without = load_config(folder_config(config), ["verify.trace_check=null"])
+    with pytest.raises(ValueError, match="verify.trace_check"):
+        verify.verify_answers(without)
+
+
+def folder_config(config):
+    return Path(config.run_dir) / "pipeline.yaml"
+
+
+def test_a_trace_check_that_cannot_be_run_is_refused_when_the_file_is_read(tmp_path):
+    with pytest.raises(ValueError, match="neither one of no_mention_of_hint nor a command"):
+        write_run(tmp_path, {"q0": (EXACT, [solution("5")])}, {"trace_check": "no_such_check"})

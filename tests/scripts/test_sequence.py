@@ -258,6 +258,20 @@ def test_hints_are_sampled_with_the_reference_and_nothing_is_built_from_them(com
     assert len(built) == 1 and "sampling.hint" not in built[0]
 
 
+def test_rejection_sampling_alone_has_no_posterior(commands):
+    output = "{name: final_acc_weighted, traces_from: reasoner, ratio: none, selection: weighted}"
+    words = ["finals=final_acc_weighted", f"build.outputs.2={output}"]
+    lines = commands("tiny", "rounds=2", *words)
+    trained = {name.rpartition("/")[2] for name in trainings(lines)}
+    assert trained == {"reasoner", "final_acc_weighted"}
+    samplers = [
+        values.get("sampling.traces_from")
+        for name, values in stages_of(lines)
+        if name in ("sample_traces", "score_traces", "sample_answers")
+    ]
+    assert samplers == ["reasoner"] * 4
+
+
 def test_starts_that_do_not_fit_are_refused_together(run_profile):
     done = run_profile("tiny", "rounds=2", "carry=nothing", "hints=wrong,answer", "dry_run=true")
     assert done.returncode == 2 and "Traceback" not in done.stderr

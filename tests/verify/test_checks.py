@@ -30,6 +30,19 @@ def test_exact_compares_tokens(gold, answer, verdict):
     assert check_inline({"kind": "exact", "gold": gold}, answer).verdict is verdict
 
 
+def test_exact_after_a_text_compares_what_follows_its_last_place():
+    check = {"kind": "exact", "gold": "42", "after": "####"}
+    assert not check_faults(check)
+    found = [check_inline(check, text).verdict for text in ("6*7 #### 42", "#### 4 #### 42", "42")]
+    assert found == [Verdict.CORRECT, Verdict.CORRECT, Verdict.MALFORMED]
+    assert check_inline(check, "#### 42 dollars").verdict is Verdict.WRONG
+    [gold] = gold_solutions(check)
+    assert check_inline(check, gold).verdict is Verdict.CORRECT
+    assert check_faults(check | {"after": " "}) == [
+        "after is ' '; it must be a text that is not empty"
+    ]
+
+
 def test_any_of_several_golds_is_enough():
     check = {"kind": "exact", "gold": ["5", "five"]}
     assert [check_inline(check, text).verdict.value for text in ("five", "5", "six")] == [

@@ -27,6 +27,7 @@ from variational_reasoning.files import is_plain_name
 from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
+from variational_reasoning.verify.traces import trace_check_fault
 
 FROM_REASONER = "from_reasoner"
 _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.json")
@@ -216,6 +217,9 @@ class ScoringConfig:
     # the same sums also at sampling.temperature, in columns of their own
     at_sampling_temperature: bool = False
     token_logps: bool = False  # the terms of the sums, token by token
+    # Also how likely the solution is after the first so many tokens of a trace, and after none: for
+    # the report on hints. null: not.
+    early_tokens: int | None = _number(None, at_least=1)
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
     # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB
     # for 151,936 ids.
@@ -257,6 +261,11 @@ class VerifyConfig:
     # more checker faults than this end the stage
     max_fault_fraction: float = _number(0.01, at_least=0, at_most=1)
     bad_golds: Literal["refuse", "exclude"] = "refuse"  # golds that their own check rejects
+    # A check of the traces whose answer is right: no_mention_of_hint, or a command that reads and
+    # writes JSON lines (docs/own_questions.md). An answer after a trace that fails is not accepted.
+    trace_check: str | None = None
+    # of a trace check's command, for the traces of one shard
+    trace_check_seconds: float = _number(600.0, above=0)
     # questions that no checker here can decide
     unverifiable: Literal["refuse", "accept"] = "refuse"
     # what a kill loses at most
@@ -569,6 +578,9 @@ def _cross_faults(config: Config) -> list[str]:
         for index, output in enumerate(config.build.outputs)
         if output.sampler == "reasoner" and output.traces_hint != "reference"
     ]
+    if config.verify.trace_check is not None:
+        fault = trace_check_fault(config.verify.trace_check)
+        faults += [fault] if fault else []
     low, high = config.build.question_accuracy.at_least, config.build.question_accuracy.at_most
     if low is not None and high is not None and low > high:
         faults.append(

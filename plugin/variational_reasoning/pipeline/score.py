@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variational_reasoning.method.estimators import ESTIMATORS
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
@@ -105,6 +106,8 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         **hints.identity(),
     }
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
+    if config.scoring.early_tokens:
+        identity_config |= resolved(config, "scoring.early_tokens")
     inputs = {
         "questions": questions.digest,
         "traces": traces.digest,
@@ -255,6 +258,8 @@ class TraceScorer(ShardByShard):
         for sequence, spans in zip(sequences, scored, strict=True):
             if sequence.key not in failures:
                 rows.append(self._row(sequence, spans))
+        if self.config.scoring.early_tokens and self.kind == REASONER:
+            self._add_early(rows, questions, traces)
         failed = [
             {"question_id": key[0], "trace_id": key[1], "reason": reason}
             for key, reason in failures.items()
@@ -301,6 +306,59 @@ class TraceScorer(ShardByShard):
                 continue
             sequences.append(ScoredSequence(key, token_ids, spans))
             counts["tokens"] += len(token_ids)
+
+    def _add_early(
+        self,
+        rows: list[dict[str, Any]],
+        questions: Mapping[str, Sequence[Mapping[str, Any]]],
+        traces: Mapping[str, Sequence[Mapping[str, Any]]],
+    ) -> None:
+        """Add to the rows how likely the solution is after the first N tokens of their traces, and
+        after none.
+
+        The trace is cut after N ids and closed with the boundary, so the solution follows as it
+        does after a whole trace. With N = 2 and a trace of the ids 5 6 7 and the boundary 9
+
+            whole    prompt 5 6 7 9 tags solution
+            early    prompt 5 6 9   tags solution
+            bare     prompt 9       tags solution, the same for all traces of a question
+        """
+        num_early = self.config.scoring.early_tokens or 0
+        boundary = self.encode(self.renderer.boundary)
+        ids_of = {
+            (question_id, trace["trace_id"]): trace["token_ids"]
+            for question_id, group in traces.items()
+            for trace in group
+        }
+        sequences: dict[tuple, ScoredSequence] = {}
+        for row in rows:
+            question_id, trace_id = row["question_id"], row["trace_id"]
+            [question] = questions[question_id]
+            if not question["solution"]:
+                continue
+            prompt = self.encode(self.renderer.prompt(REASONER, question["question"]))
+            answer, start, stop = self.renderer.encode_answer(
+                question["solution"], self.encode, self.decode
+            )
+            whole = ids_of[question_id, trace_id]
+            early = whole[:num_early] + boundary if len(whole) > num_early else whole
+            for key, thought in (
+                ((question_id, trace_id, "early"), early),
+                ((question_id, "bare"), boundary),
+            ):
+                if key not in sequences:
+                    begin = len(prompt) + len(thought)
+                    span = (begin + start, begin + stop)
+                    sequences[key] = ScoredSequence(key, prompt + thought + answer, [span])
+        found: dict[tuple, float] = {}
+        faults: dict[tuple, str] = {}  # a trace that is scored keeps its row without these figures
+        scored = self.scorer.token_logps(list(sequences.values()), faults)
+        for key, spans in zip(sequences, scored, strict=True):
+            if key not in faults:
+                found[key] = spans[0].sum(dim=1).tolist()[0]
+        for row in rows:
+            keys = (row["question_id"], row["trace_id"], "early"), (row["question_id"], "bare")
+            row["early_answer_logp"], row["bare_answer_logp"] = map(found.get, keys)
 
     def _row(self, sequence: ScoredSequence, spans: Sequence["torch.Tensor"]) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(("answer_logp", "answer_tokens"))

@@ -70,7 +70,8 @@ class TraceLogpRow(TypedDict):
     answer.
 
     The columns from sampling_temperature on hold the same sums at the temperature that the traces
-    were sampled at, and the terms of the sums, token by token.
+    were sampled at, and the terms of the sums, token by token. early_answer_logp and
+    bare_answer_logp: of the solution after the first tokens of the trace, and after none.
     """
 
     question_id: str
@@ -85,6 +86,8 @@ class TraceLogpRow(TypedDict):
     answer_logp_at_sampling: NotRequired[float | None]
     trace_token_logps: NotRequired[TokenLogps | None]
     answer_token_logps: NotRequired[TokenLogps | None]
+    early_answer_logp: NotRequired[float | None]
+    bare_answer_logp: NotRequired[float | None]
 
 
 class AnswerRow(TypedDict):

@@ -8,6 +8,7 @@ own gold would silently turn right answers into wrong ones. Programs run only in
 tier is probed and printed first, and every row has it.
 """
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from variational_reasoning.faults import NUM_LISTED, list_faults
+from variational_reasoning.files import file_digest
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.reading import TableReader
@@ -36,6 +38,7 @@ from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutio
 from variational_reasoning.verify.pool import Job, ProgramSettings, VerifierPool
 from variational_reasoning.verify.sandbox.probe import SETTING, probe
 from variational_reasoning.verify.sandbox.sandbox import Limits, wall_limit
+from variational_reasoning.verify.traces import TraceCheck, open_trace_check, trace_check_files
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 BAD_GOLD_REASON = "the gold answer is not accepted by its own check"
@@ -68,9 +71,10 @@ def verdicts_job(config: Config) -> StageJob:
     """Check what stage 7 reads, golds included, and open its table."""
     renderer = config.renderer
     folder = config.folder("verdicts")
-    question_rows = read_rows(
-        config.folder("questions"), "questions", ["question_id", "solution", "check", "split"]
-    )
+    columns = ["question_id", "solution", "check", "split"]
+    if config.verify.trace_check:
+        columns.append("question")
+    question_rows = read_rows(config.folder("questions"), "questions", columns)
     questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
     answers = TableReader(config.folder("answers"), "answers")
     counted = answers.summary.group_by("question_id", use_threads=False).aggregate(
@@ -98,8 +102,10 @@ def verdicts_job(config: Config) -> StageJob:
             **renderer.to_record(),
             **limits,
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
+            **_trace_check_identity(config),
         },
     )
+    masks = open_masks(config, questions) if config.verify.trace_check else None
     checks, programs = {}, None
     if (folder / MANIFEST).is_file():
         excluded = read_manifest(folder, "verdicts")["excluded_questions"]
@@ -121,7 +127,7 @@ def verdicts_job(config: Config) -> StageJob:
         row="answer",
         size=sizes.__getitem__,
         cost=sizes.__getitem__,
-        load=lambda: AnswerVerifier(config, answers, checks, excluded, programs),
+        load=lambda: AnswerVerifier(config, answers, checks, excluded, programs, masks),
         limit=FailureLimit(
             "verify.max_fault_fraction",
             config.verify.max_fault_fraction,
@@ -145,8 +151,10 @@ class AnswerVerifier(ShardByShard):
         checks: Mapping[str, dict[str, Any]],
         excluded: Mapping[str, str],
         programs: ProgramSettings | None,
+        masks: "TraceMasks | None" = None,
     ) -> None:
         self.answers, self.checks, self.excluded = answers, checks, excluded
+        self.masks = masks
         self.renderer = config.renderer
         self.tier = f"T{programs.tier}" if programs else None
         self.pool = open_pool(config, programs)
@@ -168,7 +176,58 @@ class AnswerVerifier(ShardByShard):
         found = self.answers.rows_of(units, ["text", "finish_reason"])
         answers = [row for question_id in units for row in found[question_id]]
         rows = _judge(answers, self.checks, self.excluded, self.renderer, self.pool, progress)
+        if self.masks is not None:
+            self.masks.apply(rows)
         return Shard(rows, Counter(row["verdict"] for row in rows))
+
+
+class TraceMasks(NamedTuple):
+    """The check of traces: what it reads of them, and the check itself."""
+
+    traces: TableReader
+    questions: Mapping[str, Mapping[str, Any]]
+    check: TraceCheck
+
+    def apply(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Give right answers after a trace that fails the check the verdict `wrong_trace`, in
+        place. Only traces with a right answer are checked.
+        """
+        right = [row for row in rows if row["verdict"] == Verdict.CORRECT.value]
+        wanted = dict.fromkeys((row["question_id"], row["trace_id"]) for row in right)
+        question_ids = list(dict.fromkeys(question_id for question_id, _ in wanted))
+        found = self.traces.rows_of(question_ids, ["text"])
+        shown = []
+        for question_id in question_ids:
+            question = self.questions[question_id]
+            parts = {name: question[name] for name in ("question_id", "question", "solution")}
+            parts["check"] = json.loads(question["check"])
+            for trace in found[question_id]:
+                if (question_id, trace["trace_id"]) in wanted:
+                    shown.append(((question_id, trace["trace_id"]), parts, trace["text"]))
+        reasons = self.check([parts | {"trace": text} for _, parts, text in shown])
+        refused = {
+            key: reason for (key, _, _), reason in zip(shown, reasons, strict=True) if reason
+        }
+        for row in right:
+            reason = refused.get((row["question_id"], row["trace_id"]))
+            if reason:
+                row |= {"verdict": Verdict.WRONG_TRACE.value, "reason": reason}
+
+
+def open_masks(config: Config, questions: Mapping[str, Mapping[str, Any]]) -> TraceMasks:
+    """The check of verify.trace_check on the traces of this run."""
+    assert config.verify.trace_check is not None
+    check = open_trace_check(config.verify.trace_check, config.verify.trace_check_seconds)
+    return TraceMasks(TableReader(config.folder("traces"), "traces"), questions, check)
+
+
+def _trace_check_identity(config: Config) -> dict[str, Any]:
+    """What a manifest says of the check of traces, a command's files included; nothing without."""
+    setting = config.verify.trace_check
+    if not setting:
+        return {}
+    digests = {str(path): file_digest(path) for path in trace_check_files(setting)}
+    return {"verify.trace_check": setting, "verify.trace_check_files": digests}
 
 
 def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
@@ -290,6 +349,12 @@ def describe_verdicts(summary: VerifySummary) -> str:
         f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; "
         f"{shown}"
     ]
+    if refused := counts.get(Verdict.WRONG_TRACE):
+        accepted = refused + counts.get(Verdict.CORRECT, 0)
+        lines.append(
+            f"right answers after a trace that fails verify.trace_check: {refused} of {accepted}; "
+            "they are not accepted"
+        )
     if manifest["tier"]:
         lines.append(f"programs ran in tier {manifest['tier']}")
     if manifest["excluded_questions"]:

@@ -11,6 +11,7 @@ from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.report import figures
 from variational_reasoning.report.bound import Bound, estimate_bound
 from variational_reasoning.report.difficulty import DIFFICULTIES, read_all_shares
+from variational_reasoning.report.hints import EARLY_SHARE, read_hints
 from variational_reasoning.report.leakage import EARLY, read_leakage
 from variational_reasoning.report.page import Picture, Section, Table
 from variational_reasoning.report.traces import (
@@ -45,6 +46,7 @@ def diagnose(folder: Path) -> list[Section]:
         leakage(folder),
         trainings(folder),
     ]
+    sections.insert(-1, hint_kinds(folder))
     return sections
 
 
@@ -325,6 +327,45 @@ def leakage(folder: Path) -> Section:
         + ("" if "reasoner" in found else " There are no traces of the reasoner to compare with.")
     )
     return section
+
+
+def hint_kinds(folder: Path) -> Section:
+    """The kinds of hint next to each other: coverage, weights, and what they give away."""
+    section = Section(
+        "Hints",
+        "What the posterior's traces are worth by what its prompt shows. A hint decides something "
+        "where coverage falls without it, and it gives the answer away where the first tokens of a "
+        "trace make the solution much likelier, or where doubt is missing.",
+    )
+    found = read_hints(folder)
+    if not found:
+        section.absent = NO_TRACES
+        return section
+    columns = ["hint", "coverage", "accuracy", "effective sample size", "largest weight"]
+    columns += ["trace refused", EARLY_SHARE, "early gain (nats)", "doubt", "turning back"]
+    table = Table(columns, [])
+    for name, kind in found.items():
+        sizes, gains, measured = kind.sizes, kind.early_gains, kind.leakage
+        row = [name, _share(kind.coverage), _share(kind.accuracy)]
+        row += ["not measured"] * 2 if sizes is None else [f"{sizes[0]:.2f}", f"{sizes[1]:.2f}"]
+        row.append(_share(kind.refused / kind.accepted if kind.accepted else None))
+        row.append(_share(measured.share_by(EARLY) if measured.num_traces else None))
+        row.append(f"{gains.mean():+.2f}" if len(gains) else "not measured")
+        row += [f"{kind.words.uncertainty:.2f}", f"{kind.words.backtracking:.2f}"]
+        table.rows.append(row)
+    section.tables.append(table)
+    section.notes.append(
+        "Accuracy: right answers after a trace. Trace refused: right answers whose trace fails "
+        "verify.trace_check, as a share of all right answers; they are not accepted. Early gain: "
+        "how much likelier the solution is after the first tokens of a trace than before it "
+        "(scoring.early_tokens). Doubt and turning back: words per 1,000 words. Weights are those "
+        "of Acc."
+    )
+    return section
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"
 
 
 def trainings(folder: Path) -> Section:

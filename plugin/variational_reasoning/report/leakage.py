@@ -100,26 +100,32 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
     """
     if not (folder / "questions" / MANIFEST).is_file():
         return {}, 0
-    columns = ["question_id", "trace", "solution", "check", "split"]
+    columns = ["question_id", "trace", "split"]
     questions = read_table(folder / "questions", "questions", columns).to_pylist()
     training = {row["question_id"]: row["trace"] for row in questions if row["split"] == "train"}
-    answers = {
-        row["question_id"]: answer
-        for row in questions
-        if row["split"] == "train"
-        and (answer := final_answer(row["solution"], json.loads(row["check"]))) is not None
-    }
+    answers = final_answers(folder)
     found = {
-        "posterior": measure_leakage(_well_formed(folder / "traces"), answers),
+        "posterior": measure_leakage(well_formed_traces(folder / "traces"), answers),
         "training traces": measure_leakage(training.items(), answers),
-        "reasoner": measure_leakage(_well_formed(folder / "from_reasoner/traces"), answers),
+        "reasoner": measure_leakage(well_formed_traces(folder / "from_reasoner/traces"), answers),
     }
     return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, len(
         training
     ) - len(answers)
 
 
-def _well_formed(folder: Path) -> Iterator[tuple[str, str]]:
+def final_answers(folder: Path) -> dict[str, str]:
+    """The final answer of each training question of a run that has one."""
+    columns = ["question_id", "solution", "check", "split"]
+    answers = {}
+    for row in read_table(folder / "questions", "questions", columns).to_pylist():
+        answer = final_answer(row["solution"], json.loads(row["check"]))
+        if row["split"] == "train" and answer is not None:
+            answers[row["question_id"]] = answer
+    return answers
+
+
+def well_formed_traces(folder: Path) -> Iterator[tuple[str, str]]:
     """(question_id, text) of the well-formed traces of a table, a shard in memory at a time; none
     without the table.
     """

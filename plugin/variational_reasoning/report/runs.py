@@ -107,7 +107,9 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
         for name in ("train reasoner", "train posterior")
         if name in trainings
     }
-    for place, suffix in ((folder, ""), (folder / "from_reasoner", "_from_reasoner")):
+    inner = ["from_reasoner", *sorted(path.name for path in folder.glob("hint_*"))]
+    places = [(folder, ""), *((folder / name, f"_{name}") for name in inner)]
+    for place, suffix in places:
         for stage, table in _TABLES.items():
             if manifest := _manifest(place / table):
                 stages[stage + suffix] = _sampled(stage, manifest)

@@ -109,13 +109,14 @@ class TraceTerms:
 
 
 def read_terms(folder: Path) -> TraceTerms | None:
-    """Join the tables of a run folder (or of run_dir/from_reasoner next to its questions); None
+    """Join the tables of a run folder (or of run_dir/from_reasoner or run_dir/hint_<name>); None
     without traces.
 
     Raises: ValueError for an unfinished or changed table, and for rows of a trace that was never
     sampled.
     """
-    home = folder.parent if folder.name == "from_reasoner" else folder
+    is_inside = folder.name == "from_reasoner" or folder.name.startswith("hint_")
+    home = folder.parent if is_inside else folder
     if not (folder / "traces" / MANIFEST).is_file():
         return None
     questions = read_table(home / "questions", "questions", ["question_id", "source", "split"])

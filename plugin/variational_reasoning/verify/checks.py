@@ -3,6 +3,8 @@
     {"kind": "math", "gold": "\\\\frac{1}{2}"}            the last complete box, compared by value;
                                                        gold may be a list
     {"kind": "exact", "gold": "5"}                     the same tokens, after splitting at spaces
+                                                       optional: "after": "####", the text whose
+                                                       last place the answer follows
     {"kind": "countdown", "numbers": [3, 4, 5],        an expression
      "target": 17}                                     optional: "use_all": true, "gold": "3*4+5"
     {"kind": "program", "tests": {...}}                a fenced block of Python, run on every test
@@ -26,7 +28,7 @@ from .verdicts import Result, Verdict
 
 CHECK_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "math": ({"gold"}, set()),
-    "exact": ({"gold"}, set()),
+    "exact": ({"gold"}, {"after"}),
     "countdown": ({"numbers", "target"}, {"gold", "use_all"}),
     "program": ({"tests"}, {"fn_name", "solution", "judge", "tolerance"}),
     "reasoning_gym": ({"task", "entry"}, {"gold", "settings"}),
@@ -79,6 +81,8 @@ def check_faults(check: Any) -> list[str]:
         faults.append(
             f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such"
         )
+    if "after" in check and not (isinstance(check["after"], str) and check["after"].strip()):
+        faults.append(f"after is {check['after']!r}; it must be a text that is not empty")
     if kind == "countdown":
         faults += countdown_faults(check)
     if kind == "reasoning_gym":
@@ -117,6 +121,8 @@ def gold_solutions(check: dict[str, Any]) -> list[str]:
     golds = gold_answers(check)
     if check["kind"] == "math":
         return [f"\\boxed{{{gold}}}" for gold in golds]
+    if "after" in check:
+        return [f"{check['after']} {gold}" for gold in golds]
     return golds
 
 
@@ -135,7 +141,12 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
     if not solution.strip():
         return Result(Verdict.NO_ANSWER, "the solution is empty")
     if check["kind"] == "exact":
-        is_same = any(solution.split() == gold.split() for gold in gold_answers(check))
+        answer = solution
+        if "after" in check:
+            _, found, answer = solution.rpartition(check["after"])
+            if not found:
+                return Result(Verdict.MALFORMED, f"there is no {check['after']!r} in the solution")
+        is_same = any(answer.split() == gold.split() for gold in gold_answers(check))
         return Result(Verdict.CORRECT if is_same else Verdict.WRONG)
     if check["kind"] == "countdown":
         return check_countdown(

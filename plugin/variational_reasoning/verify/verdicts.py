@@ -11,8 +11,9 @@ class Verdict(StrEnum):
     correct: a real comparison accepted the answer. wrong: a real comparison rejected it.
     no_answer: no complete answer is where the prompt asks for it. malformed: there is one, but
     it cannot be read. timeout, memory_limit, output_limit, runtime_error, compile_error: the answer
-    used up a limit, or its program failed. checker_error: the checker failed, which says nothing
-    about the answer. unverifiable: no checker here can decide it.
+    used up a limit, or its program failed. wrong_trace: the answer is right, but the trace before
+    it fails verify.trace_check. checker_error: the checker failed, which says nothing about the
+    answer. unverifiable: no checker here can decide it.
     """
 
     CORRECT = "correct"
@@ -24,6 +25,7 @@ class Verdict(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     RUNTIME_ERROR = "runtime_error"
     COMPILE_ERROR = "compile_error"
+    WRONG_TRACE = "wrong_trace"
     CHECKER_ERROR = "checker_error"
     UNVERIFIABLE = "unverifiable"
 

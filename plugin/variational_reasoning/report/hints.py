@@ -1,0 +1,183 @@
+"""The kinds of hint of a run next to each other, and next to the reasoner without any.
+
+Others found that a wrong hint works about as well as the right one (arXiv 2608.09228). For each
+kind whose traces are in the run folder: how many questions it covers, how good its traces are, and
+on three levels how much it gives the answer away:
+
+    literally     the final answer is in the first part of the trace (leakage.py)
+    likelihood    how many nats likelier the solution is after the first tokens of the trace than
+                  before it (scoring.early_tokens)
+    words         whether it writes like somebody who does not know the answer yet: words of
+                  uncertainty and of backtracking, per 1,000 words
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from variational_reasoning.files import read_json_object
+from variational_reasoning.pipeline.rows import MANIFEST, read_table
+from variational_reasoning.report.evaluations import REMEDY
+from variational_reasoning.report.leakage import (
+    EARLY,
+    Leakage,
+    final_answers,
+    measure_leakage,
+    well_formed_traces,
+)
+from variational_reasoning.report.traces import (
+    TraceTerms,
+    effective_sample_sizes,
+    read_terms,
+    weights,
+)
+from variational_reasoning.verify.verdicts import Verdict
+
+PLACES = {
+    "reference": "",
+    "answer": "hint_answer",
+    "other_question": "hint_other_question",
+    "none": "hint_none",
+    "the reasoner": "from_reasoner",
+}
+"""What the posterior's prompt shows, and the folder of its tables in the run folder."""
+
+UNCERTAINTY = (
+    *("maybe", "perhaps", "probably", "possibly", "might", "hmm", "hm"),
+    *("not sure", "i think", "i guess", "it seems", "unclear"),
+)
+BACKTRACKING = (
+    *("wait", "actually", "alternatively", "oops", "hold on", "on second thought", "let me check"),
+    *("let me recheck", "let me verify", "let me try", "try again", "go back", "start over"),
+    *("that is wrong", "that's wrong", "is not right", "isn't right", "mistake"),
+)
+"""Words of a writer who does not know the answer yet, in English; whole words, in any case."""
+
+
+class WordShares(NamedTuple):
+    """How often traces doubt, and how often they turn back, per 1,000 words."""
+
+    uncertainty: float
+    backtracking: float
+
+
+class HintKind(NamedTuple):
+    """One kind of hint: its traces, and what they give away.
+
+    early_gains: nats by which the solution is likelier after the first tokens of a trace than
+        before it, one per scored trace; empty without scoring.early_tokens.
+    refused, accepted: right answers whose trace fails verify.trace_check, and all right answers.
+    """
+
+    terms: TraceTerms
+    leakage: Leakage
+    words: WordShares
+    early_gains: np.ndarray
+    refused: int
+    accepted: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of questions with a right answer after at least one trace."""
+        if self.terms.num_correct is None:
+            return None
+        return float((self.terms.num_correct > 0).any(axis=1).mean())
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers after the traces, a mean over questions."""
+        if self.terms.num_correct is None or self.terms.num_answers is None:
+            return None
+        accuracy = self.terms.accuracy()
+        return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else None
+
+    @property
+    def sizes(self) -> tuple[float, float] | None:
+        """(effective sample size, largest weight of a question), means over questions with weights.
+
+        None without verdicts or log-likelihoods.
+        """
+        if self.terms.num_correct is None or not self.terms.is_scored.any():
+            return None
+        weight = weights(self.terms.log_rho("acc"))
+        has_weights = ~np.isnan(weight).any(axis=1)
+        if not has_weights.any():
+            return None
+        size = float(effective_sample_sizes(weight).mean())
+        return size, float(weight[has_weights].max(axis=1).mean())
+
+
+def read_hints(folder: Path) -> dict[str, HintKind]:
+    """The kinds of hint whose traces are in a run folder, by name.
+
+    Raises: ValueError for an unfinished or changed table.
+    """
+    found = {}
+    answers: Mapping[str, str] | None = None
+    for name, place in PLACES.items():
+        terms = read_terms(folder / place)
+        if terms is None:
+            continue
+        if answers is None:
+            answers = final_answers(folder)
+        traces = list(well_formed_traces(folder / place / "traces"))
+        refused, right = _right_answers(folder / place / "verdicts")
+        found[name] = HintKind(
+            terms=terms,
+            leakage=measure_leakage(traces, answers),
+            words=word_shares(text for _, text in traces),
+            early_gains=_early_gains(folder / place / "trace_logps/reasoner"),
+            refused=refused,
+            accepted=refused + right,
+        )
+    return found
+
+
+def word_shares(texts: Iterable[str]) -> WordShares:
+    """How often texts doubt and turn back, per 1,000 words; 0 for no words.
+
+    "Wait, maybe it is 7" has 5 words, one of uncertainty and one of backtracking: 200 each.
+    """
+    num_words, uncertain, back = 0, 0, 0
+    for text in texts:
+        lowered = text.lower()
+        num_words += len(lowered.split())
+        uncertain += len(_UNCERTAINTY.findall(lowered))
+        back += len(_BACKTRACKING.findall(lowered))
+    scale = 1000 / num_words if num_words else 0.0
+    return WordShares(uncertain * scale, back * scale)
+
+
+def _pattern(words: Iterable[str]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b")
+
+
+_UNCERTAINTY, _BACKTRACKING = _pattern(UNCERTAINTY), _pattern(BACKTRACKING)
+
+
+def _right_answers(folder: Path) -> tuple[int, int]:
+    """(right answers whose trace is refused, right answers that are accepted)."""
+    counts: dict[str, Any] = {}
+    if (folder / MANIFEST).is_file():
+        counts = read_json_object(folder / MANIFEST, REMEDY)["counts"]
+    return counts.get(Verdict.WRONG_TRACE.value, 0), counts.get(Verdict.CORRECT.value, 0)
+
+
+def _early_gains(folder: Path) -> np.ndarray:
+    names = ["early_answer_logp", "bare_answer_logp"]
+    if not (folder / MANIFEST).is_file():
+        return np.array([])
+    if not read_json_object(folder / MANIFEST, REMEDY)["config"].get("scoring.early_tokens"):
+        return np.array([])
+    table = read_table(folder, "trace_logps", names)
+    early, bare = (np.array(table[name].to_pylist(), dtype=float) for name in names)
+    gains = early - bare
+    return gains[np.isfinite(gains)]
+
+
+EARLY_SHARE = f"answer by {EARLY:.0%}"
+"""The column of traces whose first part has the final answer."""

@@ -24,6 +24,7 @@ from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
 
 PROFILES = Path("examples/variational_reasoning")
+OWN_PROFILES = Path("profiles")
 REASONER_RECIPE = "1_train_reasoner.yaml"
 POSTERIOR_RECIPES = ("2_train_posterior_weighted.yaml", "2_train_posterior.yaml")
 """Of the posterior by forward KL (Eq. 9), and of the first one."""
@@ -165,11 +166,12 @@ def _start_faults(plan: Plan) -> list[str]:
 
 
 def find_profile(name: str) -> Path:
-    """The folder of a profile, by its name in examples/variational_reasoning or by its path.
+    """The folder of a profile, by its path or by its name in examples/variational_reasoning or
+    profiles, where new_profile.py writes.
 
     Raises: ValueError for anything else.
     """
-    for folder in (PROFILES / name, Path(name)):
+    for folder in (PROFILES / name, OWN_PROFILES / name, Path(name)):
         if (folder / "pipeline.yaml").is_file():
             return folder
     known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))

@@ -6,6 +6,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 _DAY = "strftime_now"
 """The name by which a template asks for the day."""
@@ -54,3 +55,21 @@ def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
             raise ValueError(f"the chat template of {model}: {error}") from error
 
     return apply
+
+
+def refuses_system(tokenizer: Any) -> bool:
+    """Whether a tokenizer's chat template raises for a system message, as Gemma's does.
+
+    LLaMA-Factory renders one to read a template, so it cannot train such a model unless the YAML
+    says `template: empty`. Our formats do not use its template.
+    """
+    import jinja2
+
+    if not isinstance(tokenizer.chat_template, str):
+        return False
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    try:
+        tokenizer.apply_chat_template(messages, tokenize=False)
+    except jinja2.TemplateError:
+        return True
+    return False

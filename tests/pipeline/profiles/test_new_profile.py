@@ -1,0 +1,268 @@
+"""A profile in one command: for five model families, and what is refused before anything is
+written."""
+
+import importlib.util
+import json
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.host.conftest import run_exp  # noqa: F401, the fixture
+from tests.pipeline.profiles.conftest import MODELS
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.profiles.choose import choose
+from variational_reasoning.pipeline.profiles.options import ProfileOptions
+from variational_reasoning.pipeline.profiles.write import write_profile
+
+
+@pytest.fixture
+def command(tmp_path):
+    """scripts/new_profile.py in a process of its own, for a folder of this test."""
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        line = [sys.executable, "scripts/new_profile.py", f"{tmp_path}/mine", *words]
+        return subprocess.run(
+            line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture
+def make_profile(tmp_path):
+    """A profile in this process: (choices, folder)."""
+
+    def make(**options):
+        folder = tmp_path / "mine"
+        choices = choose("mine", folder, ProfileOptions(**options), ROOT)
+        write_profile(choices)
+        return choices, folder
+
+    return make
+
+
+def yamls(folder: Path) -> dict[str, dict]:
+    return {path.name: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.yaml")}
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_profile_and_says_why(command, model_folder, questions_file, tmp_path):
+    done = command(f"base={model_folder('qwen3')}", f"data={questions_file}", "gpus=0")
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "columns: question is 'problem', gold is 'answer'",
+        "chat_format: template (the model's own)",
+        "data: 3 of 30 questions are kept for the test",
+        f"python scripts/run.py {tmp_path}/mine dry_run=true",
+    ):
+        assert text in done.stdout
+    next_line = next(line for line in done.stdout.splitlines() if "dry_run" in line)
+    script, *words = shlex.split(next_line)[1:]
+    planned = subprocess.run(
+        [sys.executable, script, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert "9_train_final_acc.yaml" in planned.stdout and "1_train" not in planned.stdout
+
+
+def test_everything_that_will_not_work_is_said_at_once(
+    make_profile, model_folder, questions_file, tmp_path
+):
+    with pytest.raises(ValueError) as caught:
+        make_profile(
+            base=str(model_folder("qwen3")),
+            data=str(questions_file),
+            test=str(tmp_path / "none.jsonl"),
+            gold="answers",
+            chat_format="chat_ml",
+            cutoff_len=4096,
+        )
+    text = str(caught.value)
+    for expected in (
+        "gold=answers: the data has no such column; it has answer, problem",
+        "test: there is no file",
+        "chat_format 'chat_ml' is neither one of chatml",
+        "cutoff_len=4096 is more than the 2048 tokens",
+    ):
+        assert expected in text
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "expected"),
+    [
+        ([{"a": "x", "b": "y"}], {}, "the data has no column of the question: a, b"),
+        ([{"question": "x", "b": "y"}], {}, "the data has nothing to verify an answer against"),
+        ([{"question": "x", "answer": "1 #### 2"}], {}, "its texts hold '####'"),
+        ([{"question": "x", "gold": "1"}], {"start": "traces"}, "no column of the trace"),
+        ([{"question": "x" * 2100, "gold": "1"}], {}, "leave no room for a trace in cutoff_len"),
+        ([{"question": " ", "gold": "1"}], {}, "none of the first 1 rows of the data can be used"),
+    ],
+)
+def test_data_that_do_not_fit(make_profile, model_folder, tmp_path, rows, options, expected):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(ValueError, match=expected):
+        make_profile(base=str(model_folder("qwen3")), data=str(path), **options)
+
+
+def test_a_model_that_does_not_fit_the_machine(make_profile, model_folder, questions_file):
+    with pytest.raises(ValueError, match=r"do not fit \(full fine-tuning takes .* LoRA"):
+        make_profile(base=str(model_folder("qwen3")), data=str(questions_file), gpu_gb=0.3)
+
+
+def test_a_model_without_any_known_chat_format(
+    make_profile, model_folder, questions_file, tmp_path
+):
+    import shutil
+
+    from tests.pipeline.profiles.conftest import make_tokenizer
+
+    folder = shutil.copytree(model_folder("qwen3"), tmp_path / "other")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    make_tokenizer(("<end>",), "<end>", None).save_pretrained(folder)
+    with pytest.raises(ValueError, match="control tokens of none of chatml, llama3"):
+        make_profile(base=str(folder), data=str(questions_file))
+
+
+def test_a_profile_is_not_written_over(make_profile, model_folder, questions_file, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pipeline.yaml").write_text("run_dir: a\n")
+    with pytest.raises(ValueError, match="is there already; remove it or choose another NAME"):
+        make_profile(base=str(model_folder("qwen3")), data=str(questions_file), gpus=0)
+
+
+@pytest.mark.parametrize("lora", ["true", "false"])
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_files_fit_each_other(make_profile, model_folder, questions_file, lora, gpus):
+    choices, folder = make_profile(
+        base=str(model_folder("qwen3")), data=str(questions_file), lora=lora, gpus=gpus
+    )
+    config, files = load_config(folder / "pipeline.yaml"), yamls(folder)
+    trainings = {name: values for name, values in files.items() if "_train_" in name}
+    assert trainings.keys() == {"2_train_posterior_weighted.yaml", "9_train_final_acc.yaml"}
+    outputs = {f"{config.data.name}_{output.name}" for output in config.build.outputs}
+    kind = "adapters" if lora == "true" else "models"
+    for name, values in trainings.items():
+        assert values["dataset"] in outputs
+        assert values["dataset_dir"] == f"{config.run_dir}/train"
+        assert values["output_dir"].startswith(f"{config.run_dir}/{kind}/")
+        for key in ("cutoff_len", "chat_format", "prompt_family"):
+            assert values[key] == getattr(config, key), (name, key)
+        assert values["model_name_or_path"] == config.base == config.models.reasoner
+        assert ("deepspeed" in values) == (lora == "false" and gpus == 8)
+    assert ("export.yaml" in files) == (lora == "true")
+    assert "boxed" in config.renderer.prompt("reasoner", "What is 1?")
+
+
+def test_traces_start_with_stages_1_and_2(make_profile, model_folder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {"question": "What is 1?", "reasoning": "It is one.", "answer": "\\boxed{1}"}
+    path.write_text("".join(json.dumps(row | {"question": f"{n}?"}) + "\n" for n in range(9)))
+    choices, folder = make_profile(base=str(model_folder("qwen3")), data=str(path), gpus=0)
+    assert choices.start == "traces"
+    config = load_config(folder / "pipeline.yaml")
+    assert config.posterior == "trained" and config.models.reasoner is None
+    assert config.data.columns == {"trace": "reasoning", "solution": "answer", "gold": "answer"}
+    assert {"1_train_reasoner.yaml", "2_train_posterior.yaml"} <= yamls(folder).keys()
+
+
+def test_questions_of_reasoning_gym(make_profile, model_folder):
+    pytest.importorskip("reasoning_gym")
+    _, folder = make_profile(
+        base=str(model_folder("qwen3")),
+        data="reasoning_gym:chain_sum",
+        train_size=20,
+        test_size=10,
+        gpus=0,
+    )
+    data = load_config(folder / "pipeline.yaml").data
+    assert data.train == data.test == "reasoning_gym:chain_sum"
+    assert (data.gym.train_size, data.gym.test_size) == (20, 10)
+
+
+class Runner:
+    """scripts/run.py in this process, since a process of its own for every command takes minutes."""
+
+    def __init__(self, monkeypatch, train):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        spec = importlib.util.spec_from_file_location("sequence", ROOT / "scripts/sequence.py")
+        self.sequence = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "sequence", self.sequence)
+        spec.loader.exec_module(self.sequence)
+        monkeypatch.setattr(self.sequence, "execute", self.execute)
+        self.monkeypatch, self.train, self.commands = monkeypatch, train, []
+
+    def run(self, *words: str) -> bool:
+        return self.sequence.run_all(self.sequence.read_plan(words))
+
+    def execute(self, plan, command, log=None, is_shown=True) -> None:
+        self.commands.append(command[1:3])
+        if command[0] == "llamafactory-cli":
+            recipe, settings = Path(command[2]), command[3:]
+            values = yaml.safe_load(recipe.read_text("utf-8"))
+            values |= {
+                key: yaml.safe_load(value)
+                for key, value in (word.split("=", 1) for word in settings)
+            }
+            self.train(values | {"max_steps": 2})
+            return
+        self.monkeypatch.setattr(sys, "argv", command[1:])
+        try:
+            runpy.run_path(command[1], run_name="__main__")
+        except SystemExit as error:
+            assert not error.code, command
+
+
+@pytest.mark.slow
+@pytest.mark.host
+@pytest.mark.parametrize("family", MODELS)
+def test_a_profile_of_each_family_runs_to_the_end(
+    family,
+    make_profile,
+    model_folder,
+    questions_file,
+    tmp_path,
+    monkeypatch,
+    run_exp,  # noqa: F811
+):
+    choices, folder = make_profile(
+        base=str(model_folder(family)),
+        data=str(questions_file),
+        gpus=0,
+        num_traces=4,
+        num_answers=1,
+    )
+    assert choices.chat_format == MODELS[family][3]
+    runner = Runner(monkeypatch, run_exp)
+    is_evaluated = runner.run(
+        str(folder),
+        f"run={tmp_path}/run",
+        # What a random model answers is never right: GML takes its traces by the solution's
+        # likelihood instead.
+        "build.outputs.0.estimator=gml",
+        "sampling.max_trace_tokens=200",
+        "sampling.max_answer_tokens=8",
+        "sampling.temperature=1",
+        "data.max_train_questions=8",
+        "data.max_test_questions=2",
+        "eval.num_samples=1",
+        "eval.max_new_tokens=16",
+    )
+    assert is_evaluated
+    run = tmp_path / "run"
+    assert (run / "models/final_acc/model.safetensors").is_file()
+    assert json.loads((run / "evals/final_acc/result.json").read_text("utf-8"))
+    assert (run / "report.md").is_file()

@@ -1,10 +1,16 @@
 """What the README and the pages of docs/ say exists: commands, files, keys, and the tree."""
 
 import importlib.util
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.host.conftest import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,6 +25,42 @@ TREES = {"README.md": README.split("## The tree")[1], "docs/tree.md": PAGES["tre
 
 def test_the_readme_is_a_front_door():
     assert len(README.splitlines()) <= 160
+
+
+@pytest.mark.slow
+def test_your_own_questions_work_as_a_reader_types_them(tmp_path):
+    """The block of the README, in a shell. Only the model and the questions are ours, and the run
+    is a dry one.
+    """
+    block = re.search(r"## Your own questions.*?```bash\n(.*?)```", README, re.DOTALL)[1]
+    assert len(block.splitlines()) <= 10
+    model = tmp_path / "hub model"
+    tokenizer = make_tokenizer(model)
+    make_model(model, len(tokenizer), "qwen3", max_position_embeddings=4096)
+    for name, text in {"hf": f"echo '{model}'", "python": f'exec {sys.executable} "$@"'}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "my").mkdir()
+    rows = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(30)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "my/questions.jsonl").write_text(text, encoding="utf-8")
+    typed = block.replace("base=$base", 'base="$base"')  # this folder has a space in its name
+    typed = typed.replace("run.py profiles/mine", "run.py profiles/mine dry_run=true")
+    done = subprocess.run(
+        ["bash", "-euc", typed],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    written = sorted(path.name for path in (tmp_path / "profiles/mine").iterdir())
+    assert f"wrote profiles/mine: {', '.join(written)}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "python scripts/report.py runs/mine"
 
 
 def test_make_targets_exist():

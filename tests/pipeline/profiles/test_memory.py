@@ -54,7 +54,7 @@ def test_parameters_are_counted_where_the_weights_are_there(tmp_path):
 
 
 def test_the_table_of_docs_scale(shape):
-    # "qwen3_8b: ZeRO-2 on 8 GPUs 33, activations 16"; LoRA: "16 GB + 3 GB"
+    # Of its row qwen3_8b: 33 GB of states and 16 GB of activations; 19 GB of states with LoRA.
     assert round(state_gigabytes(shape, False, 2, 8)) == 33
     assert round(activation_gigabytes(shape, 24576)) == 16
     assert round(state_gigabytes(shape, True, 0, 1)) == 19

@@ -35,7 +35,7 @@ from variational_reasoning.pipeline.questions.checks import QuestionChecks
 from variational_reasoning.pipeline.questions.gym import gym_rows, is_gym
 from variational_reasoning.pipeline.questions.sources import read_source, to_columns
 from variational_reasoning.pipeline.questions.subsets import choose_ids
-from variational_reasoning.pipeline.questions.usable_rows import overlong_by, usable_rows
+from variational_reasoning.pipeline.questions.usable_rows import example_tokens, usable_rows
 from variational_reasoning.pipeline.verify import open_pool, read_checks, try_golds
 
 FIRST_ROWS = 500
@@ -481,7 +481,7 @@ def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], confi
     if choices.start == "traces":
         kinds = ("reasoner", config.posterior_prompt)
         dropped = sum(
-            any(overlong_by(kind, renderer, row, encode, cutoff_len) > 0 for kind in kinds)
+            any(sum(example_tokens(kind, renderer, row, encode)) > cutoff_len for kind in kinds)
             for row in table
         )
         if dropped > len(table) / 2:

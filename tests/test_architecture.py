@@ -162,6 +162,7 @@ ROOMS_OF_THE_PIPELINE = (
     "build",
     "evaluate",
     "rejudge",
+    "profiles",
 )
 """From the ground up: a room may import those before it. A folder is one room."""
 

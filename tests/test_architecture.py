@@ -153,6 +153,7 @@ ROOMS_OF_THE_PIPELINE = (
     "reading",
     "train_files",
     "trainings",
+    "vocabulary",
     "work",
     "engines",
     "questions",

@@ -57,8 +57,8 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
     ("overrides", "expected"),
     [
         (
-            {"constant_loss_normalizer": "auto"},
-            "unknown key `constant_loss_normalizer`; did you mean `constant_loss_normalizer`?",
+            {"constant_loss_normalizr": "auto"},
+            "unknown key `constant_loss_normalizr`; did you mean `constant_loss_normalizer`?",
         ),
         (
             {"model_name_or_path": "no/such/folder"},
@@ -78,6 +78,8 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
             "chat_format 'qwen' is neither one of chatml, llama3, gemma, mistral, template nor an "
             "existing .json file",
         ),
+        ({"add_tokens": "<a>,<TOKEN_B>"}, "<TOKEN_B> belongs to abstract traces, and every"),
+        ({"add_special_tokens": "<beginabstract>"}, "extend the base once with scripts/extend_"),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),
         ({"rows_per_step": "8.5"}, "rows_per_step: '8.5' is not a whole number"),

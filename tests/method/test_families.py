@@ -213,7 +213,9 @@ def test_all_faults_of_a_family_are_found_at_once(tmp_path):
         "kinds.reasoner.close: '</other>' does not begin with the boundary '</reason>'",
     ):
         assert part in message
-    with pytest.raises(ValueError, match="neither one of paper, think nor an existing .yaml"):
+    with pytest.raises(
+        ValueError, match="neither one of paper, think, abstract nor an existing .yaml"
+    ):
         make_renderer("chatml", "nope")
 
 

@@ -18,7 +18,7 @@ from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions import hints as hints_module
-from variational_reasoning.pipeline.questions.hints import Hints, solutions_of_others
+from variational_reasoning.pipeline.questions.hints import Hints, hints_of_others
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import sample_answers, sample_seed, sample_traces
@@ -282,13 +282,13 @@ def test_a_question_without_a_text_for_the_hint_is_left_out_with_its_reason(make
 
 def test_the_solution_of_another_question_by_hand():
     solutions = {"a": "1", "b": "2", "c": "1", "d": ""}
-    others = solutions_of_others(solutions, seed=0)
+    others = hints_of_others(solutions, seed=0)
     assert others == {"a": "2", "b": "1", "c": "2"}  # d has none to give and gets none
-    assert solutions_of_others({"a": "1", "b": "1"}, seed=0) == {}
+    assert hints_of_others({"a": "1", "b": "1"}, seed=0) == {}
     many = {f"q{i}": str(i) for i in range(50)}
-    given = solutions_of_others(many, seed=3)
+    given = hints_of_others(many, seed=3)
     assert sorted(given.values()) == sorted(many.values())  # each is given once
-    assert given != solutions_of_others(many, seed=4)
+    assert given != hints_of_others(many, seed=4)
 
 
 def test_vllm_that_is_not_installed_is_an_error_with_the_install_command(make_run):

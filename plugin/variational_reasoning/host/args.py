@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
+from variational_reasoning.method.abstract import BEGIN, END, symbol_names
 from variational_reasoning.method.families import FAMILIES
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
@@ -248,6 +249,7 @@ def check(
     _check_datasets(ours, renderer, data_args, faults)
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
+    _check_added_tokens(model_args, faults)
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ValueError(
@@ -568,4 +570,19 @@ def _check_model_path(model: str | None, faults: list[str]) -> None:
         faults.append(
             f"model_name_or_path: the folder {model!r} does not exist; train or download the "
             "model first"
+        )
+
+
+def _check_added_tokens(model_args: Any, faults: list[str]) -> None:
+    """The host initializes the rows of tokens that it is told to add, also where the model has
+    them, and has trained them.
+    """
+    added = [*(model_args.add_tokens or ()), *(model_args.add_special_tokens or ())]
+    reserved = {BEGIN, END, *symbol_names(len(added))}
+    found = [token for token in added if token in reserved]
+    if found:
+        faults.append(
+            f"add_tokens, add_special_tokens or new_special_tokens_config: {found[0]} belongs to "
+            "abstract traces, and every training would initialize its rows again; remove it, and "
+            "extend the base once with scripts/extend_vocabulary.py"
         )

@@ -1,12 +1,14 @@
 """What a prompt says, and how thought and solution are marked: prompt families.
 
 A family has one prompt for the reasoner, pi(z, y | x), and one or more for the posterior, q(z | x,
-y'). Two are built in:
+y'). Three are built in:
 
-    paper   the published prompts, byte for byte (App. E): reasoner, posterior_a (Sakana's RLT),
-            posterior_b (the paper's)
-    think   <think> ... </think>, then the answer up to the end of turn; the posterior sees the
-            hint in the user turn
+    paper     the published prompts, byte for byte (App. E): reasoner, posterior_a (Sakana's RLT),
+              posterior_b (the paper's)
+    think     <think> ... </think>, then the answer up to the end of turn; the posterior sees the
+              hint in the user turn
+    abstract  <beginabstract> symbols <endabstract>, then the answer (arXiv 2604.22709,
+              abstract.py); the posterior's turn begins with the hint, a verbal chain of thought
 
 With `paper` and ChatML a posterior's row is, after the system and the user turn,
 
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_yaml_object
+from variational_reasoning.method.abstract import BEGIN, END
 
 REASONER = "reasoner"
 """The prompt kind of pi(z, y | x); every other kind of a family is a posterior's."""
@@ -67,6 +70,7 @@ class PromptFamily:
     boundary: the text that ends a trace's ids (prompts.py); it begins every closing tag. None: the
     chat format's.
     forbidden: texts that a well-formed trace does not hold.
+    hint: what the posteriors see of a question: its `solution`, or the `trace` of the data set.
     """
 
     name: str
@@ -75,6 +79,7 @@ class PromptFamily:
     answer_close: str
     boundary: str | None
     forbidden: tuple[str, ...]
+    hint: str = "solution"
 
     @property
     def posteriors(self) -> tuple[str, ...]:
@@ -131,7 +136,22 @@ FAMILIES = {
         boundary="</think>",
         forbidden=("<think>",),
     ),
+    "abstract": PromptFamily(
+        name="abstract",
+        kinds={
+            REASONER: KindTexts("", "{question}", BEGIN, END),
+            "abstract_posterior": KindTexts("", "{question}", "{hint}" + BEGIN, END),
+        },
+        answer_open="\n",
+        answer_close="",
+        boundary=END,
+        forbidden=(BEGIN,),
+        hint="trace",
+    ),
 }
+
+HINTS = ("solution", "trace")
+"""What `hint` of a family may be."""
 
 
 def load_family(name_or_path: str) -> PromptFamily:
@@ -159,6 +179,7 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         answer_open: "\\n\\n"              # between the reasoner's close and the solution
         answer_close: ""                 # after the solution; empty: only the end of turn
         forbidden: ["<think>"]           # texts that a well-formed trace does not hold (optional)
+        hint: solution                   # what posteriors see; or the data's `trace` (optional)
         kinds:
           reasoner: {system: "", user: "{question}", opening: "<think>\\n", close: "</think>"}
           posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n",
@@ -168,7 +189,7 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
     """
     faults: list[str] = []
     known = {f.name for f in fields(PromptFamily)}
-    optional = {"forbidden", "boundary"}
+    optional = {"forbidden", "boundary", "hint"}
     if unknown := sorted(set(values) - known):
         faults.append(f"unknown fields {unknown}; allowed are {sorted(known)}")
     if missing := sorted(known - optional - set(values)):
@@ -189,6 +210,9 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
     forbidden = values.get("forbidden", ())
     if isinstance(forbidden, str) or not all(isinstance(text, str) and text for text in forbidden):
         faults.append(f"forbidden is {forbidden!r}; a list of texts is needed")
+    hint = values.get("hint", "solution")
+    if hint not in HINTS:
+        faults.append(f"hint is {hint!r}; allowed are {', '.join(HINTS)}")
     if faults:
         raise ValueError("\n".join(f"{source}: {fault}" for fault in faults))
     return PromptFamily(
@@ -198,6 +222,7 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         answer_close=values["answer_close"],
         boundary=boundary,
         forbidden=tuple(forbidden),
+        hint=hint,
     )
 
 
@@ -237,4 +262,6 @@ def family_to_dict(family: PromptFamily) -> dict[str, Any]:
     values = asdict(family)
     values["kinds"] = {kind: asdict(texts) for kind, texts in family.kinds.items()}
     values["forbidden"] = list(family.forbidden)
+    if family.hint == "solution":
+        del values["hint"]  # what earlier records, which do not know it, mean
     return values

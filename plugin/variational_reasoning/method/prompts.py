@@ -185,11 +185,26 @@ class Renderer:
 
     def detect_kind(self, prompt: str) -> str | None:
         """The kind that a rendered prompt is laid out for, or None for a text of another layout."""
-        for kind in (*self.family.posteriors, REASONER):
+        for kind in self._most_literal_first:
             *inner, last = self._literals(kind)
             if prompt.endswith(last) and all(text in prompt[: -len(last)] for text in inner[1:]):
                 return kind
         return None
+
+    @property
+    def _most_literal_first(self) -> list[str]:
+        """The kinds in the order in which a text is compared with them.
+
+        A layout may fit texts of another one with an empty hint: in `abstract` only the chain tells
+        the posterior's prompt from the reasoner's. So the layout with more fixed text comes first,
+        and of two with the same text the one with fewer gaps.
+        """
+
+        def order(kind: str) -> tuple[int, int]:
+            literals = self._literals(kind)
+            return -sum(map(len, literals)), len(literals)
+
+        return sorted((*self.family.posteriors, REASONER), key=order)
 
     def _literals(self, kind: str) -> list[str]:
         """The fixed texts of a prompt from the user turn on, in order, cut where question and hint
@@ -356,7 +371,7 @@ class Renderer:
         are read too.
         """
         text = text.removesuffix(self.chat_format.end_of_turn)
-        for kind in (*self.family.posteriors, REASONER):
+        for kind in self._most_literal_first:
             parts = self._split_kind(kind, text)
             if parts is not None:
                 return parts

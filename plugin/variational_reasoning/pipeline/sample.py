@@ -307,7 +307,7 @@ class TraceSampler(Sampler):
         stop = self.renderer.trace_stops
         limit = config.sampling.max_trace_tokens or config.cutoff_len
         requests, dropped = [], []
-        rows = self.questions.rows_of(units, [*HINT_COLUMNS, "trace"])
+        rows = self.questions.rows_of(units, HINT_COLUMNS)
         for question_id in units:
             [row] = rows[question_id]
             self._expert_traces[question_id] = row["trace"].strip()

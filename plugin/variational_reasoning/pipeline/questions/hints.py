@@ -3,7 +3,8 @@
 `sampling.hint` says which, for controls: a wrong hint may work about as well as the right one
 (arXiv 2608.09228), so a run can compare them.
 
-    reference        the question's own solution, y' of the paper
+    reference        the question's own solution, y' of the paper; or its own trace, for a prompt
+                     family whose posterior sees that (`abstract`)
     answer           its final answer only (`final_answer`)
     other_question   the solution of another training question, the same in every stage
     none             an empty hint: the same model and prompt, without what is in it
@@ -23,7 +24,7 @@ from variational_reasoning.pipeline.work.draws import draw
 from variational_reasoning.verify.checks import gold_answers
 from variational_reasoning.verify.mathematics.boxes import last_boxed
 
-COLUMNS = ("question", "solution", "check")
+COLUMNS = ("question", "solution", "trace", "check")
 """The columns of a question's row that `Hints.of` and the prompt read."""
 
 
@@ -34,11 +35,12 @@ class Hints:
         """Args: ids: all training questions, in the table's order."""
         self.config, self.name = config, config.sampling.hint
         self.is_shown = kind != REASONER
+        self._column = config.renderer.family.hint
         self._others: dict[str, str] = {}
         if self.is_shown and self.name == "other_question":
-            rows = questions.rows_of(ids, ["solution"])
-            solutions = {question_id: rows[question_id][0]["solution"] for question_id in ids}
-            self._others = solutions_of_others(solutions, config.seed)
+            rows = questions.rows_of(ids, [self._column])
+            hints = {question_id: rows[question_id][0][self._column] for question_id in ids}
+            self._others = hints_of_others(hints, config.seed)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
         """The hint of a question; None for a prompt that shows none.
@@ -54,7 +56,7 @@ class Hints:
             return final_answer(row["solution"], json.loads(row["check"])) or ""
         if self.name == "other_question":
             return self._others.get(row["question_id"], "")
-        return row["solution"]
+        return row[self._column]
 
     def lacks(self, hint: str | None) -> bool:
         """Whether a question cannot be asked for traces, because there is no such hint."""
@@ -83,25 +85,25 @@ def final_answer(solution: str, check: Mapping[str, Any]) -> str | None:
     return answer.strip() or None if answer else None
 
 
-def solutions_of_others(solutions: Mapping[str, str], seed: int) -> dict[str, str]:
-    """For each question the solution of another one, which differs from its own.
+def hints_of_others(hints: Mapping[str, str], seed: int) -> dict[str, str]:
+    """For each question the hint of another one, which differs from its own.
 
-    Questions form a ring in an order that the seed draws, and each takes the next solution that is
-    not its own. With the order b, a, c and the solutions a: 1, b: 2, c: 1
+    Questions form a ring in an order that the seed draws, and each takes the next hint that is
+    not its own. With the order b, a, c and the hints a: 1, b: 2, c: 1
 
         b takes a's 1; a skips c, whose 1 is its own, and takes b's 2; c takes b's 2
 
-    Questions that all have one solution get none, and so do those without one.
+    Questions that all have one hint get none, and so do those without one.
     """
     ring = sorted(
-        (question_id for question_id, solution in solutions.items() if solution),
+        (question_id for question_id, hint in hints.items() if hint),
         key=lambda question_id: draw(seed, "other question", question_id),
     )
     others = {}
     for place, question_id in enumerate(ring):
         for step in range(1, len(ring)):
-            other = solutions[ring[(place + step) % len(ring)]]
-            if other != solutions[question_id]:
+            other = hints[ring[(place + step) % len(ring)]]
+            if other != hints[question_id]:
                 others[question_id] = other
                 break
     return others

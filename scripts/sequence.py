@@ -106,6 +106,9 @@ def read_plan(words: Sequence[str]) -> Plan:
     config = load_config(examples / "pipeline.yaml", settings)
     run = Path(own.get("run", config.run_dir))
     settings = [*moved_files(config, run), *settings]
+    if own.get("base") and config.models.reasoner and config.models.reasoner == config.base:
+        # A profile that starts from questions names one model twice.
+        settings = [f"models.reasoner={own['base']}", *settings]
     recipes = sorted(path.stem.removeprefix("9_train_") for path in examples.glob("9_train_*.yaml"))
     if not recipes:
         raise ValueError(f"{examples} has no 9_train_*.yaml, so there is no final model to train")

@@ -24,6 +24,8 @@ TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
 RECIPES = [
     path for path in TRAININGS if path.parent.name != "tiny"
 ]  # tiny is run as a whole by test_end_to_end
+PAPER = [path for path in RECIPES if "_think" not in path.parent.name]
+"""Recipes with the paper's settings; the others start from questions, as new_profile.py does."""
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
 
 
@@ -59,6 +61,12 @@ def model_of(random_models):
     )
 
 
+def family_from_root(values: dict) -> str:
+    """The prompt family of a YAML, with its file's whole path."""
+    family = values.get("prompt_family", "paper")
+    return str(ROOT / family) if family.endswith(".yaml") else family
+
+
 @pytest.fixture(scope="session")
 def train_folder(tmp_path_factory) -> Path:
     """A folder as stage 0 and 8 leave it, with a few rows under every name that an example uses."""
@@ -80,7 +88,8 @@ def train_folder(tmp_path_factory) -> Path:
             if entry.get("formatting") == "reasoning":
                 rows.append({"question": question, "trace": trace, "solution": solution})
             elif entry.get("formatting") == "weighted_sft":
-                prompt, response = make_renderer(chat_format).render(
+                family = family_from_root(values)
+                prompt, response = make_renderer(chat_format, family).render(
                     values["prompt_kind"], question, trace, solution
                 )
                 rows.append({"prompt": prompt, "response": response, "weight": weight})
@@ -154,8 +163,10 @@ def test_dataset_info_names_every_data_set_of_a_yaml_and_no_other_local_file():
 
 
 def _chat_format_from_root(folder: Path) -> list[str]:
-    name = read(folder / "pipeline.yaml")["chat_format"]
-    return [f"chat_format={ROOT / name}"] if name.endswith(".json") else []
+    values = read(folder / "pipeline.yaml")
+    name = values["chat_format"]
+    family = [f"prompt_family={family_from_root(values)}"] if "prompt_family" in values else []
+    return family + ([f"chat_format={ROOT / name}"] if name.endswith(".json") else [])
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -175,11 +186,16 @@ def test_the_yamls_of_a_profile_agree(profile):
             "sft",
             f"{config.data.name}_chosen",
         )
+    if config.posterior != "trained":  # nothing but models.reasoner is there in round 1
+        assert config.models.reasoner == config.base and config.models.allow_unrecorded
+        for name in ("1_train_reasoner.yaml", "2_train_posterior.yaml"):
+            del roles[name]
     assert sorted(trainings) == sorted(roles)
     for name, values in trainings.items():
         is_of_all_questions = config.data.question_ids and name[0] in "12"
         assert values["cutoff_len"] == (16384 if is_of_all_questions else config.cutoff_len)
         assert values["chat_format"] == read(folder / "pipeline.yaml")["chat_format"]
+        assert values.get("prompt_family") == read(folder / "pipeline.yaml").get("prompt_family")
         assert values["dataset"] == datasets[name]
         kind = "adapters" if values["finetuning_type"] == "lora" else "models"
         assert values["output_dir"] == f"{config.run_dir}/{kind}/{roles[name]}"
@@ -228,7 +244,7 @@ BATCHES_1K = BATCHES | {
 }
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=label)
+@pytest.mark.parametrize("path", PAPER, ids=label)
 def test_the_papers_hyperparameters(path):
     """arXiv 2509.22637, App. C; with LoRA, which the paper has not, another learning rate."""
     values, profile, role = read(path), path.parent.name, path.stem.partition("_train_")[2]
@@ -263,6 +279,17 @@ def test_the_papers_hyperparameters(path):
     assert (values["max_grad_norm"], values["bf16"]) == (1.0, True)
     zero = {"qwen2_5_32b": "zero3.json", "qwen3_8b_lora": ""}.get(profile, "zero2.json")
     assert Path(values.get("deepspeed", "")).name == zero
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p not in PAPER], ids=label)
+def test_the_settings_of_a_start_from_questions(path):
+    """As new_profile.py chooses them for the machine that the header names."""
+    values, is_lora = read(path), path.parent.name.endswith("_lora")
+    assert (values["finetuning_type"] == "lora") == is_lora
+    assert ("deepspeed" in values) == (not is_lora)
+    assert values["learning_rate"] == (1e-4 if is_lora else 1e-5)
+    assert (values["cutoff_len"], values["bf16"], values["flash_attn"]) == (16384, True, "fa2")
+    assert not values.keys() & {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
 @pytest.mark.host

@@ -133,6 +133,17 @@ def test_another_number_of_gpus_changes_no_command(commands):
     )
 
 
+def test_base_takes_the_place_of_the_model_that_a_start_from_questions_names_twice(commands):
+    lines = commands("qwen3_4b_think", "base=/models/base")
+    stages = [line for line in lines if line[1] == "scripts/sample_traces.py"]
+    assert all(
+        {"base=/models/base", "models.reasoner=/models/base"} <= set(line) for line in stages
+    )
+    assert list(trainings(lines)) == ["models/final_acc"]
+    lines = commands("qwen3_4b_think_lora", "base=/models/base", "posterior=own_traces")
+    assert list(trainings(lines)) == ["adapters/posterior", "adapters/final_acc"]
+
+
 def test_several_nodes(commands):
     lines = commands(
         "qwen2_5_32b", TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh"

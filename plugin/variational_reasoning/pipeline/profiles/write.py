@@ -33,11 +33,11 @@ def profile_files(choices: Choices) -> dict[str, str]:
     """File name to text, without the rows."""
     files = {"pipeline.yaml": pipeline_text(choices)}
     if choices.start == "traces":
-        files["1_train_reasoner.yaml"] = training_text(choices, "reasoner", "reasoner")
-        files["2_train_posterior.yaml"] = training_text(choices, "posterior", "posterior")
+        files["1_train_reasoner.yaml"] = training_text(choices, "reasoner")
+        files["2_train_posterior.yaml"] = training_text(choices, "posterior")
     else:
-        files[f"2_train_{LEARNED}.yaml"] = training_text(choices, "posterior", LEARNED)
-    files[f"9_train_{FINAL}.yaml"] = training_text(choices, FINAL, FINAL)
+        files[f"2_train_{LEARNED}.yaml"] = training_text(choices, LEARNED)
+    files[f"9_train_{FINAL}.yaml"] = training_text(choices, FINAL)
     if choices.family_text is not None:
         files["prompts.yaml"] = choices.family_text
     if choices.training is not None and choices.training.is_lora:
@@ -148,16 +148,12 @@ def pipeline_text(choices: Choices) -> str:
     return "\n".join(lines) + "\n"
 
 
-def training_text(choices: Choices, name: str, role: str) -> str:
-    """One training YAML.
-
-    Args:
-        name: of the model in the run folder. role: reasoner, posterior, LEARNED or FINAL.
-    """
+def training_text(choices: Choices, role: str) -> str:
+    """One training YAML. Args: role: reasoner, posterior, LEARNED or FINAL."""
     training, stage = choices.training, {"reasoner": 1, FINAL: 9}.get(role, 2)
     assert training is not None
     recipe = f"{stage}_train_{role}.yaml"
-    output = f"{choices.run_dir}/{'adapters' if training.is_lora else 'models'}/{name}"
+    output = f"{choices.run_dir}/{'adapters' if training.is_lora else 'models'}/{role}"
     dataset = f"{choices.name}_{role}"
     kind = choices.posterior_prompt if stage == 2 else "reasoner"
     lines = [

@@ -17,6 +17,7 @@ from variational_reasoning.pipeline.rows import (
     index_by,
     open_stage,
     read_manifest,
+    read_parquet,
     read_rows,
     read_table,
     table_digest,
@@ -295,3 +296,21 @@ def test_joins_are_by_key():
     assert index_by(rows, "question_id", "trace_id")["a", 1] is rows[2]
     with pytest.raises(ValueError, match="same"):
         index_by(rows, "question_id")
+
+
+def test_an_optional_column_that_the_file_lacks_is_null_also_when_it_is_asked_for(tmp_path):
+    row = {"question_id": "q", "trace_id": 0, "trace_logp": -1.0, "trace_tokens": 2}
+    row |= {"answer_logp": None, "answer_tokens": None, "temperature": 1.0}
+    write_table(tmp_path / "t", "trace_logps", [row], Identity({}, {}))
+    path = next((tmp_path / "t").glob("shard-*.parquet"))
+    old = pq.read_table(path).drop_columns(["early_answer_logp"])
+    pq.write_table(old, tmp_path / "old.parquet")
+    columns = ["trace_logp", "early_answer_logp"]
+    part = read_parquet(tmp_path / "old.parquet", "trace_logps", columns)
+    assert part.to_pylist() == [{"trace_logp": -1.0, "early_answer_logp": None}]
+    assert set(read_parquet(tmp_path / "old.parquet", "trace_logps").column_names) == set(
+        TABLES["trace_logps"].columns.names
+    )
+    pq.write_table(old.drop_columns(["trace_logp"]), tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match="lacks the columns .*trace_logp"):
+        read_parquet(tmp_path / "bad.parquet", "trace_logps", columns)

@@ -387,11 +387,15 @@ def read_parquet(path: Path, table: str, columns: Sequence[str] | None = None) -
     Raises: ValueError for a file that lacks another column.
     """
     schema = TABLES[table]
-    part = pq.read_table(path, columns=list(columns) if columns else None)
-    absent = [name for name in columns or schema.columns.names if name not in part.column_names]
+    wanted = list(columns or schema.columns.names)
+    written = set(pq.read_schema(path).names)
+    absent = [name for name in wanted if name not in written]
     missing = sorted(set(absent) - schema.not_required)
     if missing:
         raise ValueError(f"{path} lacks the columns {missing} of the table {table}")
+    # A column that is not in the file cannot be asked for.
+    there = [name for name in columns if name in written] if columns else None
+    part = pq.read_table(path, columns=there)
     for name in absent:
         nulls = pa.nulls(part.num_rows, schema.columns.field(name).type)
         part = part.append_column(schema.columns.field(name), nulls)

@@ -253,22 +253,26 @@ def make_questions(folder: Path, num: int, words: Words) -> None:
     """Stage 0's table, by its own writer."""
     import numpy as np
 
+    from variational_reasoning.method.prompts import make_renderer
+    from variational_reasoning.pipeline.questions.usable_rows import example_tokens
     from variational_reasoning.pipeline.rows import Identity, write_table
 
     random = np.random.default_rng(1)
+    renderer = make_renderer("chatml")
+    names = ("prompt_tokens", "trace_tokens", "solution_tokens")
     rows = []
     for number, length in enumerate(lengths(random, MEAN_TRACE, num)):
-        rows.append(
-            {
-                "question_id": f"q{number:06d}",
-                "question": words.draw(random, 80)[1],
-                "trace": words.draw(random, length)[1],
-                "solution": words.draw(random, MEAN_ANSWER)[1] + " \\boxed{7}",
-                "source": "random",
-                "check": json.dumps({"kind": "math", "gold": "7"}),
-                "split": "train",
-            }
-        )
+        row = {
+            "question_id": f"q{number:06d}",
+            "question": words.draw(random, 80)[1],
+            "trace": words.draw(random, length)[1],
+            "solution": words.draw(random, MEAN_ANSWER)[1] + " \\boxed{7}",
+            "source": "random",
+            "check": json.dumps({"kind": "math", "gold": "7"}),
+            "split": "train",
+        }
+        num_tokens = example_tokens("reasoner", renderer, row, words.encode)
+        rows.append(row | dict(zip(names, num_tokens, strict=True)))
     write_table(folder / "questions", "questions", rows, Identity({"made": "here"}, {}), 256)
 
 
@@ -300,6 +304,8 @@ def trace_rows(units: list[str], random, words: Words) -> Iterator[dict]:
                 "seed": int(random.integers(2**62)),
                 "prompt_kind": "posterior_b",
                 "temperature": 0.7,
+                "trained_tokens": length + len(boundary),
+                "is_trained_as_sampled": True,
             }
 
 
@@ -342,7 +348,9 @@ def make_answers(config, words: Words) -> float:
     from variational_reasoning.method.prompts import make_renderer
     from variational_reasoning.pipeline.sample import answers_job
 
-    lead = make_renderer("chatml").answer_lead
+    renderer = make_renderer("chatml")
+    lead = renderer.answer_lead
+    num_fixed = len(words.encode(renderer.answer_rest(" \\boxed{7}")))
 
     def rows(units: list[str], random, words: Words) -> Iterator[dict]:
         for unit in units:
@@ -358,6 +366,7 @@ def make_answers(config, words: Words) -> float:
                         "text": f"{lead}{text} \\boxed{{{final}}}<|end_of_solution|>",
                         "finish_reason": "stop",
                         "seed": int(random.integers(2**62)),
+                        "trained_tokens": length + num_fixed,
                     }
 
     return fill(answers_job(config).stage, rows, words)

@@ -28,6 +28,7 @@ ids equal those of the whole text.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from variational_reasoning.method.chat_formats import (
@@ -176,7 +177,7 @@ class Renderer:
             return self.prompt(kind, question), trace + self.boundary + answer
         return self.prompt(kind, question, hint=solution), trace + self.texts(kind).close
 
-    @property
+    @cached_property
     def answer_lead(self) -> str:
         """The fixed text between a trace's last id and the solution: the rest of the closing tag,
         and `answer_open`.

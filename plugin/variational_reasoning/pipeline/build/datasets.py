@@ -38,7 +38,7 @@ from variational_reasoning.pipeline.build.health import (
 from variational_reasoning.pipeline.build.join import Joined, join
 from variational_reasoning.pipeline.build.lengths import Lengths
 from variational_reasoning.pipeline.build.plan import OutputPlan
-from variational_reasoning.pipeline.build.traces import read_blocks
+from variational_reasoning.pipeline.build.traces import Chosen, read_blocks
 from variational_reasoning.pipeline.config import Config, OutputConfig, resolved
 from variational_reasoning.pipeline.rows import Identity, read_manifest
 from variational_reasoning.pipeline.train_files import (
@@ -148,14 +148,16 @@ def _write(plans: Sequence[OutputPlan], joined: Joined, config: Config) -> None:
     """Write the planned files in one more pass over the texts."""
     if not plans:
         return
-    planned = {question_id for plan in plans for question_id in plan.questions}
+    chosen = Chosen(set(), set(), set())
+    for plan in plans:
+        plan.add_chosen(chosen)
     with ExitStack() as stack:
         files = [
             stack.enter_context(open_file(plan.path, "train", plan.identity, figures=plan.figures))
             for plan in plans
         ]
-        bar = stack.enter_context(tqdm(total=len(planned), unit="question", desc="texts"))
-        for block in read_blocks(joined, config.renderer, only=planned):
+        bar = stack.enter_context(tqdm(total=len(chosen.questions), unit="question", desc="texts"))
+        for block in read_blocks(joined, config.renderer, chosen=chosen):
             for plan, file in zip(plans, files, strict=True):
                 accuracies = {
                     question_id: joined.question_accuracy(question_id, plan.num_traces)

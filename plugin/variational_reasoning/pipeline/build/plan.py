@@ -32,7 +32,7 @@ from variational_reasoning.pipeline.build.select import (
     has_wanted_accuracy,
     select,
 )
-from variational_reasoning.pipeline.build.traces import Answer, Block, Trace
+from variational_reasoning.pipeline.build.traces import Answer, Block, Chosen, Trace
 from variational_reasoning.pipeline.config import Config, OutputConfig
 from variational_reasoning.pipeline.rows import Identity
 from variational_reasoning.pipeline.tables import RHO_TERMS
@@ -154,6 +154,18 @@ class OutputPlan:
             if copies:
                 self._add_original(self.questions[question_id], float(copies))
         self.figures = self._figures()
+
+    def add_chosen(self, chosen: Chosen) -> None:
+        """Note what `render` needs."""
+        chosen.questions.update(self.questions)
+        for question_id, planned in self.questions.items():
+            for row in planned.rows:
+                if row.source >= 0:
+                    chosen.traces.add((question_id, row.source))
+                if row.answer is not None:
+                    trace_id, answer_id = row.answer
+                    chosen.traces.add((question_id, trace_id))  # a hint may be another trace's
+                    chosen.answers.add((question_id, trace_id, answer_id))
 
     def render(self, block: Block, accuracies: Mapping[str, float | None]) -> list[dict[str, Any]]:
         """Rows of the table `train` of the questions in a block.

@@ -9,7 +9,8 @@ Texts are nearly all of a run's bytes: at the paper's scale 4 GB of traces, whil
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,6 +106,16 @@ class Trace:
         }
 
 
+class Chosen(NamedTuple):
+    """What the rows of the planned files are made of: questions, traces by (question_id, trace_id),
+    and answers by (question_id, trace_id, answer_id).
+    """
+
+    questions: set[str]
+    traces: set[tuple[str, int]]
+    answers: set[tuple[str, int, int]]
+
+
 class Block(NamedTuple):
     """Some questions, in their order.
 
@@ -123,79 +134,114 @@ def read_blocks(
     joined: Joined,
     renderer: Renderer,
     measure: Measure | None = None,
-    only: Set[str] | None = None,
+    chosen: Chosen | None = None,
 ) -> Iterator[Block]:
-    """All questions with their candidates.
+    """All questions with their candidates. A block is read while the caller works on the one
+    before it.
 
     Args:
         measure: for the candidates whose trained_tokens the table does not have; they stay None
             without it.
-        only: leave out the questions that are not in it.
+        chosen: leave out all others.
 
     Raises: ValueError for a shard that is missing or was changed, and for log-likelihoods that
     cannot be those of a trace, with its ids.
     """
-    for start in range(0, len(joined.questions), QUESTIONS_PER_BLOCK):
+    reader = _BlockReader(joined, renderer, measure, chosen)
+    starts = range(0, len(joined.questions), QUESTIONS_PER_BLOCK)
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Block] | None = None
+        for start in starts:
+            block = waiting
+            waiting = pool.submit(reader.read, start)
+            if block is not None:
+                yield block.result()
+        if waiting is not None:
+            yield waiting.result()
+
+
+class _BlockReader:
+    """Reads blocks; see `read_blocks`."""
+
+    def __init__(
+        self,
+        joined: Joined,
+        renderer: Renderer,
+        measure: Measure | None,
+        chosen: Chosen | None,
+    ) -> None:
+        self.joined, self.renderer, self.measure = joined, renderer, measure
+        self.readers = joined.tables.readers
+        self.questions: set[str] | None = None
+        self.traces: pl.DataFrame | None = None
+        self.answers: pl.DataFrame | None = None
+        if chosen is not None:
+            key = {"question_id": pl.String, "trace_id": pl.Int32}
+            self.questions = chosen.questions
+            self.traces = pl.DataFrame(list(chosen.traces), key, orient="row")
+            ids = key | {"answer_id": pl.Int32}
+            self.answers = pl.DataFrame(list(chosen.answers), ids, orient="row")
+
+    def read(self, start: int) -> Block:
+        """The block that begins with this question."""
         stop = start + QUESTIONS_PER_BLOCK
-        names = joined.questions[start:stop]
-        if only is not None:
-            names = [name for name in names if name in only]
-        if names:
-            rows = joined.traces.filter(pl.col("place").is_between(start, stop, closed="left"))
-            yield _read_block(joined, names, rows, renderer, measure)
+        names = self.joined.questions[start:stop]
+        if self.questions is not None:
+            names = [name for name in names if name in self.questions]
+        found = self.readers["questions"].rows_of(names, _QUESTION_COLUMNS)
+        questions = {name: found[name][0] for name in names}
+        in_block = pl.col("place").is_between(start, stop, closed="left")
+        rows = self._with_texts(self.joined.traces.filter(in_block), names)
+        verified = self._verified(names)
+        traces: dict[str, list[Trace]] = {name: [] for name in names}
+        num_compared, num_copies = 0, 0
+        for row in rows.iter_rows(named=True):
+            question_id, text = row["question_id"], row["text"]
+            expert = questions[question_id]["trace"].strip()
+            if expert:
+                num_compared += 1
+                num_copies += text.strip() == expert
+            if row["reason"] is not None:
+                continue
+            if self.measure is not None and row["trained_tokens"] is None:
+                measured = self.measure(text, row["token_ids"])
+                row["trained_tokens"], row["is_trained_as_sampled"] = measured
+            answers = verified.get((question_id, row["trace_id"]), ())
+            traces[question_id].append(_trace(row, answers))
+        return Block(questions, traces, num_compared, num_copies)
 
+    def _with_texts(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+        """`text`, and `token_ids` where they have to be compared."""
+        if self.traces is not None:
+            rows = rows.join(self.traces, on=KEY, how="semi", maintain_order="left")
+        is_unmeasured = self.measure is not None and rows["trained_tokens"].has_nulls()
+        columns = ["text", "token_ids"] if is_unmeasured else ["text"]
+        texts = pl.DataFrame(self.readers["traces"].table_of(names, columns))
+        return rows.join(texts, on=KEY, how="inner", maintain_order="left")
 
-def _read_block(
-    joined: Joined,
-    names: Sequence[str],
-    rows: pl.DataFrame,
-    renderer: Renderer,
-    measure: Measure | None,
-) -> Block:
-    readers = joined.tables.readers
-    found = readers["questions"].rows_of(names, _QUESTION_COLUMNS)
-    questions = {name: found[name][0] for name in names}
-    is_unmeasured = measure is not None and rows["trained_tokens"].has_nulls()
-    columns = ["text", "token_ids"] if is_unmeasured else ["text"]
-    texts = readers["traces"].table_of(names, columns)
-    verified = _read_verified(joined, names, renderer) if "answers" in joined.tables else {}
-    rows = rows.join(pl.DataFrame(texts), on=KEY, how="inner", maintain_order="left")
-    traces: dict[str, list[Trace]] = {name: [] for name in names}
-    num_compared, num_copies = 0, 0
-    for row in rows.iter_rows(named=True):
-        question_id, text = row["question_id"], row["text"]
-        expert = questions[question_id]["trace"].strip()
-        num_compared += bool(expert)
-        num_copies += bool(expert) and text.strip() == expert
-        if row["reason"] is not None:
-            continue
-        if measure is not None and row["trained_tokens"] is None:
-            measured = measure(text, row["token_ids"])
-            row["trained_tokens"], row["is_trained_as_sampled"] = measured
-        traces[question_id].append(_trace(row, verified.get((question_id, row["trace_id"]), ())))
-    return Block(questions, traces, num_compared, num_copies)
-
-
-def _read_verified(
-    joined: Joined, names: Sequence[str], renderer: Renderer
-) -> dict[tuple[str, int], tuple[Answer, ...]]:
-    """The accepted answers by (question_id, trace_id)."""
-    readers = joined.tables.readers
-    ids = [*KEY, "answer_id"]
-    verdicts = pl.DataFrame(readers["verdicts"].table_of(names, ["verdict"]))
-    accepted = verdicts.filter(pl.col("verdict") == Verdict.CORRECT.value)
-    texts = pl.DataFrame(readers["answers"].table_of(names, ["text", "trained_tokens"]))
-    answers = texts.join(accepted, on=ids, how="semi").sort(ids)
-    verified: dict[tuple[str, int], tuple[Answer, ...]] = {}
-    columns = (*ids, "text", "trained_tokens")
-    for question_id, trace_id, answer_id, text, num_tokens in answers.select(columns).iter_rows():
-        solution = renderer.solution_of_answer(text)
-        if solution is None:
-            continue
-        answer = Answer(trace_id, answer_id, solution, num_tokens)
-        earlier = verified.get((question_id, trace_id), ())
-        verified[question_id, trace_id] = (*earlier, answer)
-    return verified
+    def _verified(self, names: Sequence[str]) -> dict[tuple[str, int], tuple[Answer, ...]]:
+        """The accepted answers by (question_id, trace_id)."""
+        if "answers" not in self.readers:
+            return {}
+        ids = [*KEY, "answer_id"]
+        wanted = self.answers
+        if wanted is None:
+            verdicts = pl.DataFrame(self.readers["verdicts"].table_of(names, ["verdict"]))
+            wanted = verdicts.filter(pl.col("verdict") == Verdict.CORRECT.value)
+        elif not len(wanted):
+            return {}
+        columns = ["text", "trained_tokens"]
+        answers = pl.DataFrame(self.readers["answers"].table_of(names, columns))
+        answers = answers.join(wanted, on=ids, how="semi").sort(ids).select(*ids, *columns)
+        verified: dict[tuple[str, int], tuple[Answer, ...]] = {}
+        for question_id, trace_id, answer_id, text, num_tokens in answers.iter_rows():
+            solution = self.renderer.solution_of_answer(text)
+            if solution is None:
+                continue
+            answer = Answer(trace_id, answer_id, solution, num_tokens)
+            earlier = verified.get((question_id, trace_id), ())
+            verified[question_id, trace_id] = (*earlier, answer)
+        return verified
 
 
 def _trace(row: Mapping[str, Any], verified: tuple[Answer, ...]) -> Trace:

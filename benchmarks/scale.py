@@ -1,14 +1,15 @@
 """What a process of every stage pays for the size of the table, and what stage 8 pays for all of
 it:
 
-    python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true] [until=8]
+    python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true] [until=9] [begin=0]
 
 A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1,
 1 or 10. Tables are made with random words of the paper's lengths, in the real schemas, with the
 real `stage.json` of each stage. All shards but one are written by this file; the stage's real
 command writes the last one and the manifest, so its seconds and its memory are what one process
 pays for one shard plus what it pays for the rest of the table. Stage 8, which is about the whole
-table, makes the train files of the 17K recipe (`best`, mixed) and of the 1K recipe (`weighted`).
+table, makes the train file of the 17K recipe (`best`, mixed) and that of the 1K recipe (`weighted`);
+"9" is the report. begin=8 measures from stage 8 on in a folder that was kept.
 
 For every stage: wall seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
 With two shares or
@@ -63,43 +64,53 @@ children.
 
 def main() -> None:
     words = sys.argv[1:]
-    settings = {"folder": "runs/scale", "keep": "false", "until": "8"}
+    settings = {"folder": "runs/scale", "keep": "false", "until": "9", "begin": "0"}
     settings |= dict(word.split("=", 1) for word in words if "=" in word)
     shares = [float(word) for word in words if "=" not in word]
-    if not shares or settings.keys() - {"folder", "keep", "until"}:
+    if not shares or settings.keys() - {"folder", "keep", "until", "begin"}:
         raise SystemExit(__doc__)
     found = {}
     for share in shares:
         folder = Path(settings["folder"]) / f"{share:g}"
-        shutil.rmtree(folder, ignore_errors=True)
-        found[share] = run(folder, share, int(settings["until"]))
+        begin = int(settings["begin"])
+        if begin == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        found[share] = run(folder, share, begin, int(settings["until"]))
         if settings["keep"] != "true":
             shutil.rmtree(folder)
     if len(shares) > 1:
         report_growth(found)
 
 
-def run(folder: Path, share: float, until: int) -> dict[str, dict[str, float]]:
-    """Make one run folder stage by stage, up to stage `until`, and measure each; {stage: figures}."""
+def run(folder: Path, share: float, begin: int, until: int) -> dict[str, dict[str, float]]:
+    """Make one run folder stage by stage, and measure the stages from `begin` to `until`; {stage:
+    figures}.
+    """
     from variational_reasoning.pipeline.config import load_config
 
     num_questions = max(round(QUESTIONS * share), 2 * QUESTIONS_PER_SHARD)
     print(
         f"share {share:g}: {num_questions} questions, {num_questions * TRACES} traces", flush=True
     )
-    folder.mkdir(parents=True)
-    make_models(folder)
+    if begin == 0:
+        folder.mkdir(parents=True)
+        make_models(folder)
     words = Words(folder / "models/reasoner")
-    make_questions(folder, num_questions, words)
-    path = folder / "pipeline.yaml"
-    path.write_text(json.dumps(settings_of(folder)), encoding="utf-8")  # JSON is YAML
-    config = load_config(path)
+    if begin == 0:
+        make_questions(folder, num_questions, words)
+        for name, output in OUTPUTS.items():
+            settings = settings_of(folder, output)
+            # JSON is YAML
+            (folder / f"{name}.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    config = load_config(folder / "best.yaml")
     found = {}
-    for name, (script, more, fabricate) in STAGES.items():
-        if int(name[0]) > until:
-            break
+    for name, (script, arguments, fabricate) in STAGES.items():
+        if not begin <= int(name[0]) <= until:
+            continue
         seconds = fabricate(config, words)
-        figures = measured([ROOT / f"scripts/{script}.py", path, *more])
+        places = [folder / word if word.endswith(".yaml") else word for word in arguments]
+        places = [folder if word == "RUN" else word for word in places]
+        figures = measured([ROOT / f"scripts/{script}.py", *places])
         found[name] = figures
         print(
             f"  {name:18} {figures['seconds']:8.1f} s  peak {figures['peak_mib']:7.0f} MiB  "
@@ -144,7 +155,14 @@ def report_growth(found: dict[float, dict[str, dict[str, float]]]) -> None:
         )
 
 
-def settings_of(folder: Path) -> dict:
+OUTPUTS = {
+    "best": {"name": "final_acc", "selection": "best", "mix": 1, "fallback": "original"},
+    "weighted": {"name": "weighted", "selection": "weighted"},
+}
+"""The train file of each pipeline.yaml."""
+
+
+def settings_of(folder: Path, output: dict) -> dict:
     """The pipeline.yaml of the run."""
     shard = {"questions_per_shard": QUESTIONS_PER_SHARD, "device": "cpu"}
     sampling = {"num_traces": TRACES, "num_answers": ANSWERS, "max_trace_tokens": 1}
@@ -156,12 +174,7 @@ def settings_of(folder: Path) -> dict:
         "sampling": sampling | {"max_answer_tokens": 1} | shard,
         "scoring": shard,
         "verify": {"workers": 2, "max_fault_fraction": 1.0} | {"questions_per_shard": 8},
-        "build": {
-            "outputs": [
-                {"name": "final_acc", "selection": "best", "mix": 1, "fallback": "original"},
-                {"name": "weighted", "selection": "weighted"},
-            ]
-        },
+        "build": {"outputs": [output]},
     }
 
 
@@ -240,6 +253,13 @@ def make_models(folder: Path) -> None:
         write_record(folder / "models" / name, {"prompt_kind": kind} | record)
 
 
+def trace_lengths(unit: str) -> list[int]:
+    """Of a question's traces, the same in every stage."""
+    import numpy as np
+
+    return lengths(np.random.default_rng(int(unit[1:])), MEAN_TRACE, TRACES)
+
+
 def lengths(random, mean: float, num: int) -> list[int]:
     """Log-normal lengths with a coefficient of variation of 0.8, cut so that a row fits the
     context.
@@ -291,7 +311,7 @@ def trace_rows(units: list[str], random, words: Words) -> Iterator[dict]:
     """Well-formed traces: words, then the ids of the boundary."""
     boundary = words.encode("<|end_of")
     for unit in units:
-        for trace_id, length in enumerate(lengths(random, MEAN_TRACE, TRACES)):
+        for trace_id, length in enumerate(trace_lengths(unit)):
             ids, text = words.draw(random, length)
             yield {
                 "question_id": unit,
@@ -317,26 +337,26 @@ def make_traces(config, words: Words) -> float:
 
 
 def make_scores(name: str):
-    """Stages 4 and 5: the lengths are those of the traces, drawn again under the same seed."""
+    """Stages 4 and 5."""
 
     def make(config, words: Words) -> float:
         from variational_reasoning.pipeline import score
 
-        def rows(units: list[str], random, words: Words) -> Iterator[dict]:
-            import numpy as np
+        num_boundary = len(words.encode("<|end_of"))
 
-            noise = np.random.default_rng(0)  # the other one has to draw the traces' lengths again
-            for row in trace_rows(units, random, words):
-                num_tokens = len(row["token_ids"])
-                yield {
-                    "question_id": row["question_id"],
-                    "trace_id": row["trace_id"],
-                    "trace_logp": -num_tokens * float(noise.uniform(0.4, 0.6)),
-                    "trace_tokens": num_tokens,
-                    "answer_logp": -100.0 if name == "reasoner" else None,
-                    "answer_tokens": MEAN_ANSWER if name == "reasoner" else None,
-                    "temperature": 1.0,
-                }
+        def rows(units: list[str], random, words: Words) -> Iterator[dict]:
+            for unit in units:
+                for trace_id, length in enumerate(trace_lengths(unit)):
+                    num_tokens = length + num_boundary
+                    yield {
+                        "question_id": unit,
+                        "trace_id": trace_id,
+                        "trace_logp": -num_tokens * float(random.uniform(0.4, 0.6)),
+                        "trace_tokens": num_tokens,
+                        "answer_logp": -100.0 if name == "reasoner" else None,
+                        "answer_tokens": MEAN_ANSWER if name == "reasoner" else None,
+                        "temperature": 1.0,
+                    }
 
         return fill(getattr(score, f"{name}_job")(config).stage, rows, words)
 
@@ -399,14 +419,16 @@ def nothing(config, words: Words) -> float:
 
 
 STAGES = {
-    "3 traces": ("sample_traces", (), make_traces),
-    "4 reasoner": ("score_traces", ("model=reasoner",), make_scores("reasoner")),
-    "5 posterior": ("score_traces", ("model=posterior",), make_scores("posterior")),
-    "6 answers": ("sample_answers", (), make_answers),
-    "7 verdicts": ("verify_answers", (), make_verdicts),
-    "8 train files": ("build_dataset", (), nothing),
+    "3 traces": ("sample_traces", ["best.yaml"], make_traces),
+    "4 reasoner": ("score_traces", ["best.yaml", "model=reasoner"], make_scores("reasoner")),
+    "5 posterior": ("score_traces", ["best.yaml", "model=posterior"], make_scores("posterior")),
+    "6 answers": ("sample_answers", ["best.yaml"], make_answers),
+    "7 verdicts": ("verify_answers", ["best.yaml"], make_verdicts),
+    "8 best, mixed": ("build_dataset", ["best.yaml"], nothing),
+    "8 weighted": ("build_dataset", ["weighted.yaml"], nothing),
+    "9 report": ("report", ["RUN"], nothing),
 }
-"""Name to script, its further settings, and what writes the other shards."""
+"""Name to script, its arguments, and what writes the other shards."""
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "variational_reasoning"
 PROFILES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline.yaml"))
 TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
-RECIPES = [
-    path for path in TRAININGS if path.parent.name != "tiny"
-]  # tiny is run as a whole by test_end_to_end
+RECIPES = [path for path in TRAININGS if not path.parent.name.startswith("tiny")]
+"""tiny is run as a whole by test_end_to_end, tiny_questions has the same layout."""
 PAPER = [path for path in RECIPES if "_think" not in path.parent.name]
 """Recipes with the paper's settings; the others start from questions, as new_profile.py does."""
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
@@ -43,7 +42,7 @@ def random_models(tmp_path_factory) -> dict[str, Path]:
     """A two-layer model of each architecture, with a byte-level tokenizer; the key is how names of
     its models begin.
     """
-    folders = {"Qwen/Qwen3-": "qwen3", "Qwen/Qwen2.5-": "qwen2", "runs/tiny-base": "qwen3"}
+    folders = {"Qwen/Qwen3-": "qwen3", "Qwen/Qwen2.5-": "qwen2", "runs/tiny": "qwen3"}
     for prefix, family in folders.items():
         folders[prefix] = tmp_path_factory.mktemp(family)
         size = len(make_tokenizer(folders[prefix]))
@@ -146,7 +145,7 @@ def test_dataset_info_names_every_data_set_of_a_yaml_and_no_other_local_file():
     named = {}
     for path in TRAININGS:
         values = read(path)
-        assert values["dataset_dir"] == "data" or path.parent.name == "tiny"
+        assert values["dataset_dir"] == "data" or path.parent.name.startswith("tiny")
         named[values["dataset"]] = path
     assert named.keys() == {name for name, entry in info.items() if "hf_hub_url" not in entry}
     for name, path in named.items():
@@ -154,7 +153,8 @@ def test_dataset_info_names_every_data_set_of_a_yaml_and_no_other_local_file():
             run_dir = load_config(
                 path.parent / "pipeline.yaml", _chat_format_from_root(path.parent)
             ).run_dir
-            is_of_stage_0 = name.endswith(("_reasoner", "_posterior", "_chosen"))
+            roles = ("_reasoner", "_posterior", "_chosen", "_solution", "_expert")
+            is_of_stage_0 = name.endswith(roles)
             formatting = "reasoning" if is_of_stage_0 else "weighted_sft"
             assert info[name] == {
                 "file_name": f"../{run_dir}/train/{name}.parquet",
@@ -190,6 +190,10 @@ def test_the_yamls_of_a_profile_agree(profile):
         assert config.models.reasoner == config.base and config.models.allow_unrecorded
         for name in ("1_train_reasoner.yaml", "2_train_posterior.yaml"):
             del roles[name]
+    if profile == "tiny_questions":  # control arms whose files make_task.py writes
+        for role in ("solution", "expert"):
+            roles[f"9_train_{role}.yaml"] = role
+            datasets[f"9_train_{role}.yaml"] = f"tiny_questions_{role}"
     assert sorted(trainings) == sorted(roles)
     for name, values in trainings.items():
         is_of_all_questions = config.data.question_ids and name[0] in "12"

@@ -144,6 +144,25 @@ def test_health_and_warnings_are_shown(tmp_path):
     assert "No model is evaluated yet" in text
 
 
+def test_questions_that_teach_nothing_and_figures_without_expert_traces(tmp_path):
+    health = {
+        "malformed_share": 0.0,
+        "copies_share": None,
+        "coverage": 0.5,
+        "mean_effective_sample_size": None,
+        "num_traces_per_question": 8,
+        "num_questions_without_weights": 2,
+        "num_questions": 1200,
+        "num_questions_never_right": 3,
+        "num_questions_always_right": 0,
+        "warnings": [],
+    }
+    (tmp_path / "health.json").write_text(json.dumps(health))
+    text = report([tmp_path])
+    assert f"| {tmp_path} | 0.0% | not measured | 50.0% | none of 8 | 2 |" in text
+    assert "of 1,200 questions 3 are never and 0 always answered right" in text
+
+
 def test_timings_skip_what_did_nothing_and_refuse_a_broken_line(tmp_path):
     with timed(tmp_path, "one"):
         pass

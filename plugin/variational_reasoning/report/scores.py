@@ -175,6 +175,7 @@ def health(runs: Sequence[Run]) -> Section:
         ],
         [],
     )
+    extremes = []
     for run in runs:
         if run.health is None:
             continue
@@ -192,10 +193,18 @@ def health(runs: Sequence[Run]) -> Section:
             ]
         )
         section.warnings += [f"({run.folder}): {warning}" for warning in run.health["warnings"]]
+        never = run.health.get("num_questions_never_right")
+        if never is not None:
+            always = run.health["num_questions_always_right"]
+            extremes.append(
+                f"{run.folder}: of {run.health['num_questions']:,} questions {never:,} are never and "
+                f"{always:,} always answered right (build.question_accuracy leaves them out)."
+            )
     if not table.rows:
         section.absent = "The posterior's health is not known: stage 8 has not run."
         return section
     section.tables.append(table)
+    section.notes += extremes
     section.notes.append(
         "Coverage: questions with an accepted answer after at least one trace. "
         "No weights: questions whose rho are all 0."

@@ -583,6 +583,35 @@ def test_questions_that_are_never_or_always_right_can_be_left_out(tmp_path, tiny
     assert {row["question_id"] for row in built(config, "all")} == {"quarter"}
 
 
+def test_no_estimator_and_no_fallback_chooses_a_trace_that_its_check_refuses(
+    tmp_path, tiny_model_dir
+):
+    # By GML the refused trace is the best of both questions; the other one of q1 has no right
+    # answer either, so the fallback may only choose that.
+    questions = {
+        "q0": [sampled(0, "bad", 9.0, ("wrong_trace",)), sampled(1, "good", 0.0, (True,))],
+        "q1": [sampled(0, "worse", 9.0, ("wrong_trace",)), sampled(1, "plain", 0.0, (False,))],
+    }
+    outputs = [
+        {"name": "gml", "estimator": "gml", "selection": "best"},
+        {"name": "all", "estimator": "gml", "selection": "unweighted"},
+        {"name": "acc", "selection": "weighted", "fallback": "gml"},
+    ]
+    config = write_run(tmp_path, tiny_model_dir, questions, outputs)
+    checked = replace(config.verify, trace_check="no_mention_of_hint")
+    config = replace(config, verify=checked)
+    summary = build.build_datasets(config)
+    for name in ("gml", "all", "acc"):
+        chosen = [(row["question_id"], row["source"]) for row in built(config, name)]
+        assert chosen == [("q0", 1), ("q1", 1)], name
+    assert summary.filtered == {"refused by verify.trace_check": 2}
+    # a file that asks for no verdict still asks for the check
+    alone = replace(config, build=replace(config.build, outputs=config.build.outputs[:1]))
+    (tmp_path / "verdicts").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"gml \(verify.trace_check\) cannot be built without"):
+        build.build_datasets(alone)
+
+
 def test_responses_without_an_answer_are_wrong_in_the_share_of_a_question(tmp_path, tiny_model_dir):
     """One good trace of eight: P = 1/8. The other seven are malformed, or cut, and stand for an
     answer each.

@@ -34,6 +34,10 @@ from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
 _NUM_LISTED = 3
+REFUSED = "refused by verify.trace_check"
+"""Why a trace is not a candidate whose answer is right and which fails its check: no estimator and
+no fallback may choose it.
+"""
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         pl.when(is_absent[name]).then(pl.col(f"{name}_left_out").fill_null("missing"))
         for name in others
     ]
-    traces = traces.with_columns(reason=pl.coalesce(_unusable(), skipped, *left_out))
+    refused = pl.when(pl.col("is_refused")).then(pl.lit(REFUSED))
+    traces = traces.with_columns(reason=pl.coalesce(_unusable(), refused, skipped, *left_out))
     for name in others:
         is_missing = is_absent[name] & pl.col(f"{name}_left_out").is_null()
         gaps.missing[name] = traces.filter(_unusable().is_null() & ~is_skipped & is_missing)
@@ -256,6 +261,7 @@ def _counted_answers(tables: OpenTables) -> pl.DataFrame:
     return judged.group_by(KEY).agg(
         num_correct=(pl.col("verdict") == Verdict.CORRECT.value).sum(),
         num_decided=(~is_undecided).sum(),
+        is_refused=(pl.col("verdict") == Verdict.WRONG_TRACE.value).any(),
         last_answer=pl.col("answer_id").max(),
         has_answers=pl.lit(True),
     )
@@ -267,7 +273,7 @@ def _with_absent_columns(traces: pl.DataFrame, others: dict[str, pl.DataFrame]) 
     names: dict[str, Any] = {}
     for name in ("reasoner", "posterior"):
         names |= {f"{name}_{column}": kind for column, kind in kinds.items()}
-    names |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32}
+    names |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32, "is_refused": pl.Boolean}
     return _with_columns(traces, names | {"num_correct": pl.UInt32, "num_decided": pl.UInt32})
 
 

@@ -113,9 +113,13 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     for output in outputs:
         for name, setting in needed_tables(output).items():
             wanted.setdefault(name, []).append(f"{output.name} ({setting})")
-        if config.build.question_accuracy.is_set:
-            for name in ("answers", "verdicts"):
-                wanted.setdefault(name, []).append(f"{output.name} (build.question_accuracy)")
+        keys = {
+            "build.question_accuracy": config.build.question_accuracy.is_set,
+            "verify.trace_check": config.verify.trace_check is not None,
+        }
+        for key, is_set in keys.items():
+            for name in ("answers", "verdicts") if is_set else ():
+                wanted.setdefault(name, []).append(f"{output.name} ({key})")
     readers: dict[str, TableReader] = {}
     faults = []
     for name, users in wanted.items():

@@ -197,8 +197,8 @@ def health(runs: Sequence[Run]) -> Section:
         if never is not None:
             always = run.health["num_questions_always_right"]
             extremes.append(
-                f"{run.folder}: of {run.health['num_questions']:,} questions {never:,} are never and "
-                f"{always:,} always answered right (build.question_accuracy leaves them out)."
+                f"{run.folder}: of {run.health['num_questions']:,} questions {never:,} are never "
+                f"and {always:,} always answered right (build.question_accuracy leaves them out)."
             )
     if not table.rows:
         section.absent = "The posterior's health is not known: stage 8 has not run."

@@ -74,11 +74,15 @@ class Plan:
 
     @property
     def needs_posterior(self) -> bool:
-        """Whether a final model is made from the posterior's traces; False for rejection sampling
-        alone.
+        """Whether a final model or a control is made from the posterior's traces; False for
+        rejection sampling alone.
         """
         outputs = self.trained_outputs
-        return len(outputs) < len(self.finals) or any(o.sampler == "posterior" for o in outputs)
+        return (
+            bool(self.hints)
+            or len(outputs) < len(self.finals)
+            or any(o.sampler == "posterior" for o in outputs)
+        )
 
     @property
     def posterior_output(self) -> str | None:

@@ -281,6 +281,8 @@ def test_rejection_sampling_alone_has_no_posterior(commands):
         if name in ("sample_traces", "score_traces", "sample_answers")
     ]
     assert samplers == ["reasoner"] * 4
+    with_hints = trainings(commands("tiny", "hints=none", *words))
+    assert any(name.endswith("models/posterior") for name in with_hints)
 
 
 def test_starts_that_do_not_fit_are_refused_together(run_profile):

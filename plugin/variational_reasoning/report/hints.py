@@ -123,12 +123,12 @@ def read_hints(folder: Path) -> dict[str, HintKind]:
             continue
         if answers is None:
             answers = final_answers(folder)
-        traces = list(well_formed_traces(folder / place / "traces"))
+        traces = folder / place / "traces"
         refused, right = _right_answers(folder / place / "verdicts")
         found[name] = HintKind(
             terms=terms,
-            leakage=measure_leakage(traces, answers),
-            words=word_shares(text for _, text in traces),
+            leakage=measure_leakage(well_formed_traces(traces), answers),
+            words=word_shares(text for _, text in well_formed_traces(traces)),
             early_gains=_early_gains(folder / place / "trace_logps/reasoner"),
             refused=refused,
             accepted=refused + right,

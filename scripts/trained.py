@@ -1,11 +1,12 @@
-"""Whether a training is already done: `python scripts/trained.py TRAIN.yaml key=value ...` (between
-the stages).
+"""Whether a training is done: `python scripts/trained.py TRAIN.yaml key=value ...`.
 
-Exit code 0: output_dir holds a finished model of exactly this YAML, these data and this base model.
-1: it does not.
-2: it holds a finished model of something else; each difference is printed, and what to do. Another
-split of the same
-rows_per_step over GPUs and accumulation is the same training: the step's gradient is the same.
+    exit code 0    output_dir holds a finished model of this YAML, these data and this base model
+    exit code 1    it does not
+    exit code 2    it holds a finished model of another training; prints each difference, and what
+                   to do
+
+Another split of the same rows_per_step over GPUs and accumulation is the same training, because the
+gradient of a step is the same.
 """
 
 from variational_reasoning.pipeline.commands import read_words, run_command

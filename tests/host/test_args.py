@@ -330,8 +330,16 @@ def test_an_arrow_file_is_read_before_loading(world, parse):
         ("none.json", b"[]", "cannot be read (it has no rows)"),
         ("broken.jsonl", b"{", "cannot be read (JSON parse error"),
         ("folder", {}, "cannot be read (the folder holds no file)"),
-        ("folder", {"a.jsonl": b"", "b.csv": b""}, "file types .csv, .jsonl: a data set's files"),
-        ("rows.yaml", LINE, "file types .yaml: a data set's files are all of one of the types"),
+        (
+            "folder",
+            {"a.jsonl": b"", "b.csv": b""},
+            "file types .csv, .jsonl: all files of a data set",
+        ),
+        (
+            "rows.yaml",
+            LINE,
+            "file types .yaml: all files of a data set must have one type, which is one of",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said_with_its_reason(world, parse, name, content, expected):

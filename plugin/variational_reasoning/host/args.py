@@ -87,8 +87,8 @@ class VariationalArguments:
 class VariationalConfig:
     """The checked keys, as the host's argument objects carry them in the attribute `variational`.
 
-    Part of the cache key of tokenized data, so it holds nothing that tokenization does not depend
-    on but C.
+    The host makes it a part of the cache key of tokenized data. Except for C, it therefore only
+    holds what tokenization depends on.
     """
 
     constant_loss_normalizer: float | str | None
@@ -107,12 +107,12 @@ class VariationalRun:
     config: our keys, checked. yaml: all keys as given, the host's too.
     constant_loss_normalizer: C in target tokens per row; None for the host's own loss. A number
         once the training set is tokenized.
-    facts: of the training set; None before it is tokenized, for a stream and for an evaluation
-        alone.
+    facts: of the training set. None before it is tokenized, for a stream, and where a run only
+        evaluates.
     sources: data set name -> where its rows come from.
-    expects_run_sft: whether the host's training has begun, but not yet its `run_sft`, the one
-        workflow that our loss is in.
-    inputs: what the record says of the data, the models and the files that the training starts
+    expects_run_sft: whether the host's training has begun, but not yet its `run_sft`. That is the
+        only workflow with our loss.
+    inputs: what the record says about the data, the models and the files that the training starts
         from.
     rows_per_step: N of an optimizer step; None where the host's batch keys decide.
     tokens_per_micro_batch: the most tokens of a micro-batch, with rows_per_step.
@@ -139,69 +139,87 @@ def split_arguments(
 
     Args:
         raw: the host's arguments, a mapping (YAML) or command-line words.
-        host_keys: names that the host knows, so that a misspelt key of ours can be told from one of
-            the host's.
+        host_keys: names that the host knows. They tell a misspelled key of ours from a key of the
+            host.
 
     Returns: (our keys, the rest in the form it came in, faults). A key that nobody knows but
-        resembles one of ours is a fault and is left out of the rest, so that the host does not stop
+        resembles one of ours is a fault. It is left out of the rest, so that the host does not stop
         before the other faults are found.
     """
     if isinstance(raw, dict):
-        ours = {key: value for key, value in raw.items() if key in OUR_KEYS}
-        rest: dict[str, Any] = {}
-        faults: list[str] = []
-        for key, value in raw.items():
-            near = difflib.get_close_matches(key, OUR_KEYS, n=1, cutoff=0.75)
-            if key not in OUR_KEYS and key not in host_keys and near:
-                faults.append(f"unknown key `{key}`; did you mean `{near[0]}`?")
-            elif key not in OUR_KEYS:
-                rest[key] = value
-        return ours, rest, faults
-    ours, remaining, words = {}, [], iter(raw)
-    for word in words:
-        name, equals, value = word.removeprefix("--").replace("-", "_").partition("=")
-        if word.startswith("--") and name in OUR_KEYS:
-            ours[name] = word.partition("=")[2] if equals else next(words, "")
+        return _split_mapping(raw, host_keys)
+    ours, rest = _split_words(raw)
+    return ours, rest, []
+
+
+def _split_mapping(
+    raw: dict[str, Any], host_keys: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    ours: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    faults: list[str] = []
+    for key, value in raw.items():
+        if key in OUR_KEYS:
+            ours[key] = value
+            continue
+        near = difflib.get_close_matches(key, OUR_KEYS, n=1, cutoff=0.75)
+        if key not in host_keys and near:
+            faults.append(f"unknown key `{key}`; did you mean `{near[0]}`?")
         else:
-            remaining.append(word)
-    return ours, remaining, []
+            rest[key] = value
+    return ours, rest, faults
+
+
+def _split_words(raw: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """`--prompt-kind reasoner --seed=1` gives ({"prompt_kind": "reasoner"}, ["--seed=1"])."""
+    ours: dict[str, Any] = {}
+    rest = []
+    words = iter(raw)
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        name = key.replace("-", "_")
+        if word.startswith("--") and name in OUR_KEYS:
+            ours[name] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return ours, rest
 
 
 def data_formats(dataset_names: list[str], dataset_dir: Any) -> dict[str, str]:
-    """Name -> formatting of the data sets that `dataset_info.json` knows; unknown names are left
-    out.
+    """Name -> formatting of the data sets that `dataset_info.json` knows.
+
+    Unknown names are left out.
     """
     info, _ = formats.read_dataset_info(dataset_dir)
     return {name: info[name].get("formatting", "alpaca") for name in dataset_names if name in info}
 
 
 def as_mapping(raw: dict[str, Any] | list[str]) -> dict[str, Any]:
-    """The host's arguments as a mapping; of command-line words, `--key value` and `--key=value`."""
+    """The host's arguments as a mapping.
+
+    Of command-line words, `--key value` and `--key=value` are read.
+    """
     if isinstance(raw, dict):
         return raw
     found = {}
-    for position, word in enumerate(raw):
+    for word, following in zip(raw, [*raw[1:], ""], strict=True):
         key, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--"):
-            found[key.replace("-", "_")] = (
-                value if equals else next(iter(raw[position + 1 : position + 2]), "")
-            )
+            found[key.replace("-", "_")] = value if equals else following
     return found
 
 
 def uses_our_features(raw: dict[str, Any] | list[str]) -> bool:
-    """Whether a YAML, or words of a command line, set one of our keys or name a data set in one of
-    our formats.
+    """Whether a YAML or a command line sets one of our keys, or names a data set in our formats.
 
-    Needs nothing of the host, so that it can also judge for a host that does not fit.
+    It needs nothing of the host, so that it also works with a host that does not fit.
     """
     raw = as_mapping(raw)
-    if any(key in raw for key in OUR_KEYS):
+    if not raw.keys().isdisjoint(OUR_KEYS):
         return True
     names = [*_names(raw.get("dataset")), *_names(raw.get("eval_dataset"))]
-    return any(
-        f in formats.FORMATS for f in data_formats(names, raw.get("dataset_dir", "data")).values()
-    )
+    found = data_formats(names, raw.get("dataset_dir", "data"))
+    return not formats.FORMATS.keys().isdisjoint(found.values())
 
 
 def check(
@@ -262,7 +280,9 @@ def check(
 def _names(value: Any) -> list[str]:
     if value is None:
         return []
-    return [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    return list(value)
 
 
 def _check_constant_loss_normalizer(value: Any, faults: list[str]) -> float | str | None:
@@ -283,7 +303,7 @@ def _check_constant_loss_normalizer(value: Any, faults: list[str]) -> float | st
 def take_batch_keys(ours: dict[str, Any], rest: Any) -> tuple[Any, dict[str, Any]]:
     """Set the host's batch keys to 1 where `rows_per_step` decides the batch.
 
-    They must be 1 before the host parses them, because it derives DeepSpeed's settings from them.
+    The host derives DeepSpeed's settings from them, so they must be 1 before it parses them.
 
     Args:
         ours, rest: as `split_arguments` returns them.
@@ -327,7 +347,7 @@ def _check_steps(
     finetuning_args: Any,
     faults: list[str],
 ) -> None:
-    """Whatever cannot be arranged into balanced steps is refused by name."""
+    """Refuse by name what cannot be arranged into balanced steps."""
     for key, unit in (("rows_per_step", "data rows"), ("tokens_per_micro_batch", "tokens")):
         value = ours.get(key)
         is_number = re.fullmatch(r"[1-9]\d*", str(value)) and not isinstance(value, bool)
@@ -349,11 +369,10 @@ def _check_steps(
     _check_given_batch(int(rows), given_batch, training_args, faults)
     strategy = getattr(training_args, "train_sampling_strategy", "random")
     by_length = getattr(training_args, "group_by_length", False) or strategy == "group_by_length"
-    layerwise = finetuning_args.use_badam or "layerwise" in str(training_args.optim)
-    layerwise = layerwise or finetuning_args.galore_layerwise or finetuning_args.apollo_layerwise
     refused = {
-        "packing (the rows of a step are packed anyway)": data_args.packing
-        or data_args.neat_packing,
+        "packing (the rows of a step are packed anyway)": (
+            data_args.packing or data_args.neat_packing
+        ),
         "streaming (the order of all rows must be known)": data_args.streaming,
         "fsdp": bool(training_args.fsdp) or _is_true(os.environ.get("ACCELERATE_USE_FSDP")),
         "auto_find_batch_size (set tokens_per_micro_batch)": training_args.auto_find_batch_size,
@@ -361,20 +380,33 @@ def _check_steps(
         "dataloader_drop_last (the last step takes the rows that are left)": (
             training_args.dataloader_drop_last
         ),
-        "a layer-wise optimizer (it steps in each backward pass)": layerwise
-        or str(getattr(training_args.optim, "value", training_args.optim)) in ("lomo", "adalomo"),
+        "a layer-wise optimizer (it steps in each backward pass)": (
+            _is_layerwise(training_args, finetuning_args)
+        ),
     }
-    faults += [
-        f"rows_per_step: is not supported together with {name}; remove one of them"
-        for name, is_set in refused.items()
-        if is_set
-    ]
-    fixed = [name for name, value in _deepspeed_batch(training_args) if value not in ("auto", None)]
+    for name, is_set in refused.items():
+        if is_set:
+            faults.append(
+                f"rows_per_step: is not supported together with {name}; remove one of them"
+            )
+    batch_numbers = _deepspeed_batch(training_args)
+    fixed = [name for name, value in batch_numbers if value not in ("auto", None)]
     if fixed:
         faults.append(
             f"deepspeed: {training_args.deepspeed} fixes {', '.join(fixed)}, which rows_per_step "
             'decides; write "auto" there'
         )
+
+
+def _is_layerwise(training_args: Any, finetuning_args: Any) -> bool:
+    name = str(getattr(training_args.optim, "value", training_args.optim))
+    return bool(
+        finetuning_args.use_badam
+        or finetuning_args.galore_layerwise
+        or finetuning_args.apollo_layerwise
+        or "layerwise" in str(training_args.optim)
+        or name in ("lomo", "adalomo")
+    )
 
 
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -384,7 +416,11 @@ BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 def _check_given_batch(
     rows: int, given: dict[str, Any], training_args: Any, faults: list[str]
 ) -> None:
-    """A batch that is given twice must be the same number."""
+    """Refuse batch keys whose product is not `rows_per_step`; warn about those that agree.
+
+    rows_per_step 16 on 2 processes agrees with per_device_train_batch_size 4 and
+    gradient_accumulation_steps 2: 4 x 2 x 2 = 16.
+    """
     if not given:
         return
     from llamafactory.extras import logging
@@ -426,22 +462,22 @@ def _check_datasets(
 ) -> None:
     names = [*_names(data_args.dataset), *_names(data_args.eval_dataset)]
     info, where = formats.read_dataset_info(data_args.dataset_dir)
-    is_listed = data_args.dataset_dir != "ONLINE"  # a name is then the hub's
+    is_listed = data_args.dataset_dir != "ONLINE"  # with ONLINE a name is one of the hub
     if is_listed and names and not info:
         faults.append(
             f"dataset_dir: {where} does not exist or is empty, or cannot be downloaded; set "
             "`dataset_dir` to the folder that holds it"
         )
-    for name in names if is_listed and info else []:
-        if name not in info:
+    unknown = [name for name in names if name not in info]
+    if is_listed and info:
+        for name in unknown:
             near = difflib.get_close_matches(name, info, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"it knows {', '.join(sorted(info)) or 'nothing'}"
-            )
+            hint = f"it knows {', '.join(sorted(info))}"
+            if near:
+                hint = f"did you mean {near[0]!r}?"
             faults.append(f"dataset: {name!r} is not in {where}; {hint}")
-    used = {info[name].get("formatting", "alpaca") for name in names if name in info}
+    known = [name for name in names if name in info]
+    used = {info[name].get("formatting", "alpaca") for name in known}
     our_formats = used & set(formats.FORMATS)
     for key in ("prompt_kind", "chat_format", "prompt_family", "overlong"):
         if key in ours and not our_formats and not faults:
@@ -455,20 +491,21 @@ def _check_datasets(
             "mistral, template, or a .json file)"
         )
     if "reasoning" in our_formats and ours.get("prompt_kind") is None:
+        family = renderer.family if renderer else FAMILIES["paper"]
         faults.append(
             "prompt_kind: is missing; `reasoning` rows are rendered as one of "
-            + ", ".join((renderer.family if renderer else FAMILIES["paper"]).kinds)
+            f"{', '.join(family.kinds)}"
         )
     if our_formats and our_formats == used and data_args.template not in (None, "empty"):
         faults.append(
             f"template: {data_args.template!r} would wrap texts that `chat_format` already "
-            "renders; "
-            "remove the key (it only serves data sets in the host's own formats)"
+            "renders; remove the key (it only serves data sets in the host's own formats)"
         )
-    for name in names:
-        if name in info and info[name].get("formatting") in formats.FORMATS:
+    for name in known:
+        entry = info[name]
+        if entry.get("formatting") in formats.FORMATS:
             faults += formats.check_source(
-                name, info[name], data_args.dataset_dir, ours.get("prompt_kind"), renderer
+                name, entry, data_args.dataset_dir, ours.get("prompt_kind"), renderer
             )
 
 
@@ -480,33 +517,32 @@ def _check_host_flags(
     finetuning_args: Any,
     faults: list[str],
 ) -> None:
-    """What would bypass our loss or our formats is refused by name, never ignored."""
-    key = (
-        "constant_loss_normalizer"
-        if normalizer is not None
-        else "the formats weighted_sft and reasoning"
-    )
+    """Refuse by name what would bypass our loss or our formats."""
+    key = "the formats weighted_sft and reasoning"
+    if normalizer is not None:
+        key = "constant_loss_normalizer"
     if finetuning_args.stage != "sft":
         faults.append(f"stage: {finetuning_args.stage!r} does not fit {key}; only `sft` does")
+    uses_megatron = os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y")
     refused = {
-        "USE_MCA=1 (Megatron)": finetuning_args.use_mca
-        or os.environ.get("USE_MCA", "0").lower() in ("1", "true", "y"),
+        "USE_MCA=1 (Megatron)": finetuning_args.use_mca or uses_megatron,
         "use_kt (KTransformers)": model_args.use_kt,
         "use_hyper_parallel": finetuning_args.use_hyper_parallel,
-        "predict_with_generate (sampling is a stage of its "
-        "own)": training_args.predict_with_generate,
+        "predict_with_generate (sampling is a stage of its own)": (
+            training_args.predict_with_generate
+        ),
         "train_on_prompt (the loss is on responses only)": data_args.train_on_prompt,
         "tokenized_path (the host would ignore a changed weight; the data sets cache already "
         "keeps tokenized rows)": (data_args.tokenized_path is not None),
     }
     if normalizer is not None:
+        dispatches = getattr(training_args.accelerator_config, "dispatch_batches", False)
         refused |= {
             "ignore_pad_token_for_loss: false (padding is never a target)": (
                 not data_args.ignore_pad_token_for_loss
             ),
             "accelerator_config.dispatch_batches: true (names of rows cannot be sent)": (
-                bool(getattr(training_args.accelerator_config, "dispatch_batches", False))
-                and not data_args.streaming
+                bool(dispatches) and not data_args.streaming
             ),
             "moe_aux_loss_coef (a router's loss is not a sum over rows)": bool(
                 model_args.moe_aux_loss_coef
@@ -519,11 +555,9 @@ def _check_host_flags(
             "memory)": (model_args.enable_liger_kernel),
             "use_unsloth (its fused loss would bypass ours)": model_args.use_unsloth,
         }
-    faults += [
-        f"{name}: is not supported together with {key}; remove it"
-        for name, is_set in refused.items()
-        if is_set
-    ]
+    for name, is_set in refused.items():
+        if is_set:
+            faults.append(f"{name}: is not supported together with {key}; remove it")
     if normalizer == "auto" and not training_args.do_train:
         faults.append(
             "constant_loss_normalizer: `auto` needs a training set; give the number for an "
@@ -532,15 +566,14 @@ def _check_host_flags(
     if normalizer == "auto" and data_args.streaming:
         faults.append(
             "constant_loss_normalizer: `auto` cannot see all rows of a stream; give the number "
-            "that "
-            "`python scripts/compute_normalizer.py TRAIN.yaml` prints"
+            "that `python scripts/compute_normalizer.py TRAIN.yaml` prints"
         )
 
 
 def settle_best_metric(given: dict[str, Any], training_args: Any) -> list[str]:
-    """Let the best checkpoint be the one of the lowest `eval_token_nll`; returns faults.
+    """Make the checkpoint with the lowest `eval_token_nll` the best one. Returns faults.
 
-    The host takes a metric whose name does not end in "loss" for better when greater.
+    The host assumes that a greater metric is better, unless its name ends in "loss".
 
     Args:
         given: the host's keys as the YAML gives them. training_args: the host's, which are changed.

@@ -20,7 +20,6 @@ ID_COLUMNS = ("question_id", "trace_id", "answer_id")
 OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
 FILE_TYPES = {
-    # File name ending to the loader of `datasets` that the host chooses for it.
     ".arrow": "arrow",
     ".csv": "csv",
     ".json": "json",
@@ -28,6 +27,8 @@ FILE_TYPES = {
     ".parquet": "parquet",
     ".txt": "text",
 }
+"""File name ending to the loader of `datasets` that the host chooses for it."""
+
 _ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that the host prefers to `file_name`."""
 
@@ -35,7 +36,7 @@ _REMOTE = "REMOTE:"
 
 
 def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
-    """(contents, path) of the dataset_info.json in force.
+    """(contents, path) of the dataset_info.json that a run uses.
 
     Args:
         dataset_dir: a folder, `REMOTE:owner/name` for a data set repository on the hub, `ONLINE`,
@@ -60,7 +61,7 @@ def read_dataset_info(dataset_dir: Any) -> tuple[dict[str, Any], str]:
 
 
 def _download_dataset_info(repository: str) -> Path | None:
-    """The file as the host fetches it, by its own function; from the hub's cache if it is there."""
+    """Fetch the file with the host's own function, which reads the hub's cache first."""
     from llamafactory.data import parser as host
 
     try:
@@ -72,7 +73,10 @@ def _download_dataset_info(repository: str) -> Path | None:
 def map_columns(
     source: str, formatting: str, mapping: dict[str, str], present: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Which column of the file serves which role.
+    """The column of the file for each role.
+
+    With the mapping {"prompt": "query"}, a file with the columns query, response and weight gives
+    {"prompt": "query", "response": "response", "weight": "weight"}.
 
     Args:
         source: the data set's name, for messages. mapping: `columns` of its entry.
@@ -82,12 +86,13 @@ def map_columns(
     """
     needed = FORMATS[formatting]
     roles = (*needed, *OPTIONAL_COLUMNS)
-    faults = [
-        f"dataset {source!r}: `columns` maps {role!r}, which {formatting} does not have; "
-        f"it has {', '.join(roles)}"
-        for role in mapping
-        if role not in roles
-    ]
+    faults = []
+    for role in mapping:
+        if role not in roles:
+            faults.append(
+                f"dataset {source!r}: `columns` maps {role!r}, which {formatting} does not have; "
+                f"it has {', '.join(roles)}"
+            )
     columns = {}
     for role in roles:
         column = mapping.get(role, role)
@@ -103,10 +108,11 @@ def map_columns(
 
 @dataclass
 class RowRenderer:
-    """Turns rows of one data set into texts; raises on the first row that does not fit.
+    """Turns rows of one data set into texts. Raises on the first row that does not fit.
 
-    numbers: for a data set that is a sample of its file, row of the file (from 0) by row here.
-    part: what a row's number counts in, where it is not the whole file, such as " of a shard".
+    numbers: for a data set that is a sample of its file: row of the file (from 0) by row here.
+    part: the part of the file that row numbers count in, such as " of a shard". Empty for the whole
+        file.
     """
 
     source: str
@@ -122,8 +128,8 @@ class RowRenderer:
 
         Returns: prompt, response, weight (1.0 where the data set has no such column), ids as text
             or None.
-        Raises: ValueError that names data set, row and column for wrong types, empty texts, bad
-            weights, and prompts of another kind than the YAML says.
+        Raises: ValueError for a wrong type, an empty text, a bad weight, or a prompt of another
+            kind than the YAML says. It names the data set, the row and the column.
         """
         texts = [self._text(example, index, role) for role in FORMATS[self.formatting]]
         if self.formatting == "reasoning":
@@ -148,12 +154,14 @@ class RowRenderer:
 
     def _check_kind(self, prompt: str, index: int) -> None:
         found = self.renderer.detect_kind(prompt)
-        if self.prompt_kind is not None and found != self.prompt_kind:
-            raise ValueError(
-                f"{self._where(index, 'prompt')}: is laid out for "
-                f"{found or 'no kind that we know'}, but the YAML says "
-                f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
-            )
+        if self.prompt_kind is None or found == self.prompt_kind:
+            return
+        where = self._where(index, "prompt")
+        kind = found or "no kind that we know"
+        raise ValueError(
+            f"{where}: is laid out for {kind}, but the YAML says "
+            f"`prompt_kind: {self.prompt_kind}`; choose the data set or the key that fits"
+        )
 
     def _text(self, example: dict[str, Any], index: int, role: str) -> str:
         value = example[self.columns[role]]
@@ -231,12 +239,13 @@ def _first_row(path: Path) -> dict[str, Any]:
         files = [str(file) for file in path.iterdir()]
     if not files:
         raise ValueError("the folder holds no file")
-    loaders = {FILE_TYPES.get(Path(file).suffix, Path(file).suffix) for file in files}
+    endings = {Path(file).suffix for file in files}
+    loaders = {FILE_TYPES.get(ending) for ending in endings}
     loader = loaders.pop()
-    if loaders or loader not in FILE_TYPES.values():
-        found = ", ".join(sorted({Path(file).suffix or "no ending" for file in files}))
+    if loaders or loader is None:
+        found = ", ".join(sorted(ending or "no ending" for ending in endings))
         raise ValueError(
-            f"file types {found}: a data set's files are all of one of the types "
+            f"file types {found}: all files of a data set must have one type, which is one of "
             f"{', '.join(FILE_TYPES)}"
         )
     import datasets

@@ -1,14 +1,14 @@
-"""What a model does with its head, its labels and its packs, asked before the first step.
+"""Tests of a model before the first step: its head, its labels, its packs.
 
-A list of architectures would be out of date with the next release, so the model itself is asked:
+A list of architectures would be out of date with the next release, so the model itself is tested:
 
-    head_is_plain   does it return its head's output as it is?      one pass over 8 tokens
+    head_is_plain   does it return its head's output unchanged?     one pass over 8 tokens
     added_loss      does it add a term to the loss of its labels?   one pass over 8 tokens
     pack_fault      do the rows of a pack see each other?           three passes over a packed batch
 
-The passes are without gradient and leave no trace. The mode of the model is not changed, because
-4-bit weights of bitsandbytes change their layout in evaluation mode. Random state and buffers are
-put back.
+The passes have no gradient and change nothing: random state and buffers are restored. The mode of
+the model is not changed either, because 4-bit weights of bitsandbytes change their layout in
+evaluation mode.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +19,10 @@ import torch
 from torch import Tensor
 
 PROBE_TOKENS = 8
-"""Length of the row that a model is asked with."""
+"""Length of the row in a test of the head or the labels."""
 
 COMPARED_POSITIONS = 8
-"""How many positions after the border of two rows are compared: a short convolution reaches no
-further.
-"""
+"""How many positions after the border of two rows are compared. Short convolutions reach fewer."""
 
 
 @contextmanager
@@ -42,9 +40,9 @@ def tapped(head: torch.nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterat
 
 @contextmanager
 def without_trace(model: torch.nn.Module) -> Iterator[None]:
-    """No gradient; afterwards, random state and buffers are what they were."""
+    """Disable gradients, and restore random state and buffers at the end."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = list({parameter.device for parameter in model.parameters()})
+    devices = {parameter.device for parameter in model.parameters()}
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     kind = accelerators[0].type if accelerators else "cuda"
     with torch.random.fork_rng(accelerators, device_type=kind), torch.no_grad():
@@ -54,9 +52,9 @@ def without_trace(model: torch.nn.Module) -> Iterator[None]:
 
 
 def head_is_plain(model: torch.nn.Module, head: torch.nn.Linear, inputs: Mapping[str, Any]) -> bool:
-    """Whether the model calls `head` once and returns its output as it is.
+    """Whether the model calls `head` once and returns its output unchanged.
 
-    A model that scales or caps its logits does not, and neither does one with a second head.
+    A model that scales or caps its logits does not. A model with a second head does not either.
 
     Args:
         model: as it is trained, wrapped or not. inputs: a batch, without labels.
@@ -77,7 +75,8 @@ def head_is_plain(model: torch.nn.Module, head: torch.nn.Linear, inputs: Mapping
 def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
     """What the model adds to the cross entropy when it gets labels, in words; None if nothing.
 
-    Router losses of mixtures of experts, and the losses of multi-token prediction heads.
+    It may be a router loss of a mixture of experts, or the loss of a head that predicts further
+    tokens.
 
     Args:
         model: as it is trained, wrapped or not. inputs: a batch, without labels.
@@ -91,15 +90,16 @@ def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
         return None
     nll = torch.nn.functional.cross_entropy(logits[0, :-1].float(), labels[0, 1:])
     if not (loss.isfinite() and nll.isfinite()):
-        return None  # which the training names, with its rows
-    # The loss comes from the same logits, so it differs by the rounding of float32, or of 16-bit
-    # numbers in models that do not widen their logits.
+        return None  # the training reports this, with its rows
+    # The loss is computed from the same logits, so it only differs by rounding: that of float32,
+    # or of 16-bit numbers in models that do not convert their logits.
     auxiliary = getattr(outputs, "aux_loss", None)
     is_16_bit = logits.dtype in (torch.float16, torch.bfloat16) and auxiliary is None
     tolerance = 1e-2 if is_16_bit else 1e-5
-    if abs(loss.item() - nll.item()) <= tolerance * max(1.0, abs(nll.item())):
+    found, expected = loss.item(), nll.item()
+    if abs(found - expected) <= tolerance * max(1.0, abs(expected)):
         return None
-    return f"its loss is {loss.item():.6g} where the cross entropy is {nll.item():.6g}"
+    return f"its loss is {found:.6g} where the cross entropy is {expected:.6g}"
 
 
 def pack_fault(
@@ -107,11 +107,17 @@ def pack_fault(
 ) -> str | None:
     """Why rows of a pack are not independent in this model, in words; None if they are.
 
-    Two rows in one pack, a b c | d e f g, with positions 0 1 2 | 0 1 2 3:
-      * with other tokens in place of a b c, what the model computes at d e f g must stay the same;
-      * with the positions 0 2 1 3 of the second row, it must change: otherwise the model counts
-        positions by itself, and the second row begins at 3. That is harmless where only distances
-        count (ALiBi), so d e f g alone must then give the same.
+    Two rows are in one pack, a b c | d e f g, with the positions 0 1 2 | 0 1 2 3. The window is
+    d e f g. Three batches are compared there:
+
+        batch                   tokens           positions        the window must
+        with_other_row          c a b d e f g    0 1 2 0 1 2 3    stay the same
+        with_other_positions    a b c d e f g    0 1 2 0 2 1 3    change
+        alone                   d e f g          0 1 2 3          stay the same
+
+    The third batch is only needed where the second one changes nothing. Such a model counts
+    positions by itself, so the second row begins at position 3. That is harmless if only distances
+    matter (ALiBi).
 
     Args:
         model: as it is trained. head: its head, if it can be tapped; otherwise logits are compared.
@@ -120,34 +126,32 @@ def pack_fault(
     if inputs["position_ids"].dim() != 2:
         return None  # of images, which are not packed here
     border = _border(inputs["position_ids"])
-    # All processes make the same passes, since ZeRO-3 gathers weights in each; see the return
-    # below.
+    # ZeRO-3 gathers weights in each pass, so all processes must make the same passes. A process
+    # without a border makes them too, and returns afterwards.
     row, start, stop = border or (0, 1, 2)
     window = slice(start, min(stop, start + COMPARED_POSITIONS))
 
     ids = inputs["input_ids"].clone()
-    ids[row, :start] = ids[row, :start].roll(1)
-    ids[row, :start] = torch.where(
-        ids[row, :start] == inputs["input_ids"][row, :start],
-        inputs["input_ids"][row, window.start],
-        ids[row, :start],
-    )
+    given = inputs["input_ids"][row, :start]
+    rotated = given.roll(1)
+    # Where neighbors are equal, the rotation changes nothing: a a b becomes b a a, then b d a.
+    ids[row, :start] = torch.where(rotated == given, inputs["input_ids"][row, start], rotated)
     positions = inputs["position_ids"].clone()
     positions[row, start + 1 : start + 3] = positions[row, start + 1 : start + 3].flip(0)
 
     before = _computed(model, head, inputs, row, window)
-    with_other_row = _computed(model, head, {**inputs, "input_ids": ids}, row, window)
-    with_other_positions = _computed(
-        model, head, {**inputs, "position_ids": positions}, row, window
-    )
+    other_row = {**inputs, "input_ids": ids}
+    with_other_row = _computed(model, head, other_row, row, window)
+    other_positions = {**inputs, "position_ids": positions}
+    with_other_positions = _computed(model, head, other_positions, row, window)
     if border is None:
         return None
-    change = (with_other_row - before).abs().max() / before.abs().max()
+    largest = before.abs().max()
+    change = (with_other_row - before).abs().max() / largest
     if change > _rounding(model):
         return (
-            "a row changes with the tokens of the row before it in the pack (by "
-            f"{change.item():.2g} "
-            "of the largest value), as in layers that are not attention"
+            "a row changes with the tokens of the row before it in the pack "
+            f"(by {change.item():.2g} of the largest value), as in layers that are not attention"
         )
     if not torch.equal(with_other_positions, before):
         return None
@@ -157,8 +161,8 @@ def pack_fault(
         "attention_mask": torch.ones_like(ids),
         "position_ids": inputs["position_ids"][row : row + 1, start:stop],
     }
-    change = (_computed(model, head, alone, 0, slice(0, window.stop - start)) - before).abs().max()
-    if change > _rounding(model) * before.abs().max():
+    from_alone = _computed(model, head, alone, 0, slice(0, window.stop - start))
+    if (from_alone - before).abs().max() > _rounding(model) * largest:
         return (
             "it does not use the position ids, so the rows of a pack have the positions of the pack"
         )
@@ -176,8 +180,7 @@ def short_batch(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _border(position_ids: Tensor) -> tuple[int, int, int] | None:
-    """(row of the batch, start, stop) of a packed row of three tokens or more that another one
-    precedes.
+    """(row of the batch, start, stop) of a packed row of at least three tokens, not the first.
 
     [[0, 1, 2, 0, 1, 2, 3, 0, 0]] -> (0, 3, 7); the zeros at the end are padding.
     """
@@ -214,8 +217,7 @@ def _computed(
 
 def _rounding(model: torch.nn.Module) -> float:
     """A relative change that rounding alone may cause: kernels sum in another order."""
-    is_16_bit = any(
-        parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters()
-    )
-    is_autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    types = {parameter.dtype for parameter in model.parameters()}
+    is_16_bit = bool(types & {torch.float16, torch.bfloat16})
+    is_autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
     return 0.05 if is_16_bit or is_autocast else 1e-4

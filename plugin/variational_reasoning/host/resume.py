@@ -1,7 +1,7 @@
-"""What a training is made from, and whether it may go on from a checkpoint.
+"""The inputs of a training, and whether it may continue from a checkpoint.
 
-The host resumes from the last checkpoint in output_dir whatever the YAML now says. The model would
-then be neither the old training's nor the new one's. So the checkpoint's own record is compared
+The host resumes from the last checkpoint in output_dir, even if the YAML has changed. The model
+would then belong to neither the old nor the new training. So the checkpoint's record is compared
 with the one that this run would write, before the model is loaded.
 """
 
@@ -33,7 +33,7 @@ OPTIMIZER_STATES = ("optimizer*", "global_step*", "*fsdp*")
 
 
 def settle_inputs(run: VariationalRun, data_args: Any, processes: int) -> dict[str, Any]:
-    """What the record says of a training's inputs; fingerprints them at the first call.
+    """What the record says about a training's inputs. The first call fingerprints them.
 
     Raises: ValueError for a base model or adapter whose folder holds no model.
     """
@@ -59,10 +59,10 @@ def settle_inputs(run: VariationalRun, data_args: Any, processes: int) -> dict[s
 
 
 def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
-    """Settle from which checkpoint the training goes on, and refuse one of another training.
+    """Choose the checkpoint that the training continues from, and refuse one of another training.
 
-    A checkpoint whose saving was interrupted is passed over for the one before it, unless it was
-    given by hand.
+    If saving a checkpoint was interrupted, the one before it is used. A checkpoint that the YAML
+    names is not replaced.
 
     Args:
         arguments: the host's five argument objects, the second of the data, the third of the
@@ -79,28 +79,28 @@ def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
     elif checkpoint and not is_given:
         checkpoint = training_args.resume_from_checkpoint = _last_whole(Path(checkpoint))
     if not checkpoint or not Path(checkpoint).is_dir() or not training_args.do_train:
-        return  # a path that does not exist is named by the host
+        return  # the host refuses a path that does not exist
     folder = Path(checkpoint)
     record = read_record(folder)
     if record is None:
         raise ValueError(
             f"variational_reasoning: {folder} has no {RECORD_NAME}, so nothing shows which "
-            "training it "
-            f"belongs to; it was written without the plugin. {_remedy(folder, is_given)}"
+            f"training it belongs to; it was written without the plugin. "
+            f"{_remedy(folder, is_given)}"
         )
     if not any(next(folder.glob(pattern), None) for pattern in OPTIMIZER_STATES):
         raise ValueError(
             f"variational_reasoning: {folder} holds no state of the optimizer "
-            "(save_only_model), so the "
-            f"training would not go on as it was. {_remedy(folder, is_given)}"
+            f"(save_only_model), so the training would not go on as it was. "
+            f"{_remedy(folder, is_given)}"
         )
     now = settle_inputs(run, data_args, training_args.world_size)
-    groups = [type(group) for group in arguments]
-    defaults = {
-        f.name: f.default for group in (*groups, VariationalArguments) for f in fields(group)
-    }
-    given = {name: value for name, value in defaults.items() if value is not MISSING}
-    found = differences(record, now, given)
+    defaults = {}
+    for group in (*map(type, arguments), VariationalArguments):
+        for each in fields(group):
+            if each.default is not MISSING:
+                defaults[each.name] = each.default
+    found = differences(record, now, defaults)
     if found:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(found, 1))
         raise ValueError(
@@ -121,9 +121,13 @@ def _remedy(folder: Path, is_given: bool) -> str:
 
 
 def _last_whole(newest: Path) -> str | None:
-    """The newest checkpoint next to `newest`, itself included, whose saving came to its end."""
-    folders = [path for path in newest.parent.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    for folder in sorted(folders, key=lambda path: int(path.name[11:]), reverse=True):
+    """The newest complete checkpoint in the folder of `newest`, which may be `newest` itself."""
+    by_step = {}
+    for path in newest.parent.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdecimal():
+            by_step[int(step)] = path
+    for _, folder in sorted(by_step.items(), reverse=True):
         if (folder / STATE).is_file():
             return str(folder)
         logger.warning_rank0(

@@ -1,6 +1,6 @@
-"""Every name of LLaMA-Factory that is replaced or relied on, in one place.
+"""Every name of LLaMA-Factory that the plugin replaces or uses.
 
-They are checked as a whole, then replaced once.
+All of them are checked first, then they are replaced together, once.
 
     replaced                                 with                    why
     hparams.parser._parse_train_args         parse_train_args        our YAML keys, their checks
@@ -15,15 +15,15 @@ They are checked as a whole, then replaced once.
     data.loader._get_preprocessed_dataset    preprocess_and_count    counts, weights, C
     train.sft.workflow.CustomSeq2SeqTrainer  choose_trainer          the loss
 
-    hung on the host's objects        what it is
+    added to the host's objects       what it is
     data_args.variational             args.VariationalConfig, our keys, which the host hashes
-    finetuning_args.variational       args.VariationalRun, all else that a training keeps
+    finetuning_args.variational       args.VariationalRun, what else a training keeps
     training_args.variational         the same object
     DatasetAttr.variational_columns   `columns` of an entry of dataset_info.json
 
-A replacement calls the original unless a YAML uses our keys or formats, so that any other training
-is the host's own. A host that does not fit is left untouched but for its entry, which refuses YAMLs
-that use our features, and only those.
+A replacement calls the original unless a YAML uses our keys or formats. So any other training is
+the host's own. If a host does not fit, only its entry is replaced: it refuses YAMLs that use our
+features, and only those.
 """
 
 import functools
@@ -73,8 +73,7 @@ def _parse_train_args(original: Callable) -> Callable:
             keys, faults, model_args, data_args, training_args, finetuning_args, given_batch
         )
         if data_args.packing and not data_args.neat_packing:
-            # Rows are independent in the loss, so they must not attend to each other in a pack
-            # either.
+            # Rows are independent in the loss, so they must not attend to each other in a pack.
             data_args.neat_packing = True
         data_args.variational = config
         run = ours.VariationalRun(
@@ -100,14 +99,11 @@ _PARSED = _Parsed()
 
 
 def _unknown_launcher(what: str) -> str:
-    """The refusal of a launcher that we do not know; it names the variables that may have chosen
-    it.
-    """
-    on = ("1", "true", "y", "yes", "on")
-    names = [name for name, value in os.environ.items() if name.startswith("USE_")]
-    chosen = sorted(
-        f"{name}={os.environ[name]}" for name in names if os.environ[name].lower() in on
-    )
+    """The refusal of an unknown launcher. It names the variables that may have chosen it."""
+    chosen = []
+    for name, value in sorted(os.environ.items()):
+        if name.startswith("USE_") and value.lower() in ("1", "true", "y", "yes", "on"):
+            chosen.append(f"{name}={value}")
     hint = f"unset {', '.join(chosen)}" if chosen else "use `llamafactory-cli train`"
     return (
         f"variational_reasoning: this launcher reads {what} than LLaMA-Factory's supervised "
@@ -118,9 +114,7 @@ def _unknown_launcher(what: str) -> str:
 def _check_parsed(original: Callable) -> Callable:
     @functools.wraps(original)
     def check_parsed_arguments(args: Any = None) -> Any:
-        """Whatever parses the arguments of a training of ours, it must have been
-        `_parse_train_args`.
-        """
+        """Check that `_parse_train_args` has parsed the arguments of a training of ours."""
         from llamafactory.hparams.parser import read_args
 
         from variational_reasoning.host.args import uses_our_features
@@ -176,17 +170,17 @@ def _refuse(launcher: str) -> Callable:
 
             from variational_reasoning.host.args import uses_our_features
 
+            # Called as (args) by the parser, and as (ray_args, config) by Ray.
             config = kwargs.get("config", args[1] if len(args) > 1 else None)
-            raw = (
-                config["args"]
-                if isinstance(config, dict) and "args" in config
-                else read_args(args[0] if args else None)
-            )
+            if isinstance(config, dict) and "args" in config:
+                raw = config["args"]
+            else:
+                raw = read_args(args[0] if args else None)
             if uses_our_features(raw):
                 raise ValueError(
                     f"variational_reasoning: {launcher} is not supported with our keys and "
-                    "formats; unset it and use "
-                    "`llamafactory-cli train`, with FORCE_TORCHRUN=1 for several processes"
+                    "formats; unset it and use `llamafactory-cli train`, with FORCE_TORCHRUN=1 "
+                    "for several processes"
                 )
             return original(*args, **kwargs)
 
@@ -373,8 +367,9 @@ USED = (
 
 
 def activate(entry: str) -> None:
-    """Put the seams in place after the host module `entry` has been imported; all of them, or only
-    the refusal.
+    """Put all seams in place, after the host module `entry` has been imported.
+
+    For a host that does not fit, only the refusal is put in place.
     """
     if entry.startswith("llamafactory.v1"):
         _refuse_words(
@@ -399,9 +394,8 @@ def _refuse_misfit(run_exp: Callable, found: list[str]) -> Callable:
             listing = "".join(f"\n  {fault}" for fault in found)
             raise HostMismatchError(
                 f"variational_reasoning: LLaMA-Factory {version('llamafactory')} does not fit "
-                "this plugin, so this YAML would "
-                "not train as it says. Install `llamafactory==0.9.5`, or a plugin for your "
-                f"version. Missing:{listing}"
+                "this plugin, so this YAML would not train as it says. Install "
+                f"`llamafactory==0.9.5`, or a plugin for your version. Missing:{listing}"
             )
         return run_exp(args, callbacks)
 
@@ -419,13 +413,19 @@ def _refuse_words(launcher: str) -> None:
 
 
 def _words() -> dict[str, Any] | list[str]:
-    """The command line as the host will read it, without any name of the host."""
+    """The command line as the host will read it, without using any name of the host.
+
+    `train TRAIN.yaml seed=1` is the contents of TRAIN.yaml, with seed 1.
+    """
     import yaml
 
     words = sys.argv[1:]
     for position, word in enumerate(words):
         if word.endswith((".yaml", ".yml", ".json")) and Path(word).is_file():
             config = yaml.safe_load(Path(word).read_text(encoding="utf-8")) or {}
-            overrides = (item.partition("=") for item in words[position + 1 :] if "=" in item)
-            return config | {key: yaml.safe_load(value) for key, _, value in overrides}
+            for override in words[position + 1 :]:
+                key, equals, value = override.partition("=")
+                if equals:
+                    config[key] = yaml.safe_load(value)
+            return config
     return words

@@ -1,17 +1,23 @@
 """How tight the bound is on the run's own traces: L_1 .. L_K of Eq. 5, with bootstrap intervals.
 
-L_k is the mean over questions of E log (1/k) sum_{i in S} rho_i, with S a set of k traces from the
-posterior. The expectation is estimated by the mean over the k-subsets of a question's K traces:
-over all of them where there are at most MAX_SUBSETS, otherwise over that many random ones under a
-fixed seed, the same for every question. The order of the traces has no influence. The estimate is
-therefore unbiased for every k, and the exact ones never decrease in k.
+L_k is the mean over questions of E log (1/k) sum_{i in S} rho_i, where S is a set of k traces of
+the posterior. The mean over k-subsets of a question's K traces estimates the expectation. With
+three traces of rho 1, 2 and 3:
 
-With the sum of log ratios and the likelihood of the reference solution this is the bound of the
-paper. With their geometric means it is the method's own surrogate of it and bounds nothing.
+    L_1    (log 1 + log 2 + log 3) / 3          = 0.597    subsets {1}, {2}, {3}
+    L_2    (log 1.5 + log 2 + log 2.5) / 3      = 0.672    subsets {1, 2}, {1, 3}, {2, 3}
+    L_3    log 2                                = 0.693    subset  {1, 2, 3}
 
-With Acc one trace without a correct answer makes log rho, and so L_1, minus infinity. An accuracy
-of 0 of M therefore counts as half an answer, 1/(2M), in this estimate and nowhere else. How many
-did is part of the result.
+All subsets are used where there are at most MAX_SUBSETS. Otherwise that many are drawn at random
+with a fixed seed, the same for every question. The order of the traces has no influence. So the
+estimate is unbiased for every k. With all subsets it never decreases in k.
+
+With the sum of log ratios and the likelihood of the reference solution, this is the paper's bound.
+With their geometric means, it is the method's own surrogate and does not bound anything.
+
+With Acc, a trace without a correct answer makes log rho, and so L_1, minus infinity. In this
+estimate, and only here, an accuracy of 0 of M counts as half an answer, 1/(2M). The result says for
+how many traces.
 """
 
 import math
@@ -30,8 +36,9 @@ _QUESTIONS_AT_ONCE = 512
 
 
 class Bound(NamedTuple):
-    """L_1 .. L_K in nats, [K] each: estimate and 95 % interval over questions; and its basis.
+    """L_1 .. L_K in nats, with 95 % intervals over questions, and the counts behind them.
 
+    means, lows, highs: [K] each.
     num_questions: those with all K traces scored, over which the mean is.
     num_left_out: questions with a trace that was malformed, cut, dropped or not scored.
     num_floored: traces whose accuracy of 0 counts as half an answer.
@@ -59,11 +66,11 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     if ratio not in ("sum", "mean"):
         raise ValueError(f"ratio {ratio!r} is not one of sum, mean")
     log_answer = terms.log_answer(estimator)
-    num_floored = 0
     is_usable = terms.is_scored & ~np.isnan(log_answer)
     is_whole = is_usable.all(axis=1)
     if not is_whole.any():
         return None
+    num_floored = 0
     if find_estimator(estimator).samples_answers and terms.num_answers is not None:
         is_zero = terms.num_correct == 0
         num_floored = int((is_zero & is_whole[:, None]).sum())
@@ -73,8 +80,8 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     per_question = subset_means((log_ratio + log_answer)[is_whole], seed)
     intervals = bootstrap_columns(per_question, seed, NUM_RESAMPLES)
     means, lows, highs = np.array(intervals).T
-    counts = int(is_whole.sum()), int((~is_whole).sum())
-    return Bound(means, lows, highs, *counts, num_floored)
+    num_whole = int(is_whole.sum())
+    return Bound(means, lows, highs, num_whole, len(is_whole) - num_whole, num_floored)
 
 
 def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -91,9 +98,10 @@ def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
     for k in range(1, num_traces + 1):
         subsets = _subsets(num_traces, k, rng)
         for start in range(0, num_questions, _QUESTIONS_AT_ONCE):
-            chosen = log_rho[start : start + _QUESTIONS_AT_ONCE][:, subsets]
+            block = slice(start, start + _QUESTIONS_AT_ONCE)
+            chosen = log_rho[block][:, subsets]  # [questions, subsets, k]
             logs = np.logaddexp.reduce(chosen, axis=2) - math.log(k)
-            means[start : start + _QUESTIONS_AT_ONCE, k - 1] = logs.mean(axis=1)
+            means[block, k - 1] = logs.mean(axis=1)
     return means
 
 
@@ -101,4 +109,6 @@ def _subsets(num_traces: int, k: int, rng: np.random.Generator) -> np.ndarray:
     """[S, k] indices: all subsets of k of `num_traces`, or MAX_SUBSETS random ones."""
     if math.comb(num_traces, k) <= MAX_SUBSETS:
         return np.array(list(combinations(range(num_traces), k)))
-    return rng.random((MAX_SUBSETS, num_traces)).argpartition(k - 1, axis=1)[:, :k]
+    # The places of the k smallest of K random numbers are a random subset of k.
+    numbers = rng.random((MAX_SUBSETS, num_traces))
+    return numbers.argpartition(k - 1, axis=1)[:, :k]

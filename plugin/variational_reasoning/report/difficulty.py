@@ -1,7 +1,7 @@
 """How the weight of a run's train files falls on easy, middle and hard questions (section 3).
 
-Read from the files as they are trained, so it shows what a question weight, a mix or a fallback
-really does. P is the share of a question's sampled answers that are verified. A file with three
+The files are read as they are trained, so this shows the real effect of a question weight, a mix or
+a fallback. P is the share of a question's sampled answers that are verified. A file with three
 questions of P = 1/8, 1/2 and 1, whose rows weigh 1, 1 and 2:
 
     hard      25.0 % of the weight, 33.3 % of the questions
@@ -36,20 +36,22 @@ class WeightShares(NamedTuple):
 def read_weight_shares(path: Path) -> WeightShares | None:
     """The shares of one train file of stage 8; None where no P is known."""
     table = pq.read_table(path, columns=["question_id", "weight", "question_accuracy"])
-    grouped = table.group_by("question_id", use_threads=False).aggregate(
-        [("weight", "sum"), ("question_accuracy", "max")]
-    )
+    groups = table.group_by("question_id", use_threads=False)
+    grouped = groups.aggregate([("weight", "sum"), ("question_accuracy", "max")])
     accuracy = np.array(grouped["question_accuracy_max"].to_pylist(), dtype=float)
     weight = grouped["weight_sum"].to_numpy()
     is_known = ~np.isnan(accuracy)
     if not is_known.any():
         return None
     accuracy, weight = accuracy[is_known], weight[is_known]
+    total = weight.sum()
     place = difficulty_of(accuracy)
+    weights = np.bincount(place, weights=weight, minlength=len(DIFFICULTIES))
+    questions = np.bincount(place, minlength=len(DIFFICULTIES))
     return WeightShares(
-        weights=np.bincount(place, weights=weight, minlength=len(DIFFICULTIES)) / weight.sum(),
-        questions=np.bincount(place, minlength=len(DIFFICULTIES)) / len(place),
-        mean_accuracy=float((accuracy * weight).sum() / weight.sum()),
+        weights=weights / total,
+        questions=questions / len(place),
+        mean_accuracy=float((accuracy * weight).sum() / total),
         num_questions=len(place),
         num_unknown=int((~is_known).sum()),
     )

@@ -1,8 +1,11 @@
-"""Evaluations on disk (evals/run.py): results, what is unfinished, Pass@k, how two models compare.
+"""Evaluations on disk (evals/run.py): results, what is unfinished, Pass@k, comparing two models.
 
-An evaluation is a folder with result.json, the verdicts, and the samples that they are about. It is
-found in the named folder itself, one folder below (a model of a run, a task of a model), or two (a
-task of a model of a suite).
+An evaluation is a folder with result.json, the verdicts, and their samples. For a named folder,
+evaluations are searched in three places:
+
+    RESULTS                 the folder itself
+    RESULTS/NAME            a model of a run, or a task of a model
+    RESULTS/NAME/TASK       a task of a model of a suite
 """
 
 from collections import Counter
@@ -28,8 +31,8 @@ REMEDY = "run the command that wrote it again"
 class Evaluation(NamedTuple):
     """One model on one set of questions: result.json, and (correct, all) samples by question_id.
 
-    A question is missing from `counts` where all its samples failed in the engine, or its prompt
-    fills the context.
+    `counts` lacks a question if all its samples failed in the engine, or its prompt fills the
+    context.
     """
 
     result: dict[str, Any]
@@ -47,7 +50,7 @@ class Evaluation(NamedTuple):
 
     @property
     def num_samples(self) -> int:
-        """k: the samples that were asked for; a question may have fewer, when some have failed."""
+        """k: the requested samples. A question may have fewer, if some have failed."""
         asked = self.result.get("settings", {}).get("num_samples")
         return int(asked or self.result["num_samples"])
 
@@ -96,7 +99,7 @@ def pass_curve(evaluation: Evaluation) -> list[Estimate]:
 
     Source: arXiv 2509.22637, Fig. 2.
     """
-    # questions with the same counts have the same value, which is computed once
+    # Questions with the same counts have the same value, which is computed once.
     kinds = Counter(evaluation.counts.values())
     most = max(samples for _, samples in kinds)
     curve = []
@@ -112,8 +115,8 @@ def pass_curve(evaluation: Evaluation) -> list[Estimate]:
 def compare(model: Evaluation, baseline: Evaluation, where: str) -> Comparison:
     """Model minus baseline by question.
 
-    Where both were asked the same questions, one that either has no answer to is left out: its
-    samples failed in the engine, or its prompt fills the context.
+    Where both were asked the same questions, those that one of them has no answer to are left out.
+    Their samples failed in the engine, or their prompts fill the context.
 
     Args:
         where: what is compared, for the error.
@@ -157,6 +160,8 @@ def _read(folder: Path) -> Evaluation:
     grouped = table.append_column("correct", is_correct).group_by("question_id", use_threads=False)
     groups = grouped.aggregate([("correct", "sum"), ("correct", "count")])
     ids = groups["question_id"].to_pylist()
-    pairs = zip(groups["correct_sum"].to_pylist(), groups["correct_count"].to_pylist(), strict=True)
+    num_correct = groups["correct_sum"].to_pylist()
+    num_samples = groups["correct_count"].to_pylist()
+    pairs = zip(num_correct, num_samples, strict=True)
     counts = dict(zip(ids, pairs, strict=True))
     return Evaluation(read_json_object(folder / RESULT, REMEDY), counts)

@@ -1,8 +1,8 @@
 """The plots: arrays in, PNG bytes out. Only axes, labels and colors are made here.
 
-The palette is that of Okabe and Ito, which color-blind readers tell apart. Lines and bars also
-differ by marker or hatch, so that a print in gray can be read. Figures are made without pyplot, so
-nothing global is changed and no display is needed.
+Color-blind readers can distinguish the palette of Okabe and Ito. Lines and bars also differ by
+marker or hatch, so that a print in gray can be read. Figures are made without pyplot. So nothing
+global is changed and no display is needed.
 """
 
 import io
@@ -47,7 +47,7 @@ PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 
 
 def _plot(draw: Callable[..., None]) -> Callable[..., bytes]:
-    """`draw(figure, ...)` as a function from its other arguments to the bytes of a PNG."""
+    """Turn `draw(figure, ...)` into a function from the other arguments to the bytes of a PNG."""
 
     def plot(*args: Any) -> bytes:
         with matplotlib.rc_context(STYLE):
@@ -69,9 +69,8 @@ def plot_sources(
     figure.set_size_inches(WIDTH, 0.9 + 0.28 * len(names))
     axes = figure.subplots()
     places = np.arange(len(names))
-    axes.barh(
-        places, means, 0.7, xerr=errors, color=PALETTE[5], error_kw={"capsize": 2, "linewidth": 1}
-    )
+    look = {"capsize": 2, "linewidth": 1}
+    axes.barh(places, means, 0.7, xerr=errors, color=PALETTE[5], error_kw=look)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set(xlabel="share of verified answers", xlim=(0, 1))
@@ -88,11 +87,13 @@ def plot_weights(
 ) -> None:
     """Histograms of rho~ over traces (log scale) and of effective sample size over questions."""
     left, right = figure.subplots(1, 2)
+    weight_bins = np.linspace(0, 1, 26)
+    # Whole numbers are the most frequent sizes. They are in the middle of a bin: 0.75 .. 1.25.
+    size_bins = np.arange(0.75, num_traces + 0.5, 0.5)
     for color, dash, name in zip(PALETTE, DASHES, weights, strict=False):
-        _outline(left, weights[name].ravel(), np.linspace(0, 1, 26), color, dash, name)
-        # whole numbers, the most frequent values, are in the middle of a bin
-        bins = np.arange(0.75, num_traces + 0.5, 0.5)
-        _outline(right, sizes[name], bins, color, dash, f"{name}, mean {sizes[name].mean():.2f}")
+        _outline(left, weights[name].ravel(), weight_bins, color, dash, name)
+        label = f"{name}, mean {sizes[name].mean():.2f}"
+        _outline(right, sizes[name], size_bins, color, dash, label)
     left.axvline(1 / num_traces, color="#666666", linewidth=0.8, linestyle=":")
     left.set(
         xlabel=r"weight $\tilde\rho$ (dotted: 1/K)",
@@ -112,9 +113,8 @@ def plot_weights(
 @_plot
 def plot_bound(figure: Figure, panels: Mapping[str, Mapping[str, Bound]]) -> None:
     """L_1 .. L_K with the bootstrap's 95 % bands; a panel per ratio, a line per answer term."""
-    for axes, (title, bounds) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, bounds) in zip(row, panels.items(), strict=True):
         for color, marker, (name, bound) in zip(PALETTE, MARKERS, bounds.items(), strict=False):
             k = np.arange(1, len(bound.means) + 1)
             axes.plot(k, bound.means, color=color, marker=marker, markersize=3.5, label=name)
@@ -127,8 +127,10 @@ def plot_bound(figure: Figure, panels: Mapping[str, Mapping[str, Bound]]) -> Non
 @_plot
 def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
     """Panels (label of x, label of y, x, y): densities of points, and a line of running medians."""
-    figure.set_size_inches(WIDTH, 2.7 * math.ceil(len(panels) / 2))
-    grid = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
+    num_rows = math.ceil(len(panels) / 2)
+    figure.set_size_inches(WIDTH, 2.7 * num_rows)
+    grid = figure.subplots(num_rows, 2, squeeze=False).ravel()
+    count_format = FuncFormatter(lambda count, _: f"{count:,.0f}")
     for axes, (x_label, y_label, x, y) in zip(grid, panels, strict=False):
         bins = "log" if len(x) > 1 else None
         cells = axes.hexbin(
@@ -137,16 +139,10 @@ def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np
         middle, medians = running_median(x, y)
         axes.plot(middle, medians, color=PALETTE[1], marker="o", markersize=3, linewidth=1.2)
         axes.set(xlabel=x_label, ylabel=y_label)
-        if len(x) and x.min() == x.max():  # lengths are whole numbers, also where all are the same
+        if len(x) and x.min() == x.max():  # keep whole numbers on the axis if all are the same
             axes.set_xlim(x.min() - 1, x.max() + 1)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        bar = figure.colorbar(
-            cells,
-            ax=axes,
-            label="traces",
-            pad=0.01,
-            format=FuncFormatter(lambda count, _: f"{count:,.0f}"),
-        )
+        bar = figure.colorbar(cells, ax=axes, label="traces", pad=0.01, format=count_format)
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -156,20 +152,18 @@ def plot_lengths(figure: Figure, panels: Sequence[tuple[str, str, np.ndarray, np
 def plot_difficulty(figure: Figure, shares: np.ndarray, masses: Mapping[str, np.ndarray]) -> None:
     """Share of the questions, and of each method's weight, by range of question accuracy."""
     axes = figure.subplots()
-    places, num = np.arange(len(shares)), 1 + len(masses)
-    bars = {"questions": shares, **{f"weight, {name}": mass for name, mass in masses.items()}}
-    colors, hatches = ("#bbbbbb", *PALETTE), ("", "", "///", "...", "xxx", "\\\\\\")
+    places = np.arange(len(shares))
+    bars = {"questions": shares}
+    for name, mass in masses.items():
+        bars[f"weight, {name}"] = mass
+    colors = ("#bbbbbb", *PALETTE)
+    hatches = ("", "", "///", "...", "xxx", "\\\\\\")
+    # The bars of a range fill 0.84 of its space: four bars have the offsets -0.315, -0.105, ...
+    width = 0.84 / len(bars)
     for i, (name, values) in enumerate(bars.items()):
-        offset = 0.84 * ((i + 0.5) / num - 0.5)
-        axes.bar(
-            places + offset,
-            values,
-            0.84 / num,
-            label=name,
-            color=colors[i],
-            hatch=hatches[i],
-            edgecolor="white",
-        )
+        offset = width * (i + 0.5) - 0.42
+        look = {"color": colors[i], "hatch": hatches[i], "edgecolor": "white"}
+        axes.bar(places + offset, values, width, label=name, **look)
     axes.set_xticks(places, ACCURACY_BINS)
     axes.set(xlabel="share of verified answers to the question", ylabel="share", ylim=(0, None))
     axes.yaxis.set_major_formatter(PERCENT)
@@ -185,38 +179,30 @@ def plot_leakage(figure: Figure, kinds: Mapping[str, Leakage]) -> None:
         fractions = np.sort(leakage.fractions)
         shares = np.arange(1, len(fractions) + 1) / leakage.num_traces
         last = shares[-1] if len(shares) else 0
-        axes.step(
-            [0, *fractions, 1],
-            [0, *shares, last],
-            where="post",
-            color=color,
-            linestyle=dash,
-            label=name,
-        )
-    axes.set(
-        xlabel="fraction of the trace",
-        ylabel="traces with the answer so far",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PERCENT)
+        look = {"color": color, "linestyle": dash, "label": name}
+        axes.step([0, *fractions, 1], [0, *shares, last], where="post", **look)
+    axes.set(xlabel="fraction of the trace", ylabel="traces with the answer so far")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
     axes.legend(loc="upper left")
 
 
 @_plot
 def plot_trainings(figure: Figure, trainings: Sequence[Training]) -> None:
     """A panel per logged value, a line per training over its optimizer steps."""
-    names = [name for name in CURVES if any(name in training.curves for training in trainings)]
+    logged = set().union(*(training.curves for training in trainings))
+    names = [name for name in CURVES if name in logged]
     figure.set_size_inches(WIDTH, 2.6 + 0.18 * math.ceil(len(trainings) / 3))
+    row = figure.subplots(1, len(names), squeeze=False)[0]
     handles = {}
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    for axes, name in zip(row, names, strict=True):
         for training, color, dash in zip(trainings, cycle(PALETTE), cycle(DASHES), strict=False):
-            if name in training.curves:
-                steps, values = training.curves[name]
-                (handles[training.name],) = axes.plot(
-                    steps, values, color=color, linestyle=dash, linewidth=1
-                )
+            if name not in training.curves:
+                continue
+            steps, values = training.curves[name]
+            (line,) = axes.plot(steps, values, color=color, linestyle=dash, linewidth=1)
+            handles[training.name] = line
         axes.set(xlabel="optimizer step", ylabel=CURVES[name], ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
@@ -233,16 +219,20 @@ def plot_pass_curves(
     """
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / COLUMNS)
-    width = WIDTH * max(columns, 2) / COLUMNS if len(panels) > 1 else 0.8 * WIDTH
-    figure.set_size_inches(width, PANEL_HEIGHT * rows + (0.5 if len(panels) > 1 else 1.2))
+    width, height = 0.8 * WIDTH, PANEL_HEIGHT + 1.2
+    if len(panels) > 1:
+        width = WIDTH * max(columns, 2) / COLUMNS
+        height = PANEL_HEIGHT * rows + 0.5
+    figure.set_size_inches(width, height)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    models = dict.fromkeys(model for curves in panels.values() for model in curves)
-    styles = dict(zip(models, zip(cycle(PALETTE), cycle(MARKERS), strict=False), strict=False))
+    unused = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
+    styles: dict[str, tuple[str, str]] = {}
     handles = {}
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         for model, curve in curves.items():
-            color, marker = styles[model]
-            handles[model] = _pass_curve(axes, curve, color, marker)
+            if model not in styles:
+                styles[model] = next(unused)
+            handles[model] = _pass_curve(axes, curve, *styles[model])
         longest = max(map(len, curves.values()))
         ticks = [2**i for i in range(longest.bit_length())]
         axes.set_xscale("log", base=2)
@@ -274,28 +264,26 @@ def plot_scores(
     """
     figure.set_size_inches(max(WIDTH / 2, 1.6 + 0.72 * len(tasks)), 3.6)
     axes = figure.subplots()
-    num = len(scores) + len(paper)
+    names = [*scores, *paper]
     styles = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
     handles: list[Any] = []
-    for i, model in enumerate([*scores, *paper]):
+    for i, model in enumerate(names):
         color, marker = next(styles)
         look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5}
-        look["linestyle"] = "none"
-        # the models of a task are next to each other, and fill 0.7 of the space between two tasks
-        offset = 0.7 * ((i + 0.5) / num - 0.5)
+        look |= {"linestyle": "none", "clip_on": False}
+        # The models of a task are next to each other. They fill 0.7 of the space between two tasks.
+        offset = 0.7 * ((i + 0.5) / len(names) - 0.5)
         by_task: Mapping[str, Any] = scores[model] if model in scores else paper[model]
-        places = [place + offset for place, task in enumerate(tasks) if task in by_task]
-        values = [by_task[task] for task in tasks if task in by_task]
+        known = [place for place, task in enumerate(tasks) if task in by_task]
+        places = [place + offset for place in known]
+        values = [by_task[tasks[place]] for place in known]
         if model in paper:
             look["markerfacecolor"] = "white"
-            handles += axes.plot(places, values, clip_on=False, **look)
+            handles += axes.plot(places, values, **look)
             continue
         means = [estimate.mean for estimate in values]
         errors = [estimate.standard_error or 0.0 for estimate in values]
-        bars = axes.errorbar(
-            places, means, yerr=errors, capsize=2, elinewidth=1, clip_on=False, **look
-        )
-        handles.append(bars)
+        handles.append(axes.errorbar(places, means, yerr=errors, capsize=2, elinewidth=1, **look))
     axes.set_xticks(range(len(tasks)), tasks)
     axes.tick_params(axis="x", length=0)
     for place in range(1, len(tasks)):
@@ -303,8 +291,7 @@ def plot_scores(
     axes.set(ylabel="Avg@k, ± standard error", xlim=(-0.5, len(tasks) - 0.5), ylim=(0, None))
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(axis="x", visible=False)
-    names = [*scores, *paper]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(num, 3))
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3))
 
 
 def running_median(
@@ -318,25 +305,30 @@ def running_median(
     Args:
         x, y: [N], not empty.
     """
-    bounds = np.unique(np.quantile(x, np.linspace(0, 1, num_groups + 1)[1:-1]))
+    # Quantiles are the inner bounds: x = 1, 2, 3, 4 and two groups have the bound 2.5.
+    inner = np.linspace(0, 1, num_groups + 1)[1:-1]
+    bounds = np.unique(np.quantile(x, inner))
     groups = np.searchsorted(bounds, x, side="left")
-    kept = [group for group in np.unique(groups) if (groups == group).mean() >= 0.01]
-    middle = np.array([np.median(x[groups == group]) for group in kept])
-    medians = np.array([np.median(y[groups == group]) for group in kept])
-    return middle, medians
+    middle = []
+    medians = []
+    for group in np.unique(groups):
+        is_member = groups == group
+        if is_member.mean() >= 0.01:
+            middle.append(np.median(x[is_member]))
+            medians.append(np.median(y[is_member]))
+    return np.array(middle), np.array(medians)
 
 
 def _pass_curve(axes: Any, curve: Sequence[Estimate], color: str, marker: str) -> Any:
     """One model's curve and its band; markers at the powers of two. Returns the line."""
     k = range(1, len(curve) + 1)
-    means = [estimate.mean for estimate in curve]
-    errors = [estimate.standard_error or 0.0 for estimate in curve]
-    low = [mean - error for mean, error in zip(means, errors, strict=True)]
-    high = [mean + error for mean, error in zip(means, errors, strict=True)]
-    marked = [2**i - 1 for i in range(len(curve).bit_length()) if 2**i <= len(curve)]
+    means = np.array([estimate.mean for estimate in curve])
+    errors = np.array([estimate.standard_error or 0.0 for estimate in curve])
+    # k = 1, 2, 4 are at positions 0, 1, 3. A curve of 5 has three powers of two.
+    marked = [2**i - 1 for i in range(len(curve).bit_length())]
     look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.3}
     (line,) = axes.plot(k, means, markevery=marked, **look)
-    axes.fill_between(k, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.fill_between(k, means - errors, means + errors, color=color, alpha=0.18, linewidth=0)
     return line
 
 

@@ -1,6 +1,4 @@
-"""The report of one run, or of several that differ only in their seed: Markdown, one HTML page,
-and its plots as files.
-"""
+"""The report of a run, or of runs that only differ in their seed: Markdown, an HTML page, plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,67 +19,87 @@ class Written(NamedTuple):
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of these folders. Raises: ValueError for folders that cannot be read, and repeated
-    ones.
+    """The runs of these folders.
+
+    Raises: ValueError for folders that cannot be read, and for repeated ones.
     """
-    if len({folder.resolve() for folder in folders}) != len(folders) or not folders:
+    different = {folder.resolve() for folder in folders}
+    if not folders or len(different) != len(folders):
         raise ValueError("name at least one run folder, and none of them twice")
     return [read_run(folder) for folder in folders]
 
 
 def summary(runs: Sequence[Run], baseline: str = "reasoner") -> str:
-    """Scores, health, train files, times and places as Markdown, and the same for the later rounds
-    of each run.
+    """Scores, health, train files, times and folders as Markdown, also of later rounds.
 
     Args:
-        runs: several are taken as seeds of one experiment.
+        runs: several are seeds of one experiment.
         baseline: the name in evals/ that the others are compared with.
 
     Raises: ValueError for runs whose evaluations differ in k or in their questions.
     """
-    texts = [to_markdown(_title(runs), [*_compared(runs, baseline), scores.files(runs)])]
+    sections = [*_compared(runs, baseline), scores.files(runs)]
+    texts = [to_markdown(_title(runs), sections)]
     for run in runs:
-        for later in read_rounds(run.folder)[1:]:
-            texts.append(to_markdown(str(later.folder), _compared([later], baseline), level=2))
+        _, *later_rounds = read_rounds(run.folder)
+        for later in later_rounds:
+            text = to_markdown(str(later.folder), _compared([later], baseline), level=2)
+            texts.append(text)
     return "\n".join(texts)
 
 
 def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasoner") -> Written:
-    """Write `output` (Markdown), the HTML page of the same name next to it, and its plots into
-    <name>_figures/.
+    """Write `output` (Markdown), the HTML page with the same name, and the plots.
+
+    report.md gives report.html next to it, and plots in report_figures/.
 
     Raises: ValueError as `read_runs` and `summary` do, and for tables that are unfinished or were
     changed.
     """
     runs = read_runs(folders)
     markdown = summary(runs, baseline)
-    first = [
+    overview = [
         scores.scores(runs, baseline),
         scores.pass_curves(runs, baseline),
         scores.benchmarks(runs),
+        scores.health(runs),
+        scores.train_files(runs),
+        scores.times(runs),
+        scores.files(runs),
     ]
-    first += [scores.health(runs), scores.train_files(runs), scores.times(runs), scores.files(runs)]
-    parts = [Part("Overview", first)]
+    parts = [Part("Overview", overview)]
     for number, folder in enumerate(folders, 1):
         prefix = f"run{number}_" if len(folders) > 1 else ""
-        first_round, *later = read_rounds(folder)
-        parts.append(Part(str(folder), [scores.counts(first_round), *diagnose(folder)], prefix))
-        for run in later:
-            sections = [*_compared([run], baseline), scores.counts(run), *diagnose(run.folder)]
-            parts.append(Part(str(run.folder), sections, f"{prefix}{run.folder.name}_"))
+        parts += _parts_of(folder, prefix, baseline)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(markdown, encoding="utf-8")
     page = output.with_suffix(".html")
     page.write_text(to_html(_title(runs), parts), encoding="utf-8")
-    return Written(
-        markdown, page, _write_pictures(parts, output.with_name(f"{output.stem}_figures"))
-    )
+    pictures = _write_pictures(parts, output.with_name(f"{output.stem}_figures"))
+    return Written(markdown, page, pictures)
+
+
+def _parts_of(folder: Path, prefix: str, baseline: str) -> list[Part]:
+    """A part of the page for each round of a run.
+
+    prefix: of the names of its pictures, so that those of two runs differ.
+    """
+    first_round, *later_rounds = read_rounds(folder)
+    sections = [scores.counts(first_round), *diagnose(folder)]
+    parts = [Part(str(folder), sections, prefix)]
+    for run in later_rounds:
+        sections = [*_compared([run], baseline), scores.counts(run), *diagnose(run.folder)]
+        parts.append(Part(str(run.folder), sections, f"{prefix}{run.folder.name}_"))
+    return parts
 
 
 def _compared(runs: Sequence[Run], baseline: str) -> list[Section]:
     """Scores, and what there is of health, train files and times."""
-    others = (scores.health(runs), scores.train_files(runs), scores.times(runs))
-    return [scores.scores(runs, baseline), *(section for section in others if not section.absent)]
+    sections = [scores.scores(runs, baseline)]
+    for section in (scores.health(runs), scores.train_files(runs), scores.times(runs)):
+        if not section.absent:
+            sections.append(section)
+    return sections
 
 
 def _write_pictures(parts: Sequence[Part], folder: Path) -> list[Path]:
@@ -90,14 +108,14 @@ def _write_pictures(parts: Sequence[Part], folder: Path) -> list[Path]:
     for part in parts:
         for section in part.sections:
             for picture in section.pictures:
-                written.append(folder / f"{part.prefix}{picture.name}.png")
-                written[-1].write_bytes(picture.png)
+                path = folder / f"{part.prefix}{picture.name}.png"
+                path.write_bytes(picture.png)
+                written.append(path)
     return written
 
 
 def _title(runs: Sequence[Run]) -> str:
-    return (
-        str(runs[0].folder)
-        if len(runs) == 1
-        else f"{len(runs)} runs: {', '.join(str(run.folder) for run in runs)}"
-    )
+    folders = [str(run.folder) for run in runs]
+    if len(folders) == 1:
+        return folders[0]
+    return f"{len(folders)} runs: {', '.join(folders)}"

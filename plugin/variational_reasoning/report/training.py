@@ -1,7 +1,8 @@
 """The trainings of a run as curves: loss, token mean of the loss, gradient norm (Fig. 1).
 
-They are read from what the host writes into the folder that it trains: trainer_state.json, once a
-training has ended, and before that trainer_log.jsonl, which has no gradient norm.
+They are read from the files that the host writes into the folder of the model. That is
+trainer_state.json once a training has ended. Before that it is trainer_log.jsonl, which has no
+gradient norm.
 """
 
 from pathlib import Path
@@ -14,10 +15,11 @@ CURVES = {
     "token_nll": "token mean (nats)",
     "grad_norm": "gradient norm",
 }
+"""Logged value to its label: weighted Dr. SFT, the token mean that stock SFT reports, the norm
+before clipping."""
+
 FIRST = ("reasoner", "posterior")
-"""Logged value to what it is: weighted Dr. SFT, the token mean that stock SFT reports, the norm
-before clipping.
-"""
+"""The models that are listed first, in this order."""
 
 
 class Training(NamedTuple):
@@ -28,22 +30,19 @@ class Training(NamedTuple):
 
 
 def training_folders(run: Path) -> dict[str, Path]:
-    """The folder that each training of a run wrote, by the model's name: reasoner and posterior
-    first, then by name.
+    """The folder that each training of a run wrote, by the model's name.
 
-    That is models/NAME; with LoRA it is adapters/NAME, and models/NAME is only what the adapter was
-    merged into.
+    It is models/NAME. With LoRA it is adapters/NAME, and models/NAME is the merged model. The order
+    is reasoner, posterior, then the other names.
     """
-    found = {
-        path.name: path
-        for kind in ("models", "adapters")
-        for path in run.glob(f"{kind}/*")
-        if path.is_dir()
-    }
-    return {
-        name: found[name]
-        for name in sorted(found, key=lambda name: (name not in FIRST, name == FIRST[1], name))
-    }
+    found = {}
+    for kind in ("models", "adapters"):
+        for path in run.glob(f"{kind}/*"):
+            if path.is_dir():
+                found[path.name] = path
+    first = [name for name in FIRST if name in found]
+    others = sorted(found.keys() - set(first))
+    return {name: found[name] for name in [*first, *others]}
 
 
 def read_trainings(run: Path) -> list[Training]:
@@ -56,8 +55,9 @@ def read_trainings(run: Path) -> list[Training]:
 
 
 def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """(steps, values) for each name of CURVES that the log has; entries of evaluations and the
-    summary have no `loss`.
+    """(steps, values) for each name of CURVES that the log has.
+
+    Entries of evaluations and the summary have no `loss`.
     """
     curves = {}
     for name in CURVES:
@@ -77,4 +77,6 @@ def _log_of(model: Path) -> list[dict[str, Any]]:
     state, log = model / "trainer_state.json", model / "trainer_log.jsonl"
     if state.is_file():
         return read_json_object(state, "train the model again").get("log_history", [])
-    return [entry for _, entry in read_json_lines(log)] if log.is_file() else []
+    if not log.is_file():
+        return []
+    return [entry for _, entry in read_json_lines(log)]

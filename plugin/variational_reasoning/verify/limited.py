@@ -1,9 +1,10 @@
-"""The loop of a worker process that compares answers under limits: one JSON line in, one JSON line
-out (stage 7).
+"""The loop of a worker process that compares answers under limits (stage 7).
 
-Line in: [question, solution], where the question is what `compare` takes; line out: [verdict,
-reason]. Wall time is the parent's to bound, by killing this process. Should the parent die in the
-middle, the limit of processor time ends a comparison that would otherwise run for ever.
+    in    [question, solution]     one JSON line; `compare` takes the question
+    out   [verdict, reason]        one JSON line
+
+The parent limits the wall time by killing this process. If the parent dies during a comparison, the
+limit of processor time ends it.
 """
 
 import json
@@ -30,7 +31,7 @@ def serve(load: Callable[[], Comparison], memory_mib: int, seconds: float) -> No
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)  # what a library prints must not stand between the replies
+    os.dup2(quiet, 1)  # what a library prints must not get between the replies
     compare = load()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib * 2**20, memory_mib * 2**20))
@@ -52,4 +53,4 @@ def serve(load: Callable[[], Comparison], memory_mib: int, seconds: float) -> No
         replies.write(json.dumps([verdict.value, reason]) + "\n")
         replies.flush()
         if verdict is Verdict.MEMORY_LIMIT:
-            return  # its allocator is full of holes; the parent starts a fresh process
+            return  # the memory is fragmented now; the parent starts a fresh process

@@ -1,9 +1,8 @@
-"""Verdicts on many answers, each under a hard limit of wall time and memory (stage 7, and the
-evaluation).
+"""Verdicts on many answers, each under a hard limit of time and memory (stage 7, evaluation).
 
-Cheap checks are decided here. The others go to persistent worker processes, one kind for math, one
-for reasoning-gym and one for programs, which talk in lines of JSON. With one worker and three jobs,
-for example:
+This process decides cheap checks itself. Persistent worker processes decide the others. There is
+one kind of worker for math, one for reasoning-gym and one for programs. They read and write lines
+of JSON. An example with one worker and three jobs:
 
     this process                               worker
     takes job 1 (exact): decided here
@@ -14,9 +13,9 @@ for example:
     takes job 3 (math): sends it         -->   hangs in C code
     its deadline passes: kills the worker, the verdict is `timeout`
 
-The parent holds the clock: a worker that does not reply in time is killed, whatever C code it hangs
-in. There are no signals and no threads in the parent. Every result carries its job's id, because
-results come in any order. The verdicts are the same for any number of workers.
+The parent measures the time and kills a worker that does not reply in time. This also stops C code.
+The parent uses no signals and no threads. Results come in any order, so every result has its job's
+id. The verdicts are the same for any number of workers.
 """
 
 import importlib.util
@@ -39,7 +38,7 @@ from .sandbox.sandbox import Limits
 from .verdicts import Result, Verdict
 
 _STARVED_FACTOR = 3
-"""A comparison that a busy machine keeps from computing gets so many times its wall limit."""
+"""The wall limit is multiplied by this for a comparison that gets no processor time."""
 
 _MODULES = {
     "math": ".mathematics.worker",
@@ -58,13 +57,13 @@ START_SECONDS = 120.0
 """How long a fresh worker may take to import sympy on a busy machine."""
 
 PROGRAM_SLACK_SECONDS = 60.0
-"""A worker bounds its programs itself; one that is so much later is broken."""
+"""A worker limits its programs itself. One that replies this much later is broken."""
 
 
 class Job(NamedTuple):
-    """One answer to be checked.
+    """One answer to check.
 
-    id: comes back with the result. check: without faults. solution: None for an answer without one.
+    id: the result has the same. check: without faults. solution: None for an answer without one.
     """
 
     id: Any  # hashable
@@ -73,15 +72,18 @@ class Job(NamedTuple):
 
     @property
     def worker_kind(self) -> str:
-        """The kind of worker that decides what this process does not."""
+        """The kind of worker that decides this job if this process cannot."""
         kind = self.check["kind"]
         return kind if kind in _MODULES else "math"
 
 
 @dataclass(frozen=True)
 class ProgramSettings:
-    """How programs run: the tier that was probed, the limits of one test and of all together, the
-    interpreter (None: this one)."""
+    """How programs run.
+
+    tier: the one that was probed. limits: of one test. total_seconds: wall limit of all tests of a
+    program. python: the interpreter; None for this one.
+    """
 
     tier: int
     limits: Limits = field(default_factory=Limits)
@@ -91,7 +93,7 @@ class ProgramSettings:
 
 @dataclass
 class _Worker:
-    """A worker process. job: what it works on; it gets its first one when it is ready."""
+    """A worker process. job: what it works on. It gets its first one when it is ready."""
 
     kind: str
     process: subprocess.Popen[bytes]
@@ -115,14 +117,15 @@ class _Worker:
 
 
 class VerifierPool:
-    """Worker processes that live as long as the pool, which is a context manager; none is started
-    before it is needed.
+    """Worker processes that live as long as the pool, which is a context manager.
+
+    A worker is started when a job first needs it.
 
     Args:
-        num_workers: processes at most.
-        seconds: wall limit of one comparison; beyond it the verdict is `timeout`.
-        memory_mib: address space of one worker; beyond it the verdict is `memory_limit`.
-        programs: needed for checks of kind program; the three limits above are not theirs.
+        num_workers: the most processes at a time.
+        seconds: wall limit of one comparison. Above it the verdict is `timeout`.
+        memory_mib: address space of one worker. Above it the verdict is `memory_limit`.
+        programs: needed for checks of kind program, which have their own limits.
 
     Raises: ValueError for a limit that is not positive.
     """
@@ -135,14 +138,13 @@ class VerifierPool:
         programs: ProgramSettings | None = None,
     ) -> None:
         limits = {"num_workers": num_workers, "seconds": seconds, "memory_mib": memory_mib}
-        faults = [
-            f"{name} is {value}; it must be above 0"
-            for name, value in limits.items()
-            if not value > 0
-        ]
+        too_low = {name: value for name, value in limits.items() if not value > 0}
+        faults = [f"{name} is {value}; it must be above 0" for name, value in too_low.items()]
         if faults:
             raise ValueError("; ".join(faults))
-        self.num_workers, self.seconds, self.memory_mib = num_workers, seconds, memory_mib
+        self.num_workers = num_workers
+        self.seconds = seconds
+        self.memory_mib = memory_mib
         self.programs = programs
         self.num_replaced = 0
         self._workers: list[_Worker] = []
@@ -160,11 +162,10 @@ class VerifierPool:
             self._end(worker)
 
     def check(self, jobs: Iterable[Job]) -> Iterator[tuple[Any, Result]]:
-        """(id, result) of every job, in any order. Jobs are taken from the iterable only as they
-        are needed.
+        """(id, result) of every job, in any order. A job is taken when a worker is free for it.
 
         Raises: RuntimeError when Math-Verify or reasoning-gym is needed and not installed, or when
-        workers do not start; ValueError for a program without settings for programs.
+        workers do not start. ValueError for a program without settings for programs.
         """
         waiting = iter(jobs)
         is_exhausted = False
@@ -196,13 +197,13 @@ class VerifierPool:
         self._start(job)
 
     def _start(self, job: Job) -> None:
-        """Start a worker, which gets the job when it is ready."""
+        """Start a worker. It gets the job when it is ready."""
         folder = None
         if job.worker_kind == "program":
             if self.programs is None:
                 raise ValueError("checks of kind program need ProgramSettings with a probed tier")
             folder = tempfile.mkdtemp(prefix="vr-verify-")
-            # Programs of another user must be able to enter the boxes in it.
+            # Programs run as another user, who must be able to enter the boxes in it.
             Path(folder).chmod(0o711)
             options = [json.dumps(asdict(self.programs)), folder]
         else:
@@ -243,7 +244,7 @@ class VerifierPool:
             worker.stdin.write(line.encode())
             worker.stdin.flush()
         except BrokenPipeError:
-            return  # it died; its closed output tells `_collect`
+            return  # it died, and `_collect` will see that its output is closed
 
     def _end(self, worker: _Worker) -> int:
         """Kill a worker; returns its exit code."""
@@ -253,12 +254,12 @@ class VerifierPool:
         code = worker.process.wait()
         worker.stdout.close()
         if worker.folder is not None and Path(worker.folder).is_dir():
-            # What its last program may just be writing goes with it.
+            # Its last program may still be writing there, so some files may not be removable.
             shutil.rmtree(worker.folder, ignore_errors=True)
         try:
             worker.stdin.close()
         except BrokenPipeError:
-            return code  # what was still buffered for a dead process is of no use
+            return code  # the process is dead, so what was still buffered for it is lost
         return code
 
     def _collect(self) -> Iterator[tuple[Any, Result]]:
@@ -285,8 +286,10 @@ class VerifierPool:
                 yield from self._replace_late(worker, now)
 
     def _is_starved(self, worker: _Worker, now: float) -> bool:
-        """Whether a comparison has had less than an eighth of its time on a processor. Then its
-        wall limit says nothing yet."""
+        """Whether a comparison has had less than an eighth of its time on a processor.
+
+        The machine is busy then, and the wall limit does not show that the comparison is slow.
+        """
         if worker.kind == "program" or not worker.is_ready:
             return False
         if now - worker.started >= _STARVED_FACTOR * self.seconds:
@@ -305,8 +308,9 @@ class VerifierPool:
         yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started, *tier)
 
     def _replace_late(self, worker: _Worker, now: float) -> Iterator[tuple[Any, Result]]:
-        """A worker has passed its deadline: it is killed, and its job has a verdict."""
-        job, seconds = worker.job, now - worker.started
+        """Kill a worker that has passed its deadline, and give its job a verdict."""
+        job = worker.job
+        seconds = now - worker.started
         assert job is not None
         self._end(worker)
         if not worker.is_ready:
@@ -320,8 +324,10 @@ class VerifierPool:
         yield job.id, result
 
     def _replace_dead(self, worker: _Worker) -> Iterator[tuple[Any, Result]]:
-        """A worker ended by itself: after `memory_limit` that is expected, in the middle of a job
-        it is a verdict."""
+        """Give a verdict to the job of a worker that ended by itself.
+
+        After the verdict `memory_limit` a worker ends without a job, which is expected.
+        """
         code = self._end(worker)
         if not worker.is_ready:
             command = " ".join(map(shlex.quote, worker.process.args))  # type: ignore[arg-type]
@@ -337,6 +343,6 @@ class VerifierPool:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process that is not yet waited for."""
+    """Processor time of a process that has not been waited for."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,3 +1,1 @@
-"""A stage as shards that many processes share: what a job is, how it is launched, what it
-counts.
-"""
+"""A stage as shards that many processes share: its job, its launch, its counts."""

@@ -1,16 +1,26 @@
-"""How a stage gets done: by one process, by many that share its shards, or on a Ray cluster (stages
-3 to 7).
+"""A stage as shards that one process, many processes or a Ray cluster compute (stages 3 to 7).
 
 A stage describes itself as a StageJob: its table on disk, what each unit costs, and how to load
-what fills a shard. Processes share without talking to each other. Each computes the same assignment
-of shards (the most expensive first, always to the process with the least so far), does its own, and
-whoever finds all of them on disk writes the manifest. A process's share comes from `shard=i/n` (a
-Slurm array) and from torchrun's RANK and WORLD_SIZE; with both, every array task is divided again.
+what fills a shard. Processes do not talk to each other: each computes the same assignment of
+shards. The most expensive shard comes first, and always goes to the process with the least so far.
+Four shards with costs 5, 4, 3, 3 on two processes:
 
-There is no collective and no lock. A shard takes its name when it is whole,
-once, and whoever did it again throws his away, so nothing that is killed or done twice can spoil
-the table. Shares of different counts on one folder (0/2 and 1/3) do some shards twice or leave
-some; what is left is said, and any later command does it."""
+    shard    cost    process 0    process 1
+    0        5       5            0
+    1        4       5            4
+    2        3       5            7
+    3        3       8            7
+
+Each process does its own shards. The one that finds all of them on disk writes the manifest. The
+share of a process comes from `shard=i/n` (a Slurm array) and from torchrun's RANK and WORLD_SIZE.
+With both, every array task is divided again.
+
+There are no collectives and no locks. A shard only gets its name when it is complete. If two
+processes do the same shard, one of the two files is discarded. So a killed process, or work that is
+done twice, cannot damage the table. Shares of different counts on one folder (0/2 and 1/3) do some
+shards twice or leave some out. The command prints how many are missing, and any later command does
+them.
+"""
 
 import time
 from abc import ABC, abstractmethod
@@ -28,7 +38,7 @@ from variational_reasoning.pipeline.work.summary import StageSummary
 
 
 class Shard(NamedTuple):
-    """What fills one shard: see `Stage.write_shard`."""
+    """The contents of one shard: see `Stage.write_shard`."""
 
     rows: Sequence[Mapping[str, Any]]
     counts: Mapping[str, int]
@@ -37,34 +47,33 @@ class Shard(NamedTuple):
 
 
 class ShardFiller(Protocol):
-    """A loaded model, or whatever else turns units into rows."""
+    """A loaded model, or something else that turns units into rows."""
 
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
     ) -> Iterator[tuple[int, Shard]]:
-        """Fill shards, each given as (index, units), and give each when it is done, not always in
-        their order.
+        """Fill shards, each given as (index, units). Yield each when it is done, in any order.
 
         Args:
-            shards: taken one by one: a worker that can begin the next before the last is done may
-                do so.
-            progress: called with the number of rows just done, in all with `StageJob.size` of every
-                unit.
+            shards: taken one by one. A filler may begin the next shard before the last is done.
+            progress: called with the number of rows that are newly done. All calls together give
+                the `StageJob.size` of every unit.
         """
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest shall say about the computation."""
+        """What the manifest says about the computation."""
 
     def statistics(self) -> dict[str, int]:
-        """Counts since the worker was made; `tokens` is the number that a rate is made of."""
+        """Counts since the filler was made. The rate is computed from `tokens`."""
 
     def close(self) -> None:
-        """End what the worker has started."""
+        """End what the filler has started."""
 
 
 class ShardByShard(ABC):
-    """A ShardFiller that is done with one shard before it takes the next, and has nothing to count
-    or to end.
+    """A ShardFiller that finishes one shard before it takes the next.
+
+    It has nothing to count, and nothing to end.
     """
 
     @abstractmethod
@@ -90,8 +99,11 @@ class ShardByShard(ABC):
 class StageJob:
     """A stage that can be done shard by shard.
 
-    size: rows that a unit gives, for the bar; cost: what a unit takes, in any one unit.
-    title: printed before anything is loaded. row: what the bar counts. limit: on failed rows.
+    title: printed before anything is loaded.
+    row: what the progress bar counts. size: rows that a unit gives, for the bar.
+    cost: of a unit, on any scale that is the same for all.
+    load: loads what fills the shards. gpus: how many that takes.
+    limit: on failed rows.
     """
 
     stage: Stage
@@ -105,36 +117,37 @@ class StageJob:
 
 
 def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
-    """Do what is missing of the shards with these indices, in this process.
+    """Do the missing shards among those with these indices, in this process.
 
     Raises: ValueError when more of the table's rows fail than the job's limit allows.
     """
     stage = job.stage
     failures = FailureCount(stage, job.limit) if job.limit else None
     if failures:
-        failures.check()  # of a finished table too: the limit may be lower now
+        failures.check()  # also for a finished table, because the limit may be lower now
     if stage.is_complete:
-        return StageSummary(stage.folder, read_manifest(stage.folder, stage.table), {}, 0.0)
+        manifest = read_manifest(stage.folder, stage.table)
+        return StageSummary(stage.folder, manifest, {}, 0.0)
     print(job.title)
     if len(mine) < len(stage.shards):
         print(f"this process does {len(mine)} of {len(stage.shards)} shards")
     sizes = {index: sum(map(job.size, stage.shards[index])) for index in mine}
     found = sum(size for index, size in sizes.items() if stage.has(index))
-    worker = job.load()
+    filler = job.load()
     done: Counter[str] = Counter()
     started = time.monotonic()
-    with closing(worker), tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
+    with closing(filler), tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
         pending = ((index, units) for index, units in stage.pending() if index in mine)
-        for index, shard in worker.fill(pending, bar.update):
+        for index, shard in filler.fill(pending, bar.update):
             if failures:
                 failures.check_shard(shard.rows, shard.failed)
             stage.write_shard(index, *shard)
             done.update(shard.counts)
-            rate = worker.statistics().get("tokens", 0) / max(time.monotonic() - started, 1e-9)
+            seconds = max(time.monotonic() - started, 1e-9)
+            rate = filler.statistics().get("tokens", 0) / seconds
             bar.set_postfix_str(f"{rate:.0f} tokens/s" if rate else "", refresh=False)
-    return conclude(
-        job, worker.facts(), worker.statistics(), dict(done), time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    return conclude(job, filler.facts(), filler.statistics(), dict(done), seconds)
 
 
 def conclude(
@@ -144,7 +157,7 @@ def conclude(
     counts: dict[str, int],
     seconds: float,
 ) -> StageSummary:
-    """Write the manifest when every shard is there, and say what was done.
+    """Write the manifest if every shard is on disk, and return what was done.
 
     Raises: ValueError when more of the table's rows failed than the job's limit allows.
     """
@@ -158,20 +171,22 @@ def conclude(
 def share_of(
     shards: Sequence[Sequence[str]], cost: Callable[[str], float], index: int, count: int
 ) -> set[int]:
-    """Indices of the shards that process `index` of `count` does; the shares of all are disjoint
-    and cover everything.
+    """Indices of the shards that process `index` of `count` does.
+
+    The shares of all processes are disjoint, and together they are all shards.
     """
-    return share_of_costs([sum(cost(unit) for unit in units) for units in shards], index, count)
+    costs = [sum(map(cost, units)) for units in shards]
+    return share_of_costs(costs, index, count)
 
 
 def share_of_costs(costs: Sequence[float], index: int, count: int) -> set[int]:
-    """The same for anything with a cost: positions in `costs` that process `index` of `count`
-    does.
-    """
+    """Positions in `costs` that process `index` of `count` does; see the example of this module."""
     loads = [0.0] * count
-    shares: list[set[int]] = [set() for _ in range(count)]
-    for position in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        least = min(range(count), key=lambda i: (loads[i], i))
-        shares[least].add(position)
-        loads[least] += costs[position]
-    return shares[index]
+    share = set()
+    most_expensive_first = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
+    for position in most_expensive_first:
+        least_loaded = loads.index(min(loads))
+        loads[least_loaded] += costs[position]
+        if least_loaded == index:
+            share.add(position)
+    return share

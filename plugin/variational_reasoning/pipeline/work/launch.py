@@ -1,6 +1,4 @@
-"""How a stage is launched: by this process, as its share of many, or on a Ray cluster (stages 3 to
-7).
-"""
+"""Launch a stage: this process does its share, or a Ray cluster does all (stages 3 to 7)."""
 
 import os
 from collections.abc import Callable
@@ -12,11 +10,10 @@ from variational_reasoning.pipeline.work.summary import StageSummary
 
 
 def run(make_job: Callable[[Config], StageJob], config: Config) -> StageSummary:
-    """Do what is missing of this process's share of a stage, or all of it on a Ray cluster
-    (launcher: ray).
+    """Do the missing shards of this process's share, or with `launcher: ray` all of them on Ray.
 
     Args:
-        make_job: checks inputs and opens the table; a function that other machines can import.
+        make_job: checks inputs and opens the table. Other machines must be able to import it.
 
     Raises: ValueError as make_job does, and when more than the job's fraction of all rows fails.
     """
@@ -24,16 +21,25 @@ def run(make_job: Callable[[Config], StageJob], config: Config) -> StageSummary:
     if config.launcher == "ray" and not job.stage.is_complete:
         print(job.title)
         return run_on_ray(make_job, config, job)
-    return do_shards(job, share_of(job.stage.shards, job.cost, *own_share(config)))
+    index, count = own_share(config)
+    mine = share_of(job.stage.shards, job.cost, index, count)
+    return do_shards(job, mine)
 
 
 def own_share(config: Config) -> tuple[int, int]:
-    """(index, count) of this process, from `shard` and torchrun's environment. Raises: ValueError
-    for a bad RANK.
+    """(index, count) of this process, from `shard` and torchrun's environment.
+
+    shard=1/3 with RANK 0 of 2 gives (2, 6): array task 1 has the shares 2 and 3.
+
+    Raises: ValueError for a bad RANK.
     """
-    index, count = parse_share(config.shard) if config.shard else (0, 1)
-    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
+    index, count = (0, 1)
+    if config.shard:
+        index, count = parse_share(config.shard)
+    rank = os.environ.get("RANK", "0")
+    world = os.environ.get("WORLD_SIZE", "1")
+    are_numbers = rank.isdigit() and world.isdigit()
+    if not are_numbers or int(rank) >= int(world):
         raise ValueError(
             f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < "
             "WORLD_SIZE"

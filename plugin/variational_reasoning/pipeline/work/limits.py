@@ -1,17 +1,18 @@
 """How many rows of a table may fail before its stage ends with an error (stages 3 to 7,
 evaluation).
 
-The count is over the shards on disk, whoever wrote them and when. A limit that one process counted
-for itself could be passed by trying again, or by sharing the stage:
+The failed rows of all shards on disk count, whichever process wrote them. If each process only
+counted its own rows, a second try or more processes could pass the limit unnoticed:
 
     limit 1 of 100 rows, two failed rows in each of shard 0 and shard 1
     counted per process    run 1 stops at shard 1; run 2 finds shard 0 done and starts from zero
     counted on disk        run 2 finds the failures of shard 0, and stops as run 1 did
 
-It is checked before a shard is written, before the manifest is written, and when a finished table
-is opened.
+The limit is checked before a shard is written, before the manifest is written, and when a finished
+table is opened.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,11 @@ _NUM_LISTED = 20
 class FailureLimit:
     """A fraction of a table's rows that may fail.
 
-    setting: the configuration's key. total: how many rows the whole table could have failed on.
-    message: what is said, with {count} and {total}.
-    is_failure: whether a row on disk counts as failed, from its `columns`. By default no row does,
-    and what counts are the rows that the engine could not compute (`Stage.write_shard`, failed).
-    at_end: checked when the last shard is there, not before: what is on disk then is worth keeping.
+    setting: the configuration's key. total: how many rows of the whole table can fail.
+    message: of the error, with {count} and {total}.
+    is_failure: whether a row on disk counts as failed, from its `columns`. By default only the rows
+    count that the engine could not compute (`Stage.write_shard`, failed).
+    at_end: whether the limit is only checked with the last shard, so that all shards are kept.
     """
 
     setting: str
@@ -63,7 +64,7 @@ class FailureCount:
 
     def _check(self, more: Sequence[Mapping[str, Any]]) -> None:
         self._read_new_shards()
-        found = [*more, *(row for rows in self._on_disk.values() for row in rows)]
+        found = list(itertools.chain(more, *self._on_disk.values()))
         if not found:
             return
         total = self.limit.total()
@@ -71,11 +72,10 @@ class FailureCount:
             return
         reasons = Counter(str(row["reason"]) for row in found)
         example = {name: value for name, value in found[0].items() if name.endswith("_id")}
+        message = self.limit.message.format(count=len(found), total=total)
         raise ValueError(
-            f"{self.stage.folder}: "
-            + self.limit.message.format(count=len(found), total=total)
-            + f", above {self.limit.setting} {self.limit.fraction}; "
-            + f"reasons: {dict(reasons.most_common(5))}, for example {example}. {self._remedy()}"
+            f"{self.stage.folder}: {message}, above {self.limit.setting} {self.limit.fraction}; "
+            f"reasons: {dict(reasons.most_common(5))}, for example {example}. {self._remedy()}"
         )
 
     def _read_new_shards(self) -> None:
@@ -90,13 +90,14 @@ class FailureCount:
     def _failures(
         self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        is_failure = self.limit.is_failure
-        return [*failed, *(row for row in rows if is_failure and is_failure(row))]
+        if self.limit.is_failure is None:
+            return list(failed)
+        return [*failed, *filter(self.limit.is_failure, rows)]
 
     def _remedy(self) -> str:
         files = [shard_name(index) for index, rows in self._on_disk.items() if rows]
         if not files:
-            return f"Nothing of it was written; mend the cause, or raise {self.limit.setting}"
+            return f"Nothing of it was written; fix the cause, or raise {self.limit.setting}"
         if (self.stage.folder / MANIFEST).is_file():
             files.insert(0, MANIFEST)
         listed = ", ".join(files[:_NUM_LISTED])

@@ -1,12 +1,13 @@
 """The missing shards of a stage as tasks of a Ray cluster (launcher: ray; stages 3 to 7).
 
-A task fills one shard and writes it itself, so nothing large travels through Ray, and the driver
-may die: run again, it finds what is there. When a node is lost, Ray runs its tasks elsewhere; they
+A task fills one shard and writes it, so nothing large is sent through Ray. If the driver dies, the
+next run finds the finished shards. When a node is lost, Ray runs its tasks elsewhere, and they
 write the same rows. All nodes must see the working directory under the same path, and have this
 package installed.
 
-Tasks, not actors: Ray keeps a worker process for the next task of the same
-kind, and the process keeps its loaded model, so a model is loaded once per GPU."""
+Tasks are enough, without actors. Ray keeps a process for the next task of the same kind, and the
+process keeps its loaded model. So a model is loaded once per GPU.
+"""
 
 import os
 import pickle
@@ -34,7 +35,7 @@ def run_on_ray(
 ) -> StageSummary:
     """Do all missing shards on the cluster at ray_address.
 
-    Raises: ModuleNotFoundError with the install command; ConnectionError when there is no cluster;
+    Raises: ModuleNotFoundError with the install command, ConnectionError without a cluster, and
     ValueError as the stage itself does.
     """
     if job.limit:
@@ -56,7 +57,7 @@ def run_on_ray(
     nodes = [node for node in ray.nodes() if node["Alive"]]
     num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0
     print(f"Ray cluster with {len(nodes)} nodes; a task takes {num_gpus} GPUs")
-    # max_calls=0: a process that has used a GPU stays for the next task, and its model with it
+    # max_calls=0: a process that has used a GPU stays for the next task, with its loaded model.
     options = {
         "num_gpus": num_gpus,
         "max_retries": MAX_RETRIES,
@@ -69,16 +70,14 @@ def run_on_ray(
     done: Counter[str] = Counter()
     statistics: Counter[str] = Counter()
     facts: dict[str, Any] = {}
-    sizes = {
-        index: sum(job.size(unit) for unit in units) for index, units in enumerate(job.stage.shards)
-    }
-    pending = [index for index, _ in job.stage.pending()]
-    costs = {index: sum(job.cost(unit) for unit in job.stage.shards[index]) for index in pending}
-    # the most expensive first, so that no node is left with a large shard at the end
+    sizes = [sum(map(job.size, units)) for units in job.stage.shards]
+    pending = dict(job.stage.pending())
+    costs = {index: sum(map(job.cost, units)) for index, units in pending.items()}
+    # The most expensive first, so that no node is left with a large shard at the end.
     order = sorted(pending, key=lambda index: (-costs[index], index))
     waiting = {fill.remote(blob, str(Path.cwd()), index): index for index in order}
-    found = sum(sizes.values()) - sum(sizes[index] for index in pending)
-    with tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
+    found = sum(sizes) - sum(sizes[index] for index in pending)
+    with tqdm(total=sum(sizes), initial=found, unit=job.row) as bar:
         while waiting:
             [ref], _ = ray.wait(list(waiting), num_returns=1)
             index = waiting.pop(ref)
@@ -87,15 +86,14 @@ def run_on_ray(
             except ray.exceptions.RayTaskError as error:
                 for other in waiting:
                     ray.cancel(other)
-                raise (
-                    error.cause if isinstance(error.cause, ValueError | OSError) else error
-                ) from None
+                if isinstance(error.cause, ValueError | OSError):
+                    raise error.cause from None
+                raise
             done.update(counts)
             statistics.update(added)
             bar.update(sizes[index])
-            bar.set_postfix_str(
-                f"{statistics['tokens'] / (time.monotonic() - started):.0f} tokens/s", refresh=False
-            )
+            rate = statistics["tokens"] / (time.monotonic() - started)
+            bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
     return conclude(job, facts, dict(statistics), dict(done), time.monotonic() - started)
 
 
@@ -109,13 +107,14 @@ def fill_shard(
     Raises: ValueError when more of the table's rows failed than the job's limit allows.
     """
     os.chdir(folder)  # paths of a configuration are relative to it
-    job, worker = _loaded(blob)
-    before = Counter(worker.statistics())
-    [(_, shard)] = worker.fill([(index, job.stage.shards[index])], lambda num: None)
+    job, filler = _loaded(blob)
+    before = Counter(filler.statistics())
+    [(_, shard)] = filler.fill([(index, job.stage.shards[index])], lambda num: None)
     if job.limit:
         FailureCount(job.stage, job.limit).check_shard(shard.rows, shard.failed)
     job.stage.write_shard(index, *shard)
-    return worker.facts(), Counter(worker.statistics()) - before, dict(shard.counts)
+    added = Counter(filler.statistics()) - before
+    return filler.facts(), added, dict(shard.counts)
 
 
 @lru_cache(maxsize=1)

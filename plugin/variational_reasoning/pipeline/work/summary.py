@@ -8,8 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage did: the table's manifest (None while shards of other processes are missing),
-    and what this process itself did, in which time."""
+    """What a stage did.
+
+    manifest: the table's; None while shards of other processes are missing. sampled, seconds,
+    counts: what this process did, and how long it took. missing: shards that are not on disk.
+    """
 
     folder: Path
     manifest: dict[str, Any] | None
@@ -25,17 +28,13 @@ def describe_table(summary: StageSummary) -> str:
     counts = manifest["counts"] if manifest else summary.counts
     shown = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in sorted(counts))
     if manifest:
-        lines = [
-            f"{summary.folder}: {manifest['rows']} rows in {len(manifest['shards'])} shards; "
-            f"{shown}"
-        ]
+        size = f"{manifest['rows']} rows in {len(manifest['shards'])} shards"
+        lines = [f"{summary.folder}: {size}; {shown}"]
         for what in ("dropped", "failed"):
             reasons = Counter(row["reason"] for row in manifest.get(what, ()))
             if reasons:
-                lines.append(
-                    f"{what}: "
-                    + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                )
+                listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                lines.append(f"{what}: {listed}")
     else:
         lines = [
             f"{summary.folder}: {summary.missing} shards are still missing, they are other "
@@ -55,6 +54,6 @@ def describe_table(summary: StageSummary) -> str:
             )
         if deaths := summary.sampled.get("engine_deaths"):
             lines.append(
-                f"vLLM's engine died {deaths} times; what it was at was drawn again, see failed"
+                f"vLLM's engine died {deaths} times; its samples were drawn again, see failed"
             )
     return "\n".join(lines)

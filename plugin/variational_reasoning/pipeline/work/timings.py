@@ -1,9 +1,8 @@
-"""How long each stage took: run_dir/timings.jsonl, one line {"stage": ..., "seconds": ...} per
-command that did something.
+"""How long each stage took: run_dir/timings.jsonl.
 
-The seconds of a stage are summed over its lines, because a stage that was interrupted and resumed
-needed them all. A command that finds its work done appends nothing. Whoever times a training
-appends a line of the same form.
+Each command that did something appends a line {"stage": ..., "seconds": ...}. The seconds of a
+stage are summed over its lines, because an interrupted and resumed stage needed them all. A command
+that finds its work done appends nothing. A command that times a training appends the same line.
 """
 
 import json
@@ -28,17 +27,19 @@ class Timing:
 
 @contextmanager
 def timed(run_dir: str | os.PathLike, stage: str) -> Iterator[Timing]:
-    """Append the wall seconds of the enclosed block under `stage`; nothing when the block raises or
-    did nothing.
+    """Append the wall seconds of the enclosed block under `stage`.
+
+    Nothing is appended when the block raises, or did nothing.
     """
-    timing, start = Timing(), time.monotonic()
+    timing = Timing()
+    start = time.monotonic()
     yield timing
     if timing.did_something:
         record(run_dir, stage, time.monotonic() - start)
 
 
 def record(run_dir: str | os.PathLike, stage: str, seconds: float) -> None:
-    """Append one line; a single write, so that two processes cannot mix theirs."""
+    """Append one line. It is a single write, so that two processes cannot mix their lines."""
     path = Path(run_dir, TIMINGS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:

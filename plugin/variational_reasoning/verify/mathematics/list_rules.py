@@ -1,8 +1,5 @@
-r"""Plain rules for several values: tuples, sets, lists, labeled values, vectors (check kind
-`math`).
-"""
+r"""Plain rules for several values: tuples, sets, lists, labeled values, vectors (kind `math`)."""
 
-import itertools
 import re
 
 from .forms import label
@@ -34,11 +31,12 @@ _MEMBER = re.compile(r"[a-zA-Z](?:_\{?\w\}?)? ?\\in ?(?=\\\{)")
 
 
 def members(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`k \in \{-1, 2\}` and `k = -1, k = 2`: the set says it all."""
-    want, found = _MEMBER.match(gold), _MEMBER.match(answer)
-    if not want and not found:
+    r"""`k \in \{-1, 2\}` and `k = -1, k = 2`: only the set is compared."""
+    wanted_set = _MEMBER.sub("", gold, count=1) if _MEMBER.match(gold) else gold
+    found_set = _MEMBER.sub("", answer, count=1) if _MEMBER.match(answer) else answer
+    if wanted_set == gold and found_set == answer:
         return None
-    return same(gold[want.end() :] if want else gold, answer[found.end() :] if found else answer)
+    return same(wanted_set, found_set)
 
 
 _ENUMERATOR = re.compile(r"(?:\(([a-h]|i{1,3}|iv|v|\d)\)|([a-h]|i{1,3}|iv|v)\)) ?:? ?(?=\S)")
@@ -47,13 +45,15 @@ _SEQUENCES = (["a", "b", "c", "d", "e", "f", "g", "h"], ["i", "ii", "iii", "iv",
 
 def enumerated_parts(gold: str, answer: str, same: Same) -> bool | None:
     r"""`(a) 3, (b) 5` and `3, 5`: the names of a question's parts, in order."""
-    want, found = _without_enumerators(gold), _without_enumerators(answer)
+    want = _without_enumerators(gold)
+    found = _without_enumerators(answer)
     if want is None and found is None:
         return None
-    wanted_parts, found_parts = want or split_list(gold), found or split_list(answer)
+    wanted_parts = want or split_list(gold)
+    found_parts = found or split_list(answer)
     if len(wanted_parts) != len(found_parts):
         return False
-    return all_same(same(a, b) for a, b in zip(wanted_parts, found_parts, strict=True))
+    return all_same(map(same, wanted_parts, found_parts))
 
 
 def _without_enumerators(text: str) -> list[str] | None:
@@ -64,63 +64,74 @@ def _without_enumerators(text: str) -> list[str] | None:
     # Several parts may also follow each other without a comma: `(a) 3 (b) 5`.
     text = re.sub(r"(?<=[^,; ]) (?=\([b-h]\) )", ", ", text)
     parts = split_list(text)
-    matches = [_ENUMERATOR.match(part) for part in parts]
     if len(parts) < 2:
         return None
-    values, marks = [], []
-    for part, match in zip(parts, matches, strict=True):
+    values = []
+    marks = []
+    for part in parts:
+        match = _ENUMERATOR.match(part)
         if match is None:
             return None
         values.append(part[match.end() :])
         marks.append(match[1] or match[2])
-    if any(marks == sequence[: len(marks)] for sequence in _SEQUENCES):
-        return values
+    for sequence in _SEQUENCES:
+        if marks == sequence[: len(marks)]:
+            return values
     return None
 
 
 def solutions(gold: str, answer: str, same: Same) -> bool | None:
-    """`x = 1, y = 2; x = 3, y = 4`: labels that come again are tuples, one for each solution."""
-    want, found = _grouped(gold), _grouped(answer)
+    """Several solutions with the same labels are tuples, one for each solution.
+
+    `x = 1, y = 2; x = 3, y = 4` is compared as `(1, 2), (3, 4)`. An answer that names y first is
+    written in the gold's order of names before.
+    """
+    want = _grouped(gold)
+    found = _grouped(answer)
     if want is None and found is None:
         return None
-    if want is not None and found is not None:
-        if set(want[0]) != set(found[0]):
-            return None
-        order = [found[0].index(name) for name in want[0]]
-        reordered = [[values[i] for i in order] for values in found[1]]
-        found = want[0], reordered
-    texts = [gold, answer]
-    for i, group in enumerate((want, found)):
-        if group is not None:
-            tuples = [f"({', '.join(values)})" for values in group[1]]
-            texts[i] = ", ".join(tuples)
-    return same(texts[0], texts[1])
-
-
-def _grouped(text: str) -> tuple[list[str], list[list[str]]] | None:
-    """(names, values of each group) where the same two or more labels come again and again.
-
-    `x = 1, y = 2; x = 3, y = 4` has the names x, y and the groups [1, 2], [3, 4].
-    """
-    parts = [(name, value) for name, value in map(label, split_list(text)) if name is not None]
-    if len(parts) != len(split_list(text)):
+    if want is not None and found is not None and want[0].keys() != found[0].keys():
         return None
-    names = list(dict.fromkeys(name for name, _ in parts))
-    size = len(names)
+    names = list((want or found or [{}])[0])
+    wanted_text = gold if want is None else _as_tuples(want, names)
+    found_text = answer if found is None else _as_tuples(found, names)
+    return same(wanted_text, found_text)
+
+
+def _grouped(text: str) -> list[dict[str, str]] | None:
+    """The value of each label, by solution, where the same two or more labels come repeatedly.
+
+    `x = 1, y = 2; x = 3, y = 4` gives {"x": "1", "y": "2"} and {"x": "3", "y": "4"}.
+    """
+    parts = _all_labeled([label(part) for part in split_list(text)])
+    if parts is None:
+        return None
+    size = len(dict(parts))
     if size < 2 or len(parts) <= size or len(parts) % size:
         return None
-    groups = [dict(parts[start : start + size]) for start in range(0, len(parts), size)]
-    if any(len(group) < size for group in groups):
-        return None
-    return names, [[group[name] for name in names] for group in groups]
+    groups = []
+    for start in range(0, len(parts), size):
+        group = dict(parts[start : start + size])
+        if len(group) < size:
+            return None  # a label comes twice in one solution
+        groups.append(group)
+    return groups
+
+
+def _as_tuples(groups: list[dict[str, str]], names: list[str]) -> str:
+    tuples = []
+    for group in groups:
+        values = ", ".join(group[name] for name in names)
+        tuples.append(f"({values})")
+    return ", ".join(tuples)
 
 
 def labels(gold: str, answer: str, same: Same) -> bool | None:
     """`x = 2, y = 3` and `y = 3, x = 2`, or values without labels."""
     want, found = _labeled(gold), _labeled(answer)
     want_all, found_all = _all_labeled(want), _all_labeled(found)
-    want_any = any(name for name, _ in want)
-    found_any = any(name for name, _ in found)
+    want_any = _has_label(want)
+    found_any = _has_label(found)
     if not want_any and not found_any:
         return None
     for name, value in want + found:
@@ -138,15 +149,23 @@ def labels(gold: str, answer: str, same: Same) -> bool | None:
 def _labeled(text: str) -> list[tuple[str | None, str]]:
     """(label or None, value) of every part; `(p, q) = (3, 2)` is two of them."""
     parts = [label(part) for part in split_list(text)]
-    if len(parts) != 1 or parts[0][0] is None or not parts[0][0].startswith("("):
+    if len(parts) != 1:
         return parts
-    held = brackets(parts[0][1])
+    name, value = parts[0]
+    if name is None or not name.startswith("("):
+        return parts
+    held = brackets(value)
     if held is None or held[0] != "()":
         return parts
-    names, values = split_list(parts[0][0][1:-1]), split_list(held[1])
+    names = split_list(name[1:-1])
+    values = split_list(held[1])
     if len(names) != len(values):
         return parts
     return list(zip(names, values, strict=True))
+
+
+def _has_label(parts: list[tuple[str | None, str]]) -> bool:
+    return any(name for name, _ in parts)
 
 
 def _all_labeled(parts: list[tuple[str | None, str]]) -> list[Labeled] | None:
@@ -156,8 +175,9 @@ def _all_labeled(parts: list[tuple[str | None, str]]) -> list[Labeled] | None:
 
 
 def _same_labels(want: list[Labeled], found: list[Labeled], same: Same) -> bool | None:
-    wanted_names, found_names = [name for name, _ in want], [name for name, _ in found]
-    if sorted(wanted_names) == sorted(found_names):
+    wanted_names = sorted(name for name, _ in want)
+    found_names = sorted(name for name, _ in found)
+    if wanted_names == found_names:
         if len(set(wanted_names)) == len(wanted_names):
             values = dict(found)
             return all_same(same(value, values[name]) for name, value in want)
@@ -166,22 +186,32 @@ def _same_labels(want: list[Labeled], found: list[Labeled], same: Same) -> bool 
             return left[0] == right[0] and same(left[1], right[1])
 
         return in_any_order(want, found, same_pair)
-    if len(want) > 1 or len(found) > 1:
-        is_another = len(want) == len(found) and not set(wanted_names) & set(found_names)
-        return False if is_another else None
-    return _same_function(want[0], found[0], same)
+    if len(want) == len(found) == 1:
+        return _same_function(want[0], found[0], same)
+    if len(want) == len(found) and set(wanted_names).isdisjoint(found_names):
+        return False
+    return None
 
 
 def _same_function(want: Labeled, found: Labeled, same: Same) -> bool | None:
     """`f(x) = x^2` and `f(t) = t^2` or `y = x^2`; None for other pairs of names."""
+    wanted_name, wanted_value = want
+    found_name, found_value = found
     function = r"([a-zA-Z]'*)\(([a-z])\)"
-    one, other = re.fullmatch(function, want[0]), re.fullmatch(function, found[0])
-    if one and other and one[1] == other[1]:  # the argument has another name
-        renamed = re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", one[2], found[1])
-        return same(want[1], renamed) if one[2] not in found[1] else None
-    pair = {want[0], found[0]}
-    if "y" in pair and any(re.fullmatch(r"[a-z]\([a-z]\)", name) for name in pair):
-        return same(want[1], found[1])
+    wanted_function = re.fullmatch(function, wanted_name)
+    found_function = re.fullmatch(function, found_name)
+    if wanted_function and found_function and wanted_function[1] == found_function[1]:
+        # The argument has another name: t^2 becomes x^2, unless x is taken.
+        wanted_argument, found_argument = wanted_function[2], found_function[2]
+        if wanted_argument in found_value:
+            return None
+        argument = rf"(?<![\\a-zA-Z]){found_argument}(?![a-zA-Z])"
+        return same(wanted_value, re.sub(argument, wanted_argument, found_value))
+    plain_function = r"[a-z]\([a-z]\)"
+    if wanted_name == "y" and re.fullmatch(plain_function, found_name):
+        return same(wanted_value, found_value)
+    if found_name == "y" and re.fullmatch(plain_function, wanted_name):
+        return same(wanted_value, found_value)
     return None
 
 
@@ -198,7 +228,8 @@ def _and_plain(labeled: list[Labeled], plain: str, same: Same) -> bool | None:
         parts = split_list(held[1])
     if len(parts) != len(labeled):
         return same(labeled[0][1], plain) if len(labeled) == 1 else None
-    names, values = [name for name, _ in labeled], [value for _, value in labeled]
+    names = [name for name, _ in labeled]
+    values = [value for _, value in labeled]
     are_words = all(re.fullmatch("[a-zA-Z]{3,}", name) for name in names)
     if len(set(names)) < len(names) or len(names) == 1 or are_words:
         return in_any_order(values, parts, same)
@@ -206,22 +237,25 @@ def _and_plain(labeled: list[Labeled], plain: str, same: Same) -> bool | None:
         return in_any_order(values, parts, same)
     if _have_an_order(names):
         values = [value for _, value in sorted(labeled)]
-    return all_same(same(value, part) for value, part in zip(values, parts, strict=True))
+    return all_same(map(same, values, parts))
 
 
 def _are_roots(names: list[str]) -> bool:
     """`x_1`, `x_2`: several values of one unknown."""
-    return all("_" in name for name in names) and len({name.split("_")[0] for name in names}) == 1
+    if not all("_" in name for name in names):
+        return False
+    unknowns = {name.split("_")[0] for name in names}
+    return len(unknowns) == 1
 
 
 def _have_an_order(names: list[str]) -> bool:
     """Neighbors in the alphabet (x, y, z or p, q), or one letter with several indices."""
     if _are_roots(names):
         return True
-    letters = sorted(names)
-    if any(len(name) != 1 for name in letters):
+    if set(map(len, names)) != {1}:
         return False
-    return all(ord(b) - ord(a) == 1 for a, b in itertools.pairwise(letters))
+    codes = sorted(map(ord, names))
+    return codes == list(range(codes[0], codes[0] + len(codes)))
 
 
 _POINT = re.compile(r"([A-Z]'*) ?(\(.+\))")
@@ -229,18 +263,26 @@ _POINT = re.compile(r"([A-Z]'*) ?(\(.+\))")
 
 def points(gold: str, answer: str, same: Same) -> bool | None:
     """`A(2,3)` and `A = (2,3)` or `(2,3)`."""
-    texts, names = [], []
-    for text in (gold, answer):
-        match = _POINT.fullmatch(text)
-        held = brackets(match[2]) if match else None
-        is_point = held is not None and len(split_list(held[1])) > 1
-        texts.append(f"{match[1]} = {match[2]}" if match and is_point else text)
-        names.append(label(texts[-1])[0])
-    if texts == [gold, answer]:
+    want = _with_equals_sign(gold)
+    found = _with_equals_sign(answer)
+    if want == gold and found == answer:
         return None
-    if all(names) and names[0] != names[1]:
+    wanted_name, _ = label(want)
+    found_name, _ = label(found)
+    if wanted_name and found_name and wanted_name != found_name:
         return False
-    return same(texts[0], texts[1])
+    return same(want, found)
+
+
+def _with_equals_sign(text: str) -> str:
+    """`A = (2,3)` of `A(2,3)`; any other text as it is."""
+    match = _POINT.fullmatch(text)
+    if not match:
+        return text
+    held = brackets(match[2])
+    if held is None or len(split_list(held[1])) < 2:
+        return text
+    return f"{match[1]} = {match[2]}"
 
 
 def lists(gold: str, answer: str, same: Same) -> bool | None:
@@ -254,10 +296,14 @@ def lists(gold: str, answer: str, same: Same) -> bool | None:
     kinds = {want_kind, found_kind}
     if kinds == {"one"}:
         return None
-    if "{}" in kinds and len(kinds) > 1:
-        only = _only_member(gold, want) if want_kind == "{}" else _only_member(answer, found)
+    if want_kind == "{}" and found_kind != "{}":
+        only = _only_member(want)
         if only is not None:
-            return same(only, answer) if want_kind == "{}" else same(gold, only)
+            return same(only, answer)
+    if found_kind == "{}" and want_kind != "{}":
+        only = _only_member(found)
+        if only is not None:
+            return same(gold, only)
     if "one" in kinds:
         return _one_and_several(gold, want, answer, found, same)
     if not kinds & _ORDERED:
@@ -271,15 +317,17 @@ def lists(gold: str, answer: str, same: Same) -> bool | None:
     are_intervals = len(want) == 2 or _HALF_OPEN & kinds
     if kinds <= _ORDERED and len(kinds) == 2 and are_intervals:
         return False  # intervals with other ends
-    return all_same(same(a, b) for a, b in zip(want, found, strict=True))
+    return all_same(map(same, want, found))
 
 
-def _only_member(text: str, inner: list[str]) -> str | None:
-    r"""`(1, 2)` of `\{(1, 2)\}`; None where a set has more members, or a set for its member."""
-    if len(inner) != 1:
+def _only_member(members: list[str]) -> str | None:
+    r"""`(1, 2)` of `\{(1, 2)\}`; None where a set has more members, or a set as its member."""
+    if len(members) != 1:
         return None
-    is_set = _EMPTY_SET.fullmatch(inner[0]) or inner[0].startswith(r"\{")
-    return None if is_set else inner[0]
+    member = members[0]
+    if _EMPTY_SET.fullmatch(member) or member.startswith(r"\{"):
+        return None
+    return member
 
 
 def _one_and_several(
@@ -315,11 +363,16 @@ def _collection(text: str) -> tuple[str, list[str]]:
         if len(inner) > 1 or is_list_of_one:
             return held[0], inner
     parts = split_list(text)
-    parts = _spread(parts) if len(parts) > 1 else plus_minus(text) or parts
-    return ("list" if len(parts) > 1 else "one"), parts
+    if len(parts) > 1:
+        parts = _spread(parts)
+    else:
+        parts = plus_minus(text) or parts
+    kind = "list" if len(parts) > 1 else "one"
+    return kind, parts
 
 
 def _spread(parts: list[str]) -> list[str]:
+    r"""`1, \pm 2` as `1, 2, -2`."""
     found = []
     for part in parts:
         found += plus_minus(part) or [part]

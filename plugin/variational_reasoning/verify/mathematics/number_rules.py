@@ -1,6 +1,4 @@
-r"""Plain rules for values: numbers, units, percent, angles, bases, times, congruences (check kind
-`math`).
-"""
+"""Plain rules for values: numbers, units, angles, bases, times, congruences (kind `math`)."""
 
 import re
 from fractions import Fraction
@@ -14,6 +12,7 @@ from .numbers import TooLarge, decimal_places, is_rounding, rational
 from .residues import same_remainders
 from .spelling import squeezed
 from .units import DEGREE, split_unit
+from .wording import number_in_words
 
 
 class Quantity(NamedTuple):
@@ -36,7 +35,8 @@ def numbers(gold: str, answer: str, same: Same) -> bool | None:
 
     Rational numbers are compared exactly, others by all rules again. None for what has no number.
     """
-    want, found = Quantity(*split_unit(gold)), Quantity(*split_unit(answer))
+    want = Quantity(*split_unit(gold))
+    found = Quantity(*split_unit(answer))
     units = {want.unit, found.unit}
     if DEGREE in units and len(units) > 1:
         return _degrees_and(want, found, same)
@@ -54,7 +54,7 @@ def numbers(gold: str, answer: str, same: Same) -> bool | None:
     if not want.unit and not found.unit:
         return None
 
-    # At least one unit is gone now, so that the rules that come again see shorter texts.
+    # At least one unit is gone now, so the rules see shorter texts when they run again.
     is_number = _is_constant(want.number + found.number) or _has_value(want, found)
     if want.unit == found.unit or is_number:
         return same(want.number, found.number)
@@ -82,7 +82,7 @@ def _plain_numbers(want: str, found: str) -> bool | None:
 
 
 def _decimal_comma(want: str, found: str) -> bool | None:
-    """`0,111` and `0.111`: a comma that cannot part thousands, where the other side has a point."""
+    """`0,111` and `0.111`: a comma that cannot separate thousands, and a decimal point."""
     for left, right in ((want, found), (found, want)):
         has_comma = re.fullmatch(r"-?\d+,\d+", left)
         is_thousands = re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)
@@ -92,9 +92,10 @@ def _decimal_comma(want: str, found: str) -> bool | None:
 
 
 def _counted_things(want: Quantity, found: Quantity) -> bool | None:
-    """`7 stuffed goats` and `7`: words after a number, next to a number without a unit."""
+    """`7 stuffed goats` and `7`: a number with words after it, and a number without a unit."""
     for things, other in ((want, found), (found, want)):
-        number, value = counted(things.number), _value(other.number)
+        number = counted(things.number)
+        value = _value(other.number)
         if number is not None and value is not None and not other.unit:
             return rational(number) == value
     return None
@@ -124,19 +125,26 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
     """
     if want.unit and found.unit:
         return False
-    percent, bare = (want, found) if want.unit == "%" else (found, want)
-    part, value = _value(percent.number), _value(bare.number)
-    if part is None or value is None:
-        if part is not None and _is_constant(bare.number):
-            exact = rf"100 \cdot ({bare.number})"
-            return same(want.number, exact) if percent is want else same(exact, found.number)
+    gold_is_percent = want.unit == "%"
+    percent, bare = (want, found) if gold_is_percent else (found, want)
+    part = _value(percent.number)
+    value = _value(bare.number)
+    if part is None:
         return None
-    if part == 100 * value or (part == value and abs(value) >= 1):
+    if value is None:
+        # `\sqrt{2}` is not rational: `141\%` is compared as 141 with 100 \cdot (\sqrt{2}).
+        if not _is_constant(bare.number):
+            return None
+        scaled = rf"100 \cdot ({bare.number})"
+        return same(percent.number, scaled) if gold_is_percent else same(scaled, percent.number)
+    if part == 100 * value:
+        return True
+    if part == value and abs(value) >= 1:
         return True
     is_exact = decimal_places(bare.number) is None
-    return (
-        percent is want and is_exact and is_rounding(want.number, part, found.number, 100 * value)
-    )
+    if not gold_is_percent or not is_exact:
+        return False
+    return is_rounding(percent.number, part, bare.number, 100 * value)
 
 
 def _value(text: str) -> Fraction | None:
@@ -151,40 +159,25 @@ def _has_value(*quantities: Quantity) -> bool:
 
 
 def _is_constant(text: str) -> bool:
-    """No letter but those of roots and pi, no relation, no list."""
+    """Whether the only letters are those of roots and pi, without a relation or a list."""
     bare = re.sub(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])", "", text)
     return not re.search("[a-zA-Z=<>,]", bare)
 
 
 _SUBSCRIPTED = re.compile(r"\(?(\d[0-9A-Z]*|[A-F][0-9A-F]+)\)? ?_ ?\{? ?\(?(\w+)\)? ?\}?")
-_BASES = dict(
-    zip(
-        [
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-        ],
-        range(2, 13),
-        strict=True,
-    )
-)
+_LARGEST_SPELLED_BASE = 12
 
 
 def bases(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`101_2`: digits and their base. A base that only one side names is accepted, two different
-    ones are not.
+    r"""`101_2`: digits and their base.
+
+    It is enough that one side names the base. Two different bases are not equal.
     """
-    want, found = _SUBSCRIPTED.fullmatch(gold), _SUBSCRIPTED.fullmatch(answer)
+    want = _SUBSCRIPTED.fullmatch(gold)
+    found = _SUBSCRIPTED.fullmatch(answer)
     if want and found:
-        return want[1].lstrip("0") == found[1].lstrip("0") and _base(want[2]) == _base(found[2])
+        has_same_digits = want[1].lstrip("0") == found[1].lstrip("0")
+        return has_same_digits and _base(want[2]) == _base(found[2])
     written, plain = (want, answer) if want else (found, gold)
     if written is None:
         return None
@@ -196,9 +189,13 @@ def bases(gold: str, answer: str, same: Same) -> bool | None:
 
 
 def _base(text: str) -> int | str:
-    if text in _BASES:
-        return _BASES[text]
-    return int(text) if re.fullmatch(r"[1-9]\d?", text, re.ASCII) else text
+    """`two` and `2` as 2; a name such as `b` as it is."""
+    spelled = number_in_words(text)
+    if spelled is not None and 2 <= spelled <= _LARGEST_SPELLED_BASE:
+        return spelled
+    if re.fullmatch(r"[1-9]\d?", text, re.ASCII):
+        return int(text)
+    return text
 
 
 _CLOCK = re.compile(r"\d+(?: ?: ?\d+)+", re.ASCII)
@@ -210,38 +207,51 @@ HALF_DAY = 720
 
 
 def times(gold: str, answer: str, same: Same) -> bool | None:
-    """`4:30 p.m.`, `4:30 PM` and `16:30`; `1:2:3` side by side.
+    """`4:30 p.m.`, `4:30 PM` and `16:30`; `1:2:3` is compared part by part.
 
-    A gold without a.m. and p.m. accepts both, an answer without is read on a clock of 24 hours.
+    A gold without a.m. or p.m. accepts both. An answer without them is read as a time of 24 hours.
     """
-    want, found = _minutes(gold), _minutes(answer)
-    if want is not None and found is not None and (want[1] or found[1]):
-        if not want[1] and found[1]:
-            return want[0] % HALF_DAY == found[0] % HALF_DAY
-        return want[0] == found[0]
+    want = _time_of_day(gold)
+    found = _time_of_day(answer)
+    if want is not None and found is not None and (want.has_half or found.has_half):
+        if not want.has_half:
+            return want.minutes % HALF_DAY == found.minutes % HALF_DAY
+        return want.minutes == found.minutes
     if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
-        sides = [[int(part[:9]) for part in text.split(":")] for text in (gold, answer)]
-        return sides[0] == sides[1]
+        return _clock_parts(gold) == _clock_parts(answer)
     if _CLOCK.fullmatch(gold) and re.search(": ?0", gold):
-        return False  # a time next to something else; `7:32` may also be a ratio
-    if want is not None and want[1]:
+        return False  # a time, and an answer that is not; `7:32` may also be a ratio
+    if want is not None and want.has_half:
         return False
     return None
 
 
-def _minutes(text: str) -> tuple[int, bool] | None:
-    """(minutes since midnight, whether a.m. or p.m. is said) of a time of day."""
+class _TimeOfDay(NamedTuple):
+    """`4:30 p.m.` is 990 minutes after midnight; has_half: whether a.m. or p.m. is said."""
+
+    minutes: int
+    has_half: bool
+
+
+def _time_of_day(text: str) -> _TimeOfDay | None:
     match = _TIME.fullmatch(_NAMED_TIMES.get(text.lower(), text))
     if not match:
         return None
     hours, minutes, half = int(match[1]), int(match[2] or 0), match[3]
+    if minutes >= 60:
+        return None
     if half is None:
-        is_time = match[2] is not None and ":" in text and hours < 24 and minutes < 60
-        return (60 * hours + minutes, False) if is_time else None
-    if not 1 <= hours <= 12 or minutes >= 60:
+        is_time = match[2] is not None and ":" in text and hours < 24
+        return _TimeOfDay(60 * hours + minutes, False) if is_time else None
+    if not 1 <= hours <= 12:
         return None
     afternoon = HALF_DAY if half.lower() == "p" else 0
-    return 60 * (hours % 12) + minutes + afternoon, True
+    return _TimeOfDay(60 * (hours % 12) + minutes + afternoon, True)
+
+
+def _clock_parts(text: str) -> list[int]:
+    """[1, 2, 3] of `1:02:3`; only the first nine digits of a part count."""
+    return [int(part[:9]) for part in text.split(":")]
 
 
 _CONGRUENCE = re.compile(
@@ -251,8 +261,9 @@ _CONGRUENCE = re.compile(
 
 
 def congruences(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`x \equiv 3 \pmod 7` and `x \equiv 10 \mod{7}`: the same name, modulus and residues, in any
-    order.
+    r"""`x \equiv 3 \pmod 7` and `x \equiv 10 \mod{7}`: the same name, modulus and residues.
+
+    Residues may come in any order.
     """
     want, found = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
     if not want or not found:
@@ -263,9 +274,10 @@ def congruences(gold: str, answer: str, same: Same) -> bool | None:
     modulus = rational(want["modulus"])
 
     def same_residues(left: str, right: str) -> bool | None:
-        values = rational(left), rational(right)
-        if modulus and values[0] is not None and values[1] is not None:
-            return (values[0] - values[1]) % modulus == 0
+        left_value = rational(left)
+        right_value = rational(right)
+        if modulus and left_value is not None and right_value is not None:
+            return (left_value - right_value) % modulus == 0
         return same(left, right)
 
     return in_any_order(split_list(want["residues"]), split_list(found["residues"]), same_residues)
@@ -273,26 +285,29 @@ def congruences(gold: str, answer: str, same: Same) -> bool | None:
 
 def binomials(gold: str, answer: str, same: Same) -> bool | None:
     r"""`C(10,3)` and `\binom{10}{3}`, `P(10,3)` and `720`; next to a pair it is a point."""
-    spelled = counts(gold), counts(answer)
-    if spelled == (gold, answer):
+    wanted_text = counts(gold)
+    found_text = counts(answer)
+    if wanted_text == gold and found_text == answer:
         return None
     for text in (gold, answer):
-        held = brackets(text[1:] if re.match("[A-Z] ?[(=]", text) else text)
+        has_name = re.match("[A-Z] ?[(=]", text)
+        held = brackets(text[1:] if has_name else text)
         if counts(text) == text and held is not None:
             return None
-    return same(*spelled)
+    return same(wanted_text, found_text)
 
 
 def inequations(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`a \ne 2`, side by side."""
-    want, found = gold.split(r"\ne "), answer.split(r"\ne ")
+    r"""`a \ne 2`: both sides are compared."""
+    want = [side.strip() for side in gold.split(r"\ne ")]
+    found = [side.strip() for side in answer.split(r"\ne ")]
     if len(want) == len(found) == 2:
-        return all_same(same(a.strip(), b.strip()) for a, b in zip(want, found, strict=True))
+        return all_same(map(same, want, found))
     return None
 
 
 def chains(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`17 \bmod 5 = 2` and `2`: what a calculation comes to."""
+    r"""`17 \bmod 5 = 2` and `2`: the result of a calculation."""
     sides = answer.split("=")
     has_relation = re.search(r"[<>,;]|\\(?:le|ge|ne|approx)(?![a-zA-Z])", answer)
     if len(sides) < 2 or "=" in gold or has_relation:

@@ -1,7 +1,6 @@
-r"""Exact numbers as they are written in answers: integers, decimals, fractions, powers, factorials
-(check kind `math`).
+r"""Exact numbers in answers: integers, decimals, fractions, powers, factorials (kind `math`).
 
-Nothing that could grow is computed: whatever would have too many digits raises TooLarge.
+A value that would have too many digits is not computed: it raises TooLarge.
 """
 
 import math
@@ -46,9 +45,9 @@ def rational(text: str) -> Fraction | None:
     r"""The exact value of an expression of integers and decimals with + - * / ^ !, `\frac`,
     `\binom`, mixed numbers.
 
-    None for anything else, a tuple such as `(3,125)` among it.
+    None for anything else, such as the tuple `(3,125)`.
 
-    Raises: TooLarge for a value that is not to be computed.
+    Raises: TooLarge for a value that must not be computed.
     """
     if len(text) > 3 * MAX_DIGITS or not re.search(r"\d", text):
         return None
@@ -59,10 +58,16 @@ Value = TypeVar("Value")
 
 
 class RationalReader(Generic[Value]):
-    r"""A recursive-descent reader of rational expressions. What a value is, its subclasses say.
+    r"""A recursive-descent reader of rational expressions. Its subclasses define what a value is.
 
-    `2 \frac{1}{3} - 3^2!` is read by: sum -> product -> power -> atom, one method for each strength
-    of binding. Each method starts at `position` and leaves it after what it has read.
+    There is one method for each strength of binding: sum calls product, product calls power, power
+    calls atom. Each method starts at `position` and moves it to the end of what it has read.
+    `2 + 3 \cdot 4^2` is read as
+
+        sum      2 + (product)                   position   0 -> 15
+        product      3 \cdot (power)                        3 -> 15
+        power                4 ^ (power)                   11 -> 15
+        atom                 4, then 2                     11 -> 13 and 14 -> 15
     """
 
     def __init__(self, text: str) -> None:
@@ -87,7 +92,7 @@ class RationalReader(Generic[Value]):
         raise NotImplementedError
 
     def whole(self) -> Value | None:
-        """The value of the whole text, None where it is anything else."""
+        """The value of the whole text, None where the text is not such an expression."""
         try:
             value = self.sum()
             self.skip()
@@ -175,13 +180,14 @@ class RationalReader(Generic[Value]):
 
     def literal(self) -> Fraction:
         r"""`1,250`, `0.5`, `.5`, `0.1\dot{6}`, or the mixed number `2 \frac{1}{3}`."""
-        # In round brackets a comma parts the members of a tuple: (3,125) is not 3125.
+        # In round brackets a comma separates the members of a tuple: (3,125) is not 3125.
         pattern = _DECIMAL_IN_BRACKETS if self.open_brackets else _DECIMAL
         match = pattern.match(self.text, self.position)
         if not match or not match[0] or match[0] == "." or len(match[0]) > MAX_DIGITS:
             raise Unread
         self.position = match.end()
-        whole, decimals = re.sub("[ ,]", "", match[1] or "0"), match[2]
+        whole = re.sub("[ ,]", "", match[1] or "0")
+        decimals = match[2]
         value = Fraction(f"{whole}.{decimals or '0'}")
         if decimals is not None:
             return value + self.period(len(decimals))
@@ -198,15 +204,17 @@ class RationalReader(Generic[Value]):
         return value + part
 
     def period(self, places: int) -> Fraction:
-        r"""What `\overline{34}` or `\dot{3}` adds after so many places: 1.2\overline{34} is 1.2 +
-        34/990.
+        r"""What `\overline{34}` or `\dot{3}` adds after so many places.
+
+        `1.2\overline{34}` is 1.2 + 34/990: 0.343434... is 34/99, and one place is before it.
         """
         match = _REPEATED.match(self.text, self.position)
         if not match:
             return Fraction(0)
         self.position = match.end()
         digits = match[1] or match[2]
-        return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
+        nines = 10 ** len(digits) - 1
+        return Fraction(int(digits), nines * 10**places)
 
     def proper_fraction(self) -> Fraction | None:
         """The fraction of a mixed number: below one, of two plain integers."""
@@ -273,8 +281,9 @@ class FractionReader(RationalReader[Fraction]):
 
 
 def explodes(text: str) -> bool:
-    """Is there a power or factorial that no computer should be asked for? A guess from the
-    spelling, for expressions that `rational` does not read.
+    """Whether a text has a power or factorial that is too large to compute.
+
+    A guess from the spelling, for expressions that `rational` does not read.
     """
     text = re.sub(r" ?([\^!]) ?", r"\1", text)
     text = re.sub(
@@ -282,13 +291,16 @@ def explodes(text: str) -> bool:
     )  # (n-k)! is not computed
     if re.search(r"\d{4,}\}?\)?!|[)}]\s*!|!!|!\s*\)?\s*!|\d{3,}!", text):
         return True
-    if re.search(r"(?<![a-zA-Z}])\d+\)?\^\{?\(?-?\d{5,}", text) or re.search(
-        r"\^\{?\(?\d+\)?\^\{?\(?\d*[2-9]\d*", text
-    ):
-        return True
+    if re.search(r"(?<![a-zA-Z}])\d+\)?\^\{?\(?-?\d{5,}", text):
+        return True  # 2^{12345}
+    if re.search(r"\^\{?\(?\d+\)?\^\{?\(?\d*[2-9]\d*", text):
+        return True  # 2^3^4
     depth = most = 0
     for piece in re.findall(r"\^\{|[{}]|\^", text):
-        depth = depth + 1 if piece == "^{" else max(0, depth - (piece == "}"))
+        if piece == "^{":
+            depth += 1
+        elif piece == "}":
+            depth = max(0, depth - 1)
         most = max(most, depth)
     return most >= 4 or text.count("(") > 200 or text.count("{") > 400
 
@@ -297,14 +309,16 @@ _POWER_OF_TEN = re.compile(r" ?(?:\\times|\\cdot|\*) ?10 ?\^ ?\{?(-?\d{1,4})\}?$
 
 
 def decimal_places(text: str) -> int | None:
-    """Digits after the point of a decimal, also of one times a power of ten, or None for anything
-    else.
+    r"""Digits after the point of a decimal; None for anything else.
+
+    `3.14` has 2, and `3.14 \times 10^{1}` has 1.
     """
     power = _POWER_OF_TEN.search(text)
     match = re.fullmatch(rf"-?\s*{INTEGER}?\.(\d+)", _POWER_OF_TEN.sub("", text), re.ASCII)
     if not match:
         return None
-    return max(0, len(match[1]) - (int(power[1]) if power else 0))
+    exponent = int(power[1]) if power else 0
+    return max(0, len(match[1]) - exponent)
 
 
 def significant_digits(text: str) -> int:
@@ -313,31 +327,41 @@ def significant_digits(text: str) -> int:
 
 
 def is_rounding(want: str, left: Fraction, found: str, right: Fraction) -> bool:
-    """Is one of two numbers the other, rounded as it is written?
+    """Whether one of two numbers is the other, rounded to the digits that are written.
 
-    A gold decimal accepts what rounds to its digits: of a fraction when it has two significant
-    digits, of a longer decimal when it has three; from five on also what is cut to its digits. A
-    gold that is neither a decimal nor an integer accepts a decimal of six significant digits.
-    Integers accept nothing but themselves.
+        gold      answer
+        0.33      1/3        equal: a gold of two significant digits accepts a fraction
+        0.33      0.333      different: for a longer decimal, the gold needs three
+        0.333     0.3333     equal
+        0.66666   2/3        equal: from five digits on, the gold may also be cut
+        1/3       0.333333   equal: a gold that is not a decimal needs six digits
+        2         2.0000001  different: an integer only accepts itself
+
+    Args:
+        want, found: gold and answer as they are written. left, right: their values.
     """
-    places, own = decimal_places(want), decimal_places(found)
-    if places is not None and places > 0 and left.denominator != 1:
-        if own is not None and own <= places:
+    places = decimal_places(want)
+    found_places = decimal_places(found)
+    if left.denominator == 1:
+        return False
+    if places:
+        if found_places is not None and found_places <= places:
             return False
         digits = significant_digits(want)
-        if digits < (2 if own is None else 3) or right.denominator == 1:
+        min_digits = 2 if found_places is None else 3
+        if digits < min_digits or right.denominator == 1:
             return False
-        return abs(left - right) * 10**places <= Fraction(1, 2) or (
-            digits >= 5 and left == _cut(right, places)
-        )
-    if (
-        places is None
-        and own is not None
-        and left.denominator != 1
-        and significant_digits(found) >= 6
-    ):
-        return abs(left - right) * 10**own <= Fraction(1, 2) or right == _cut(left, own)
+        if _is_rounded(left, right, places):
+            return True
+        return digits >= 5 and left == _cut(right, places)
+    if places is None and found_places is not None and significant_digits(found) >= 6:
+        return _is_rounded(left, right, found_places) or right == _cut(left, found_places)
     return False
+
+
+def _is_rounded(left: Fraction, right: Fraction, places: int) -> bool:
+    """Whether two values differ by at most half a unit of the last place."""
+    return abs(left - right) * 10**places <= Fraction(1, 2)
 
 
 def _cut(value: Fraction, places: int) -> Fraction:

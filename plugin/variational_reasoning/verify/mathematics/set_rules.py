@@ -1,6 +1,4 @@
-r"""Plain rules for sets: intervals, conditions, families with a parameter, functions in pieces
-(check kind `math`).
-"""
+r"""Plain rules for sets: intervals, conditions, families, functions in pieces (kind `math`)."""
 
 import re
 
@@ -15,27 +13,29 @@ _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 def interval_unions(gold: str, answer: str, same: Same) -> bool | None:
     r"""`[0, \infty)` and `x \ge 0`, unions in any order."""
-    want, found = intervals(gold), intervals(answer)
+    want = intervals(gold)
+    found = intervals(answer)
     if want is None or found is None or len(want) != len(found):
         return None
     are_pairs = gold.startswith("(") and answer.startswith("(") and len(want) == 1
     if are_pairs:
         return None  # two points, as well as two intervals
     if _RELATION.search(gold) and _RELATION.search(answer):
-        names = [set(_LETTER.findall(text)) - {"U"} for text in (gold, answer)]
-        if len(names[0]) == len(names[1]) == 1 and names[0] != names[1]:
-            return None
+        wanted_names = set(_LETTER.findall(gold)) - {"U"}
+        found_names = set(_LETTER.findall(answer)) - {"U"}
+        if len(wanted_names) == len(found_names) == 1 and wanted_names != found_names:
+            return None  # `x > 2` and `y > 2`
 
     def same_ends(left: Interval, right: Interval) -> bool | None:
         if left[0] != right[0]:
             return False
-        return all_same(same(a, b) for a, b in zip(left[1:], right[1:], strict=True))
+        return all_same(map(same, left[1:], right[1:]))
 
     return in_any_order(want, found, same_ends)
 
 
 def conditions(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`\{x \mid x \ne 2\}` and `x \ne 2` or a union of intervals: the condition says it all."""
+    r"""`\{x \mid x \ne 2\}` and `x \ne 2` or a union of intervals: the condition is compared."""
     want, found = condition(gold), condition(answer)
     if want is None and found is None:
         return None
@@ -61,13 +61,19 @@ _SETS = {"integer": "Z", "integers": "Z", "real": "R", "reals": "R"}
 
 
 def domains(gold: str, answer: str, same: Same) -> bool | None:
-    r"""`2k\pi` and `2k\pi, k \in \mathbb{Z}`: a parameter's set may be left out; two must agree."""
-    want, found = _without_domain(gold), _without_domain(answer)
+    r"""`2k\pi` and `2k\pi, k \in \mathbb{Z}`: one side may leave out a parameter's set.
+
+    Where both name a set, the sets must agree.
+    """
+    want = _without_domain(gold)
+    found = _without_domain(answer)
     if want is None and found is None:
         return None
-    if want is not None and found is not None and want[1] != found[1]:
+    wanted_value, wanted_set = want or (gold, None)
+    found_value, found_set = found or (answer, None)
+    if wanted_set and found_set and wanted_set != found_set:
         return False
-    return same(want[0] if want else gold, found[0] if found else answer)
+    return same(wanted_value, found_value)
 
 
 def _without_domain(text: str) -> tuple[str, str] | None:
@@ -84,11 +90,12 @@ def _without_domain(text: str) -> tuple[str, str] | None:
         if not match:
             continue
         rest = match["rest"].rstrip(" ,;(")
-        names = re.findall("[a-zA-Z]", match["names"] or "")
-        if not all(re.search(rf"(?<![\\a-zA-Z]){name}|(?<=pi){name}", rest) for name in names):
-            return None
+        for name in re.findall("[a-zA-Z]", match["names"] or ""):
+            if not re.search(rf"(?<![\\a-zA-Z]){name}|(?<=pi){name}", rest):
+                return None
         spoken = match["set"].split(" ")[0]
-        return rest, _SETS.get(spoken) or re.sub(r"\\mathbb|[ {}]", "", match["set"])
+        written = re.sub(r"\\mathbb|[ {}]", "", match["set"])
+        return rest, _SETS.get(spoken, written)
     return None
 
 
@@ -98,20 +105,26 @@ _ANY_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(_])")
 
 def parameters(gold: str, answer: str, same: Same) -> bool | None:
     r"""`k\pi` and `n\pi`, `(1 + 2x, x)` and `(1 + 2t, t)`: a parameter has another name."""
-    held = [brackets(text) for text in (gold, answer)]
-    are_tuples = all(kind and kind[0] == "()" and len(split_list(kind[1])) > 1 for kind in held)
     is_family = re.search(r"[+=,]|^ ?(?:\d* ?[klmn] ?\\pi|\d* ?\\pi ?[klmn]) ?$", gold)
-    if are_tuples:
+    if _is_tuple(gold) and _is_tuple(answer):
         pattern = _ANY_LETTER
     elif r"\pi" in gold and r"\pi" in answer and is_family:
         pattern = _PARAMETER
     else:
         return None
-    names = [set(pattern.findall(text)) for text in (gold, answer)]
-    if len(names[0]) != 1 or len(names[1]) != 1 or names[0] == names[1] or names[1] <= {"e", "i"}:
+    wanted_names = set(pattern.findall(gold))
+    found_names = set(pattern.findall(answer))
+    if len(wanted_names) != 1 or len(found_names) != 1 or wanted_names == found_names:
         return None
-    (new,) = names[0]
-    return same(gold, pattern.sub(new, answer))
+    if found_names <= {"e", "i"}:
+        return None  # constants, not parameters
+    (name,) = wanted_names
+    return same(gold, pattern.sub(name, answer))
+
+
+def _is_tuple(text: str) -> bool:
+    held = brackets(text)
+    return held is not None and held[0] == "()" and len(split_list(held[1])) > 1
 
 
 _BOUND = re.compile(r"\\(?:sum|prod) ?_ ?\{ ?([a-zA-Z]) ?=")
@@ -137,8 +150,9 @@ def functions_in_pieces(gold: str, answer: str, same: Same) -> bool | None:
         return False
 
     def same_piece(left: tuple[str, str], right: tuple[str, str]) -> bool | None:
+        values_are_same = same(left[0], right[0])
         if squeezed(left[1]) == squeezed(right[1]):
-            return same(left[0], right[0])
-        return all_same([same(left[0], right[0]), same(left[1], right[1])])
+            return values_are_same
+        return all_same([values_are_same, same(left[1], right[1])])
 
     return in_any_order(want, found, same_piece)

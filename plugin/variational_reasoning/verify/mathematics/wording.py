@@ -64,31 +64,45 @@ _NUMBER_WORDS = re.compile(rf"(?:{_NUMBER_WORD})(?:(?: and)? (?:{_NUMBER_WORD}))
 
 
 def number_in_words(text: str) -> int | None:
-    """`two hundred thirty six` as 236; None for anything else, `three six` among it.
+    """`two hundred thirty six` as 236; None for anything else, such as `three six`.
+
+    `two thousand one hundred five` is read word by word. A group is what comes before a scale:
+
+        word       total   group   below   the next small word must be less than `below`
+        two            0       2       0
+        thousand    2000       0    1000
+        one         2000       1       0
+        hundred     2000     100     100
+        five        2000     105       0
 
     Args:
         text: lower case, without hyphens.
     """
     if not _NUMBER_WORDS.fullmatch(text):
         return None
-    total, group, below = 0, 0, 1000
-    scale = 16
+    total = 0
+    group = 0
+    below = 1000
+    scale = max(_SCALES.values()) + 1
     for word in text.replace(" and ", " ").split():
-        if word in _SCALES:  # each scale must be smaller than the one before
+        if word in _SCALES:
             if not group or _SCALES[word] >= scale:
-                return None
+                return None  # each scale must be smaller than the one before
             scale = _SCALES[word]
-            total, group, below = total + group * 10**scale, 0, 1000
+            total += group * 10**scale
+            group = 0
+            below = 1000
         elif word == "hundred":
             if not 0 < group < 10:
                 return None
-            group, below = group * 100, 100
+            group *= 100
+            below = 100
         else:
             value = _SMALL[word]
             if value >= below or (value == 0 and text != "zero"):
                 return None
             group += value
-            # after `thirty` only one to nine may follow, after a one nothing
+            # One to nine may follow `thirty`; nothing may follow `one`.
             below = 10 if value >= 20 else 0
     return total + group
 

@@ -1,16 +1,15 @@
 """Which fenced block of an answer is its program (stage 7).
 
-The last block that can be a program counts. Answers also hold blocks that cannot, and those are
-passed over:
+The last block that can be a program counts. Blocks that cannot be one are skipped:
 
     ```python
     def f(n): return 2 * n         a program: it defines something
     ```
     ```python
-    print(f(5))                    an example: all that it uses is defined in an earlier block
+    print(f(5))                    an example: everything it uses is defined in an earlier block
     ```
     ```
-    10                             a sample of the output: it has no name, and nothing in it acts
+    10                             a sample of the output: no language is named, and it does nothing
     ```
 
 Blocks are parsed, never run, and only where there are several to choose from.
@@ -18,6 +17,7 @@ Blocks are parsed, never run, and only where there are several to choose from.
 
 import ast
 import builtins
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -37,8 +37,10 @@ _OPENING = re.compile(
 )
 _CLOSING = re.compile(r"(?P<lead>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*")
 _FURTHER_IN = 3
-"""A closing fence is at most so many columns further in than the opening one. A fence that is
-further in belongs to the program, such as one in the docstring of a method."""
+"""How many columns a closing fence may be indented more than the opening one.
+
+A fence that is indented more belongs to the program, such as one in the docstring of a method.
+"""
 
 _MAX_PARSED = 100_000
 """Longer blocks are not parsed and count as programs."""
@@ -61,9 +63,9 @@ class Block(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What the text of a block does. is_parsed is False for text that does not compile, or that is
-    too long.
+    """What the text of a block does.
 
+    is_parsed: False for text that does not compile, or that is too long.
     defined: functions and classes. bound: all names that get a value. used: names and attributes
     that are read. free: names that are read and neither bound nor built in.
     """
@@ -107,11 +109,10 @@ def extract_program(text: str, function: str | None = None) -> str | None:
 
 
 def python_blocks(text: str) -> list[Block]:
-    """The complete fenced blocks whose language is Python or not named, without those that are
-    empty.
+    """The complete fenced blocks whose language is Python or not named. Empty ones are left out.
 
-    A fence closes at one of the same sign that is at least as long, so that a program may hold
-    shorter fences.
+    A fence of the same sign that is at least as long closes a block. A program may therefore
+    contain shorter fences.
     """
     blocks = []
     opening: re.Match[str] | None = None
@@ -171,13 +172,17 @@ def _is_example(content: _Content, earlier: list[_Content]) -> bool:
 
 
 def _content(text: str) -> _Content:
-    try:
-        nodes = list(ast.walk(ast.parse(text))) if len(text) <= _MAX_PARSED else None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        nodes = None
+    nodes = None
+    if len(text) <= _MAX_PARSED:
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            nodes = list(ast.walk(ast.parse(text)))
     if nodes is None:
         return _Content(False, set(), set(), set(), set(), False)
-    defined, stored, read, attributes, imported = set(), set(), set(), set(), set()
+    defined: set[str] = set()
+    stored: set[str] = set()
+    read: set[str] = set()
+    attributes: set[str] = set()
+    imported: set[str] = set()
     for node in nodes:
         match node:
             case (

@@ -1,4 +1,4 @@
-"""Is an output, or the result of a function, the expected one? (stage 7)
+"""Whether an output, or the result of a function, is the expected one (stage 7).
 
 expected     output        tokens    lines_by_value
 YES NO       YES  NO       same      same             white space around tokens does not count
@@ -15,13 +15,16 @@ from collections import Counter
 from typing import Any
 
 JUDGES = ("tokens", "tokens_across_lines", "lines_in_any_order", "lines_by_value")
-"""tokens: the same tokens in the same order in each line. tokens_across_lines: where lines break
-does not count. lines_in_any_order: the same lines, each compared token by token, in any order.
-lines_by_value: as tokens, and a line of numbers is also the same where its numbers have the same
-values; LiveCodeBench compares so, and its tests get this judge unless the check names another."""
+"""
+tokens: the same tokens in the same order in each line.
+tokens_across_lines: the same tokens in the same order, wherever lines break.
+lines_in_any_order: the same lines in any order, each compared token by token.
+lines_by_value: like tokens, but for a line of numbers only the values count. LiveCodeBench compares
+    in this way, so this is the default for its tests.
+"""
 
 TOLERANCE = 1e-6
-"""Absolute or relative error of a float, unless the check says another `tolerance`."""
+"""Default of a check's `tolerance`: the absolute or relative error of a float."""
 
 MAX_DIGITS = 4000
 """Longer numbers are compared as text: the time to read one grows with the square of its length."""
@@ -37,7 +40,7 @@ def compare_output(
 ) -> str | None:
     """Why an output is not the expected one, or None where it is.
 
-    White space around tokens and empty lines do not count. A token is compared as a float only
+    White space around tokens and empty lines do not count. Two tokens are compared as floats only
     where the expected token is written as one (with a point or an exponent).
 
     Args:
@@ -48,7 +51,8 @@ def compare_output(
         text = output.decode()
     except UnicodeDecodeError:
         return "the output is not UTF-8"
-    want, found = _lines(expected), _lines(text)
+    want = _lines(expected)
+    found = _lines(text)
     if judge == "lines_in_any_order":
         return _compare_in_any_order(want, found, tolerance)
     if judge == "tokens_across_lines":
@@ -60,8 +64,10 @@ def compare_output(
         if judge == "lines_by_value" and _same_numbers(left, right):
             continue
         fault = _compare_tokens(left, right, tolerance)
+        if fault and len(want) > 1:
+            return f"line {number}: {fault}"
         if fault:
-            return f"line {number}: {fault}" if len(want) > 1 else fault
+            return fault
     return None
 
 
@@ -102,18 +108,19 @@ def _same_numbers(want: Line, found: Line) -> bool:
     if len(want) != len(found) or not all(map(_is_number, (*want, *found))):
         return False
     try:
-        pairs = [(decimal.Decimal(a), decimal.Decimal(b)) for a, b in zip(want, found, strict=True)]
+        return list(map(decimal.Decimal, want)) == list(map(decimal.Decimal, found))
     except decimal.InvalidOperation:  # an exponent of twenty digits
         return False
-    return all(a == b for a, b in pairs)
 
 
 def _compare_in_any_order(want: list[Line], found: list[Line], tolerance: float) -> str | None:
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
-    left, right = Counter(map(tuple, want)), Counter(map(tuple, found))
-    rest = sorted((right - left).elements())
-    missing = sorted((left - right).elements())
+    # Equal lines are paired first. With thousands of lines, only few are left to try in pairs.
+    wanted_lines = Counter(map(tuple, want))
+    found_lines = Counter(map(tuple, found))
+    rest = sorted((found_lines - wanted_lines).elements())
+    missing = sorted((wanted_lines - found_lines).elements())
     for wanted in missing:
         for line in rest:
             if _compare_tokens(list(wanted), list(line), tolerance) is None:
@@ -125,8 +132,10 @@ def _compare_in_any_order(want: list[Line], found: list[Line], tolerance: float)
 
 
 def same_value(want: Any, found: Any, tolerance: float = TOLERANCE) -> bool:
-    """Equality of two JSON values: true is not 1, 1 is 1.0, and a tolerance holds only where a
-    float is expected."""
+    """Whether two JSON values are equal.
+
+    true is not 1, and 1 is 1.0. The tolerance only applies where a float is expected.
+    """
     try:
         return _same(want, found, tolerance)
     except RecursionError:
@@ -137,18 +146,19 @@ def _same(want: Any, found: Any, tolerance: float) -> bool:
     if isinstance(want, bool) or isinstance(found, bool) or want is None or found is None:
         return want is found
     if isinstance(want, float) and isinstance(found, int | float):
-        # int(found) may be too large to be a float
-        return _close(want, float(found), tolerance) if abs(found) < 1e300 else want == found
+        if abs(found) >= 1e300:
+            return want == found  # an integer may be too large to be a float
+        return _close(want, float(found), tolerance)
     if isinstance(want, int) and isinstance(found, int | float):
         return want == found
     if type(want) is not type(found):
         return False
     if isinstance(want, list):
-        return len(want) == len(found) and all(
-            _same(a, b, tolerance) for a, b in zip(want, found, strict=True)
-        )
+        if len(want) != len(found):
+            return False
+        return all(_same(a, b, tolerance) for a, b in zip(want, found, strict=True))
     if isinstance(want, dict):
-        return want.keys() == found.keys() and all(
-            _same(want[key], found[key], tolerance) for key in want
-        )
+        if want.keys() != found.keys():
+            return False
+        return all(_same(value, found[key], tolerance) for key, value in want.items())
     return bool(want == found)

@@ -1,8 +1,7 @@
-"""Does a program that a model wrote pass its tests? (stage 7, check kind `program`)
+"""Whether a program that a model wrote passes its tests (stage 7, check kind `program`).
 
-Each test is one fresh process in the sandbox, which gets the input only; outputs are compared here,
-after it has ended. A program whose output is right and whose exit code is not 0 has not passed,
-because a crash after the last line is a crash.
+Each test runs in a fresh process in the sandbox, which only gets the input. Outputs are compared
+here, after it has ended. A program that crashes after writing the right output has not passed.
 """
 
 import re
@@ -36,8 +35,8 @@ def check_program(
     Args:
         solution: the solution part of an answer.
         sandbox: where it runs, or a function that gives the sandbox for a program's text.
-        limits: of each test; a wall limit that strikes a program with processor time left is tried
-            once more.
+        limits: of each test. A program that passes the wall limit with processor time left is
+            tried once more.
         total_seconds: wall limit of all tests together.
 
     Returns: correct only when every test has passed, and there is at least one.
@@ -72,7 +71,7 @@ def check_program(
 
 
 class _Judging(NamedTuple):
-    """What holds for every test of a program."""
+    """The settings for every test of a program."""
 
     function: str | None
     judge: str
@@ -94,10 +93,13 @@ def _run_patiently(
 ) -> tuple[Outcome, float]:
     """How a test ended, and the wall seconds that it took in all.
 
-    A sandbox that fails gets a second try, and so does a program that the wall limit has struck
-    while it was computing: the machine may be busy. Of a limit of 9 s of wall time and 4 s of
-    processor time, for example, it has then used between 1.8 and 3.6 s of processor time: with less
-    it sleeps, with more it is too slow.
+    A sandbox that fails gets a second try. So does a program that passes the wall limit while it
+    computes, because the machine may be busy. With limits of 9 s wall time and 4 s processor time:
+
+        processor time    the program     second try
+        below 1.8 s       sleeps          no
+        1.8 to 3.6 s      had to wait     yes
+        above 3.6 s       is too slow     no
     """
     seconds = 0.0
     has_failed = has_waited = False
@@ -132,7 +134,7 @@ def _failure(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
     ran_out = outcome.code != 0 and re.match(r"(\w+\.)*_?\w*MemoryError\b", last)
     if outcome.limit == "memory" or ran_out:
         return Verdict.MEMORY_LIMIT, f"above {limits.memory_mib} MiB"
-    # The kernel counts whole ticks, which on a busy virtual machine exceed the time that was used.
+    # The kernel counts whole ticks. On a busy virtual machine they are more than the time used.
     if outcome.code in _CPU_SIGNALS and outcome.cpu_seconds >= 0.5 * limits.cpu_seconds:
         return Verdict.TIMEOUT, f"above {limits.cpu_seconds:g} s of processor time"
     if outcome.code == 0:

@@ -1,12 +1,14 @@
 """Rows of LiveCodeBench as checks of kind `program` (evaluation).
 
-A row holds `public_test_cases` (JSON text), `private_test_cases` (JSON text, or base64 of zlib of a
-pickled JSON text) and `metadata` (JSON text; `func_name` for functions). A program must pass the
-public and the private tests, as in LiveCodeBench itself; SkyThought's task runs the private ones
-only.
+    public_test_cases     JSON text
+    private_test_cases    JSON text, or base64 of zlib of a pickled JSON text
+    metadata              JSON text, with `func_name` for functions
 
-Nothing is unpickled, because unpickling runs what the file says. The pickle
-is read as a list of operations, and only the one list that a pickled text consists of is accepted.
+A program must pass the public and the private tests, as in LiveCodeBench itself. SkyThought's task
+only runs the private ones.
+
+Nothing is unpickled, because a pickle can run code. It is read as a list of operations, and only
+the operations of one pickled text are accepted.
 """
 
 import base64
@@ -34,11 +36,8 @@ def livecodebench_check(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises: ValueError that names the question and the field at fault.
     """
     name = f"LiveCodeBench question {row.get('question_id', '(without question_id)')}"
-    missing = [
-        field
-        for field in ("public_test_cases", "private_test_cases", "metadata")
-        if field not in row
-    ]
+    needed = ("public_test_cases", "private_test_cases", "metadata")
+    missing = [field for field in needed if field not in row]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}")
     try:

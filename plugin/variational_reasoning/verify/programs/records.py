@@ -23,8 +23,11 @@ class Case(NamedTuple):
 
 
 class Tests(NamedTuple):
-    """The tests of a record; function is None for programs that read standard input. judge: the one
-    that records of this form mean."""
+    """The tests of a record.
+
+    function: the one to call; None for programs that read standard input. judge: the default for
+    records of this form.
+    """
 
     cases: list[Case]
     function: str | None
@@ -56,10 +59,14 @@ def read_tests(check: dict[str, Any]) -> Tests:
 
 def _read_columns(tests: dict[str, Any], function: Any) -> Tests:
     """As APPS and TACO have them."""
-    missing = [name for name in ("inputs", "outputs") if not isinstance(tests.get(name), list)]
+    missing = []
+    for name in ("inputs", "outputs"):
+        if not isinstance(tests.get(name), list):
+            missing.append(f"the list {name!r}")
     if missing:
-        raise ValueError("tests lacks " + " and ".join(f"the list {name!r}" for name in missing))
-    inputs, outputs = tests["inputs"], tests["outputs"]
+        raise ValueError(f"tests lacks {' and '.join(missing)}")
+    inputs = tests["inputs"]
+    outputs = tests["outputs"]
     if len(inputs) != len(outputs):
         raise ValueError(f"tests has {len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:
@@ -158,8 +165,9 @@ def program_faults(check: dict[str, Any]) -> list[str]:
 
 
 def read_json(text: str | bytes) -> Any:
-    """A JSON value. An integer too long to be read quickly stays text, in a form that no other JSON
-    value has: a tuple.
+    """A JSON value. An integer that is too long to be read quickly becomes a tuple of its text.
+
+    No other JSON value is a tuple, so it only equals the same text.
 
     Raises: ValueError for what is not JSON; RecursionError for what is nested too deeply.
     """

@@ -1,12 +1,12 @@
-"""The process that judges programs: one JSON line in, one JSON line out (stage 7).
+"""The process that judges programs (stage 7).
 
 Started by `pool` as `python -m variational_reasoning.verify.programs.worker SETTINGS FOLDER`.
 
     in    [check, solution]
     out   "ready", once; then for each line [verdict, reason, tier]
 
-It holds the expected outputs and the clock; programs run in its sandbox, which is a further process
-that never sees either. When standard input ends it clears FOLDER away.
+This process knows the expected outputs and measures the time. Programs run in its sandbox, which is
+another process that knows neither. When standard input ends, this process removes FOLDER.
 """
 
 import json
@@ -32,7 +32,8 @@ def main(settings: dict[str, Any], folder: str) -> None:
         folder: where boxes are made below tier 3.
     """
     adopt_orphans()
-    tier, limits = settings["tier"], Limits(**settings["limits"])
+    tier = settings["tier"]
+    limits = Limits(**settings["limits"])
     sandboxes: dict[tuple[str, ...], Sandbox] = {}
 
     def sandbox_for(program: str) -> Sandbox:

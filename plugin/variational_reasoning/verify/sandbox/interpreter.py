@@ -1,5 +1,4 @@
-"""What of the file system an interpreter needs, so that a sandbox can show that and nothing else
-(stage 7)."""
+"""The files that an interpreter needs, so that a sandbox can show only those (stage 7)."""
 
 import json
 import subprocess
@@ -23,15 +22,14 @@ found = {
     "version": sys.version.split()[0],
 }
 """
-"""Run in the interpreter in question. What .pth files add to sys.path is left out: it may be
-anybody's source."""
+"""Run in the interpreter in question. What .pth files add to sys.path is left out, because it may
+be anybody's source."""
 
 OLDEST = (3, 11)
-"""The first version that can be told to import nothing from the current folder (-P)."""
+"""The first version with the option not to import from the current folder (-P)."""
 
 PRELOADABLE = ("numpy",)
-"""Modules that so many programs use, and that take so long to import, that a sandbox may load them
-once for all."""
+"""Modules that many programs use and that import slowly. A sandbox may load them once."""
 
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64")
 _FILES = (
@@ -43,14 +41,14 @@ _FILES = (
     "/dev/urandom",
 )
 _SYSTEM_PREFIXES = ("/usr", "/usr/local", "/")
-"""Where _LIBRARIES already have the libraries of an interpreter."""
+"""Prefixes of interpreters whose libraries are in _LIBRARIES."""
 
 
 class Interpreter(NamedTuple):
-    """What of the file system an interpreter needs, and what it offers.
+    """The files that an interpreter needs, and what it offers.
 
     read_only: files and folders that it reads. sys_path: where it imports from. closed: the folders
-    of sys_path that a user who owns nothing cannot enter. preloadable: which of PRELOADABLE it has.
+    of sys_path that other users cannot enter. preloadable: which of PRELOADABLE it has.
     """
 
     python: str
@@ -67,7 +65,7 @@ class Interpreter(NamedTuple):
 
 
 def find_interpreter(python: str) -> Interpreter:
-    """Look at an interpreter, by running it where it is not this one.
+    """Look at an interpreter. It is run, unless it is the current one.
 
     Raises: InterpreterError for one that does not run.
     """
@@ -93,11 +91,7 @@ def find_interpreter(python: str) -> Interpreter:
     # Libraries name each other by links such as /lib.
     links = [path for path in _LIBRARIES if Path(path).is_symlink()]
     targets = [str(Path(path).resolve()) for path in (*sys_path, *system) if Path(path).exists()]
-    preloadable = [
-        name
-        for name in PRELOADABLE
-        if any(Path(path, name, "__init__.py").is_file() for path in sys_path)
-    ]
+    preloadable = [name for name in PRELOADABLE if _is_package(name, sys_path)]
     return Interpreter(
         python=python,
         version=version,
@@ -106,6 +100,10 @@ def find_interpreter(python: str) -> Interpreter:
         closed=[path for path in _outermost(sys_path) if not _is_open_to_others(Path(path))],
         preloadable=preloadable,
     )
+
+
+def _is_package(name: str, sys_path: list[str]) -> bool:
+    return any(Path(path, name, "__init__.py").is_file() for path in sys_path)
 
 
 def _facts(python: str) -> dict[str, Any]:
@@ -130,8 +128,9 @@ def _facts(python: str) -> dict[str, Any]:
 
 
 def _outermost(paths: list[str]) -> list[str]:
-    """Without those that are inside another of them."""
-    return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
+    """The paths that are not inside another one: /usr of /usr and /usr/lib."""
+    folders = tuple(f"{path}/" for path in paths)
+    return [path for path in paths if not path.startswith(folders)]
 
 
 def _is_open_to_others(folder: Path) -> bool:

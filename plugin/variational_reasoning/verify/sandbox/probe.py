@@ -1,6 +1,6 @@
 """Which tier of isolation this machine has (stage 7).
 
-A sandbox counts only when a program in it has failed at everything that it must not do. A kernel
+A tier only counts when a program in it has tried all that it must not do, and has failed. A kernel
 that accepts the calls and enforces nothing does not give T2.
 """
 
@@ -19,8 +19,10 @@ SETTING = "allow_unsandboxed_code"
 
 
 class Probe(NamedTuple):
-    """The highest tier of this machine, why each higher one is not there, and the interpreter that
-    programs run with."""
+    """The highest tier of this machine.
+
+    missing: why each higher one is not available. interpreter: what programs run with.
+    """
 
     tier: int
     missing: dict[int, str]
@@ -35,8 +37,10 @@ class Probe(NamedTuple):
         return "\n".join(lines)
 
     def check(self, is_accepted: bool, setting: str = f"verify.{SETTING}") -> None:
-        """Raises: ValueError for a tier below the minimum, unless the risk is accepted; it names
-        the setting that does."""
+        """Raises: ValueError for a tier below the minimum, unless the risk is accepted.
+
+        The message names the setting that accepts it.
+        """
         if self.tier < MINIMUM_TIER and not is_accepted:
             raise ValueError(
                 f"programs that a model wrote would run in tier T{self.tier} "
@@ -54,10 +58,10 @@ class Probe(NamedTuple):
 
 
 def probe(python: str | None = None, highest: int = 3) -> Probe:
-    """Find the highest tier at which a program can do its work and nothing of what it must not do.
+    """Find the highest tier in which a program can work and cannot do what it must not do.
 
     Args:
-        highest: look no higher; for tests and for comparing tiers.
+        highest: the first tier to try, for tests and for comparing tiers.
 
     Raises: InterpreterError, a ValueError, for an interpreter that does not run.
     """

@@ -32,20 +32,19 @@ from .sandbox import End, Limits, Outcome, Sandbox, SandboxError, resource_limit
 #     run 3: opens the program again, in another folder
 #
 # Input, output, errors and result are files in memory, which this process empties between runs.
-# After a run that has touched its folder or left a process the program is opened again, so that no
-# run meets what another has left. `sandbox.End` reads the six words.
+# After a run that has touched its folder or left a process, the program is opened again. So no run
+# finds what another one has left. `sandbox.End` reads the six words.
 
 _LOOK_SECONDS = 0.1
-"""How often a run is looked at while it lasts, for the limits that the kernel does not hold."""
+"""How often a run is checked for the limits that the kernel does not enforce."""
 
 _GRACE_SECONDS = 10
-"""A run that is still there so long after its wall limit cannot be killed, and the sandbox has
-failed."""
+"""The sandbox has failed when a run still exists so long after its wall limit."""
 
 _MAX_FILES = 1024
 _STDERR_KEPT = 4096
 _WRITE_BYTES = 1 << 24
-"""So much goes into a memory file at a time."""
+"""How much is written into a memory file at a time."""
 
 
 def run_once(sandbox: Sandbox, source: str, limits: Limits, stdin: bytes = b"") -> Outcome:
@@ -58,7 +57,9 @@ def run_once(sandbox: Sandbox, source: str, limits: Limits, stdin: bytes = b"") 
 
 
 class Program:
-    """A program, opened when it is first run; a context manager. Only one of a sandbox may be open.
+    """A program. It is a context manager, and is opened when it is first run.
+
+    Only one program of a sandbox may be open.
 
     Args:
         function: the name of the function that a run calls; None runs the program as a script.
@@ -80,7 +81,7 @@ class Program:
 
     @property
     def is_open(self) -> bool:
-        """Whether a process holds it, which the next run will use."""
+        """Whether a process holds the program, so that the next run is quick."""
         return self._holder is not None
 
     def run(self, given: bytes | list[Any], wall_seconds: float | None = None) -> Outcome:
@@ -88,9 +89,10 @@ class Program:
 
         Args:
             given: standard input, or the arguments of the function.
-            wall_seconds: instead of the wall limit that it was made with.
+            wall_seconds: replaces the wall limit of the program.
 
-        Raises: SandboxError when the sandbox failed, which ends it; the next run starts a new one.
+        Raises: SandboxError when the sandbox failed. That ends it, and the next run starts a new
+            one.
         """
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
         seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
@@ -104,7 +106,7 @@ class Program:
                 self._holder.ask(data, seconds)
             end = self._holder.wait(seconds)
             if not end.is_fresh:
-                self._holder.end()  # before its files are read: what is left of it may still write
+                self._holder.end()  # before its files are read, so that nothing still writes there
         except (OSError, SandboxError) as error:
             self._sandbox.close()
             self.close()
@@ -182,9 +184,9 @@ class _Holder:
         self._channel.send(b"%f" % wall_seconds)
 
     def wait(self, wall_seconds: float) -> End:
-        """How the run that was asked for has ended; it is killed when it passes a limit.
+        """How the run has ended. It is killed when it passes a limit.
 
-        Raises: SandboxError, or OSError, when the run was not confined, or its end is not told.
+        Raises: SandboxError, or OSError, when the run was not confined, or its end is not reported.
         """
         end = self._early_end or self._read_end(wall_seconds)
         if not end.was_set_up:
@@ -210,8 +212,11 @@ class _Holder:
         return End.read(message)
 
     def _passed_limit(self) -> str | None:
-        """The limit that a run has passed and that no kernel limit holds: all of its output, below
-        tier 3 all of its files, and below tier 2 the memory of all of its processes."""
+        """The limit that a run has passed, of those that the kernel does not enforce.
+
+        They are the size of all output, below tier 3 the size of all files, and below tier 2 the
+        memory of all processes.
+        """
         if self._files.num_written() > self._most:
             return "output"
         if self._box is not None and _holds_too_much(self._box, 4 * self._limits.file_mib * 2**20):
@@ -223,7 +228,7 @@ class _Holder:
         return None
 
     def outcome(self, end: End, seconds: float) -> Outcome:
-        """What a run that has ended so has left in the files."""
+        """The end of a run, with what it has written into the files."""
         limit = end.limit
         if limit is None and self._files.num_written() > self._most:
             limit = "output"
@@ -239,7 +244,7 @@ class _Holder:
         )
 
     def end(self) -> None:
-        """End the process. In tier 3 whatever it has started ends with its namespace."""
+        """End the process. In tier 3 this also ends what it has started, with its namespace."""
         if self._channel is None:
             return
         self._channel.close()
@@ -257,21 +262,21 @@ class _Holder:
 
 
 class _Files:
-    """The four files of a program, in memory: input, output, errors, result. Both sides have them
-    open, each with a position of its own."""
+    """The four files of a program, in memory: input, output, errors, result.
+
+    Both processes have them open, each with its own position.
+    """
 
     def __init__(self) -> None:
         self._all = [_memory_file("run") for _ in range(4)]
         self._input, self._output, self._errors, self._result = self._all
 
     def reopened(self) -> list[int]:
-        """Descriptors for the program, in this order: it reads the first and writes to the
-        others."""
+        """Descriptors for the program, which reads the first and writes to the others."""
         written = (self._output, self._errors, self._result)
-        return [
-            _reopened(self._input, os.O_RDONLY),
-            *(_reopened(file, os.O_WRONLY) for file in written),
-        ]
+        descriptors = [_reopened(self._input, os.O_RDONLY)]
+        descriptors += [_reopened(file, os.O_WRONLY) for file in written]
+        return descriptors
 
     def refill(self, given: bytes) -> None:
         """Empty them all, then write the input."""
@@ -319,7 +324,7 @@ def _memory_file(name: str) -> int:
 
 
 def _reopened(file: int, flags: int) -> int:
-    """Another descriptor of a memory file, with a position and rights of its own."""
+    """Another descriptor of a memory file, with its own position and rights."""
     return os.open(f"/proc/self/fd/{file}", flags | os.O_CLOEXEC)
 
 

@@ -2,12 +2,12 @@
 
     T3  new namespaces (files, network, processes, IPC) and all of T2
     T2  Landlock, seccomp, an unprivileged user, and all of T1
-    T1  resource limits, a session of its own, a scrubbed environment
-    T0  nothing but the limit of wall time
+    T1  resource limits, its own session, a scrubbed environment
+    T0  only the limit of wall time
 
-A `Sandbox` is one process of `inside.fork_server`, which is warm and serves many programs, one
-after another. `runner.Program` is a program in it; each test is a fresh process. The fork server
-never ends for a program's sake. It is started again only when something has killed it.
+A `Sandbox` is one process of `inside.fork_server`. It has loaded its modules and serves many
+programs, one after another. `runner.Program` is a program in it, and each test is a fresh process.
+No program ends the fork server. It is only started again when something has killed it.
 """
 
 import json
@@ -30,14 +30,16 @@ TIERS = {
     0: "nothing but a wall limit",
 }
 FORK_SERVER = (
-    # what modules do after each fork costs a fifth of a run
+    # hooks of modules that run after each fork would take a fifth of a run
     "import os; os.register_at_fork = lambda **_: None; "
     "from variational_reasoning.verify.sandbox.inside import fork_server; fork_server.main()"
 )
 
 _FIRST_UID = 1_600_000_000
-"""Programs of a root user's worker run under this number plus the worker's pid: a user that nobody
-else is."""
+"""Programs of root's worker run as the user with this number plus the worker's pid.
+
+Nobody else is this user.
+"""
 
 _REPLY_SECONDS = 60
 _MIB = 2**20
@@ -45,8 +47,10 @@ _STACK_BYTES = 256 * _MIB
 
 
 def wall_limit(cpu_seconds: float) -> float:
-    """The wall seconds of a test that may use so much processor time: it may wait as long as it
-    computes, and a second."""
+    """The wall seconds of a test that may use so much processor time.
+
+    It may wait as long as it computes, plus one second.
+    """
     return 2 * cpu_seconds + 1
 
 
@@ -64,10 +68,11 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """How a run ended: exit code (minus the signal), output, the function's result as bytes, the
-    last of the errors.
+    """How a run ended.
 
-    limit is `wall`, `output`, `memory` or `files` where the run was killed for it, else None.
+    code: exit code, or minus the signal. result: what the function returned, as JSON. stderr: the
+    end of the errors. limit: `wall`, `output`, `memory` or `files` where the run was killed for it,
+    else None.
     """
 
     code: int
@@ -81,10 +86,10 @@ class Outcome(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a process of the sandbox ended, as `inside.program` and `inside.fork_server` tell it.
+    """How a process of the sandbox ended, as `inside.program` and `inside.fork_server` report it.
 
-    code: minus the signal. limit: why it was killed, or None. was_set_up: it had given up its
-    powers. is_fresh: its folder is as it was before.
+    code: exit code, or minus the signal. limit: why it was killed, or None. was_set_up: whether it
+    had given up its powers. is_fresh: whether another run may follow in the same process.
     """
 
     code: int
@@ -99,7 +104,7 @@ class End(NamedTuple):
         """From the words of a message: three of a program, six of a test.
 
         -9 0.350112 11.4                   killed after 0.35 s of processor time, with 11.4 MiB
-        -9 0.350112 11.4 output 1 0        for its output; it was confined and has left something
+        -9 0.350112 11.4 output 1 0        for its output; it was confined and has left a file
         """
         code, cpu_seconds, rss_mib, *more = message.decode().split()
         end = cls(int(code), float(cpu_seconds), float(rss_mib))
@@ -124,11 +129,11 @@ class Sandbox:
         tier: one of TIERS.
         python: the interpreter that runs programs; None takes this one.
         preload: modules to load once, such as numpy.
-        folder: where boxes are made below tier 3; None takes the machine's temporary folder. Others
-            must be able to enter it.
+        folder: where boxes are made below tier 3; None takes the machine's temporary folder. Other
+            users must be able to enter it.
 
-    Raises: SandboxError where this machine does not allow the tier; InterpreterError, a ValueError,
-    for an interpreter that does not run.
+    Raises: SandboxError where this machine does not allow the tier. InterpreterError (a ValueError)
+        for an interpreter that does not run.
     """
 
     def __init__(
@@ -157,7 +162,7 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the sandbox and whatever is left in it."""
+        """End the sandbox and all processes in it."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -184,7 +189,7 @@ class Sandbox:
         return [pid for pid in descendants(self.pid) if pid not in self._own]
 
     def revive(self) -> None:
-        """Start its process again where something has ended it.
+        """Start its process again if something has ended it.
 
         Raises: SandboxError where that fails.
         """
@@ -241,7 +246,7 @@ class Sandbox:
         self._own = [process.pid, *descendants(process.pid)]
 
     def _command(self) -> list[str]:
-        """The fork server's command; its last word is what it is told about the sandbox."""
+        """The fork server's command. Its last word is JSON with the facts of the sandbox."""
         is_root = os.getuid() == 0
         interpreter = self.interpreter
         spec = {
@@ -273,18 +278,18 @@ _ENVIRONMENT = {
 
 
 def resource_limits(limits: Limits, tier: int, uid: int) -> list[tuple[str, int, int]]:
-    """(name, soft, hard) of what the kernel is to hold a program to."""
+    """(name, soft, hard) of the limits that the kernel enforces on a program."""
     if tier < 1:
         return []
     memory = limits.memory_mib * _MIB
     largest = max(limits.file_mib, int(limits.output_mib) + 1) * _MIB  # its outputs are files, too
     cpu = max(1, int(limits.cpu_seconds + 0.999))
     soft_stack, hard_stack = _stack_limits()
-    is_alone = tier >= 3 or os.getuid() == 0  # no process of somebody else counts
+    is_alone = tier >= 3 or os.getuid() == 0  # no other process of this user counts
     processes = limits.num_processes + (4 if is_alone else num_tasks(uid))
     return [
         ("RLIMIT_CORE", 0, 0),
-        ("RLIMIT_CPU", cpu, cpu),  # beyond the hard limit it is killed, whatever signals it masks
+        ("RLIMIT_CPU", cpu, cpu),  # a program cannot mask the signal of the hard limit
         ("RLIMIT_AS", memory, memory),
         ("RLIMIT_FSIZE", largest, largest),
         ("RLIMIT_NOFILE", limits.num_files, limits.num_files),
@@ -303,5 +308,5 @@ def _stack_limits() -> tuple[int, int]:
 
 
 def _room_for_the_stack() -> None:
-    """The kernel lays out memory by this limit when a program starts."""
+    """Set the limit before a program starts, because the kernel then lays out memory by it."""
     resource.setrlimit(resource.RLIMIT_STACK, _stack_limits())

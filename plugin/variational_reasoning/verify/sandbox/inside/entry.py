@@ -1,9 +1,12 @@
 """How a program starts and ends: as a script, or as a call of one of its functions (stage 7).
 
-This runs in the child that `program` has forked for one test, after it has given up its powers, and
-imitates what the interpreter does around a script. Descriptors: 0 input (the arguments as JSON, for
-a function), 1 output, 2 errors, 3 the function's result. Nothing here judges: whatever a program
-does to this module, only what it writes and its exit code leave the process. Standard library only.
+This runs in the child that `program` has forked for one test, after the child has given up its
+powers. It imitates what the interpreter does around a script. The descriptors are
+
+    0 input (for a function: the arguments as JSON)    1 output    2 errors    3 function's result
+
+Nothing here judges. Only the output and the exit code leave the process, so a program gains nothing
+by changing this module. Standard library only.
 """
 
 import _thread
@@ -38,9 +41,9 @@ LOADED_ONCE = names.RARER_MODULES | {
 def make_main(program: types.CodeType | BaseException, function: str | None) -> types.ModuleType:
     """The module that a program runs in, empty for a script.
 
-    A function's program is not the main module, as on the sites that call functions: the code under
-    `if __name__ == "__main__"` is for running it by hand, and does not run. Its module has the
-    names that it takes for granted.
+    A function's program is not the main module, as on the sites that call functions. Code under
+    `if __name__ == "__main__"` does not run. The module has the names of `names`, which such
+    programs do not import.
     """
     used = names.used_in(program)
     for name in LOADED_ONCE & used:
@@ -57,7 +60,7 @@ def make_main(program: types.CodeType | BaseException, function: str | None) -> 
 def run(
     program: types.CodeType | BaseException, module: types.ModuleType, function: str | None
 ) -> NoReturn:
-    """Run the program as a script, or call its function; ends the process.
+    """Run the program as a script, or call its function. This ends the process.
 
     Args:
         program: its code, or why it does not compile.
@@ -82,7 +85,7 @@ def run(
         sys.excepthook(*sys.exc_info())
         code = 1
     try:
-        if _thread._count():  # else there is nothing to wait for
+        if _thread._count():  # without threads there is nothing to wait for
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         output = sys.stdout
@@ -90,7 +93,7 @@ def run(
             try:
                 output.flush()
             except ValueError:
-                if not output.closed:  # else its program has closed it, which is all right
+                if not output.closed:  # a program may close its output
                     raise
         if output is not sys.__stdout__ or streams.has_writers:
             streams.flush_others()
@@ -133,15 +136,17 @@ def _call(name: str, arguments: list[object], module: types.ModuleType) -> None:
 
 
 def _with_integer_keys(value: object) -> object:
-    """JSON has only text keys; the records mean integers where all keys are."""
+    """{"1": 2} as {1: 2}: JSON only has text keys, and the records mean integers."""
     if isinstance(value, dict) and value and all(key.lstrip("-").isdigit() for key in value):
         return {int(key): part for key, part in value.items()}
     return value
 
 
 def _plain(value: object) -> object:
-    """Builtin values only; tuples become lists, and arrays and numbers of numpy become those of
-    Python."""
+    """Builtin values only.
+
+    Tuples become lists. Arrays and numbers of numpy become those of Python.
+    """
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""The fork server: a warm interpreter inside the sandbox, from which programs are forked (stage 7).
+"""The fork server: an interpreter in the sandbox that has loaded its modules (stage 7).
 
-`sandbox` starts it as `python -S -s -P -c ... SPEC` with its end of a socket as standard input. In
-tier 3 it is the first process of its own namespaces. It answers these messages:
+Programs are forked from it. `sandbox` starts it as `python -S -s -P -c ... SPEC`, with one end of a
+socket as standard input. In tier 3 it is the first process of its own namespaces. The messages:
 
     start                                  "ready", once
     {"box": ..., "limits": ...,            forks a process for a program (`program`); with the
@@ -9,8 +9,8 @@ tier 3 it is the first process of its own namespaces. It answers these messages:
                                            that process serves from then on
     {"end": true}                          kills that process, and says how it ended: "-9 0.01 9.8"
 
-Neither this process nor what it forks ever holds an expected output, so that nothing in reach of a
-program is worth reading. Standard library only.
+Neither this process nor what it forks ever holds an expected output. So a program can find none.
+Standard library only.
 """
 
 import gc
@@ -27,8 +27,8 @@ import threading
 from . import confine, entry, names, program, streams
 
 MODULES = (*names.STARS, "threading", "time")
-"""Loaded once, so that no program waits for them. Every page of memory costs each fork;
-`entry.LOADED_ONCE` has the rest."""
+"""Loaded once, so that no program waits for them. `entry.LOADED_ONCE` has the rest. Every page of
+memory makes each fork slower, so there are no more."""
 
 
 def main() -> None:
@@ -76,10 +76,14 @@ def main() -> None:
 
 
 def _hold_open(closed: list[str]) -> dict[str, str]:
-    """Open folders of the interpreter that a program's own user could not reach by name (an
-    interpreter below /root, say); returns for each the path by which a process that holds its
-    descriptor gets there. The descriptors are those that follow `program.CHANNEL`; they give no
-    right to open anything, and Landlock holds for what is reached through them."""
+    """Open folders of the interpreter that a program's own user cannot reach by name.
+
+    An interpreter below /root has such folders. The descriptors are those that follow
+    `program.CHANNEL`. They give no right to open files, and Landlock also applies to what is
+    reached through them.
+
+    Returns: for each folder the path by which a process with its descriptor reaches it.
+    """
     ways = {}
     for number, folder in enumerate(closed, program.CHANNEL + 1):
         handle = os.open(folder, os.O_PATH)
@@ -91,7 +95,7 @@ def _hold_open(closed: list[str]) -> dict[str, str]:
 
 
 def _way_to(path: str, ways: dict[str, str]) -> str:
-    """A path by way of the folder that is held open, where it is in one."""
+    """The path through a folder that is held open, if it is in one."""
     # With /root/env held open at 5, /root/env/lib/x is /proc/self/fd/5/lib/x.
     for folder, way in ways.items():
         if path == folder or path.startswith(folder + "/"):
@@ -100,7 +104,7 @@ def _way_to(path: str, ways: dict[str, str]) -> str:
 
 
 def _enter_namespaces(spec: dict) -> None:
-    """Go on as the first process of new namespaces that hold nothing but what programs may see."""
+    """Continue as the first process of new namespaces, which only hold what programs may see."""
     uid, gid = os.getuid(), os.getgid()
     spaces = (
         confine.CLONE_NEWNS
@@ -111,7 +115,7 @@ def _enter_namespaces(spec: dict) -> None:
     )
     if uid == 0:
         confine.unshare(spaces)
-    else:  # who may do this inside a namespace of users only
+    else:  # other users may only do this inside a namespace of users
         confine.unshare(spaces | confine.CLONE_NEWUSER)
         confine.map_user(uid, gid)
     child = os.fork()  # only a child is inside the new namespace of processes
@@ -146,8 +150,10 @@ def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) 
 def _fork_program(
     spec: dict, request: dict, descriptors: list[int], rules: confine.FileRules | None
 ) -> int:
-    """The pid of a process that holds the program. In tier 3 it is the first of a namespace of
-    processes of its own, inside this one."""
+    """The pid of a process that holds the program.
+
+    In tier 3 it is the first process of its own namespace of processes, inside this one.
+    """
     if spec["tier"] >= 3:
         confine.unshare(confine.CLONE_NEWPID)
     child = os.fork()
@@ -161,7 +167,7 @@ def _fork_program(
 
 
 def _reap() -> None:
-    """Forget the children and orphans that have ended; `sandbox` kills those that have not."""
+    """Collect the children and orphans that have ended. `sandbox` kills those that have not."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

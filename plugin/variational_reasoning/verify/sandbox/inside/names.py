@@ -1,9 +1,8 @@
-"""The names that function records take for granted, as the sites that they come from provide them
-(stage 7).
+"""The names that functions may use without an import, as on the sites of the records (stage 7).
 
-LiveCodeBench runs functions after `from MODULE import *` for the modules of STARS, and after
-`import MODULE`. APPS and TACO provide a part of these names, and a few modules. A script gets none
-of them. Standard library only.
+LiveCodeBench runs functions after `from MODULE import *` and `import MODULE` for each of STARS.
+APPS and TACO provide a part of these names, and a few modules. A script gets none of them. Standard
+library only.
 """
 
 import builtins
@@ -14,8 +13,8 @@ STARS = (
     "string", "re", "collections", "heapq", "bisect", "copy", "math", "random", "itertools",
     "functools", "operator", "io", "sys", "json", "typing",
 )  # fmt: skip
-"""In this order: a later name replaces an earlier one, such as `operator.sub` that of `re`. Names
-of `builtins` stay."""
+"""In this order: a later name replaces an earlier one. `operator.sub` replaces `re.sub`. Names of
+`builtins` are not replaced."""
 
 RARER_STARS = {
     "datetime": ("MAXYEAR", "MINYEAR", "UTC", "date", "timedelta", "timezone", "tzinfo"),
@@ -25,11 +24,11 @@ RARER_STARS = {
         "median_low", "mode", "multimode", "pstdev", "pvariance", "quantiles", "stdev", "variance",
     ),
 }  # fmt: skip
-"""Star imports of modules that are slow to load: only programs that use one of the names load them.
-`datetime` and `time` are the modules."""
+"""Star imports of modules that load slowly: only programs that use one of the names load them. The
+names `datetime` and `time` are the modules."""
 
 RARER_MODULES = {"array", "cmath", "datetime", "fractions", "statistics"}
-"""Modules that are provided, too, and that few programs use."""
+"""Modules that are also provided, but only loaded for programs that name them."""
 
 _names: dict[str, object] = {}
 
@@ -38,10 +37,11 @@ def load() -> None:
     """Collect the names of STARS, once for all programs. The standard streams are open by now."""
     for module_name in STARS:
         module = importlib.import_module(module_name)
-        public = getattr(module, "__all__", None) or [
-            name for name in vars(module) if name[0] != "_"
-        ]
-        _names.update({name: getattr(module, name) for name in public})
+        public = getattr(module, "__all__", None)
+        if not public:
+            public = [name for name in vars(module) if name[0] != "_"]
+        for name in public:
+            _names[name] = getattr(module, name)
     for name in dir(builtins):
         _names.pop(name, None)
     for name in (*STARS, "time"):
@@ -65,8 +65,10 @@ def provided(used: set[str]) -> dict[str, object]:
 
 
 def used_in(program: types.CodeType | BaseException) -> set[str]:
-    """All names of modules, variables and attributes in a program's code; none where it does not
-    compile."""
+    """All names of modules, variables and attributes in a program's code.
+
+    Empty where it does not compile.
+    """
     names: set[str] = set()
     left: list[object] = [program]
     while left:

@@ -1,13 +1,18 @@
 """The process that holds one program, and is forked for each of its tests (stage 7).
 
-`fork_server` forks it. It gives up its powers in the order below and compiles the program, which
-runs nothing of it. For each test `runner` writes the input into a file that this process only
-reads, and asks; the child that is forked also gives up the power to start processes, and only then
-runs the program. Output goes into files that `runner` empties between tests. A
-folder that a test has touched is never seen by another test: this process then says so and ends,
-and `runner`, which shows the whole protocol, opens the program again. Every page of memory that
-Python touches after a fork is copied, which is most of what a test costs. So what a test needs is
-made before the fork, and messages are plain text. Standard library only.
+    fork_server    forks this process
+    this process   gives up its powers, compiles the program (which runs nothing), says "ready"
+    runner         writes the input of a test into a file, and sends the wall limit
+    this process   forks a child
+    the child      gives up the power to start processes, and runs the program
+    this process   waits for its end, and sends how it ended
+
+`runner` shows all messages. It empties the files of output between tests. No test sees a folder
+that another test has touched: this process reports it, and `runner` opens the program again.
+
+Every page of memory that Python touches after a fork is copied, which takes most of the time of a
+test. So what a test needs is made before the fork, and messages are plain text. Standard library
+only.
 """
 
 import fcntl
@@ -28,8 +33,10 @@ BOX = "/box"
 """Where a program's own folder is in tier 3."""
 
 CHANNEL = 4
-"""The descriptor of the socket, after 0 input, 1 output, 2 errors, 3 result. After it come
-folders of the interpreter, where `fork_server` has to hold some open."""
+"""The descriptor of the socket, after 0 input, 1 output, 2 errors, 3 result.
+
+The folders of the interpreter that `fork_server` holds open follow.
+"""
 
 
 def main(
@@ -45,7 +52,7 @@ def main(
     try:
         _serve(spec, request, descriptors, rules)
         os._exit(0)
-    finally:  # nothing of the fork server may run on in this process
+    finally:  # no code of the fork server may continue in this process
         os._exit(1)
 
 
@@ -64,7 +71,7 @@ def _serve(
     except OSError as error:
         channel.send(f"fault {type(error).__name__}: {error}"[:1000].encode())
         return
-    # Whatever else the fork server holds: its own socket, the files of Landlock's rules.
+    # Close what else the fork server holds: its own socket, the files of Landlock's rules.
     os.closerange(CHANNEL + 1 + len(spec["closed"]), 4096)
     function = request["function"]
     program = _compile(text)
@@ -81,7 +88,7 @@ def _serve(
 
 
 def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) -> None:
-    """In this order, because each step needs what the later ones take away."""
+    """The order matters: each step needs powers that the later ones remove."""
     os.setsid()
     box = BOX if spec["tier"] >= 3 else request["box"]
     os.chdir(box)
@@ -92,7 +99,7 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     confine.die_with_parent()  # again, since a change of user has cleared it
-    # Whatever is made in the folder changes its time, and a program cannot set that.
+    # A file that is made in the folder changes its time, and a program cannot set that.
     os.utime(".", ns=(0, 0))
     if spec["tier"] >= 1:
         confine.no_new_privileges()
@@ -105,7 +112,7 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
 def _compile(text: str) -> types.CodeType | BaseException:
     try:
         return compile(text, entry.FILE, "exec", dont_inherit=True)
-    except BaseException as error:  # noqa: BLE001  whatever it says, this does not compile
+    except BaseException as error:  # noqa: BLE001  any error means that it does not compile
         return error
 
 
@@ -121,8 +128,11 @@ class _Tests:
     def __init__(
         self, tier: int, last: int, channel: socket.socket, start: Callable[[], NoReturn]
     ) -> None:
-        self._tier, self._last, self._channel, self._start = tier, last, channel, start
-        # One byte, which the test shares until it lets go of it, before it runs the program.
+        self._tier = tier
+        self._last = last
+        self._channel = channel
+        self._start = start
+        # One byte that is shared with the test, until the test closes it and runs the program.
         self._is_set_up = mmap.mmap(-1, 1)
         limit, _ = resource.getrlimit(resource.RLIMIT_CPU)
         self._old_age = float("inf")
@@ -130,12 +140,11 @@ class _Tests:
             self._old_age = limit / 2
 
     def run(self, wall_seconds: float) -> str:
-        """Fork a test and wait for its end, for the wall limit, or for a message with another
-        reason to kill it.
+        """Fork a test, and wait for its end, its wall limit, or a message that asks to kill it.
 
         Returns: how it ended, in the words that `sandbox.End` reads.
         """
-        # The last test may have moved, changed or locked what both share.
+        # The last test may have moved, changed or locked the shared descriptors.
         for descriptor in range(CHANNEL):
             os.lseek(descriptor, 0, os.SEEK_SET)
             fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
@@ -146,7 +155,7 @@ class _Tests:
             try:
                 self._become_test()
                 self._start()
-            except BaseException as error:  # noqa: BLE001  none of our code may run on in the child
+            except BaseException as error:  # noqa: BLE001  our code must not continue in the child
                 os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode()[:500])
             os._exit(120)
         limit = self._wait(child, wall_seconds)
@@ -155,7 +164,7 @@ class _Tests:
         return f"{end} {limit or '-'} {self._is_set_up[0]} {self._is_fresh():d}"
 
     def _become_test(self) -> None:
-        """Hold no descriptor but those of the test, and start no process any more."""
+        """Keep only the descriptors of the test, and give up the power to start processes."""
         os.closerange(CHANNEL, CHANNEL + 1)
         os.closerange(self._last + 1, 4096)
         if self._tier < 3:  # in tier 3 it ends with its namespace
@@ -163,13 +172,12 @@ class _Tests:
         if self._tier >= 2:
             confine.forbid_processes()
         else:
-            os.setsid()  # from tier 2 on it can signal nobody
+            os.setsid()  # from tier 2 on it cannot send signals to others
         self._is_set_up[0] = 1
         self._is_set_up.close()
 
     def _wait(self, child: int, wall_seconds: float) -> str | None:
-        """Why the child was killed, or None where it ended by itself. It is still to be waited
-        for."""
+        """Why the child was killed, or None where it ended by itself. The caller reaps it."""
         handle = os.pidfd_open(child)
         try:
             sources: list[int] = [handle, self._channel.fileno()]
@@ -183,18 +191,19 @@ class _Tests:
             os.close(handle)
 
     def _is_fresh(self) -> bool:
-        """Whether another test may follow: the last one has left nothing in the folder, not even a
-        file that is gone again, and this process is far from its own limit of processor time. Below
-        tier 2 a test may also have left a process."""
+        """Whether another test may follow.
+
+        The last one must not have touched the folder, not even with a file that it has removed.
+        This process must be far from its own limit of processor time.
+        """
         if self._tier < 2:
-            return False
+            return False  # a test may have left a process
         is_untouched = os.stat(".").st_mtime_ns == 0  # noqa: PTH116  pathlib is not loaded here
         return is_untouched and time.process_time() < self._old_age
 
 
 def end_message(status: int, usage: resource.struct_rusage) -> str:
-    """How a process ended, as the first words that `sandbox.End` reads: exit code, processor
-    seconds, resident MiB."""
+    """How a process ended: exit code, processor seconds and resident MiB, for `sandbox.End`."""
     seconds = usage.ru_utime + usage.ru_stime
     mib = usage.ru_maxrss / 1024
     return f"{os.waitstatus_to_exitcode(status)} {seconds:.6f} {mib:.1f}"

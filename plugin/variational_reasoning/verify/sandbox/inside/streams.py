@@ -1,9 +1,9 @@
 """The standard streams of a program, and the paths by which it may name them (stage 7).
 
-Programs open `/dev/stdin` or `/proc/self/fd/0` to read their input. Tier 3 shows neither, because
-`/proc` would show far more. So `open`, `io.open` and `os.open` know these paths, in every tier, and
-give a duplicate of the descriptor that the program holds anyway; nothing else is opened. A
-duplicate shares its position with the descriptor, as a pipe does. Standard library only.
+Programs open `/dev/stdin` or `/proc/self/fd/0` to read their input. Tier 3 has neither, because
+`/proc` shows much more. So `open`, `io.open` and `os.open` know these paths in every tier. They
+return a duplicate of the descriptor that the program has anyway. A duplicate shares its position
+with the descriptor, as with a pipe. Standard library only.
 """
 
 import builtins
@@ -28,8 +28,7 @@ has_writers = False
 
 
 def open_streams() -> None:
-    """The standard streams, as a script has them when they are not a terminal; once, for all
-    programs."""
+    """Open the standard streams as in a script without a terminal. Once, for all programs."""
     for descriptor, name in _NAMES.items():
         errors = "backslashreplace" if name == "stderr" else "strict"
         mode = "r" if name == "stdin" else "w"
@@ -39,18 +38,17 @@ def open_streams() -> None:
 
 
 def open_by_path() -> None:
-    """From now on the paths of the standard streams can be opened; once, for all programs."""
+    """Make the paths of the standard streams known to `open`. Once, for all programs."""
     os.supports_dir_fd.add(_open_descriptor)  # where shutil looks for what it may use
     builtins.open = io.open = _open_file
     os.open = _open_descriptor
 
 
 def flush_others() -> None:
-    """Write what the standard output of the start and files on the same descriptor still hold, as
-    the interpreter does where it frees them."""
+    """Flush the first standard output and other files on its descriptor, as Python does at exit."""
     for stream in (sys.__stdout__, *(writer() for writer in _writers)):
         if stream is not None:
-            with contextlib.suppress(Exception):  # the interpreter ignores it, too
+            with contextlib.suppress(Exception):  # the interpreter ignores it as well
                 stream.flush()
 
 

@@ -1,9 +1,8 @@
-"""How a reasoner's responses are sampled under SkyThought: exact prompt ids, both stops, a seed of
-its own for every sample.
+"""Sampling a reasoner's responses under SkyThought: exact prompt ids, both stops, a seed per sample.
 
-The same requests as `evals/run.py` makes: ids from `method.prompts`, the seed a hash of the run's
-seed, the question and the sample. All requests go to the engine at once; SkyThought's --batch-size
-has no effect.
+The requests are those of `evals/run.py`. The ids come from `method.prompts`. The seed is a hash of
+the run's seed, the question and the sample. All requests go to the engine at once, so SkyThought's
+--batch-size has no effect.
 """
 
 from collections.abc import Sequence
@@ -22,16 +21,20 @@ from variational_reasoning.pipeline.sample import sample_seed
 
 
 class SeededConfig(ModelConfig):
-    """SkyThought's settings of a model, and the run's seed: it is in summary.json and in the
-    result folder's hash.
+    """SkyThought's settings of a model, and the run's seed.
+
+    Both are in summary.json, and in the hash that names the result folder.
     """
 
     seed: int
 
 
 class ReasonerConfig(SeededConfig):
-    """The settings of a reasoner of ours. The two texts of SkyThought's fields are for its records;
-    the ids that the engine gets are rendered in the chat format."""
+    """The settings of a reasoner of ours.
+
+    SkyThought only records its two fields of texts. The ids for the engine are rendered in the chat
+    format.
+    """
 
     renderer: Renderer
 
@@ -43,8 +46,9 @@ class Conversation(list):
 
 
 def with_seed(backend: Backend, backend_params: BackendParameters, seed: int) -> BackendParameters:
-    """The settings of vLLM's engine with the run's seed, unless the user gave one; other backends
-    have none.
+    """The settings of vLLM's engine with the run's seed, unless the user gave one.
+
+    Other backends have no seed.
     """
     if backend != Backend.VLLM or "seed" in backend_params.params:
         return backend_params
@@ -66,13 +70,11 @@ def generate(
     if backend != Backend.VLLM:
         raise ValueError(
             f"--backend {backend.value} renders prompts with the model's chat template, which is "
-            "not the prompt that "
-            f"{model_config.model_id} was trained on; use --backend vllm, or evals/run.py for "
-            "several GPUs"
+            f"not the prompt that {model_config.model_id} was trained on; use --backend vllm, or "
+            "evals/run.py for several GPUs"
         )
-    engine = vllm.LLM(
-        model=model_config.model_id, **engine_settings(model_config.model_id, backend_params.params)
-    )
+    settings = engine_settings(model_config.model_id, backend_params.params)
+    engine = vllm.LLM(model=model_config.model_id, **settings)
     prompts = prompt_ids(conversations, model_config.renderer, engine.get_tokenizer())
     _, decode = text_codec(engine.get_tokenizer())
     params = request_parameters(
@@ -82,37 +84,42 @@ def generate(
         sampling_params.params,
         engine.model_config.max_model_len,
     )
+    # With two samples, questions A and B are the requests A A B B.
     n = sampling_params.params.n
-    requests = [vllm.TokensPrompt(prompt_token_ids=ids) for ids in prompts for _ in range(n)]
-    outputs = [output.outputs[0] for output in engine.generate(requests, params)]
-    samples = [outputs[start : start + n] for start in range(0, len(outputs), n)]
-    return [
-        Response(
-            response=[decode(sample.token_ids) for sample in group],
-            num_completion_tokens=[len(sample.token_ids) for sample in group],
+    requests = []
+    for ids in prompts:
+        requests += [vllm.TokensPrompt(prompt_token_ids=ids)] * n
+    outputs = iter(engine.generate(requests, params))
+    responses = []
+    for ids in prompts:
+        samples = [next(outputs).outputs[0].token_ids for _ in range(n)]
+        response = Response(
+            response=[decode(sample) for sample in samples],
+            num_completion_tokens=[len(sample) for sample in samples],
             num_input_tokens=len(ids),
         )
-        for ids, group in zip(prompts, samples, strict=True)
-    ]
+        responses.append(response)
+    return responses
 
 
 def prompt_ids(
     conversations: Sequence[Sequence[dict[str, str]]], renderer: Renderer, tokenizer: Any
 ) -> list[list[int]]:
-    """The ids that training has before each target; of a conversation only the user's text is
-    read.
+    """The ids that training has before each target.
+
+    Only the user's text of a conversation is read.
     """
     encode, decode = text_codec(tokenizer)
     renderer.check_codec(encode, decode, tokenizer.name_or_path)
-    questions = [
-        next(message["content"] for message in each if message["role"] == "user")
-        for each in conversations
-    ]
-    return [encode(renderer.prompt("reasoner", question)) for question in questions]
+    ids = []
+    for messages in conversations:
+        question = next(each["content"] for each in messages if each["role"] == "user")
+        ids.append(encode(renderer.prompt("reasoner", question)))
+    return ids
 
 
 def engine_settings(model: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What the engine is made with: --backend-args, and what they leave open."""
+    """The settings of the engine: --backend-args, and defaults for what they do not set."""
     import torch
 
     settings: dict[str, Any] = {}
@@ -123,9 +130,8 @@ def engine_settings(model: str, given: dict[str, Any]) -> dict[str, Any]:
             "tensor_parallel_size=N)"
         )
     if not torch.cuda.is_available():
-        settings["enable_chunked_prefill"] = (
-            False  # a CPU's generator with a seed does not survive a prefill in parts
-        )
+        # On a CPU a generator with a seed is lost when a prompt is computed in parts.
+        settings["enable_chunked_prefill"] = False
     return settings | given
 
 
@@ -136,13 +142,15 @@ def request_parameters(
     params: vllm.SamplingParams,
     max_model_len: int,
 ) -> list[vllm.SamplingParams]:
-    """Parameters of every sample, question by question: one sample each, with its seed, its room,
-    and all stops.
+    """Parameters of every sample, question by question: its seed, its room, and all stops.
 
-    Prints how many get less than the command's max_tokens, because the context ends. Raises:
-    ValueError for no room at all.
+    Prints how many get less than the command's max_tokens, because the context ends.
+
+    Raises: ValueError for a prompt that fills the context.
     """
-    given_stops = [params.stop] if isinstance(params.stop, str) else params.stop or []
+    given_stops = params.stop or []
+    if isinstance(given_stops, str):
+        given_stops = [given_stops]
     rooms = [max_model_len - len(ids) for ids in prompts]
     if min(rooms) < 1:
         raise ValueError(
@@ -154,22 +162,21 @@ def request_parameters(
     if short:
         print(
             f"max_tokens {wanted}: {len(short)} of {len(rooms)} questions get less, {min(short)} "
-            "at least, because prompt and "
-            f"response share max_model_len {max_model_len}"
+            f"at least, because prompt and response share max_model_len {max_model_len}"
         )
-    return [
-        msgspec.structs.replace(
-            params,
-            n=1,
-            seed=sample_seed(
-                model_config.seed, f"eval/{getattr(conversation, 'question_id', number)}", answer_id
-            ),
-            max_tokens=min(wanted, room),
-            stop=stop_strings(model_config.renderer, given_stops),
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            spaces_between_special_tokens=False,
-        )
-        for number, (conversation, room) in enumerate(zip(conversations, rooms, strict=True))
-        for answer_id in range(params.n)
-    ]
+    for_all = msgspec.structs.replace(
+        params,
+        n=1,
+        stop=stop_strings(model_config.renderer, given_stops),
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,
+        spaces_between_special_tokens=False,
+    )
+    found = []
+    for number, (conversation, room) in enumerate(zip(conversations, rooms, strict=True)):
+        question_id = getattr(conversation, "question_id", number)
+        for answer_id in range(params.n):
+            seed = sample_seed(model_config.seed, f"eval/{question_id}", answer_id)
+            own = msgspec.structs.replace(for_all, seed=seed, max_tokens=min(wanted, room))
+            found.append(own)
+    return found

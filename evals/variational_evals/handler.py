@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from variational_evals.generation import Conversation
 from variational_evals.host_fit import require
-from variational_evals.models import RUN
+from variational_evals.models import INVOCATION
 from variational_evals.tasks import FILE_TASK, definitions, load_questions, load_task
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import Config
@@ -31,13 +31,15 @@ HANDLER_NAME = "variational"
 
 
 class VariationalTaskHandler(TaskHandler):
-    """A task of ours. The records that SkyThought keeps hold the question and its id; checks,
-    which may be large, stay here.
+    """A task of ours.
+
+    SkyThought's records hold the question and its id. Checks may be large, so they stay here.
     """
 
     def __init__(self, task_config: TaskConfig) -> None:
-        """Raises: RuntimeError for a SkyThought that does not fit; ValueError for changed settings
-        and missing files.
+        """Raises: RuntimeError for a SkyThought that does not fit.
+
+        ValueError for changed settings and missing files.
         """
         super().__init__(task_config)
         require()
@@ -48,7 +50,7 @@ class VariationalTaskHandler(TaskHandler):
                 "--task-args"
             )
         self.task = load_task(name)
-        if name == FILE_TASK:  # it is in summary.json and in the result folder's hash
+        if name == FILE_TASK:  # summary.json and the hash of the result folder then have the file
             file = Path(self.task.files[0])
             task_config.dataset_kwargs = {
                 "data_files": str(file),
@@ -60,12 +62,10 @@ class VariationalTaskHandler(TaskHandler):
     def _load(self) -> None:
         if not self._questions:
             self._questions = load_questions(self.task)
-            self._checks = {
-                row["question_id"]: parse_check(row["check"]) for row in self._questions
-            }
-            open_programs(
-                self._checks, Config()
-            )  # a machine that cannot confine programs is refused before any sampling
+            for row in self._questions:
+                self._checks[row["question_id"]] = parse_check(row["check"])
+            # A machine that cannot confine programs is refused before any sampling.
+            open_programs(self._checks, Config())
 
     def load_and_filter_dataset(
         self,
@@ -75,15 +75,15 @@ class VariationalTaskHandler(TaskHandler):
         subset: str | None = None,
         difficulty: str | None = None,
     ) -> pd.DataFrame:
-        """The questions from `start` to `end` (all where end is not above 0), with SkyThought's
-        `_index`.
+        """The questions from `start` to `end`, with SkyThought's `_index`.
+
+        An `end` of 0 or below stands for all.
         """
         self._load()
         rows = self._questions[start:end] if end > 0 else self._questions[start:]
         ids = [row["question_id"] for row in rows]
-        return pd.DataFrame(
-            {"_index": ids, "question_id": ids, "question": [row["question"] for row in rows]}
-        )
+        texts = [row["question"] for row in rows]
+        return pd.DataFrame({"_index": ids, "question_id": ids, "question": texts})
 
     def generate_prompt(self, problem: dict[str, Any]) -> str:
         """The user text."""
@@ -93,15 +93,16 @@ class VariationalTaskHandler(TaskHandler):
         self, data: list[dict[str, Any]], *args: Any, **kwargs: Any
     ) -> list[Conversation]:
         """SkyThought's conversations, each with its question's id."""
-        conversations = [
-            Conversation(each) for each in super().make_conversations(data, *args, **kwargs)
-        ]
-        for conversation, row in zip(conversations, data, strict=True):
+        conversations = []
+        messages = super().make_conversations(data, *args, **kwargs)
+        for each, row in zip(messages, data, strict=True):
+            conversation = Conversation(each)
             conversation.question_id = row["question_id"]
+            conversations.append(conversation)
         return conversations
 
     def check_correctness(self, problem: dict[str, Any], generation: str) -> bool:
-        """Is this response to a record's question correct?"""
+        """Whether this response to a record's question is correct."""
         ((_, result),) = self._judge({0: (problem, generation)})
         return result.verdict is Verdict.CORRECT
 
@@ -113,15 +114,16 @@ class VariationalTaskHandler(TaskHandler):
     def score(
         self, id_to_results: dict[str, dict[str, Any]]
     ) -> tuple[float, dict[str, list[int]], int]:
-        """What SkyThought's `score_responses` does: fills in every response, and returns
-        (accuracy, scores by id, count).
+        """Replaces SkyThought's `score_responses`: adds the verdict to every response.
+
+        Returns: (accuracy, scores by id, count).
         """
-        asked = {
-            (index, number): (record, response["content"])
-            for index, record in id_to_results.items()
-            for number, response in enumerate(record["responses"])
-        }
-        scores = {index: [0] * len(record["responses"]) for index, record in id_to_results.items()}
+        asked = {}
+        scores = {}
+        for index, record in id_to_results.items():
+            scores[index] = [0] * len(record["responses"])
+            for number, response in enumerate(record["responses"]):
+                asked[index, number] = record, response["content"]
         num_undecided = 0
         for (index, number), result in tqdm(self._judge(asked), total=len(asked), unit="answer"):
             entry = _entry(result)
@@ -140,24 +142,26 @@ class VariationalTaskHandler(TaskHandler):
         self._load()
         settings = Config().verify
         programs = open_programs(self._checks, Config())
-        with VerifierPool(
-            len(os.sched_getaffinity(0)), settings.timeout_seconds, settings.memory_mib, programs
-        ) as pool:
-            jobs = (
-                Job(key, self._checks[record["question_id"]], _solution(record, text))
-                for key, (record, text) in asked.items()
-            )
-            yield from pool.check(jobs)
+        num_workers = len(os.sched_getaffinity(0))
+        pool = VerifierPool(num_workers, settings.timeout_seconds, settings.memory_mib, programs)
+        with pool:
+            yield from pool.check(self._jobs(asked))
+
+    def _jobs(self, asked: dict[Any, tuple[dict[str, Any], str]]) -> Iterator[Job]:
+        for key, (record, text) in asked.items():
+            check = self._checks[record["question_id"]]
+            yield Job(key, check, _solution(record, text))
 
 
 def _solution(record: dict[str, Any], response: str) -> str | None:
-    """What is judged: the text inside the solution tags of a reasoner of ours, and the whole
-    response of another model.
+    """The text that is judged.
+
+    For a reasoner of ours it is the text inside the solution tags. For another model it is the
+    whole response.
     """
     last = record["input_conversation"][-1]
-    renderer = RUN.renderer or make_renderer(
-        "chatml"
-    )  # judged apart from its run: the paper's tags
+    # Responses that are judged in another process than they were sampled in have the paper's tags.
+    renderer = INVOCATION.renderer or make_renderer("chatml")
     opening = renderer.texts("reasoner").opening.strip()
     is_ours = last["role"] == "assistant" and last["content"].startswith(opening)
     return renderer.solution_of_response(response) if is_ours else response

@@ -18,16 +18,16 @@ from variational_reasoning.pipeline.engines import engine_name
 from variational_reasoning.pipeline.evaluate import recorded_renderer
 
 HUB = "hub:"
-"""Before a name: it is the hub's, whatever folders there are here."""
+"""A name with this prefix is one of the hub, even if a folder has the same name."""
 
 
 def find_model(config: Config, named: str) -> tuple[Path, Renderer]:
-    """The folder that `model=` names, downloaded if it is the hub's, and its prompts.
+    """The folder that `model=` names, downloaded from the hub if needed, and its prompts.
 
-    `a/b` is a folder, or else a name on the hub; where there is a folder `a` it is a mistyped path,
-    and the hub is not asked.
+    `a/b` is a folder, or else a name on the hub. If there is a folder `a` without `b`, the path is
+    mistyped, and the hub is not asked.
 
-    Raises: ValueError for a model that is not there, or of which nothing shows that it knows the
+    Raises: ValueError for a model that does not exist, or that does not show that it knows the
         reasoner's prompt.
     """
     if not named.startswith(HUB):
@@ -59,7 +59,7 @@ def download_model(config: Config, name: str) -> tuple[Path, Renderer]:
     near = difflib.get_close_matches(name, [*REASONERS, *POSTERIORS], n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     try:
-        if renderer is None:  # its record, if it has one, before gigabytes of weights
+        if renderer is None:  # read its record, if it has one, before gigabytes of weights
             folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
             renderer = recorded_renderer(folder, config)
         return Path(snapshot_download(name)), renderer
@@ -70,16 +70,15 @@ def download_model(config: Config, name: str) -> tuple[Path, Renderer]:
         why = "the hub has no model of this name, or it is private (`hf auth login`)"
         raise ValueError(_not_downloaded(name, why, hint)) from error
     except HFValidationError as error:
-        raise ValueError(
-            _not_downloaded(name, f"it is not a name there ({error})", hint)
-        ) from error
+        why = f"it is not a name there ({error})"
+        raise ValueError(_not_downloaded(name, why, hint)) from error
     except network_errors() as error:
         why = f"the hub does not answer, and it is not in the cache ({type(error).__name__})"
         raise ValueError(_not_downloaded(name, why, hint)) from error
 
 
 def with_parallelism(config: Config, folder: Path) -> Config:
-    """The configuration with the number of GPUs that one copy of the model takes; says it."""
+    """The configuration with the number of GPUs that one copy of the model takes. Prints it."""
     size = config.eval.tensor_parallel_size
     if size is None or engine_name(config) != "vllm":
         return config
@@ -99,22 +98,24 @@ def _refuse_no_model(folder: Path) -> None:
         raise ValueError(f"the model folder {folder} is empty; did its training or download end?")
     models = [name for name in found if (folder / name / "config.json").is_file()]
     hint = f"; it has the models {', '.join(models[:5])} in it" if models else ""
-    raise ValueError(
-        f"{folder} holds no model: it has no config.json, only {', '.join(found[:5])}"
-        f"{', ...' if len(found) > 5 else ''}{hint}"
-    )
+    listed = ", ".join(found[:5])
+    if len(found) > 5:
+        listed += ", ..."
+    raise ValueError(f"{folder} holds no model: it has no config.json, only {listed}{hint}")
 
 
 def _no_such_folder(named: str, in_run: Path) -> str:
-    """What is wrong with `model=` where it names no folder, and what may have been meant."""
-    tried = [Path(named)] if Path(named).is_absolute() else [Path(named), in_run]
+    """Why `model=` is refused where it does not name a folder, and what may have been meant."""
+    tried = [Path(named)]
+    if not tried[0].is_absolute():
+        tried.append(in_run)
     near = []
     for path in tried:
-        if path.parent.is_dir():
-            found = [each.name for each in path.parent.iterdir() if each.is_dir()]
-            near += [
-                path.parent / name for name in difflib.get_close_matches(path.name, found, n=1)
-            ]
+        if not path.parent.is_dir():
+            continue
+        folders = [each.name for each in path.parent.iterdir() if each.is_dir()]
+        for name in difflib.get_close_matches(path.name, folders, n=1):
+            near.append(path.parent / name)
     hint = f"; did you mean {str(near[0])!r}?" if near else ""
     where = " and ".join(f"{str(path)!r}" for path in tried)
     return (

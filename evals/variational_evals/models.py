@@ -1,8 +1,8 @@
-"""Which prompt a model is evaluated with, and over how many GPUs it is spread.
+"""The prompt that a model is evaluated with, and the number of GPUs that it is spread over.
 
-A reasoner of ours gets exactly the ids of its training, rendered by `method.prompts`; no chat
-template is involved. It is known by the record that training writes next to it, or by its name on
-the hub. Nothing is guessed about any other model.
+A reasoner of ours gets exactly the ids of its training, which `method.prompts` renders without a
+chat template. It is recognized by the record that training writes next to it, or by its name on the
+hub. Nothing is guessed about any other model.
 """
 
 from collections.abc import Iterable
@@ -14,34 +14,37 @@ from variational_reasoning.model_record import RECORD_NAME, read_record
 
 
 @dataclass
-class Run:
-    """What this process runs: the seed of the command line, and the prompts of our reasoner."""
+class Invocation:
+    """SkyThought's command in this process: its seed, and the prompts if the model is a reasoner."""
 
     seed: int = 0
     renderer: Renderer | None = None
 
 
-RUN = Run()
-"""SkyThought hands neither to the functions that need them."""
+INVOCATION = Invocation()
+"""Global, because SkyThought passes neither to the functions that need them."""
 
 ACCOUNT = "zhouxiangxin"
 REASONERS = frozenset(
     f"{ACCOUNT}/{name}"
     for name in (
-        *(f"Initial-Reasoning-{size}" for size in ("4B", "7B", "8B", "32B")),
-        *(
-            f"Variational-Reasoning-{size}-{score}"
-            for size in ("4B", "8B", "32B")
-            for score in ("Acc", "GML")
-        ),
-        *(
-            f"Variational-Reasoning-{prompt}-7B-{score}"
-            for prompt in ("PA", "PB")
-            for score in ("Acc", "GML")
-        ),
+        "Initial-Reasoning-4B",
+        "Initial-Reasoning-7B",
+        "Initial-Reasoning-8B",
+        "Initial-Reasoning-32B",
+        "Variational-Reasoning-4B-Acc",
+        "Variational-Reasoning-4B-GML",
+        "Variational-Reasoning-8B-Acc",
+        "Variational-Reasoning-8B-GML",
+        "Variational-Reasoning-32B-Acc",
+        "Variational-Reasoning-32B-GML",
+        "Variational-Reasoning-PA-7B-Acc",
+        "Variational-Reasoning-PA-7B-GML",
+        "Variational-Reasoning-PB-7B-Acc",
+        "Variational-Reasoning-PB-7B-GML",
     )
 )
-"""The published models that answer questions; all of them write ChatML."""
+"""The published models that answer questions. All of them write ChatML."""
 POSTERIORS = frozenset(
     f"{ACCOUNT}/Variational-Posterior-{name}"
     for name in ("PB-4B", "PA-7B", "PB-7B", "PB-8B", "PA-32B")
@@ -53,7 +56,7 @@ PAPER_TENSOR_PARALLEL = ((3e9, 1), (20e9, 4), (float("inf"), 8))
 
 
 def reasoner_renderer(model: str) -> Renderer | None:
-    """The prompts of a reasoner of ours, or None for a model of which nothing is known.
+    """The prompts of a reasoner of ours, or None for an unknown model.
 
     Args:
         model: a local folder or a name on the hub.
@@ -83,12 +86,12 @@ def reasoner_renderer(model: str) -> Renderer | None:
 
 
 def stop_strings(renderer: Renderer, more: Iterable[str] = ()) -> list[str]:
-    """Where a response ends: as the prompt family says, and at what the user adds."""
+    """The texts that end a response: those of the prompt family, and those of the user."""
     return list(dict.fromkeys((*renderer.answer_stops, *more)))
 
 
 def tensor_parallel_size(model: str, num_processes: int = 1) -> int:
-    """GPUs that one copy of a model is spread over, when the user does not say; 1 without GPUs.
+    """The default number of GPUs that one copy of a model is spread over; 1 without GPUs.
 
     Reads the model's configuration (from the hub for a name), not its weights.
 

@@ -1,4 +1,6 @@
-"""Every name of SkyThought that is added to or replaced: checked as a whole, then replaced once.
+"""Every name of SkyThought that we add to or replace.
+
+All of them are checked first, then they are replaced together, once.
 
     added to                      with                    why
     tasks TASK_NAMES_TO_YAML      the definitions         `--task vr_...`
@@ -13,8 +15,8 @@
       score_responses             score                   our tasks are scored by our verifier
 
 All are in modules of `skythought.evals`. A replacement calls the original for tasks and models that
-are not ours, except that a model of which nothing is known is refused instead of being run without
-a prompt. With a SkyThought that does not fit nothing is replaced, and our tasks refuse.
+are not ours. The exception is an unknown model: it is refused instead of being run without a
+prompt. If SkyThought does not fit, nothing is replaced, and our tasks refuse to run.
 """
 
 import functools
@@ -22,18 +24,18 @@ from collections.abc import Callable
 from typing import Any
 
 from variational_evals.host_fit import found_faults
-from variational_evals.models import RUN, reasoner_renderer
+from variational_evals.models import INVOCATION, reasoner_renderer
 from variational_evals.tasks import definitions
 from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam, faults, replace_all
 
 PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
-"""What `--system-prompt-name` takes next to SkyThought's own names: the reasoner's prompt in this
-chat format.
-"""
+"""Values of `--system-prompt-name` in addition to SkyThought's: the reasoner's prompt in a chat
+format."""
+
 NO_PROMPT = "vr_none"
-"""The same for a model that is to be run with its chat template and no system prompt."""
+"""The value for a model that runs with its chat template and no system prompt."""
 
 
 _seam = functools.partial(Seam, "skythought.evals")
@@ -42,7 +44,7 @@ _seam = functools.partial(Seam, "skythought.evals")
 def _remember_seed(original: Callable) -> Callable:
     @functools.wraps(original)
     def remember_seed(seed: int) -> None:
-        RUN.seed = seed
+        INVOCATION.seed = seed
         original(seed)
 
     return remember_seed
@@ -62,7 +64,7 @@ def _choose_prompt(original: Callable) -> classmethod:
         from variational_evals.generation import ReasonerConfig, SeededConfig
 
         renderer = PROMPT_NAMES.get(system_prompt_name or "") or reasoner_renderer(model_id)
-        RUN.renderer = renderer
+        INVOCATION.renderer = renderer
         if renderer is not None:
             given = {"--system-prompt": system_prompt, "--assistant-prefill": assistant_prefill}
             if system_prompt_name not in (None, *PROMPT_NAMES):
@@ -78,27 +80,24 @@ def _choose_prompt(original: Callable) -> classmethod:
                 system_prompt=renderer.texts("reasoner").system,
                 assistant_prefill=renderer.texts("reasoner").opening,
                 renderer=renderer,
-                seed=RUN.seed,
+                seed=INVOCATION.seed,
             )
-        known = models.get_system_prompt_keys()  # which also loads the table of models
-        if not (
-            system_prompt_name
-            or system_prompt
-            or model_id in models.base.ALL_MODEL_CONFIGS["models"]
-        ):
+        known = models.get_system_prompt_keys()  # this also loads the table of models
+        is_in_table = model_id in models.base.ALL_MODEL_CONFIGS["models"]
+        if not (system_prompt_name or system_prompt or is_in_table):
             raise ValueError(
                 f"nothing says which prompt {model_id} was trained on: it is not a folder with a "
-                "record of a reasoner, no "
-                "published model of the paper, and not in SkyThought's table. Name one: "
-                "--system-prompt-name "
-                f"{' | '.join(PROMPT_NAMES)} for the paper's prompt in this chat format, "
-                f"{NO_PROMPT} for the model's chat "
-                f"template and no system prompt, or one of SkyThought's ({', '.join(known)}), or "
-                "give --system-prompt TEXT"
+                "record of a reasoner, not a published model of the paper, and not in SkyThought's "
+                f"table. Name one: --system-prompt-name {' | '.join(PROMPT_NAMES)} for the paper's "
+                f"prompt in this chat format, {NO_PROMPT} for the model's chat template and no "
+                f"system prompt, or one of SkyThought's ({', '.join(known)}), or give "
+                "--system-prompt TEXT"
             )
-        name = None if system_prompt_name == NO_PROMPT else system_prompt_name
+        name = system_prompt_name
+        if name == NO_PROMPT:
+            name = None
         stock = original(model_id, name, system_prompt, assistant_prefill)
-        return SeededConfig(**stock.model_dump(), seed=RUN.seed)
+        return SeededConfig(**stock.model_dump(), seed=INVOCATION.seed)
 
     return classmethod(choose_prompt)
 
@@ -171,7 +170,8 @@ def activate(name: str) -> None:
         from variational_evals.handler import HANDLER_NAME, VariationalTaskHandler
 
         tasks.TASK_HANDLER_MAP[HANDLER_NAME] = VariationalTaskHandler
-        tasks.TASK_NAMES_TO_YAML.update({task: str(path) for task, path in definitions().items()})
+        for task, path in definitions().items():
+            tasks.TASK_NAMES_TO_YAML[task] = str(path)
         return
     found_faults[:] = faults(REPLACED)
     if not found_faults:

@@ -1,8 +1,9 @@
-"""What SkyThought 0.1.0 expects and today's packages no longer have: one function for each, put in
-place only where it is missing. `variational_reasoning.autoload` calls `activate` as soon as
-`skythought` is imported, in every process of the environment.
+"""Names that SkyThought 0.1.0 expects and today's packages no longer have: a function for each.
 
-When SkyThought or a package mends one of them, its function does nothing, and can be deleted.
+A function only acts where its name is missing. `variational_reasoning.autoload` calls `activate` as
+soon as `skythought` is imported, in every process of the environment.
+
+When SkyThought or a package fixes one of them, its function does nothing, and can be deleted.
 """
 
 import importlib
@@ -25,8 +26,9 @@ def activate(name: str) -> None:
 
 
 def _pyext() -> bool:
-    """pyext 0.7 cannot be installed on Python 3.11; SkyThought's APPS grader loads programs with
-    it (ours does not).
+    """pyext 0.7 cannot be installed on Python 3.11. SkyThought's APPS grader loads programs with it.
+
+    Ours does not.
     """
     if "pyext" in sys.modules or importlib.util.find_spec("pyext"):
         return False
@@ -43,9 +45,7 @@ def _pyext() -> bool:
 
 
 def _getargspec() -> bool:
-    """Python 3.11 removed inspect.getargspec; SkyThought's copy of pyext (tasks/taco/pyext2.py)
-    reads it at import.
-    """
+    """Python 3.11 removed inspect.getargspec, which SkyThought's tasks/taco/pyext2.py imports."""
     if hasattr(inspect, "getargspec"):
         return False
     inspect.getargspec = inspect.getfullargspec  # type: ignore[attr-defined]
@@ -53,23 +53,24 @@ def _getargspec() -> bool:
 
 
 def _ray_logging() -> bool:
-    """Ray moved ray._private.ray_logging's filters and formatters to ray._common;
-    skythought.evals.batch imports the old.
+    """Ray moved the filters and formatters of ray._private.ray_logging to ray._common.
+
+    skythought.evals.batch imports them from the old place.
     """
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec(
-        "ray._private.ray_logging.filters"
-    ):
+    if importlib.util.find_spec("ray") is None:
+        return False
+    if importlib.util.find_spec("ray._private.ray_logging.filters"):
         return False
     for name in ("filters", "formatters"):
-        sys.modules[f"ray._private.ray_logging.{name}"] = importlib.import_module(
-            f"ray._common.{name}"
-        )
+        module = importlib.import_module(f"ray._common.{name}")
+        sys.modules[f"ray._private.ray_logging.{name}"] = module
     return True
 
 
 def _typer_click_type() -> bool:
-    """typer 0.26 dropped Option(click_type=...). SkyThought names tasks with it, and checks the
-    name once more later.
+    """typer 0.26 removed Option(click_type=...), which SkyThought uses to check names of tasks.
+
+    SkyThought checks the name again later, so ignoring the option is safe.
     """
     import typer
 
@@ -85,8 +86,9 @@ def _typer_click_type() -> bool:
 
 
 def _latex2sympy2() -> bool:
-    """latex2sympy2 pins antlr 4.7.2, which excludes math-verify's and omegaconf's; its maintained
-    successor takes its name.
+    """latex2sympy2 pins antlr 4.7.2, and math-verify and omegaconf need another version.
+
+    Its maintained successor is imported under its name.
     """
     if "latex2sympy2" in sys.modules or importlib.util.find_spec("latex2sympy2"):
         return False
@@ -97,7 +99,7 @@ def _latex2sympy2() -> bool:
 
 
 def _add_module(name: str, **members: Any) -> None:
-    module = ModuleType(name, f"Stands in for {name}; see {__name__}.")
+    module = ModuleType(name, f"Replaces {name}; see {__name__}.")
     module.__dict__.update(members)
     sys.modules[name] = module
 

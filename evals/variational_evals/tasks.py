@@ -1,11 +1,12 @@
-"""Task definitions and their questions: what is asked, and what decides whether an answer is right
-(App. D).
+"""Task definitions and their questions: what is asked, and how an answer is checked (App. D).
 
 A definition (`definitions/vr_*.yaml`) is a SkyThought task YAML, so that `skythought evaluate` and
 `evals/run.py` read one file. Its `preprocess_config` holds our own settings: task (its name),
-version, check, where, num_questions, num_samples. Files are taken from the hub at a fixed commit
-and read here, row by row: the `datasets` library refuses LiveCodeBench, which has a loading script,
-and would not find single files again without a network.
+version, check, where, num_questions, num_samples.
+
+Files come from the hub at a fixed commit, and are read here, row by row. The `datasets` library
+refuses LiveCodeBench, because that has a loading script. Without a network it does not find single
+files in its cache.
 """
 
 import csv
@@ -36,10 +37,10 @@ class Task:
 
     dataset_path: a data set of the hub; `local` for vr_file.
     revision: its commit.
-    files: what is read of it, in order.
-    templates: user texts with `{prompt}`; `template`, or one for programs that read standard input
-        and one for functions.
-    where: only rows whose column contains the text.
+    files: the files that are read, in order.
+    templates: user texts with `{prompt}`. Programs have one for those that read standard input and
+        one for functions; other tasks have `template`.
+    where: column to text; only rows whose column contains the text are used.
     check: a key of `CHECKS`.
     num_samples: the paper's k.
     num_questions: None where the file decides.
@@ -73,10 +74,10 @@ def load_task(name: str, file: str | os.PathLike | None = None) -> Task:
     """A task by name.
 
     Args:
-        file: the JSONL file of `vr_file`, and only of it; without it, the environment variable
-            VR_FILE names the file.
+        file: the JSONL file of `vr_file`. By default the environment variable VR_FILE names it. No
+            other task takes a file.
 
-    Raises: ValueError for an unknown name, a file that is missing, or one for another task.
+    Raises: ValueError for an unknown name, a missing file, or a file for another task.
     """
     if name not in definitions():
         raise ValueError(f"task {name!r} is not one of {', '.join(task_names())}")
@@ -104,12 +105,11 @@ def load_task(name: str, file: str | os.PathLike | None = None) -> Task:
 
 
 def _local_file(file: str | os.PathLike | None) -> Path:
-    named = file if file is not None else os.environ.get(FILE_VARIABLE)
+    named = os.environ.get(FILE_VARIABLE) if file is None else file
     if not named:
         raise ValueError(
             f"task {FILE_TASK} needs a file: set the environment variable {FILE_VARIABLE} to a "
-            ".jsonl of lines with question, "
-            "gold (or check) and optionally question_id"
+            ".jsonl of lines with question, gold (or check) and optionally question_id"
         )
     path = Path(named)
     if not path.is_file():
@@ -123,24 +123,24 @@ def load_questions(task: Task) -> list[dict[str, str]]:
     `question` is the exact user text. `check` is the JSON text that
     `variational_reasoning.verify.checks.parse_check` reads, as in the questions table.
 
-    Raises: ValueError for data that cannot be had (with how to get access), or that do not fit the
-    definition.
+    Raises: ValueError for data that cannot be downloaded (it says how to get access), and for data
+    that do not fit the definition.
     """
     questions: dict[str, dict[str, str]] = {}
     faults = []
     for number, row in enumerate(_rows(task)):
         if any(text not in str(row[column]) for column, text in task.where.items()):
             continue
-        question_id = str(
-            row.get("question_id", f"{task.name}/{number}")
-            if task.name == FILE_TASK
-            else f"{task.name}/{number}"
-        )
+        question_id = f"{task.name}/{number}"
+        if task.name == FILE_TASK:
+            question_id = str(row.get("question_id", question_id))
         try:
             text, check = CHECKS[task.check](task, question_id, row)
-        except (KeyError, ValueError) as error:
-            missing = f"lacks the column {error}" if isinstance(error, KeyError) else str(error)
-            faults.append(f"{question_id}: {missing}")
+        except KeyError as error:
+            faults.append(f"{question_id}: lacks the column {error}")
+            continue
+        except ValueError as error:
+            faults.append(f"{question_id}: {error}")
             continue
         if question_id in questions:
             faults.append(f"{question_id}: the question_id is there twice; each needs its own")
@@ -154,12 +154,13 @@ def load_questions(task: Task) -> list[dict[str, str]]:
     if faults:
         head = f"task {task.name}: {len(faults)} rows of {where} cannot be used"
         raise ValueError(list_faults(head, faults))
-    expected = task.num_questions if task.num_questions is not None else max(1, len(questions))
+    expected = task.num_questions
+    if expected is None:
+        expected = max(1, len(questions))
     if len(questions) != expected:
         raise ValueError(
             f"task {task.name}: {where} gives {len(questions)} questions, not {expected}; the data "
-            "are not those of the "
-            f"definition {definitions()[task.name]}"
+            f"are not those of the definition {definitions()[task.name]}"
         )
     return list(questions.values())
 
@@ -190,42 +191,43 @@ def _shuffled_choice(
     """Four options in an order that depends on the question only."""
     right = row["Correct Answer"]
     options = [right, *(row[f"Incorrect Answer {number}"] for number in (1, 2, 3))]
+    # In the order [2, 0, 3, 1] the right option, number 0, has the letter B.
     order = random.Random(f"{task.version}/{question_id}").sample(range(4), 4)
-    shown = ", ".join(
-        f"{letter}) {options[index]}" for letter, index in zip("ABCD", order, strict=True)
-    )
-    return _ask(task, f"{row[task.question_key]}\n{shown}"), {
-        "kind": "math",
-        "gold": "ABCD"[order.index(0)],
-    }
+    lettered = zip("ABCD", order, strict=True)
+    shown = ", ".join(f"{letter}) {options[index]}" for letter, index in lettered)
+    text = f"{row[task.question_key]}\n{shown}"
+    gold = "ABCD"[order.index(0)]
+    return _ask(task, text), {"kind": "math", "gold": gold}
+
+
+_LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 def _lettered_choice(
     task: Task, question_id: str, row: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Up to sixteen options; the letter counts, and so does the right option's text."""
+    """Up to sixteen options. The letter is accepted, and so is the letter with the option's text."""
     options = [str(option).strip() for option in row["options"]]
-    shown = " ".join(
-        f"({letter}) {option}" for letter, option in zip("ABCDEFGHIJKLMNOP", options, strict=False)
-    )
+    lettered = [f"({_LETTERS[index]}) {option}" for index, option in enumerate(options[:16])]
     right = row["answer_index"]
-    letter = "ABCDEFGHIJKLMNOP"[right]
-    text = f"{row[task.question_key]}\nAnswer Choices: {shown}"
-    return _ask(task, text), {"kind": "math", "gold": [letter, f"({letter}) {options[right]}"]}
+    text = f"{row[task.question_key]}\nAnswer Choices: {' '.join(lettered)}"
+    golds = [_LETTERS[right], lettered[right]]
+    return _ask(task, text), {"kind": "math", "gold": golds}
 
 
 def _livecodebench(
     task: Task, question_id: str, row: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """A program with the public and the private tests; for a function, its signature is part of
-    the question.
+    """A program with the public and the private tests.
+
+    For a function, its signature is a part of the question.
     """
     check = livecodebench_check(row)
+    question = row[task.question_key]
     if "fn_name" not in check:
-        return _ask(task, row[task.question_key], "stdin_template"), check
-    return _ask(
-        task, f"{row[task.question_key]}\n\n{row['starter_code']}", "non_stdin_template"
-    ), check
+        return _ask(task, question, "stdin_template"), check
+    with_signature = f"{question}\n\n{row['starter_code']}"
+    return _ask(task, with_signature, "non_stdin_template"), check
 
 
 def _given(task: Task, question_id: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -243,7 +245,7 @@ CHECKS: dict[str, Callable[[Task, str, Mapping[str, Any]], tuple[str, dict[str, 
     "livecodebench": _livecodebench,
     "given": _given,
 }
-"""What a definition's `check` may say: the function from a row to (user text, check)."""
+"""The values of a definition's `check`: the function from a row to (user text, check)."""
 
 
 def _ask(task: Task, prompt: str, template: str = "template") -> str:
@@ -264,15 +266,15 @@ def _rows(task: Task) -> Iterator[dict[str, Any]]:
             with path.open(encoding="utf-8", newline="") as stream:
                 yield from csv.DictReader(stream)
         else:
-            yield from (row for _, row in read_json_lines(path))
+            for _, row in read_json_lines(path):
+                yield row
 
 
 def find_file(task: Task, file: str) -> Path:
-    """A data file's path in the hub's cache; downloaded when it is not there and the network may be
-    used.
+    """A data file's path in the hub's cache. It is downloaded if the cache does not have it.
 
-    Raises: ValueError that says what to do, for gated data without access and for data that are
-    neither cached nor reachable.
+    Raises: ValueError for gated data without access, and for data that are neither cached nor
+    reachable. It says what to do.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
@@ -285,19 +287,16 @@ def find_file(task: Task, file: str) -> Path:
     except GatedRepoError as error:
         raise ValueError(
             f"task {task.name}: {task.dataset_path} is gated, and this account has no access. "
-            f"Accept its terms on {page}, "
-            "make a token on https://huggingface.co/settings/tokens, then run `hf auth login`, or "
-            "set HF_TOKEN"
+            f"Accept its terms on {page}, make a token on https://huggingface.co/settings/tokens, "
+            "then run `hf auth login`, or set HF_TOKEN"
         ) from error
     except LocalEntryNotFoundError as error:
         raise ValueError(
             f"task {task.name}: {file} of {task.dataset_path} is not in the local cache, and the "
-            "hub cannot be reached (or "
-            "HF_HUB_OFFLINE is set). On a machine with a network run `python evals/doctor.py "
-            "download="
-            f"{task.name}`, and copy the folder that HF_HOME names"
+            "hub cannot be reached (or HF_HUB_OFFLINE is set). On a machine with a network run "
+            f"`python evals/doctor.py download={task.name}`, and copy the folder that HF_HOME names"
         ) from error
     except HfHubHTTPError as error:
         raise ValueError(
-            f"task {task.name}: {file} of {page} at {task.revision} cannot be had: {error}"
+            f"task {task.name}: {file} of {page} at {task.revision} cannot be downloaded: {error}"
         ) from error

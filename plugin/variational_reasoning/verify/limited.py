@@ -16,10 +16,10 @@ from typing import Any
 
 from .verdicts import Verdict
 
-Comparison = Callable[[Any, str], tuple[Verdict, str]]
+AnswerComparison = Callable[[Any, str], tuple[Verdict, str]]
 
 
-def serve(load: Callable[[], Comparison], memory_mib: int, seconds: float) -> None:
+def serve(load: Callable[[], AnswerComparison], memory_mib: int, seconds: float) -> None:
     """Answer lines until standard input ends.
 
     Args:

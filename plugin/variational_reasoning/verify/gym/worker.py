@@ -6,11 +6,11 @@ Line in: [check, solution]; line out: [verdict, reason], under the limits of `li
 
 import sys
 
-from ..limited import Comparison, serve
+from ..limited import AnswerComparison, serve
 from .tasks import compare, load_library
 
 
-def load() -> Comparison:
+def load() -> AnswerComparison:
     """Import the library and what its verifiers need."""
     load_library()
     import sympy  # noqa: F401

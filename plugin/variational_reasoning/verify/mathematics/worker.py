@@ -6,13 +6,13 @@ Line in: [golds, solution]; line out: [verdict, reason], under the limits of `li
 
 import sys
 
-from ..limited import Comparison, serve
+from ..limited import AnswerComparison, serve
 from ..verdicts import Verdict
 from .algebra import READING_ERRORS
 from .answers import compare_symbolically
 
 
-def load() -> Comparison:
+def load() -> AnswerComparison:
     """Import Math-Verify."""
     import math_verify  # noqa: F401
 

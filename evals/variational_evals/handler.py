@@ -1,9 +1,12 @@
-"""SkyThought's interface to our tasks: questions from `tasks`, verdicts from the project's
-verifier.
+"""SkyThought's interface to our tasks: questions from `tasks`, verdicts from our own verifier.
 
-One handler serves all definitions. SkyThought's own ones end a whole run at the first answer that
-their parser does not survive, check the first of several answers only, accept integers that differ
-by 0.01 %, take the last capital letter of a text for a choice, and run programs without a sandbox.
+One handler serves all definitions. SkyThought's own handlers have these faults:
+
+    an answer that crashes the parser    ends the whole run
+    several answers                      only the first is checked
+    integers                             may differ by 0.01 %
+    choices                              the last capital letter of the text is taken
+    programs                             run without a sandbox
 """
 
 import hashlib

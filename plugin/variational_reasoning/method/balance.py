@@ -1,9 +1,8 @@
-"""How the rows of one optimizer step are spread over micro-batches and ranks: costs, packing, and
-what it can reach.
+"""The arrangement of one optimizer step's rows in micro-batches and ranks: costs, packing, bounds.
 
-The loss of a step is a sum over its N rows divided by N * C (method.losses), so every arrangement
-of these rows has the same gradient. The arrangement is therefore free to serve the hardware.
-Example, costs equal to tokens, two ranks, at most 8 tokens in a micro-batch:
+The loss of a step is a sum over its N rows divided by N * C (method.losses). So every arrangement
+of these rows has the same gradient, and the fastest one can be chosen. An example with costs equal
+to tokens, two ranks, and at most 8 tokens in a micro-batch:
 
     rows    7  5  4  3  1          20 tokens: 20 / (2 x 8), so two micro-steps, 4 micro-batches
     fill    [7] [5] [4] [3,1]      longest first, each into the micro-batch of the lowest cost
@@ -11,7 +10,7 @@ Example, costs equal to tokens, two ranks, at most 8 tokens in a micro-batch:
     time    7 + 4 = 11             each micro-step lasts as long as its slower rank
     ideal   20 / 2 = 10            so the imbalance is 1.1
 
-Ranks wait for each other after every micro-step under ZeRO, which is why the costs are compared per
+Under ZeRO, ranks wait for each other after every micro-step. So the costs are compared per
 micro-step.
 """
 
@@ -22,15 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 EXTRA_MICRO_STEPS = 2
-"""How many further micro-steps `arrange` tries beyond the fewest that the token limit allows."""
+"""How many micro-steps `arrange` tries in addition to the fewest that the token limit allows."""
 
 WORTH_A_MICRO_STEP = 0.01
-"""Share of the time that a further micro-step must save: each one has a fixed price of its own."""
+"""Share of the time that a further micro-step must save, because each one has a fixed cost."""
 
 
 @dataclass(frozen=True)
 class RowCost:
-    """FLOPs of the forward pass over one row; with the backward pass three times as many.
+    """FLOPs of the forward pass over one row. With the backward pass there are three times as many.
 
     cost = per_token * tokens + per_token_squared * tokens^2 + per_target * targets
 
@@ -56,12 +55,11 @@ def row_cost(config: Any) -> RowCost:
     Args:
         config: hidden_size, num_hidden_layers, num_attention_heads, vocab_size; and, where a model
             has them, head_dim, num_key_value_heads, intermediate_size, and the fields of a mixture
-            of experts. Of a mixture, the experts that one token uses are counted. Unknown fields
-            fall back to a plain decoder's: a feed-forward width of four times the hidden size.
+            of experts. Of a mixture, the experts that one token uses are counted. Without a
+            feed-forward width, it is four times the hidden size, as in a plain decoder.
 
-    Returns: RowCost in FLOPs. Example, Qwen3-4B: 7.3e9 per token, 2.9e5 per token squared, 7.8e8
-        per target, so that the attention of a row of 16,384 tokens costs two thirds of its matrix
-        products.
+    Returns: RowCost in FLOPs. Qwen3-4B has 7.3e9 per token, 2.9e5 per token squared and 7.8e8 per
+        target. So in a row of 16,384 tokens, attention costs two thirds of the matrix products.
     """
     hidden = config.hidden_size
     layers = config.num_hidden_layers
@@ -80,10 +78,10 @@ def row_cost(config: Any) -> RowCost:
 
 
 def _feed_forward_weights(config: Any) -> int:
-    """Weights of all layers' feed-forward parts that one token passes."""
+    """Weights of all layers' feed-forward parts that one token uses."""
     hidden = config.hidden_size
     layers = config.num_hidden_layers
-    # GPT-2 and its relatives have two matrices, the gated units of all newer models have three.
+    # GPT-2 and similar models have two matrices. The gated units of newer models have three.
     matrices = 2 if hasattr(config, "n_inner") else 3
     width = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     dense = matrices * hidden * (width or 4 * hidden)
@@ -121,7 +119,7 @@ class Arrangement:
 
     @property
     def above_bound(self) -> float:
-        """Time divided by the lower bound; 1 means that nothing could be won."""
+        """Time divided by the lower bound; 1 means that no arrangement is faster."""
         return self.time / self.bound if self.bound else 1.0
 
 
@@ -156,7 +154,7 @@ def arrange_padded(
 ) -> Arrangement:
     """Spread rows over rectangular micro-batches, whose rows are padded to the longest of them.
 
-    For models that cannot attend within the rows of a pack. Rows of similar length share a
+    This is for models that cannot separate the rows of a pack. Rows of similar length share a
     micro-batch.
 
     Args, Returns, Raises: as for `arrange`; the limit holds for the padded rectangle.
@@ -187,9 +185,9 @@ def arrange_padded(
 def lower_bound(costs: Sequence[float], ranks: int) -> float:
     """The lowest time of a step on this many ranks, because rows are indivisible.
 
-    Of the k * ranks + 1 most expensive rows, some rank has at least k + 1. Example, costs 9 8 7 on
-    two ranks: k = 1, and one rank has two of the three, which takes 8 + 7 = 15 at least, although
-    24 / 2 = 12.
+    Of the k * ranks + 1 most expensive rows, some rank has at least k + 1. With the costs 9 8 7 on
+    two ranks and k = 1, one rank has two of the three rows. That takes at least 8 + 7 = 15,
+    although 24 / 2 = 12.
     """
     ordered = sorted(costs, reverse=True)
     bound = sum(ordered) / ranks
@@ -217,7 +215,8 @@ def _best(
 ) -> Arrangement:
     """The arrangement with the lowest time among the fewest possible micro-steps and a few more."""
     best: Arrangement | None = None
-    num_steps, tried = fewest, 0
+    num_steps = fewest
+    tried = 0
     while tried <= EXTRA_MICRO_STEPS:
         batches = fill(num_steps * ranks)
         num_steps += 1
@@ -240,9 +239,9 @@ def _fill(
     num_batches: int,
     token_limit: int,
 ) -> list[list[int]] | None:
-    """Most expensive row first, each into the cheapest micro-batch with room.
+    """Put the most expensive row first, each into the cheapest micro-batch with room.
 
-    Returns: None where a row finds no room.
+    Returns: None where a row has no room.
     """
     batches: list[list[int]] = [[] for _ in range(num_batches)]
     room = [token_limit] * num_batches
@@ -262,13 +261,19 @@ def _fill(
 
 
 def _cut(order: Sequence[int], tokens: Sequence[int], area: int) -> list[list[int]]:
-    """Rows in order of falling length, cut into rectangles of at most this area."""
+    """Rows from the longest to the shortest, cut into rectangles of at most this area.
+
+    Rows of 5, 4, 3 and 1 tokens and an area of 10 give [5, 4] (2 x 5) and [3, 1] (2 x 3).
+    """
     batches: list[list[int]] = []
     for row in order:
-        if batches and (len(batches[-1]) + 1) * tokens[batches[-1][0]] <= area:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
+        if batches:
+            last = batches[-1]
+            width = tokens[last[0]]
+            if (len(last) + 1) * width <= area:
+                last.append(row)
+                continue
+        batches.append([row])
     return batches
 
 
@@ -278,9 +283,9 @@ def _assign(
     costs: Sequence[float],
     ranks: int,
 ) -> Arrangement:
-    """Micro-batches of neighboring cost run at the same time.
+    """Run micro-batches of neighboring cost at the same time.
 
-    Within a micro-step, the most expensive goes to the rank that has computed least so far.
+    Within a micro-step, the most expensive goes to the rank that has computed the least so far.
     """
     priced = [(batch_cost(batch), batch) for batch in batches]
     priced.sort(key=lambda pair: -pair[0])

@@ -1,14 +1,13 @@
 """How a model family writes the turns of a conversation.
 
-A prompt is the system turn, the user turn and what opens the model's turn, one after another. With
-ChatML:
+A prompt is the system turn, the user turn, and the opening of the model's turn. With ChatML:
 
     <|im_start|>system\\n{system}<|im_end|>\\n
     <|im_start|>user\\n{question}<|im_end|>\\n
     <|im_start|>assistant\\n
 
-and the model closes its turn with `<|im_end|>`. What is said in the turns is the prompt family's
-(families.py).
+and the model closes its turn with `<|im_end|>`. The prompt family (families.py) has the texts that
+are in the turns.
 """
 
 import re
@@ -29,18 +28,18 @@ ValueError for messages that the template refuses."""
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """The texts around what is said.
+    """The texts around the system text, the question and the response.
 
-    system: the system turn, with `{system}`. Empty: the format has no system turn, and the system
-        text is left out unless `user` has a place for it.
+    system: the system turn, with `{system}`. Empty for a format without a system turn. The system
+        text is then left out, unless `user` has a place for it.
     user: the user turn, with `{question}`. A format without a system role may have `{system}` here,
-        followed by what separates the two; both disappear where a prompt has no system text.
-    assistant: what opens the model's turn.
-    end_of_turn: what closes it, the model's own stop.
-    separator, boundary: of the family `paper` only (families.py), because they depend on the
-    model's tokens.
-    no_system: what opens a conversation without a system turn, for instance a beginning-of-text
-    token.
+        followed by a separator. Both disappear where a prompt has no system text.
+    assistant: the opening of the model's turn.
+    end_of_turn: the end of the model's turn, where it stops.
+    separator, boundary: only for the family `paper` (families.py), because they depend on the
+        model's tokens.
+    no_system: the opening of a conversation without a system turn, such as a beginning-of-text
+        token.
     """
 
     name: str
@@ -63,20 +62,21 @@ class ChatFormat:
         if not self.boundary or not "<|end_of_thought|>".startswith(self.boundary):
             faults.append(f"`boundary` must begin '<|end_of_thought|>': {self.boundary!r}")
         if faults:
-            raise ValueError(f"chat format {self.name!r}: " + "; ".join(faults))
+            raise ValueError(f"chat format {self.name!r}: {'; '.join(faults)}")
 
     @property
     def control_texts(self) -> tuple[str, ...]:
         """The markers that only the format itself may write: <|im_start|>, <start_of_turn>, [INST].
 
-        A question that held one would open or close a turn. The words around them (`user`) are
+        A question with such a marker would open or close a turn. The words around them (`user`) are
         plain text.
         """
         parts = (self.system, self.user, self.assistant, self.end_of_turn, self.no_system)
-        return tuple(dict.fromkeys(_MARKER.findall(" ".join(parts))))
+        markers = _MARKER.findall(" ".join(parts))
+        return tuple(dict.fromkeys(markers))
 
     def opening(self, system: str) -> str:
-        """Everything before the user's text: the system turn, or what takes its place."""
+        """Everything before the user turn: the system turn, or `no_system`."""
         if self.system and system:
             return self.system.replace("{system}", system)
         return self.no_system
@@ -164,9 +164,10 @@ def chat_format_from_dict(values: dict[str, Any], source: str) -> ChatFormat:
             f"{source}: unknown fields {unknown}, missing fields {missing}; allowed: "
             f"{sorted(names)}"
         )
-    wrong = [f"{name} is {value!r}" for name, value in values.items() if not isinstance(value, str)]
-    if wrong:
-        raise ValueError(f"{source}: {', '.join(wrong)}; text is needed")
+    others = {name: value for name, value in values.items() if not isinstance(value, str)}
+    if others:
+        listed = ", ".join(f"{name} is {value!r}" for name, value in others.items())
+        raise ValueError(f"{source}: {listed}; text is needed")
     built_in = CHAT_FORMATS.get(values["name"])
     if built_in and "no_system" not in values:  # recorded before the field existed
         values = values | {"no_system": built_in.no_system}
@@ -176,12 +177,13 @@ def chat_format_from_dict(values: dict[str, Any], source: str) -> ChatFormat:
 def chat_format_to_dict(chat_format: ChatFormat) -> dict[str, str]:
     """What records and manifests store, so that a model folder is enough to sample from it.
 
-    `no_system` is left out where it says nothing new, so that what was recorded before the field
-    existed compares equal.
+    `no_system` is left out where it has its default. Older records do not have the field, and must
+    compare equal.
     """
     values = asdict(chat_format)
     built_in = CHAT_FORMATS.get(chat_format.name)
-    if values["no_system"] == (built_in.no_system if built_in else ""):
+    default = built_in.no_system if built_in else ""
+    if values["no_system"] == default:
         del values["no_system"]
     return values
 
@@ -195,15 +197,15 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
         [Q] + generation prompt       <|im_start|>user\\nQ<|im_end|>\\n<|im_start|>assistant\\n
         [Q, A]                        ...A<|im_end|>\\n
 
-    The system turn is what the first has more than the second in front of the user turn.
+    The first text begins with the system turn, and then both have the user turn.
 
     Args:
         apply: renders messages with the template.
         source: names the model in errors.
 
     Raises: ValueError for a template that drops or changes a text, or does not close the model's
-        turn. A template whose texts depend on the day must be refused by the caller, who has its
-        source.
+        turn. The caller has the source of the template, and must refuse one that depends on the
+        date.
     """
     system, question, answer = "SYSTEM-7f3a", "QUESTION-7f3a", "ANSWER-7f3a"
     user_message = {"role": "user", "content": question}
@@ -212,8 +214,8 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
     if plain.count(question) != 1 or not plain.startswith(without_generation):
         raise ValueError(
             f"{source}: its chat template does not write the user's text once, or writes it "
-            f"differently before an answer; "
-            "name a chat format or a .json file instead of `template`"
+            "differently before an answer; name a chat format or a .json file instead of "
+            "`template`"
         )
     assistant = plain.removeprefix(without_generation)
     for block in ("<think>\n\n</think>\n\n", "<think>\n", "<think>"):
@@ -223,7 +225,7 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
     if answered.count(answer) != 1 or not end_of_turn:
         raise ValueError(
             f"{source}: its chat template does not close the model's turn; name a chat format or a "
-            f".json file"
+            ".json file"
         )
     no_system, system_turn = "", ""
     user = without_generation
@@ -232,9 +234,11 @@ def chat_format_of_template(apply: ApplyTemplate, source: str) -> ChatFormat:
     except ValueError:  # "System role not supported", as Gemma's says
         full = ""
     if full.count(system) == 1 and full.count(question) == 1:
-        # The longest common ending of the two texts is the user turn.
+        # The longest common ending of the two texts is the user turn. The endings of `sSuQ` and
+        # `uQ` agree in two signs, which leaves `sS` as the system turn.
         length = 0
-        while length < min(len(full), len(user)) and full[-1 - length] == user[-1 - length]:
+        longest = min(len(full), len(user))
+        while length < longest and full[-1 - length] == user[-1 - length]:
             length += 1
         system_turn, user = full[: len(full) - length], user[len(user) - length :]
         no_system = without_generation[: len(without_generation) - length]

@@ -162,7 +162,7 @@ def plot_difficulty(figure: Figure, shares: np.ndarray, masses: Mapping[str, np.
     width = 0.84 / len(bars)
     for i, (name, values) in enumerate(bars.items()):
         offset = width * (i + 0.5) - 0.42
-        look = {"color": colors[i], "hatch": hatches[i], "edgecolor": "white"}
+        look: dict[str, Any] = {"color": colors[i], "hatch": hatches[i], "edgecolor": "white"}
         axes.bar(places + offset, values, width, label=name, **look)
     axes.set_xticks(places, ACCURACY_BINS)
     axes.set(xlabel="share of verified answers to the question", ylabel="share", ylim=(0, None))
@@ -179,7 +179,7 @@ def plot_leakage(figure: Figure, kinds: Mapping[str, Leakage]) -> None:
         fractions = np.sort(leakage.fractions)
         shares = np.arange(1, len(fractions) + 1) / leakage.num_traces
         last = shares[-1] if len(shares) else 0
-        look = {"color": color, "linestyle": dash, "label": name}
+        look: dict[str, Any] = {"color": color, "linestyle": dash, "label": name}
         axes.step([0, *fractions, 1], [0, *shares, last], where="post", **look)
     axes.set(xlabel="fraction of the trace", ylabel="traces with the answer so far")
     axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -92,7 +92,7 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
     `2\binom{6}{2}` is not a mixed number. `2\cis\theta` is `2e^{i\theta}`.
     """
     letters = re.findall(r"\\[a-zA-Z]+|([a-zA-Z])(?! ?\()", f"{gold} {answer}")
-    variables = {letter for letter in letters if letter} - _FUNCTIONS
+    variables = set(letters) - {""} - _FUNCTIONS
 
     def spelled(match: re.Match[str]) -> str:
         name = match[1]
@@ -113,9 +113,13 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
 
 
 def _differ_in_case(gold: str, answer: str) -> bool:
-    """Math-Verify may read X as x; only the counter-checks can tell then."""
-    want, found = (set(re.findall(r"(?<!\\)[a-zA-Z]", text)) for text in (gold, answer))
-    return want != found and {x.lower() for x in want} == {x.lower() for x in found}
+    """Whether the letters only differ in case. Math-Verify may then read X as x."""
+    letters = r"(?<!\\)[a-zA-Z]"
+    want = set(re.findall(letters, gold))
+    found = set(re.findall(letters, answer))
+    if want == found:
+        return False
+    return set(map(str.lower, want)) == set(map(str.lower, found))
 
 
 def _parse(text: str) -> list[Expression]:
@@ -155,18 +159,27 @@ def _numeric(gold: str, left: Expression, answer: str, right: Expression) -> boo
         return None
     if left.free_symbols or right.free_symbols:
         return None
-    numbers = [side.evalf(PRECISION, maxn=400) for side in (left, right)]
-    if not all(number.is_Float or number.is_Integer for number in numbers):
+    first = left.evalf(PRECISION, maxn=400)
+    second = right.evalf(PRECISION, maxn=400)
+    if not (_is_real(first) and _is_real(second)):
         return None  # complex, infinite, or not a number that can be computed
     if decimal_places(gold) is None and decimal_places(answer) is None:
         if not left.has(sympy.Float) and not right.has(sympy.Float):
-            return _agree(numbers[0], numbers[1])
-        exact = [_without_floats(side).evalf(PRECISION, maxn=400) for side in (left, right)]
-        return True if _agree(exact[0], exact[1]) else None
+            return _agree(first, second)
+        first = _without_floats(left).evalf(PRECISION, maxn=400)
+        second = _without_floats(right).evalf(PRECISION, maxn=400)
+        return True if _agree(first, second) else None
     want, found = rational(gold), rational(answer)
-    want = Fraction(str(numbers[0])) if want is None else want
-    found = Fraction(str(numbers[1])) if found is None else found
+    if want is None:
+        want = Fraction(str(first))
+    if found is None:
+        found = Fraction(str(second))
     return want == found or is_rounding(gold, want, answer, found)
+
+
+def _is_real(number: Expression) -> bool:
+    """Whether `evalf` has computed a real number."""
+    return bool(number.is_Float or number.is_Integer)
 
 
 def _agree(first: Expression, second: Expression) -> bool:
@@ -192,15 +205,14 @@ def _complex(left: Expression, right: Expression) -> bool | None:
     for side in (left, right):
         units = dict.fromkeys(side.free_symbols, sympy.I)
         number = _without_floats(side).xreplace(units).evalf(PRECISION, maxn=400)
-        parts = number.as_real_imag()
-        if not all(part.is_Float or part.is_Integer for part in parts):
+        if not all(map(_is_real, number.as_real_imag())):
             return None
         numbers.append(number)
     return _agree(numbers[0], numbers[1])
 
 
 def _algebraic(left: Expression, right: Expression) -> bool | None:
-    """Equations that are multiples of one another; None for anything else."""
+    """Whether two equations are multiples of each other; None for anything else."""
     import sympy
 
     first, second = _difference(left), _difference(right)
@@ -215,7 +227,7 @@ def _algebraic(left: Expression, right: Expression) -> bool | None:
 
 
 def _solved(left: Expression, right: Expression) -> bool | None:
-    """`xy = 6` and `6/x`: an equation, and its solution for a name that the other side lacks."""
+    """`xy = 6` and `6/x`: an equation, and its solution for a name that the other text lacks."""
     import sympy
 
     for equation, other in ((left, right), (right, left)):
@@ -246,10 +258,11 @@ def _solution(equation: Expression, other: Expression) -> tuple[Expression, Expr
 
 
 def identical(left: Expression, right: Expression) -> bool | None:
-    """Are two expressions with names the same function? None where that is not for numbers to say.
+    """Whether two expressions with names are the same function. None where numbers cannot tell.
 
-    Both are computed to 30 digits at fixed rational points, and only where both are real. Analytic
-    functions that agree there to 20 digits are equal. Points of either sign tell x from |x|.
+    Both are computed to 30 digits at fixed rational points. Points where one is not real are
+    skipped. Analytic functions that agree to 20 digits at the others are equal. There are positive
+    and negative points, because x and |x| only differ at the latter.
     """
     import sympy
 
@@ -272,11 +285,11 @@ def identical(left: Expression, right: Expression) -> bool | None:
     agreements = 0
     for number in range(NUM_POINTS):
         point = _point(number, names)
-        values = [side.subs(point).evalf(30, maxn=200) for side in exact]
-        if not all(value.is_Float or value.is_Integer for value in values):
+        first, second = (side.subs(point).evalf(30, maxn=200) for side in exact)
+        if not (_is_real(first) and _is_real(second)):
             continue  # not real, or a pole
-        scale = max(abs(values[0]), abs(values[1]), sympy.Float(1))
-        if abs(values[0] - values[1]) > scale * sympy.Float("1e-20"):
+        scale = max(abs(first), abs(second), sympy.Float(1))
+        if abs(first - second) > scale * sympy.Float("1e-20"):
             return None if exact != [left, right] else False
         agreements += 1
     return True if agreements >= MIN_AGREEMENTS else None
@@ -304,7 +317,7 @@ def _point(number: int, names: list[Expression]) -> dict[Expression, Expression]
 def _difference(equation: Expression) -> Expression | None:
     """Left minus right of an equation between expressions.
 
-    None for anything else, `(p, q) = (3, 2)` among it.
+    None for anything else, such as `(p, q) = (3, 2)`.
     """
     import sympy
 
@@ -323,7 +336,7 @@ def _is_undefined(value: Expression) -> bool:
 
 
 def _without_floats(expression: Expression) -> Expression:
-    """Decimals as the fractions that they are written as."""
+    """The expression with fractions for its decimals: 5/2 for 2.5."""
     import sympy
 
     floats = expression.atoms(sympy.Float)
@@ -348,8 +361,7 @@ def _is_doubtful(gold: str, left: Expression, answer: str, right: Expression) ->
         return bool(sympy.simplify(left - right) != 0)
     first, second = _difference(left), _difference(right)
     if first is not None and second is not None and first.free_symbols != second.free_symbols:
-        sides = [{str(name) for name in equation.lhs.free_symbols} for equation in (left, right)]
-        return sides[0] == sides[1]
+        return set(map(str, left.lhs.free_symbols)) == set(map(str, right.lhs.free_symbols))
     if re.search(r"\\forall|\\exists", both):
         return True  # it reads only what comes after the comma
     if re.search(r"[<>=]|\\le|\\ge|\\in", both) or not isinstance(left, sympy.Expr):

@@ -1,10 +1,15 @@
-r"""Is a final answer equal to the gold answer? (stage 7, check kind `math`)
+r"""Whether a final answer is equal to the gold answer (stage 7, check kind `math`).
 
-Three stages: the same text after `spelling.tidy`; the plain rules, exactly; Math-Verify for what is
-left, part by part. `compare_plainly` has the first two and is cheap and bounded. Math-Verify uses
-sympy, which may run for ever on a short text, so `compare_symbolically` is only to be called inside
-a worker process that somebody else kills (`pool`). Math-Verify's own alarms are off: they need
-signals and do not stop C code.
+There are three steps:
+
+    1. the same text after `spelling.tidy`
+    2. the plain rules, which are exact
+    3. Math-Verify for the rest, part by part
+
+`compare_plainly` takes the first two steps. It is cheap and bounded. Math-Verify uses sympy, which
+may never end on a short text. So `compare_symbolically` may only be called inside a worker process
+that `pool` can kill. Math-Verify's own alarms are off, because they need signals and do not stop C
+code.
 """
 
 from fractions import Fraction
@@ -21,9 +26,7 @@ MAX_CHARACTERS = 20_000
 """Longer answers are refused unread."""
 
 MAX_INLINE_CHARACTERS = 300
-"""Longer ones are read in a worker process only, so that no text costs the parent more than a
-moment.
-"""
+"""Longer ones are only read in a worker process, so that no text delays the parent."""
 
 
 def compare_plainly(golds: list[str], solution: str) -> Result | None:
@@ -31,9 +34,8 @@ def compare_plainly(golds: list[str], solution: str) -> Result | None:
 
     Args:
         golds: accepted answers, with or without dollar signs or a box.
-        solution: the solution part of an answer; its last complete box counts. Several boxes of its
-        sentence also count
-            as one list.
+        solution: the solution part of an answer. Its last complete box counts. Several boxes of its
+            sentence also count as one list.
     """
     boxes = final_boxes(solution)
     if not boxes:
@@ -62,10 +64,10 @@ def _without_algebra(golds: list[str], boxes: list[str]) -> Result | None:
 
 
 def compare_symbolically(golds: list[str], solution: str) -> Result:
-    """The verdict where `compare_plainly` has none. Without bounds: only inside a worker process.
+    """The verdict where `compare_plainly` has none. Only for worker processes, as it may not end.
 
-    Returns: timeout, at once, for an expression that is too large to be computed; unverifiable when
-    no gold can be read or compared.
+    Returns: timeout, immediately, for an expression that is too large to compute. Unverifiable when
+        no gold can be read or compared.
     """
     boxes = final_boxes(solution)
     if _is_long(golds, boxes):
@@ -90,8 +92,9 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
 
 
 def exact_number(text: str) -> Fraction | None:
-    """The exact value of a text of integers, decimals and fractions (`1,000` is a thousand, `1,2`
-    no number), or None.
+    """The exact value of a text of integers, decimals and fractions, or None.
+
+    `1,000` is a thousand. `1,2` is not a number.
     """
     try:
         return rational(tidy(text))
@@ -104,7 +107,9 @@ def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None,
 
     Raises: TooLarge where none is and one cannot be computed.
     """
-    answers = [tidy(boxes[-1])] + ([tidy(", ".join(boxes))] if len(boxes) > 1 else [])
+    answers = [tidy(boxes[-1])]
+    if len(boxes) > 1:
+        answers.append(tidy(", ".join(boxes)))
     answers = [answer for answer in answers if answer]
     if not answers:
         return False, "the answer says nothing"

@@ -1,6 +1,4 @@
-r"""Lists, brackets and vectors as text: where they close, and what their parts are (check kind
-`math`).
-"""
+r"""Lists, brackets, vectors as text: where they close, and what their parts are (kind `math`)."""
 
 import itertools
 import re
@@ -25,15 +23,11 @@ def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
 
 
 def closing_bracket(text: str, start: int) -> int | None:
-    """Where the bracket that opens at `start` closes."""
-    return next(
-        (
-            position
-            for position, sign, depth in _nesting(text, start)
-            if depth == 0 and sign in _CLOSING
-        ),
-        None,
-    )
+    """Where the bracket that opens at `start` closes; None where it does not."""
+    for position, sign, depth in _nesting(text, start):
+        if depth == 0 and sign in _CLOSING:
+            return position
+    return None
 
 
 _WORDS = re.compile(
@@ -43,20 +37,27 @@ _WORDS = re.compile(
 
 
 def split_list(text: str) -> list[str]:
-    """The parts of a list at the outermost level, split at commas, semicolons, `and`, `or`."""
+    """The parts of a list at the outermost level, split at commas, semicolons, `and`, `or`.
+
+    `1, (2, 3)` has the parts `1` and `(2, 3)`. It is cut at -1, 1 and 9: before the text, at the
+    comma, and after the text.
+    """
     text = _WORDS.sub(" ; ", text)
     separator = ";" if ";" in outer(text) else ","
-    cuts = [
-        position for position, sign, depth in _nesting(text) if sign == separator and depth <= 0
-    ]
-    parts = [text[start + 1 : stop] for start, stop in itertools.pairwise([-1, *cuts, len(text)])]
-    parts = [part.strip() for part in parts if part.strip()]
-    if separator == ";":
-        parts = [
-            piece
-            for part in parts
-            for piece in (split_list(part) if ";" not in part and _is_plain_list(part) else [part])
-        ]
+    cuts = [-1]
+    for position, sign, depth in _nesting(text):
+        if sign == separator and depth <= 0:
+            cuts.append(position)
+    cuts.append(len(text))
+    parts = []
+    for start, stop in itertools.pairwise(cuts):
+        part = text[start + 1 : stop].strip()
+        if not part:
+            continue
+        if separator == ";" and ";" not in part and _is_plain_list(part):
+            parts += split_list(part)
+        else:
+            parts.append(part)
     return parts
 
 
@@ -65,12 +66,12 @@ def _is_plain_list(text: str) -> bool:
 
 
 def outer(text: str) -> str:
-    """The text with everything in brackets left out."""
-    return "".join(
-        sign
-        for _, sign, depth in _nesting(text)
-        if depth <= 0 and len(sign) == 1 and sign not in _CLOSING
-    )
+    """The text without everything in brackets."""
+    found = ""
+    for _, sign, depth in _nesting(text):
+        if depth <= 0 and len(sign) == 1 and sign not in _CLOSING:
+            found += sign
+    return found
 
 
 def brackets(text: str) -> tuple[str, str] | None:
@@ -101,28 +102,36 @@ def vector(text: str) -> str | None:
     )
     if not match or "\\begin" in match[2]:
         return None
-    rows = [row.strip() for row in re.split(r"\\\\", match[2]) if row.strip()]
-    parts = rows if len(rows) > 1 else rows[0].split("&") if rows else []
-    if len(parts) < 2 or any("&" in part or not part.strip() for part in parts):
+    parts = [row.strip() for row in match[2].split(r"\\") if row.strip()]
+    if len(parts) == 1:  # one row: its cells are the parts
+        parts = [cell.strip() for cell in parts[0].split("&")]
+    if len(parts) < 2 or any("&" in part or not part for part in parts):
         return None
-    return "(" + ", ".join(part.strip() for part in parts) + ")"
+    return f"({', '.join(parts)})"
 
 
 def plus_minus(text: str) -> list[str] | None:
-    """Both values of an expression with one sign of both kinds.
+    r"""The values of an expression with `\pm`; None where it has none, or two in one part.
 
-    Of a tuple with one in several of its parts, all of them.
+    `1 \pm 2` has the values `1 +2` and `1 -2`. The tuple `(\pm 1, \pm 2)` has four.
     """
-    kind = brackets(text)
-    parts = split_list(kind[1]) if kind is not None and kind[0] == "()" else [text]
-    if r"\pm" not in text or any(part.count(r"\pm") > 1 for part in parts):
+    if r"\pm" not in text:
         return None
-    spread = [
-        [re.sub(r"\\pm ?", sign, part).strip().removeprefix("+") for sign in ("+", "-")]
-        if r"\pm" in part
-        else [part]
-        for part in parts
-    ]
+    held = brackets(text)
+    parts = [text]
+    if held is not None and held[0] == "()":
+        parts = split_list(held[1])
+    spread = []
+    for part in parts:
+        if part.count(r"\pm") > 1:
+            return None
+        plus = re.sub(r"\\pm ?", "+", part).strip().removeprefix("+")
+        minus = re.sub(r"\\pm ?", "-", part).strip().removeprefix("+")
+        spread.append([plus, minus] if r"\pm" in part else [part])
     if len(parts) == 1:
         return spread[0]
-    return ["(" + ", ".join(values) + ")" for values in itertools.product(*spread)][:60]
+    tuples = itertools.islice(itertools.product(*spread), _MAX_TUPLES)
+    return [f"({', '.join(values)})" for values in tuples]
+
+
+_MAX_TUPLES = 60

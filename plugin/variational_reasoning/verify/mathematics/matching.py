@@ -1,17 +1,16 @@
-"""What the plain rules share: their types, and three-valued comparison of many parts (check kind
-`math`).
+"""The types of the plain rules, and three-valued comparison of many parts (check kind `math`).
 
-True is equal, False is different for certain, None is not for the plain rules to say.
+True: equal. False: certainly different. None: the plain rules cannot tell.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 Ask = Callable[[str, str], bool | None]
-"""Somebody else's opinion on two texts."""
+"""Another checker's opinion on two texts."""
 
 Same = Callable[[str, str], bool | None]
-"""All rules again, for two parts of the texts."""
+"""All rules, applied to two parts of the texts."""
 
 Rule = Callable[[str, str, Same], bool | None]
 """An opinion on (gold, answer): None leaves the decision to the next rule."""
@@ -36,7 +35,7 @@ def all_same(results: Iterable[bool | None]) -> bool | None:
 def in_any_order(
     want: Sequence[Part], found: Sequence[Part], same: Callable[[Part, Part], bool | None]
 ) -> bool | None:
-    """Do two lists hold the same things in any order? None where a doubtful pair is in the way."""
+    """Whether two lists hold the same things in any order. None where a pair is doubtful."""
     if len(want) != len(found):
         return False
     if len(want) > MAX_MATCHED:

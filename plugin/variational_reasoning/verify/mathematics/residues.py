@@ -23,8 +23,9 @@ MAX_CHARACTERS = 2000
 
 
 def same_remainders(first: str, second: str) -> bool | None:
-    """Are two texts of numbers, + - * / ^ ! and binomials the same number? None where one cannot be
-    read.
+    """Whether two texts of numbers, + - * / ^ ! and binomials are the same number.
+
+    None where one of them cannot be read.
     """
     if max(len(first), len(second)) > MAX_CHARACTERS:
         return None
@@ -87,7 +88,7 @@ class Residue:
         return self * other.raised(-1)
 
     def raised(self, exponent: int) -> "Residue":
-        """Raises: Unread for a negative power of what a prime divides, zero among it."""
+        """Raises: Unread for a negative power of a number that a prime divides, such as zero."""
         try:
             pairs = zip(self.remainders, PRIMES, strict=True)
             remainders = tuple(pow(value, exponent, prime) for value, prime in pairs)

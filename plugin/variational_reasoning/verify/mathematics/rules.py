@@ -1,9 +1,7 @@
-r"""The plain rules: are two tidied texts equal, different for certain, or not for these rules to
-say (check kind `math`)?
+r"""The plain rules: whether two tidied texts are equal, or certainly different (check kind `math`).
 
-Exact, without symbolic algebra. A rule may also say that two answers differ for certain. That
-matters as much as equality, because a symbolic checker that drops what it cannot read calls
-different answers equal.
+They are exact, without symbolic algebra. That two answers certainly differ matters as much as
+equality. A symbolic checker that drops what it cannot read would call them equal.
 """
 
 import re
@@ -39,13 +37,13 @@ _RULES: tuple[Rule, ...] = (
     number_rules.chains,
     list_rules.lists,
 )
-"""In this order; the first that decides is believed."""
+"""They are asked in this order. The first one that decides is believed."""
 
 
 def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
-    """Are two tidied texts equal? None where the plain forms do not tell and `ask` does not know.
+    """Whether two tidied texts are equal. None where neither the rules nor `ask` can tell.
 
-    Raises: TooLarge for numbers that are not to be computed.
+    Raises: TooLarge for numbers that must not be computed.
     """
     if not gold or not answer:
         return False
@@ -69,5 +67,5 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
 
 
 def _primes(text: str) -> Counter[str]:
-    """What has how many primes: `f''(x) + f'(x)` has f'' and f'. Math-Verify drops them."""
+    """The signs with primes: `f''(x) + f'(x)` has f'' and f'. Math-Verify drops the primes."""
     return Counter(re.findall(r"[\w)}]'+", text.replace(" ", "")))

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from variational_reasoning.method.abstract import END
 from variational_reasoning.method.chat_formats import (
     TEMPLATE,
     ApplyTemplate,
@@ -76,6 +77,11 @@ class Renderer:
     def boundary(self) -> str:
         """The text that ends a trace's ids."""
         return self.family.boundary or self.chat_format.boundary
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether traces are symbols (abstract.py) and not text."""
+        return self.boundary == END
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -286,7 +292,8 @@ class Renderer:
             return SampledTrace(ids, text, is_well_formed=False, is_retokenized=False)
         is_closed = rest.startswith(self.texts(kind).close.removeprefix(self.boundary))
         has_forbidden = any(text in trace for text in self.family.forbidden)
-        is_well_formed = is_closed and bool(trace.strip()) and not has_forbidden
+        has_content = bool(trace.strip()) or self.is_abstract  # which may have no symbol
+        is_well_formed = is_closed and has_content and not has_forbidden
         through = trace + boundary
         end = _first_prefix(ids, through, decode)
         if decode(ids[:end]) == through:

@@ -186,6 +186,10 @@ class SamplingConfig:
     # 1: all tokens; below, the ratio in rho is not that of the samples
     top_p: float = _number(1.0, above=0, at_most=1)
     max_trace_tokens: int | None = _number(None, at_least=1)  # null: up to cutoff_len
+    # Abstract traces: symbols that a trace has at least, and at most. At most, the end is forced.
+    min_symbols: int = _number(1, at_least=0)
+    # of an abstract trace
+    max_symbols: int = _number(128, at_least=1)
     # null: what cutoff_len leaves
     max_answer_tokens: int | None = _number(None, at_least=1)
     # transformers: rows x (prompt + new tokens) in the KV cache at once; at most as many again for
@@ -214,6 +218,9 @@ class ScoringConfig:
     # estimator acc
     score_only: Literal["all", "verified"] = "all"
     temperature: float = _number(1.0, above=0)  # divides the logits; the paper compares at 1
+    # Of abstract traces: log-likelihoods of the symbols under the distribution that they were
+    # sampled from, renormalized over what the constraint admits (abstract), or over all ids (full).
+    support: Literal["abstract", "full"] = "abstract"
     # the same sums also at sampling.temperature, in columns of their own
     at_sampling_temperature: bool = False
     token_logps: bool = False  # the terms of the sums, token by token
@@ -380,6 +387,8 @@ class EvalConfig:
     num_samples: int = _number(8, at_least=1)  # k of Avg@k
     # of the samples
     temperature: float = _number(0.7, at_least=0)
+    # of the symbols of abstract traces; null: as of the rest
+    trace_temperature: float | None = _number(None, at_least=0)
     # of the samples
     top_p: float = _number(1.0, above=0, at_most=1)
     max_new_tokens: int | None = _number(None, at_least=1)  # null: up to what `context` leaves
@@ -578,6 +587,11 @@ def _cross_faults(config: Config) -> list[str]:
         for index, output in enumerate(config.build.outputs)
         if output.sampler == "reasoner" and output.traces_hint != "reference"
     ]
+    if config.sampling.min_symbols > config.sampling.max_symbols:
+        faults.append(
+            f"sampling.min_symbols: {config.sampling.min_symbols} is above sampling.max_symbols "
+            f"{config.sampling.max_symbols}, so no abstract trace could be drawn"
+        )
     if config.verify.trace_check is not None:
         fault = trace_check_fault(config.verify.trace_check)
         faults += [fault] if fault else []

@@ -224,6 +224,7 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
                 "eval.top_p",
                 "eval.max_new_tokens",
             ),
+            **_span_settings(config, model.renderer),
         },
         model=model.identity,
         seed=config.seed,
@@ -308,6 +309,24 @@ def verdicts_job(
     )
 
 
+def _span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
+    """What a manifest says of abstract traces; nothing for verbal ones.
+
+    Raises: ValueError for a limit of tokens that has no room for a trace and an answer.
+    """
+    if not renderer.is_abstract:
+        return {}
+    limit, needed = config.eval.max_new_tokens, config.sampling.max_symbols + 2
+    if limit is not None and limit < needed:
+        raise ValueError(
+            f"eval.max_new_tokens: {limit} has no room for a trace of up to "
+            f"{config.sampling.max_symbols} symbols (sampling.max_symbols), its end and an answer; "
+            f"set at least {needed}"
+        )
+    settings = ("sampling.min_symbols", "sampling.max_symbols", "eval.trace_temperature")
+    return resolved(config, *settings)
+
+
 class ResponseSampler(Sampler):
     """The worker that asks the model."""
 
@@ -317,6 +336,9 @@ class ResponseSampler(Sampler):
         super().__init__(model.config, model.engine)
         self.questions = {row["question_id"]: row for row in benchmark.questions}
         self.benchmark, self.renderer = benchmark, model.renderer
+        settings = model.config.eval
+        own = settings.trace_temperature
+        self.span = self._span(settings.temperature if own is None else own)
         self._before = Counter(
             super().statistics()
         )  # of the benchmarks that the same engine has done
@@ -341,7 +363,7 @@ class ResponseSampler(Sampler):
                 self.renderer.prompt("reasoner", self.questions[question_id]["question"])
             )
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
-            if room < 1:
+            if room < (1 if self.span is None else self.span.max_symbols + 2):
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
             counts["bounded_by_context"] += num_samples * (room < limit)
@@ -356,6 +378,7 @@ class ResponseSampler(Sampler):
                         stop,
                         settings.temperature,
                         settings.top_p,
+                        self.span,
                     )
                 )
         return ShardRequests(requests, dropped, counts, len(dropped) * num_samples)

@@ -28,6 +28,7 @@ from variational_reasoning.pipeline.engines import (
     Completion,
     Engine,
     Request,
+    Span,
     engine_name,
     open_engine,
     text_codec,
@@ -47,6 +48,7 @@ from variational_reasoning.pipeline.rows import (
     group_by,
     open_stage,
 )
+from variational_reasoning.pipeline.vocabulary import vocabulary_of
 from variational_reasoning.pipeline.work.job import Shard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
@@ -96,6 +98,7 @@ def traces_job(config: Config) -> StageJob:
                 config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"
             ),
             **hints.identity(),
+            **span_settings(config),
         },
         model=model_identity(model_folder),
         seed=config.seed,
@@ -181,6 +184,36 @@ def answers_job(config: Config) -> StageJob:
             total=lambda: sum(map(size, units)),
         ),
         gpus=config.sampling.tensor_parallel_size,
+    )
+
+
+def span_settings(config: Config) -> dict[str, Any]:
+    """What a manifest says of the constraint of abstract traces; nothing for verbal ones."""
+    if not config.renderer.is_abstract:
+        return {}
+    return resolved(config, "sampling.min_symbols", "sampling.max_symbols")
+
+
+def abstract_span(config: Config, tokenizer: Any, temperature: float) -> Span:
+    """The constraint of an abstract trace of this model.
+
+    Raises: ValueError for a model without the symbols.
+    """
+    source = tokenizer.name_or_path
+    vocabulary = vocabulary_of(tokenizer, source)
+    if vocabulary is None:
+        raise ValueError(
+            f"{source} has no symbols of abstract traces, which prompt_family "
+            f"{config.renderer.family.name!r} needs; extend its base with "
+            "scripts/extend_vocabulary.py and train it again"
+        )
+    settings = config.sampling
+    return Span(
+        vocabulary.symbol_ids,
+        vocabulary.end_id,
+        settings.min_symbols,
+        settings.max_symbols,
+        temperature,
     )
 
 
@@ -283,13 +316,26 @@ class Sampler(ABC):
         seed = sample_seed(self.config.seed, *key, *apart)
         return Request(key, prompt_ids, room, seed, stop, settings.temperature, settings.top_p)
 
+    def _span(self, temperature: float) -> Span | None:
+        """The constraint of a sample that begins with an abstract trace; None for verbal ones.
+
+        Raises: ValueError for a model without the symbols.
+        """
+        if not self.renderer.is_abstract:
+            return None
+        return abstract_span(self.config, self.engine.tokenizer, temperature)
+
     def _no_room(self, question_id: str, num_tokens: int) -> dict[str, Any]:
         reason = f"no room in cutoff_len {self.config.cutoff_len}"
         return {"question_id": question_id, "reason": reason, "tokens": num_tokens}
 
 
 class TraceSampler(Sampler):
-    """Stage 3's worker."""
+    """Stage 3's worker.
+
+    An abstract trace always has room for its longest: a lower limit near cutoff_len would draw it
+    from another distribution than the one it is scored under.
+    """
 
     names = ("question_id", "trace_id")
 
@@ -298,6 +344,7 @@ class TraceSampler(Sampler):
     ) -> None:
         super().__init__(config, engine)
         self.questions, self.kind, self.hints = questions, kind, hints
+        self.span = self._span(config.sampling.temperature)
         self._expert_traces: dict[str, str] = {}
         """Of the shards that are in work: a sample may repeat the data set's own trace."""
 
@@ -316,12 +363,15 @@ class TraceSampler(Sampler):
                 dropped.append(self.hints.dropped(question_id))
                 continue
             prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
-            room = min(limit, config.cutoff_len - len(prompt_ids))
-            if room < 1:
+            room = config.cutoff_len - len(prompt_ids)
+            needed = 1 if self.span is None else self.span.max_symbols + 1
+            if room < needed:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
+            length = min(limit, room) if self.span is None else needed
             requests += [
-                self._request((question_id, k), prompt_ids, room, stop) for k in range(num_traces)
+                self._request((question_id, k), prompt_ids, length, stop)._replace(span=self.span)
+                for k in range(num_traces)
             ]
         num_unasked = len(dropped) * num_traces
         return ShardRequests(requests, dropped, Counter(dropped=num_unasked), num_unasked)
@@ -331,6 +381,9 @@ class TraceSampler(Sampler):
         cut = self.renderer.cut_trace(self.kind, result.token_ids, self.encode, self.decode)
         counts["malformed"] += not cut.is_well_formed
         counts["retokenized"] += cut.is_retokenized
+        if self.span is not None:
+            num_symbols = len(cut.token_ids) - 1
+            counts["ends_forced"] += num_symbols == self.span.max_symbols
         expert = self._expert_traces[request.key[0]]
         if expert:  # a question without a trace of its own has nothing to compare with
             counts["copies_of_training_trace"] += cut.text.strip() == expert

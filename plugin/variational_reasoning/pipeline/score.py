@@ -24,6 +24,7 @@ from variational_reasoning.method.families import REASONER
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
+    Span,
     load_model,
     load_tokenizer,
     text_codec,
@@ -42,10 +43,11 @@ from variational_reasoning.pipeline.rows import (
     Identity,
     open_stage,
 )
-from variational_reasoning.pipeline.sample import StageSummary
+from variational_reasoning.pipeline.sample import abstract_span, span_settings
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
+from variational_reasoning.pipeline.work.summary import StageSummary
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +110,9 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
     if config.scoring.early_tokens:
         identity_config |= resolved(config, "scoring.early_tokens")
+    if renderer.is_abstract:
+        identity_config |= resolved(config, "scoring.support") | span_settings(config)
+        _check_same_span(config, traces.manifest)
     inputs = {
         "questions": questions.digest,
         "traces": traces.digest,
@@ -206,6 +211,19 @@ def traces_of_zero_accuracy(verdicts: pa.Table, keep_for_fallback: bool) -> set[
     }
 
 
+def _check_same_span(config: Config, manifest: Mapping[str, Any]) -> None:
+    """Raises: ValueError when the traces were drawn under another constraint than they would be
+    scored under.
+    """
+    sampled = manifest["config"]
+    for name, value in span_settings(config).items():
+        if name in sampled and sampled[name] != value:
+            raise ValueError(
+                f"{name} is {value}, but the traces in {config.folder('traces')} were sampled with "
+                f"{sampled[name]}, and are scored under the same constraint; set it back"
+            )
+
+
 class TraceScorer(ShardByShard):
     """The worker of stages 4 and 5."""
 
@@ -227,6 +245,9 @@ class TraceScorer(ShardByShard):
         self.encode, self.decode = text_codec(tokenizer)
         self.renderer.check_codec(self.encode, self.decode, tokenizer.name_or_path)
         self.end_of_turn = len(self.encode(self.renderer.chat_format.end_of_turn))
+        self.support: Span | None = None
+        if self.renderer.is_abstract and config.scoring.support == "abstract":
+            self.support = abstract_span(config, tokenizer, config.sampling.temperature)
         self.num_tokens = 0
 
     def facts(self) -> dict[str, Any]:
@@ -304,7 +325,7 @@ class TraceScorer(ShardByShard):
                 ids = {"question_id": question_id, "trace_id": key[1]}
                 dropped.append(ids | {"reason": reason, "tokens": len(token_ids)})
                 continue
-            sequences.append(ScoredSequence(key, token_ids, spans))
+            sequences.append(ScoredSequence(key, token_ids, spans, self.support))
             counts["tokens"] += len(token_ids)
 
     def _add_early(

@@ -8,8 +8,39 @@ from variational_reasoning.method.prompts import Decode, Encode
 from variational_reasoning.packages import need
 
 
+class Span(NamedTuple):
+    """An abstract trace, with which a sample begins: symbols, then the end (arXiv 2604.22709).
+
+    Only symbols and the end can be drawn, from their renormalized distribution. With min_symbols 1
+    and max_symbols 3:
+
+        symbols so far    0          1, 2                  3
+        can be drawn      symbols    symbols or the end    the end
+
+    so every sample holds the end once, after the last symbol.
+    """
+
+    symbol_ids: tuple[int, ...]
+    end_id: int
+    min_symbols: int
+    max_symbols: int
+    temperature: float
+
+    def allowed_ids(self, num_symbols: int) -> tuple[int, ...]:
+        """What can follow after so many symbols."""
+        if num_symbols >= self.max_symbols:
+            return (self.end_id,)
+        if num_symbols < self.min_symbols:
+            return self.symbol_ids
+        return (*self.symbol_ids, self.end_id)
+
+
 class Request(NamedTuple):
-    """One sample to draw. `key` is the caller's and only appears in errors."""
+    """One sample to draw. `key` is the caller's and only appears in errors.
+
+    span: the sample begins with an abstract trace; it goes on without a constraint unless the end
+    of the trace is among the stops.
+    """
 
     key: tuple
     prompt_ids: Sequence[int]
@@ -18,6 +49,7 @@ class Request(NamedTuple):
     stop: tuple[str, ...]
     temperature: float
     top_p: float
+    span: Span | None = None
 
 
 class Completion(NamedTuple):
@@ -88,6 +120,11 @@ def check_requests(requests: Iterable[Request]) -> None:
             raise ValueError(
                 f"request {request.key}: {len(request.prompt_ids)} prompt tokens and room for "
                 f"{request.max_new_tokens} new ones; both must be at least 1"
+            )
+        if request.span is not None and request.max_new_tokens <= request.span.max_symbols:
+            raise ValueError(
+                f"request {request.key}: room for {request.max_new_tokens} new tokens, but its "
+                f"trace may have {request.span.max_symbols} symbols and its end"
             )
 
 

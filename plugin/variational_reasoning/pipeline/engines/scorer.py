@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from variational_reasoning.pipeline.config import Config
-from variational_reasoning.pipeline.engines.base import context_length
+from variational_reasoning.pipeline.engines.base import Span, context_length
 from variational_reasoning.pipeline.engines.transformers import attention_kernel
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ shapes come back often, for 1 % more padding."""
 class ScoredSequence(NamedTuple):
     """A row to score: ids, and the spans [start, stop) of ids whose log-likelihoods are summed;
     start is at least 1.
+
+    support: the first span is an abstract trace, whose likelihood is that of its constrained
+    sampling.
     """
 
     key: tuple
     token_ids: Sequence[int]
     spans: Sequence[tuple[int, int]]
+    support: Span | None = None
 
 
 class Scorer:
@@ -196,6 +200,15 @@ class Scorer:
         for begin in range(0, len(rows), self.chunk_positions):
             end = begin + self.chunk_positions
             logps[:, begin:end] = self._chunk_logps(needed[begin:end], targets[begin:end])
+        first = 0
+        for sequence in sequences:
+            if sequence.support is not None:
+                start, stop = sequence.spans[0]
+                trace = slice(first, first + stop - start)
+                logps[:, trace] = self._constrained_logps(
+                    needed[trace], targets[trace], sequence.support
+                )
+            first += sum(stop - start for start, stop in sequence.spans)
         logps = logps.cpu()
         lengths = [stop - start for sequence in sequences for start, stop in sequence.spans]
         parts = iter(logps.split(lengths, dim=1))
@@ -225,6 +238,48 @@ class Scorer:
             for total, temperature in zip(normalizer, self.temperatures, strict=True):
                 torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
         return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
+
+    def _constrained_logps(
+        self, hidden: "torch.Tensor", targets: "torch.Tensor", support: Span
+    ) -> "torch.Tensor":
+        """log p of a trace's ids under the distribution that its sampling draws from.
+
+        Of a trace of two symbols and the end, with min_symbols 1 and max_symbols 2:
+
+            place              0          1                     2
+            normalized over    symbols    symbols and the end   the end, so log p is 0
+
+        Args:
+            hidden: [tokens, hidden size] before each id. targets: [tokens] int64.
+
+        Returns: [temperatures, tokens]; minus infinity for an id that could not be drawn.
+        Source: arXiv 2604.22709, pi_abs.
+        """
+        import torch
+
+        ids = torch.tensor([*support.symbol_ids, support.end_id], device=hidden.device)
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        logits = self._logits_of(hidden, ids).to(wide)
+        place = torch.arange(len(targets), device=hidden.device)[:, None]
+        is_end = ids == support.end_id
+        is_symbol_allowed = ~is_end & (place < support.max_symbols)
+        is_end_allowed = is_end & (place >= support.min_symbols)
+        logits = logits.masked_fill(~(is_symbol_allowed | is_end_allowed), -math.inf)
+        temperatures = logits.new_tensor(self.temperatures)[:, None, None]
+        logps = (logits / temperatures).log_softmax(dim=-1)
+        is_target = ids == targets[:, None]
+        chosen = logps.masked_fill(~is_target, 0).sum(dim=-1)
+        return chosen.masked_fill(~is_target.any(dim=-1), -math.inf)
+
+    def _logits_of(self, hidden: "torch.Tensor", ids: "torch.Tensor") -> "torch.Tensor":
+        """The logits of some ids only: [positions, ids]."""
+        import torch
+
+        if type(self._head) is torch.nn.Linear and not self._head.weight.is_meta:
+            bias = None if self._head.bias is None else self._head.bias[ids]
+            return torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
+        whole = hidden if self._head is None else self._head(hidden)
+        return whole[:, ids]
 
     def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
         """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does

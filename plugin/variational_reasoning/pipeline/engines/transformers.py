@@ -27,6 +27,7 @@ from variational_reasoning.pipeline.engines.base import (
     end_tokens,
     text_codec,
 )
+from variational_reasoning.pipeline.engines.spans import OpenSpans
 
 if TYPE_CHECKING:
     import torch
@@ -508,10 +509,16 @@ class TransformersEngine(Engine):
         top_p = torch.tensor([float(each.top_p) for each in requests], device=device)
         can_end = self._tokens_that_can_end(requests)
         batch = _Batch(requests)
+        spans = OpenSpans(requests)
         for step in range(batch.num_steps):
             uniform = torch.from_numpy(uniforms(batch.seeds[batch.rows], step)).to(device)
-            tokens = pick_tokens(logits, uniform, temperature, top_p)
-            batch.record(step, tokens.cpu().numpy(), can_end, self._ends)
+            now = logits, temperature
+            if spans.is_open.any():
+                now = spans.constrain(logits, temperature, batch.rows, step)
+            tokens = pick_tokens(now[0], uniform, now[1], top_p)
+            drawn = tokens.cpu().numpy()
+            spans.record(batch.rows, drawn)
+            batch.record(step, drawn, can_end, self._ends)
             alive = batch.alive_rows()
             if not alive.any():
                 break

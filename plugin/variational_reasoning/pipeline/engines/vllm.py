@@ -30,6 +30,7 @@ from variational_reasoning.pipeline.engines.base import (
     check_requests,
     end_tokens,
     load_tokenizer,
+    text_codec,
 )
 
 ENVIRONMENT = {
@@ -86,6 +87,7 @@ class VllmEngine(Engine):
             )
         self._ends = sorted(end_tokens(ends, self.tokenizer))
         self._vocabulary = len(self.tokenizer)
+        self._decode = text_codec(self.tokenizer)[1]
         self._ids = count()
         self._num_deaths, self._max_restarts = 0, config.sampling.max_engine_restarts
         self._loop = asyncio.new_event_loop()
@@ -138,7 +140,7 @@ class VllmEngine(Engine):
                 task = self._loop.run_until_complete(ended.get())
                 ticket = running.pop(task)
                 try:
-                    flow.finish(ticket, self._result(ticket.request, task.result()))
+                    flow.finish(ticket, task.result())
                 except EngineDeadError:
                     lost.append(ticket)
                 except (ValueError, EngineGenerateError) as error:
@@ -195,25 +197,67 @@ class VllmEngine(Engine):
                 "own log says why. Finished shards are valid: the same command goes on"
             )
 
-    async def _sample(self, request: Request) -> Any:
-        """vLLM's output for a request."""
+    async def _sample(self, request: Request) -> Completion:
+        """The sample of a request; of two requests to vLLM where it begins with a trace.
+
+        vLLM knows the ids of a trace by `allowed_token_ids`, and its shortest length by
+        `min_tokens`, which keeps the stop tokens from being drawn. A trace that reaches its longest
+        length has no end yet, and gets it here.
+        """
+        if request.span is None:
+            return await self._generate(request, self._ends)
+        span = request.span
+        trace = await self._generate(
+            request._replace(
+                max_new_tokens=span.max_symbols, stop=(), temperature=span.temperature
+            ),
+            [span.end_id],
+            allowed_token_ids=[*span.symbol_ids, span.end_id],
+            min_tokens=span.min_symbols,
+        )
+        if trace.error:
+            return trace
+        token_ids = trace.token_ids
+        if token_ids[-1] != span.end_id:
+            token_ids = [*token_ids, span.end_id]
+        if self._decode([span.end_id]) in request.stop:
+            return Completion(token_ids, "stop")
+        # A seed of its own: the answer must not repeat the noise of the trace.
+        rest = request._replace(
+            prompt_ids=[*request.prompt_ids, *token_ids],
+            max_new_tokens=request.max_new_tokens - len(token_ids),
+            seed=request.seed + 1,
+            span=None,
+        )
+        answer = await self._generate(rest, self._ends)
+        return answer._replace(token_ids=[*token_ids, *answer.token_ids])
+
+    async def _generate(
+        self, request: Request, stop_token_ids: list[int], **constraints: Any
+    ) -> Completion:
+        """One request to vLLM.
+
+        Args:
+            constraints: more of vLLM's SamplingParams.
+        """
         params = self._vllm.SamplingParams(
             seed=request.seed,
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=request.max_new_tokens,
             stop=list(request.stop),
-            stop_token_ids=self._ends,
+            stop_token_ids=stop_token_ids,
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             spaces_between_special_tokens=False,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+            **constraints,
         )
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(request.prompt_ids))
         [output] = [
             output async for output in self._engine.generate(prompt, params, str(next(self._ids)))
         ]
-        return output
+        return self._result(request, output)
 
     def _result(self, request: Request, output: Any) -> Completion:
         cached = output.num_cached_tokens or 0

@@ -1,0 +1,289 @@
+"""Abstract traces: constrained sampling, its likelihood, and the stages on a model with symbols."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from tests.conftest import make_bpe_tokenizer, make_model_dir
+from tests.pipeline.test_vllm import infer
+from variational_reasoning.method.abstract import BEGIN, END
+from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
+from variational_reasoning.pipeline.engines import (
+    Request,
+    Span,
+    TransformersEngine,
+    load_model,
+    load_tokenizer,
+)
+from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
+from variational_reasoning.pipeline.engines.transformers import uniforms
+from variational_reasoning.pipeline.evaluate import Benchmark, Model, evaluate
+from variational_reasoning.pipeline.rows import read_manifest, read_rows
+from variational_reasoning.pipeline.sample import abstract_span, sample_answers, sample_traces
+from variational_reasoning.pipeline.score import score_traces
+from variational_reasoning.pipeline.vocabulary import ExtendOptions, extend
+
+STOP = (END,)
+
+
+@pytest.fixture(scope="module")
+def abstract_dir(tmp_path_factory):
+    """A random Qwen3 with four symbols, whose rows differ."""
+    folder = tmp_path_factory.mktemp("abstract")
+    base = make_model_dir(folder / "base", make_bpe_tokenizer(), head_dim=32)
+    extend(ExtendOptions(base=str(base), out=str(folder / "model"), symbols=4, noise=0.2))
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def engine(abstract_dir) -> TransformersEngine:
+    model = load_model(str(abstract_dir), "float64", "cpu")
+    return TransformersEngine(model, load_tokenizer(str(abstract_dir)), 100000)
+
+
+def span_of(engine, least=1, most=3, temperature=1.0) -> Span:
+    config = Config(prompt_family="abstract")
+    span = abstract_span(config, engine.tokenizer, temperature)
+    return span._replace(min_symbols=least, max_symbols=most)
+
+
+def request(seed, span, stop=STOP, new=None, temperature=1.0, prompt=(5, 6, 7)) -> Request:
+    length = span.max_symbols + 1 if new is None else new
+    return Request(("q", seed), prompt, length, seed, stop, temperature, 1.0, span)
+
+
+def test_what_can_follow():
+    span = Span((10, 11), 9, min_symbols=1, max_symbols=3, temperature=1.0)
+    allowed = [span.allowed_ids(count) for count in range(4)]
+    assert allowed == [(10, 11), (10, 11, 9), (10, 11, 9), (9,)]
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (0, 3), (1, 3), (3, 3)])
+def test_every_trace_is_symbols_and_one_end(engine, least, most):
+    span = span_of(engine, least, most)
+    results = engine.generate([request(seed, span) for seed in range(60)])
+    lengths = set()
+    for result in results:
+        *symbols, end = result.token_ids
+        assert end == span.end_id and result.finish_reason == "stop"
+        assert set(symbols) <= set(span.symbol_ids)
+        lengths.add(len(symbols))
+    assert lengths == set(range(least, most + 1))
+
+
+def test_tokens_follow_the_renormalized_distribution(engine):
+    """Against plain forward passes: the same uniforms, over what the constraint admits."""
+    span = span_of(engine, temperature=0.7)
+    requests = [request(seed, span) for seed in range(20)]
+    for asked, result in zip(requests, engine.generate(requests), strict=True):
+        ids = list(asked.prompt_ids)
+        for step, token in enumerate(result.token_ids):
+            with torch.no_grad():
+                logits = engine.model(input_ids=torch.tensor([ids])).logits[0, -1].float()
+            allowed = sorted(span.allowed_ids(step))
+            cumulative = torch.softmax(logits[allowed] / 0.7, dim=-1).double().cumsum(0)
+            uniform = uniforms(torch.tensor([asked.seed]).numpy().astype("uint64"), step)[0]
+            place = int((cumulative <= uniform * float(cumulative[-1])).sum())
+            assert token == allowed[place]
+            ids.append(token)
+
+
+def test_a_sample_does_not_depend_on_its_batch_and_goes_on_without_a_constraint(engine):
+    span = span_of(engine, temperature=1.0)
+    stop = ("<|im_end|>",)
+    longer = [request(seed, span, stop=stop, new=10) for seed in range(12)]
+    plain = [Request(("p", seed), (5, 6), 8, seed, stop, 1.0, 1.0) for seed in range(5)]
+    together = engine.generate([*longer, *plain])
+    assert together[:12] == [engine.generate([each])[0] for each in longer]
+    assert together[12:] == engine.generate(plain)
+    traces = engine.generate([request(seed, span) for seed in range(12)])
+    free = set()
+    for sample, trace in zip(together[:12], traces, strict=True):
+        count = len(trace.token_ids)
+        assert sample.token_ids[:count] == trace.token_ids  # the constraint looks only back
+        free |= set(sample.token_ids[count:])
+    assert free - set(span.symbol_ids)
+
+
+def test_symbols_and_answer_have_temperatures_of_their_own(engine):
+    span = span_of(engine, temperature=1.0)
+    samples = engine.generate(
+        [request(seed, span, stop=(), new=8, temperature=0) for seed in range(40)]
+    )
+    answers: dict[tuple, set] = {}
+    for sample in samples:
+        cut = sample.token_ids.index(span.end_id) + 1
+        trace, answer = tuple(sample.token_ids[:cut]), sample.token_ids[cut:]
+        answers.setdefault(trace, set()).add(tuple(answer[:4]))
+    assert len(answers) > 5  # sampled
+    assert all(len(found) == 1 for found in answers.values())  # greedy
+
+
+def test_too_little_room_is_refused(engine):
+    with pytest.raises(ValueError, match="room for 3 new tokens, but its trace may have 3 symbols"):
+        engine.generate([request(1, span_of(engine), new=3)])
+
+
+def scorer(engine, **settings) -> Scorer:
+    return Scorer(engine.model, Config(scoring=ScoringConfig(dtype="float64", **settings)))
+
+
+def test_probabilities_of_all_traces_sum_to_one(engine):
+    span = span_of(engine, least=1, most=3)
+    traces = [
+        [*symbols, span.end_id]
+        for count in (1, 2, 3)
+        for symbols in itertools.product(span.symbol_ids, repeat=count)
+    ]
+    assert len(traces) == 4 + 16 + 64
+    rows = [
+        ScoredSequence(("q", i), [5, 6, 7, *trace], [(3, 3 + len(trace))], span)
+        for i, trace in enumerate(traces)
+    ]
+    sums = [logps for [logps] in scorer(engine).score(rows)]
+    assert math.fsum(map(math.exp, sums)) == pytest.approx(1, abs=1e-12)
+    # the same in batches of one, and with the whole softmax less than one in total
+    assert scorer(engine, batch_tokens=1).score(rows[:9]) == [[each] for each in sums[:9]]
+    full = [logps for [logps] in scorer(engine).score([row._replace(support=None) for row in rows])]
+    assert math.fsum(map(math.exp, full)) < 0.5
+    assert all(own > whole for own, whole in zip(sums, full, strict=True))
+
+
+def test_the_answer_after_a_trace_is_scored_over_all_ids(engine):
+    span = span_of(engine)
+    trace = [span.symbol_ids[1], span.end_id]
+    spans = [(3, 5), (5, 8)]
+    row = ScoredSequence(("q", 0), [5, 6, 7, *trace, 8, 9, 10], spans, span)
+    [[own, answer]] = scorer(engine).score([row])
+    [[_, plain]] = scorer(engine).score([row._replace(support=None)])
+    assert answer == plain
+    with torch.no_grad():
+        logits = engine.model(input_ids=torch.tensor([row.token_ids])).logits[0].double()
+    first = torch.log_softmax(logits[2, list(span.symbol_ids)], dim=-1)[1]
+    second = torch.log_softmax(logits[3, [*span.symbol_ids, span.end_id]], dim=-1)[4]
+    assert own == pytest.approx(float(first + second), abs=1e-12)
+
+
+@pytest.fixture
+def abstract_run(make_run, abstract_dir):
+    """A run whose two models are the one with symbols."""
+    names = {"reasoner": str(abstract_dir), "posterior": str(abstract_dir)}
+
+    def make(**settings):
+        sampling = {"max_symbols": 3, "max_answer_tokens": 6} | settings.pop("sampling", {})
+        models = names | {"allow_unrecorded": True}
+        return make_run(prompt_family="abstract", models=models, sampling=sampling, **settings)
+
+    return make
+
+
+def test_stages_3_to_6_on_abstract_traces(abstract_run, abstract_dir):
+    path = abstract_run()
+    config = load_config(path)
+    sample_traces(config)
+    traces = read_rows(config.folder("traces"), "traces")
+    tokenizer = load_tokenizer(str(abstract_dir))
+    span = abstract_span(config, tokenizer, 0.7)
+    assert traces and all(row["is_well_formed"] for row in traces)
+    for row in traces:
+        *symbols, end = row["token_ids"]
+        assert end == span.end_id and 1 <= len(symbols) <= 3
+        assert row["text"] == tokenizer.decode(symbols)
+    manifest = read_manifest(config.folder("traces"), "traces")
+    assert manifest["counts"]["ends_forced"] == sum(len(row["token_ids"]) == 4 for row in traces)
+    assert manifest["config"]["sampling.max_symbols"] == 3
+
+    for name in ("reasoner", "posterior"):
+        score_traces(config, name)
+    model = load_model(str(abstract_dir), "float64", "cpu")
+    renderer = make_renderer("chatml", "abstract")
+    questions = {
+        row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")
+    }
+    logps = read_rows(config.folder("trace_logps", "posterior"), "trace_logps")
+    row = logps[0]
+    [trace] = [
+        each
+        for each in traces
+        if each["question_id"] == row["question_id"] and each["trace_id"] == row["trace_id"]
+    ]
+    question = questions[row["question_id"]]
+    prompt = renderer.prompt("abstract_posterior", question["question"], question["trace"])
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    expected = 0.0
+    for step, token in enumerate(trace["token_ids"]):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        allowed = list(span.allowed_ids(step))
+        expected += float(torch.log_softmax(logits[allowed], dim=-1)[allowed.index(token)])
+        ids.append(token)
+    assert row["trace_logp"] == pytest.approx(expected, abs=1e-4)
+
+    sample_answers(config)
+    answers = read_rows(config.folder("answers"), "answers")
+    assert len(answers) == len(traces) * config.sampling.num_answers
+    changed = load_config(path, ["sampling.max_symbols=4"])
+    with pytest.raises(
+        ValueError, match="sampled with 3, and are scored under the same constraint"
+    ):
+        score_traces(changed, "reasoner")
+
+
+def test_evaluation_samples_a_trace_and_an_answer(abstract_run, abstract_dir, tmp_path):
+    path = abstract_run()
+    settings = ["eval.max_new_tokens=9", "eval.trace_temperature=0", "eval.temperature=1.0"]
+    config = load_config(path, settings)
+    rows = read_rows(config.folder("questions"), "questions")[:3]
+    benchmark = Benchmark("", tmp_path / "evals", rows, num_samples=4)
+    [(_, result)] = evaluate([benchmark], Model("m", abstract_dir, config.renderer, config))
+    assert result is not None
+    samples = read_rows(benchmark.folder / "samples", "samples")
+    end = load_tokenizer(str(abstract_dir)).convert_tokens_to_ids(END)
+    traces: dict[str, set] = {}
+    answers: dict[str, set] = {}
+    for row in samples:
+        assert row["token_ids"].count(end) >= 1
+        cut = row["token_ids"].index(end)
+        traces.setdefault(row["question_id"], set()).add(tuple(row["token_ids"][:cut]))
+        answers.setdefault(row["question_id"], set()).add(tuple(row["token_ids"][cut:]))
+    assert all(len(found) == 1 for found in traces.values())  # greedy symbols
+    assert any(len(found) > 1 for found in answers.values())  # sampled answers
+
+    short = load_config(path, ["eval.max_new_tokens=4"])
+    other = Benchmark("", tmp_path / "short", rows, num_samples=1)
+    with pytest.raises(ValueError, match="eval.max_new_tokens: 4 has no room for a trace of up to"):
+        list(evaluate([other], Model("m", abstract_dir, short.renderer, short)))
+
+
+def test_models_without_symbols_and_lengths_that_do_not_fit_are_refused(make_run, tiny_model_dir):
+    models = {"posterior": str(tiny_model_dir), "allow_unrecorded": True}
+    path = make_run(prompt_family="abstract", models=models)
+    with pytest.raises(ValueError, match="has no symbols of abstract traces"):
+        sample_traces(load_config(path))
+    with pytest.raises(ValueError, match="sampling.min_symbols: 9 is above sampling.max_symbols 8"):
+        load_config(path, ["sampling.min_symbols=9", "sampling.max_symbols=8"])
+
+
+@pytest.mark.slow
+def test_the_real_vllm_draws_the_same_traces(abstract_run, abstract_dir, infer_python):
+    greedy = {"temperature": 0, "enforce_eager": True, "min_symbols": 2}
+    paths = [
+        abstract_run(name=engine, sampling=greedy | {"engine": engine})
+        for engine in ("vllm", "transformers")
+    ]
+    warm = abstract_run(name="warm", sampling=greedy | {"engine": "vllm", "temperature": 1.0})
+    for path in (*paths, warm):
+        infer(infer_python, "scripts/sample_traces.py", str(path))
+    ours, theirs, drawn = (
+        read_rows(load_config(path).folder("traces"), "traces") for path in (*paths, warm)
+    )
+    assert ours == theirs
+    span = abstract_span(load_config(warm), load_tokenizer(str(abstract_dir)), 1.0)
+    assert len({tuple(row["token_ids"]) for row in drawn}) > len(drawn) / 2  # seeds of their own
+    for row in drawn:
+        *symbols, end = row["token_ids"]
+        assert end == span.end_id and 2 <= len(symbols) <= 3
+        assert set(symbols) <= set(span.symbol_ids) and BEGIN not in row["text"]

@@ -23,7 +23,7 @@ PROFILES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline.yaml"))
 TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
 RECIPES = [path for path in TRAININGS if not path.parent.name.startswith("tiny")]
 """tiny is run as a whole by test_end_to_end, tiny_questions has the same layout."""
-PAPER = [p for p in RECIPES if "_think" not in p.parent.name and p.parent.name != "smollm2_135m"]
+PAPER = [path for path in RECIPES if "_think" not in path.parent.name]
 """Recipes with the paper's settings; the others start from questions, as new_profile.py does."""
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
 
@@ -43,7 +43,6 @@ def random_models(tmp_path_factory) -> dict[str, Path]:
     its models begin.
     """
     folders = {"Qwen/Qwen3-": "qwen3", "Qwen/Qwen2.5-": "qwen2", "runs/tiny": "qwen3"}
-    folders["runs/smollm2-135m"] = "llama"
     for prefix, family in folders.items():
         folders[prefix] = tmp_path_factory.mktemp(family)
         size = len(make_tokenizer(folders[prefix]))
@@ -291,9 +290,6 @@ def test_the_settings_of_a_start_from_questions(path):
     """As new_profile.py chooses them for the machine that the header names."""
     values, is_lora = read(path), path.parent.name.endswith("_lora")
     assert (values["finetuning_type"] == "lora") == is_lora
-    if path.parent.name == "smollm2_135m":  # for a CPU
-        assert values["use_cpu"] and "deepspeed" not in values and values["learning_rate"] == 1e-5
-        return
     assert ("deepspeed" in values) == (not is_lora)
     assert values["learning_rate"] == (1e-4 if is_lora else 1e-5)
     assert (values["cutoff_len"], values["bf16"], values["flash_attn"]) == (16384, True, "fa2")

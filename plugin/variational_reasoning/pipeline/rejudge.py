@@ -1,6 +1,6 @@
 """New verdicts on the answers of an evaluation, without its model (evals/run.py rejudge=true).
 
-For a checker that has been mended, or other limits. Of each benchmark,
+It is used after a checker was fixed, or with other limits. Of each benchmark,
 
     NAME/samples/     what the model wrote: only read
     NAME/rejudged/    the new verdicts, shard by shard; a command that is run again goes on here

@@ -1,11 +1,11 @@
 """Cards: the README.md next to a run's train files, and next to each model that was trained in it.
 
-Everything in a card is read from manifests, from the record next to the model and from evaluations,
-so a card cannot say something else than what was run. The host writes a README.md of its own at the
-end of a training; ours replaces it.
+Everything in a card is read from manifests, from the record next to the model and from evaluations.
+So a card always describes what was run. The host writes its own README.md at the end of a training,
+and ours replaces it.
 
-Metadata may only name what the hub can link to. A base model or data set that
-is a local folder or file is named in the text and not in the header.
+Metadata may only name what the hub can link to. A base model or data set that is a local folder or
+file is named in the text, but not in the header.
 """
 
 from collections.abc import Mapping
@@ -67,8 +67,9 @@ HYPER_PARAMETERS = (
 
 
 def write_cards(config: Config) -> list[Path]:
-    """Write the card of run_dir/train and of every model in run_dir/models that was trained with
-    this plugin.
+    """Write the cards of run_dir/train and of the models in run_dir/models.
+
+    A model without a record was not trained with this plugin, and gets no card.
 
     Raises: ValueError when the run has neither.
     """
@@ -90,9 +91,7 @@ def write_cards(config: Config) -> list[Path]:
 
 
 def data_card(config: Config) -> str:
-    """The card of run_dir/train: a configuration per Parquet file, its recipe and counts, models
-    and seeds.
-    """
+    """The card of run_dir/train: a configuration per Parquet file, with its recipe and counts."""
     from huggingface_hub import DatasetCardData
 
     folder = config.folder("train")
@@ -139,13 +138,11 @@ def model_card(
 
     kind, base = record["prompt_kind"], str(record["model"]["path"])
     is_adapter = (model / "adapter_config.json").is_file()
-    role = (
-        "posterior"
-        if kind.startswith("posterior")
-        else "reasoner"
-        if model.name == "reasoner"
-        else "final"
-    )
+    role = "final"
+    if kind.startswith("posterior"):
+        role = "posterior"
+    elif model.name == "reasoner":
+        role = "reasoner"
     mine = {
         name: evaluation
         for name, evaluation in evaluations.items()
@@ -294,44 +291,41 @@ def _stops(kind: str, renderer: Renderer) -> list[str]:
 
 
 def _task(name: str, config: Config) -> str:
-    """What an evaluation is named in a card: its benchmark, or the run's own questions."""
-    return (
-        name.partition("/")[2] or f"{config.data.name} ({config.eval.split} questions of the run)"
-    )
+    """The name of an evaluation in a card: its benchmark, or the run's own questions."""
+    own_questions = f"{config.data.name} ({config.eval.split} questions of the run)"
+    return name.partition("/")[2] or own_questions
 
 
 def _belongs(stage: str, name: str, role: str) -> bool:
     """Whether a stage is part of the recipe of a model."""
-    if role != "final":
-        return stage in ("prepare_data", f"train {name}") or (
-            role == "posterior" and stage.endswith("_from_reasoner")
-        )
-    others = stage.startswith("train ") and stage not in (
-        f"train {name}",
-        "train reasoner",
-        "train posterior",
-    )
-    return not others
+    if role == "final":
+        trainings = (f"train {name}", "train reasoner", "train posterior")
+        return stage in trainings or not stage.startswith("train ")
+    if role == "posterior" and stage.endswith("_from_reasoner"):
+        return True
+    return stage in ("prepare_data", f"train {name}")
 
 
 def _stage_rows(stages: Mapping[str, StageFacts], is_wanted: Any) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "facts": facts, "reasons": listed(facts.reasons)}
-        for name, facts in stages.items()
-        if is_wanted(name)
-    ]
+    rows = []
+    for name, facts in stages.items():
+        if is_wanted(name):
+            rows.append({"name": name, "facts": facts, "reasons": listed(facts.reasons)})
+    return rows
 
 
 def _recipe(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data card says of one file."""
+    """What the data card says about one file."""
     figures = manifest.get("figures", {})
     output = manifest.get("config", {}).get("output", {})
+    recipe = []
+    for key, value in output.items():
+        if key != "name" and value is not None:
+            recipe.append(f"{key} {value}")
     return {
         "rows": manifest["rows"],
         "columns": manifest["columns"],
-        "recipe": ", ".join(
-            f"{key} {value}" for key, value in output.items() if key != "name" and value is not None
-        ),
+        "recipe": ", ".join(recipe),
         "mean_weight": figures.get("mean_weight"),
         "mean_tokens": figures.get("mean_tokens"),
         "counts": listed(figures.get("counts", {})),
@@ -354,7 +348,6 @@ def _card(header: str, template: str, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    body = environment.from_string((TEMPLATES / template).read_text(encoding="utf-8")).render(
-        citation=CITATION, **values
-    )
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
+    body = environment.from_string(text).render(citation=CITATION, **values)
     return f"---\n{header.strip()}\n---\n\n{body}"

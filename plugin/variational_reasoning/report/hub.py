@@ -1,9 +1,7 @@
-"""Pushing a folder with a card to the hub: only on request, and private unless told
-otherwise.
+"""Push a folder with a card to the hub: only on request, and private by default.
 
-A repository that exists keeps its visibility, so pushing `private` into a
-public one would publish. The visibility of an existing repository is compared with what is asked
-for, and a difference is refused.
+A repository that exists keeps its visibility, so pushing `private` into a public one would publish.
+If the visibility of an existing repository differs from the requested one, the push is refused.
 """
 
 from fnmatch import fnmatch
@@ -22,8 +20,7 @@ LEFT_OUT = (
     "*/.*",
     "runs/*",
 )
-"""What a training leaves that nobody needs to run or check the result; training_args.bin is a
-pickle.
+"""Files of a training that nobody needs to run or check the result. training_args.bin is a pickle.
 """
 
 
@@ -45,8 +42,8 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
         kind: model or dataset; found from the folder by default.
 
     Raises: ValueError for a folder without our card or of no known kind, a repository name that the
-    hub does not take, a
-        public push under an unknown license, and a record with a secret in clear.
+        hub does not accept, a public push under an unknown license, and a record that contains a
+        secret.
     """
     from huggingface_hub import RepoCard
     from huggingface_hub.errors import HFValidationError
@@ -54,13 +51,11 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
 
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    found = (
-        "model"
-        if (folder / RECORD_NAME).is_file()
-        else "dataset"
-        if any(folder.glob("*.parquet"))
-        else None
-    )
+    found = None
+    if (folder / RECORD_NAME).is_file():
+        found = "model"
+    elif any(folder.glob("*.parquet")):
+        found = "dataset"
     kind = kind or found
     if kind not in ("model", "dataset"):
         raise ValueError(
@@ -87,15 +82,13 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
     if not private and data.get("license", UNKNOWN) == UNKNOWN:
         raise ValueError(
             f"{card}: the license is unknown, so this is only pushed privately; run "
-            "scripts/write_cards.py with "
-            "cards.data_license=... and cards.model_license=..."
+            "scripts/write_cards.py with cards.data_license=... and cards.model_license=..."
         )
     record = read_record(folder)
     if record != masked(record):
         raise ValueError(
             f"{folder / RECORD_NAME} holds a token or another secret in clear, as early versions "
-            "wrote "
-            "it; remove its value from the file, and revoke it if others could read the file"
+            "wrote it; remove its value from the file, and revoke it if others could read the file"
         )
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files = [name for name in names if not any(fnmatch(name, pattern) for pattern in LEFT_OUT)]
@@ -103,11 +96,10 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
 
 
 def push(plan: Push) -> str:
-    """Create the repository where it is not there, upload the planned files in one commit, and
-    return its address.
+    """Create the repository if needed, upload the planned files in one commit, return its address.
 
-    Raises: ValueError for an existing repository of another visibility; the hub's errors as they
-    are (OSError).
+    Raises: ValueError for an existing repository of another visibility. The hub's own errors are
+        OSError.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -119,9 +111,8 @@ def push(plan: Push) -> str:
         api.create_repo(plan.repo, repo_type=plan.kind, private=plan.private)
     else:
         if is_private != plan.private:
-            there, asked = (
-                ("private" if value else "public") for value in (is_private, plan.private)
-            )
+            there = "private" if is_private else "public"
+            asked = "private" if plan.private else "public"
             raise ValueError(
                 f"{plan.repo} is there already and is {there}, but {asked} is asked for; change it "
                 "on the hub first"

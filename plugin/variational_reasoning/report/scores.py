@@ -1,13 +1,15 @@
 """The sections that compare runs and models: scores, Pass@k, the paper, health, files, times.
 
-A model is compared with the baseline on the same questions. With one run the difference is paired
-over questions and its standard error is over questions. With several runs each run gives one such
-mean difference, and the standard error is over runs, which is what another seed would change. A run
-without evaluations still gives times and health.
+A model is compared with the baseline on the same questions. With one run, the difference is paired
+over questions, and its standard error is over questions. With several runs, each run gives one such
+mean difference. The standard error is then over runs, and shows the effect of another seed. A run
+without evaluations still has times and health.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from variational_reasoning.method.evaluation import (
     BENCHMARKS,
@@ -28,7 +30,7 @@ from variational_reasoning.report.runs import Run
 from variational_reasoning.report.training import training_folders
 
 BASE = "base"
-"""The evaluation of the model that was never trained on the task; it comes before the baseline."""
+"""The evaluation of the model before any training. It comes before the baseline."""
 
 
 def scores(runs: Sequence[Run], baseline: str) -> Section:
@@ -40,11 +42,9 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
         "Scores",
         "Avg@k: the mean over questions of the share of correct samples, and its standard error.",
     )
-    section.warnings += [
-        unfinished_warning(f"{run.folder}: {name}", state)
-        for run in runs
-        for name, state in run.unfinished.items()
-    ]
+    for run in runs:
+        for name, state in run.unfinished.items():
+            section.warnings.append(unfinished_warning(f"{run.folder}: {name}", state))
     names = _own_names(runs, baseline)
     if not names:
         section.absent = (
@@ -60,14 +60,20 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
             score = found[0].score
         else:
             score = mean_and_error([result["avg"] for result in results])
-        gains = [] if name == baseline else _gains(runs, name, baseline, section.warnings)
+        gains = []
+        if name != baseline:
+            gains = _gains(runs, name, baseline, section.warnings)
         gain = percent(_over_runs(gains, len(runs)), "+") if gains else ""
-        tokens, truncated, no_answer = (
-            math.fsum(result[key] for result in results) / len(results)
-            for key in ("mean_tokens", "truncated", "no_answer")
-        )
-        cells = [f"{tokens:.1f}", f"{truncated:.1%}", f"{no_answer:.1%}", str(len(found))]
-        table.rows.append([name, percent(score), gain, *cells])
+        row = [
+            name,
+            percent(score),
+            gain,
+            f"{_mean_of(results, 'mean_tokens'):.1f}",
+            f"{_mean_of(results, 'truncated'):.1%}",
+            f"{_mean_of(results, 'no_answer'):.1%}",
+            str(len(found)),
+        ]
+        table.rows.append(row)
     over = "questions" if len(runs) == 1 else "runs"
     note = f"Percent; ± is the standard error over {over}. Differences are paired over questions."
     if baseline not in names:
@@ -77,21 +83,24 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
     return section
 
 
+def _mean_of(results: Sequence[Mapping[str, Any]], key: str) -> float:
+    return math.fsum(result[key] for result in results) / len(results)
+
+
 def pass_curves(runs: Sequence[Run], baseline: str) -> Section:
     """Pass@1 .. Pass@n of every model on the run's own questions, the mean over runs (Fig. 2)."""
     section = Section(
         "Pass@k",
         "The chance that at least one of k samples is right, by the unbiased estimator "
         "1 - C(n-c, k) / C(n, k) (the paper's Fig. 2). A curve that starts higher but ends level "
-        "has made answers surer, not more questions solvable.",
+        "has made answers more reliable, but has not made more questions solvable.",
     )
     curves = {}
     for name in _own_names(runs, baseline):
         found = [pass_curve(run.evaluations[name]) for run in runs if name in run.evaluations]
-        shortest = min(map(len, found))  # runs differ where samples failed in the engine
-        curves[name] = [
-            _over_runs([curve[place] for curve in found], len(runs)) for place in range(shortest)
-        ]
+        # Runs have curves of different lengths where samples failed in the engine. zip cuts them.
+        columns = zip(*found, strict=False)
+        curves[name] = [_over_runs(estimates, len(runs)) for estimates in columns]
     if not curves:
         section.absent = "There are no evaluations (evals/)."
         return section
@@ -124,12 +133,8 @@ def benchmarks(runs: Sequence[Run]) -> Section:
             "(docs/evaluation.md says how to run them)."
         )
         return section
-    columns = [
-        name
-        for group in BENCHMARKS.values()
-        for name in group
-        if any(name in scores for scores in found.values())
-    ]
+    measured = set().union(*found.values())
+    columns = [name for name in itertools.chain(*BENCHMARKS.values()) if name in measured]
     table = Table(["model", *columns], [])
     for model, by_benchmark in found.items():
         cells = []
@@ -138,9 +143,8 @@ def benchmarks(runs: Sequence[Run]) -> Section:
             cells.append(percent(_over_runs(estimates, len(estimates))) if estimates else "")
         table.rows.append([f"{model} (this run)", *cells])
     for result in _paper_rows(runs):
-        table.rows.append(
-            [f"{result.model} (paper)", *(f"{result.scores[name]:.1f}" for name in columns)]
-        )
+        cells = [f"{result.scores[name]:.1f}" for name in columns]
+        table.rows.append([f"{result.model} (paper)", *cells])
     section.tables.append(table)
     section.notes.append(
         "± is the standard error over questions, or over runs where there are several. "
@@ -151,11 +155,11 @@ def benchmarks(runs: Sequence[Run]) -> Section:
 
 def benchmark_name(task: str) -> str | None:
     """The paper's benchmark of a task, such as `math500` for `vr_MATH500`; None for another."""
-    plain = "".join(
-        character for character in task.lower().removeprefix("vr_") if character.isalnum()
-    )
-    names = [name for group in BENCHMARKS.values() for name in group]
-    return next((name for name in names if name.replace("_", "") == plain), None)
+    plain = "".join(filter(str.isalnum, task.lower().removeprefix("vr_")))
+    for name in itertools.chain(*BENCHMARKS.values()):
+        if name.replace("_", "") == plain:
+            return name
+    return None
 
 
 def health(runs: Sequence[Run]) -> Section:
@@ -179,19 +183,17 @@ def health(runs: Sequence[Run]) -> Section:
     for run in runs:
         if run.health is None:
             continue
-        size, coverage = run.health["mean_effective_sample_size"], run.health["coverage"]
-        copies = run.health["copies_share"]
-        table.rows.append(
-            [
-                str(run.folder),
-                f"{run.health['malformed_share']:.1%}",
-                "not measured" if copies is None else f"{copies:.1%}",
-                "not measured" if coverage is None else f"{coverage:.1%}",
-                ("none" if size is None else f"{size:.2f}")
-                + f" of {run.health['num_traces_per_question']}",
-                str(run.health["num_questions_without_weights"]),
-            ]
-        )
+        size = run.health["mean_effective_sample_size"]
+        shown_size = "none" if size is None else f"{size:.2f}"
+        row = [
+            str(run.folder),
+            f"{run.health['malformed_share']:.1%}",
+            _share(run.health["copies_share"]),
+            _share(run.health["coverage"]),
+            f"{shown_size} of {run.health['num_traces_per_question']}",
+            str(run.health["num_questions_without_weights"]),
+        ]
+        table.rows.append(row)
         section.warnings += [f"({run.folder}): {warning}" for warning in run.health["warnings"]]
         never = run.health.get("num_questions_never_right")
         if never is not None:
@@ -212,25 +214,30 @@ def health(runs: Sequence[Run]) -> Section:
     return section
 
 
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"
+
+
 def train_files(runs: Sequence[Run]) -> Section:
     """What stage 8 built, with counts."""
     section = Section(
         "Train files",
         "The rows that the final models train on, and why questions or traces are not among them.",
     )
-    rows = [
-        [
-            name,
-            str(run.folder),
-            f"{figures['rows']:,}",
-            f"{figures['mean_weight']:.3f}",
-            f"{figures['mean_tokens']:.1f}",
-            listed(figures["counts"]),
-        ]
-        for run in runs
-        for name, figures in run.train_files.items()
-        if "mean_weight" in figures
-    ]
+    rows = []
+    for run in runs:
+        for name, figures in run.train_files.items():
+            if "mean_weight" not in figures:
+                continue
+            row = [
+                name,
+                str(run.folder),
+                f"{figures['rows']:,}",
+                f"{figures['mean_weight']:.3f}",
+                f"{figures['mean_tokens']:.1f}",
+                listed(figures["counts"]),
+            ]
+            rows.append(row)
     if not rows:
         section.absent = "There are no train files of stage 8."
         return section
@@ -252,11 +259,10 @@ def times(runs: Sequence[Run]) -> Section:
         tokens = [count for run in runs if (count := _tokens_of(run, stage)) is not None]
         amount = f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
         rows.append([stage, f"{math.fsum(values) / len(values):.1f}", amount])
-    total = math.fsum(value for run in runs for value in run.seconds.values()) / len(runs)
+    seconds = [math.fsum(run.seconds.values()) for run in runs]
+    rows.append(["all", f"{math.fsum(seconds) / len(runs):.1f}", ""])
     over = " (mean over runs)" if len(runs) > 1 else ""
-    section.tables.append(
-        Table(["stage", f"seconds{over}", f"tokens{over}"], [*rows, ["all", f"{total:.1f}", ""]])
-    )
+    section.tables.append(Table(["stage", f"seconds{over}", f"tokens{over}"], rows))
     section.notes.append(
         "Seconds of each command, summed over resumed ones; commands that ran at the same time "
         "count in full. Tokens: sampled, scored, or for a training the targets of all epochs."
@@ -275,18 +281,14 @@ def counts(run: Run) -> Section:
     """Rows into and out of every stage of one run, with the reasons."""
     section = Section(
         "Counts",
-        "Rows into and out of every stage, and what became of the others or was counted.",
+        "Rows into and out of every stage, with the reasons of the others and further counts.",
     )
-    order = [stage for stage in run.seconds if stage in run.stages]
-    rows = [
-        [
-            stage,
-            _number(run.stages[stage].num_in),
-            _number(run.stages[stage].num_out),
-            listed(run.stages[stage].reasons),
-        ]
-        for stage in [*order, *(stage for stage in run.stages if stage not in order)]
-    ]
+    timed = [stage for stage in run.seconds if stage in run.stages]
+    rows = []
+    for stage in dict.fromkeys([*timed, *run.stages]):
+        facts = run.stages[stage]
+        row = [stage, _number(facts.num_in), _number(facts.num_out), listed(facts.reasons)]
+        rows.append(row)
     if not rows:
         section.absent = "There are no tables with manifests."
         return section
@@ -298,20 +300,18 @@ def files(runs: Sequence[Run]) -> Section:
     """Where everything is."""
     rows = []
     for run in runs:
-        found = [
-            name
-            for name in ("models", "train", "traces", "verdicts", "evals")
-            if (run.folder / name).is_dir()
-        ]
-        rows.append([str(run.folder), ", ".join(f"{name}/" for name in found) or "nothing yet"])
+        found = []
+        for name in ("models", "train", "traces", "verdicts", "evals"):
+            if (run.folder / name).is_dir():
+                found.append(f"{name}/")
+        rows.append([str(run.folder), ", ".join(found) or "nothing yet"])
     return Section("Files", tables=[Table(["run", "files"], rows)])
 
 
 def listed(counts: Mapping[str, int]) -> str:
     """Counts as text, such as `malformed 3, stop 5`."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(counts.items())
-    )
+    items = sorted(counts.items())
+    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in items)
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
@@ -369,13 +369,14 @@ def _own_names(runs: Sequence[Run], baseline: str) -> list[str]:
 
 
 def _paper_rows(runs: Sequence[Run]) -> list[PaperResult]:
-    records = [
-        read_record(folder) or {}
-        for run in runs
-        for folder in training_folders(run.folder).values()
-    ]
-    bases = {str(record.get("model", {}).get("path", "")).rpartition("/")[2] for record in records}
-    return [result for result in paper_results() if result.backbone in bases] or paper_results()
+    bases = set()
+    for run in runs:
+        for folder in training_folders(run.folder).values():
+            record = read_record(folder) or {}
+            path = str(record.get("model", {}).get("path", ""))
+            bases.add(path.rpartition("/")[2])
+    results = paper_results()
+    return [result for result in results if result.backbone in bases] or results
 
 
 def _number(value: int | None) -> str:

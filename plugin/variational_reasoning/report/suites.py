@@ -1,8 +1,7 @@
 """The report of evaluations (evals/report.py): Avg@k, Pass@k, the answers, the paper, comparisons.
 
-Everything is computed from the verdicts that evals/run.py left next to each result.json. Errors are
-over questions, and a comparison is paired by question: two models whose errors overlap may still
-differ clearly.
+Everything is computed from the verdicts next to each result.json. Errors are over questions, and a
+comparison is paired by question. So two models may differ clearly even if their errors overlap.
 """
 
 import csv
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from variational_reasoning.method.evaluation import (
     BENCHMARKS,
+    Estimate,
     Interval,
     PaperResult,
     bootstrap_interval,
@@ -52,9 +52,9 @@ OWN_QUESTIONS = "own questions"
 
 
 class Results(NamedTuple):
-    """Evaluations by task and model, tasks in the paper's order, models in that of the folders.
+    """Evaluations by task and model: tasks in the paper's order, models in the folders' order.
 
-    unfinished: a warning for each evaluation that was begun and has no result yet.
+    unfinished: a warning for each evaluation that has begun and has no result yet.
     """
 
     by_task: dict[str, dict[str, Evaluation]]
@@ -63,7 +63,7 @@ class Results(NamedTuple):
 
 
 def read_results(folders: Sequence[Path]) -> Results:
-    """All evaluations of the folders; a model of several seeds gets a name for each.
+    """All evaluations of the folders. A model with several seeds gets a name for each.
 
     Raises: ValueError for a folder without results, and for two of one model, seed and task.
     """
@@ -77,13 +77,14 @@ def read_results(folders: Sequence[Path]) -> Results:
             raise ValueError(_nothing_to_report(folder, begun))
         for name, evaluation in evaluations.items():
             result = evaluation.result
-            key = (result["name"], result["seed"], task_label(result["task"]))
-            if key in found:
+            model, seed, task = result["name"], result["seed"], task_label(result["task"])
+            if (model, seed, task) in found:
+                first, _ = found[model, seed, task]
                 raise ValueError(
-                    f"{found[key][0]} and {folder / name} both hold {key[0]}, seed {key[1]}, "
-                    f"{key[2]}; name only one of them"
+                    f"{first} and {folder / name} both hold {model}, seed {seed}, {task}; name "
+                    "only one of them"
                 )
-            found[key] = folder / name, evaluation
+            found[model, seed, task] = folder / name, evaluation
     seeds: dict[str, set[int]] = {}
     for name, seed, _ in found:
         seeds.setdefault(name, set()).add(seed)
@@ -104,37 +105,27 @@ def task_label(task: str) -> str:
 
 
 def scores_section(results: Results, paper: Sequence[PaperResult]) -> Section:
-    """Avg@k, a row per model; averages of the paper's two groups where all of a group is there."""
-    names = {label: name for name, label in LABELS.items()}
+    """Avg@k, a row per model, with the averages of the paper's groups that are complete."""
     groups = {}
     for group, members in BENCHMARKS.items():
         labels = [LABELS[name] for name in members]
-        if all(label in results.by_task for label in labels):
+        if results.by_task.keys() >= set(labels):
             groups[GROUP_LABELS[group]] = labels
     tasks = list(results.by_task)
     rows = []
     for model in results.models:
-        means = {}
-        cells = []
-        for task in tasks:
-            evaluation = results.by_task[task].get(model)
-            if evaluation is None:
-                cells.append("")
-                continue
-            means[task] = evaluation.score.mean
-            cells.append(percent(evaluation.score))
-        for labels in groups.values():
-            is_whole = all(label in means for label in labels)
-            values = [means[label] for label in labels if is_whole]
-            cells.append(f"{100 * sum(values) / len(values):.1f}" if is_whole else "")
-        rows.append([model, *cells])
-    has_benchmarks = any(task in names for task in tasks)
-    for row in paper if has_benchmarks else ():
-        cells = [f"{row.scores[names[task]]:.1f}" if task in names else "" for task in tasks]
-        for labels in groups.values():
-            values = [row.scores[names[label]] for label in labels]
-            cells.append(f"{sum(values) / len(values):.1f}")
-        rows.append([f"{row.model} (paper)", *cells])
+        found = {}
+        for task, by_model in results.by_task.items():
+            if model in by_model:
+                found[task] = by_model[model].score
+        cells = [percent(found[task]) if task in found else "" for task in tasks]
+        means = {task: 100 * score.mean for task, score in found.items()}
+        rows.append([model, *cells, *_group_means(means, groups)])
+    if not results.by_task.keys().isdisjoint(LABELS.values()):
+        for row in paper:
+            published = {label: row.scores[name] for name, label in LABELS.items()}
+            cells = [f"{published[task]:.1f}" if task in published else "" for task in tasks]
+            rows.append([f"{row.model} (paper)", *cells, *_group_means(published, groups)])
     heads = [f"{task} Avg@{_ks(by_model)}" for task, by_model in results.by_task.items()]
     note = (
         "Percent; ± is the standard error over questions. The paper (arXiv 2509.22637) gives none."
@@ -147,24 +138,45 @@ def scores_section(results: Results, paper: Sequence[PaperResult]) -> Section:
     )
 
 
+def _group_means(by_task: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The mean of each group in percent, empty where one of its tasks is missing."""
+    cells = []
+    for labels in groups.values():
+        if not by_task.keys() >= set(labels):
+            cells.append("")
+            continue
+        total = sum(by_task[label] for label in labels)
+        cells.append(f"{total / len(labels):.1f}")
+    return cells
+
+
 def details_section(results: Results) -> Section:
-    """What the answers look like, by task and model."""
+    """Lengths and missing answers, by task and model."""
     columns = ["task", "model", "k", "questions", "mean tokens", "truncated", "no answer", "Pass@k"]
-    table, warnings = Table(columns, []), []
+    table = Table(columns, [])
+    warnings = []
     for task, by_model in results.by_task.items():
         for model, evaluation in by_model.items():
-            result, curve = evaluation.result, pass_curve(evaluation)
-            powers = [2**i for i in range(len(curve).bit_length()) if 2**i <= len(curve)]
+            result = evaluation.result
+            curve = pass_curve(evaluation)
+            # A curve of 6 is shown at 1, 2, 4 and 6.
+            powers = [2**i for i in range(len(curve).bit_length())]
             shown = dict.fromkeys([*powers, len(curve)])
-            cells = [str(evaluation.num_samples), str(result["num_questions"])]
-            cells += [f"{result['mean_tokens']:,.0f}"]
-            cells += [f"{result['truncated']:.1%}", f"{result['no_answer']:.1%}"]
-            cells += [", ".join(f"@{k} {percent(curve[k - 1])}" for k in shown)]
-            table.rows.append([task, model, *cells])
+            row = [
+                task,
+                model,
+                str(evaluation.num_samples),
+                str(result["num_questions"]),
+                f"{result['mean_tokens']:,.0f}",
+                f"{result['truncated']:.1%}",
+                f"{result['no_answer']:.1%}",
+                ", ".join(f"@{k} {percent(curve[k - 1])}" for k in shown),
+            ]
+            table.rows.append(row)
             warnings += [f"{task}, {model}: {text}" for text in _doubts(result)]
     note = (
-        "Truncated: the answer met its length limit. No answer: no complete pair of solution tags; "
-        "it counts as wrong."
+        "Truncated: the answer reached its length limit. No answer: no complete pair of solution "
+        "tags; it counts as wrong."
     )
     return Section("Answers", tables=[table], notes=[note], warnings=warnings)
 
@@ -243,10 +255,12 @@ def csv_rows(results: Results, paper: Sequence[PaperResult]) -> list[dict[str, A
             for k, estimate in enumerate(pass_curve(evaluation), start=1):
                 row[f"pass@{k}"] = estimate.mean
             rows.append(row)
-        for name in (name for name, label in LABELS.items() if label == task):
-            for each in paper:
-                row = {"source": "paper", "model": each.model, "task": task}
-                rows.append(row | {"avg": each.scores[name] / 100})
+        name = _benchmark_of(task)
+        if name is None:
+            continue
+        for each in paper:
+            row = {"source": "paper", "model": each.model, "task": task}
+            rows.append(row | {"avg": each.scores[name] / 100})
     return rows
 
 
@@ -303,19 +317,15 @@ def _plots(results: Results, paper: Sequence[PaperResult]) -> dict[str, bytes]:
     """PNG bytes by file name."""
     from variational_reasoning.report.figures import plot_pass_curves, plot_scores
 
-    names = {label: name for name, label in LABELS.items()}
-    scores = {
-        model: {
-            task: by_model[model].score
-            for task, by_model in results.by_task.items()
-            if model in by_model
-        }
-        for model in results.models
-    }
-    published = {}
-    for row in paper:
-        known = [task for task in results.by_task if task in names]
-        published[f"{row.model} (paper)"] = {task: row.scores[names[task]] / 100 for task in known}
+    scores: dict[str, dict[str, Estimate]] = {model: {} for model in results.models}
+    published: dict[str, dict[str, float]] = {f"{row.model} (paper)": {} for row in paper}
+    for task, by_model in results.by_task.items():
+        for model, evaluation in by_model.items():
+            scores[model][task] = evaluation.score
+        name = _benchmark_of(task)
+        if name is not None:
+            for row in paper:
+                published[f"{row.model} (paper)"][task] = row.scores[name] / 100
     pictures = {"scores.png": plot_scores(list(results.by_task), scores, published)}
     curves = {}
     for task, by_model in results.by_task.items():
@@ -339,6 +349,14 @@ def _nothing_to_report(folder: Path, begun: Mapping[str, str]) -> str:
     )
 
 
+def _benchmark_of(task: str) -> str | None:
+    """The paper's benchmark with this label: math500 of MATH500."""
+    for name, label in LABELS.items():
+        if label == task:
+            return name
+    return None
+
+
 def _place_of(task: str) -> int:
     """The task's place in the paper's tables; other tasks come last."""
     order = list(LABELS.values())
@@ -350,7 +368,8 @@ def _fits(row: PaperResult, text: str) -> bool:
 
 
 def _interval(interval: Interval) -> list[str]:
-    low, high = f"{100 * interval.low:+.1f}", f"{100 * interval.high:+.1f}"
+    low = f"{100 * interval.low:+.1f}"
+    high = f"{100 * interval.high:+.1f}"
     return [f"{100 * interval.mean:+.1f}", f"{low} to {high}"]
 
 
@@ -386,8 +405,12 @@ def _doubts(result: Mapping[str, Any]) -> list[str]:
 def _differences(ours: Evaluation, theirs: Evaluation) -> list[str]:
     """What is not the same in two evaluations of a task, apart from the model."""
     mine, other = ours.result, theirs.result
-    settings = {**mine["settings"], **other["settings"]}
-    names = [name for name in settings if mine["settings"].get(name) != other["settings"].get(name)]
-    return names + [
-        name for name in ("questions", "prompt", "versions") if mine[name] != other[name]
-    ]
+    my_settings, other_settings = mine["settings"], other["settings"]
+    names = []
+    for name in {**my_settings, **other_settings}:
+        if my_settings.get(name) != other_settings.get(name):
+            names.append(name)
+    for name in ("questions", "prompt", "versions"):
+        if mine[name] != other[name]:
+            names.append(name)
+    return names

@@ -101,6 +101,10 @@ def _rows(match: re.Match[str]) -> str:
     chained = ""
     for row in rows:
         row = row.replace("&", " ").strip().rstrip(" ,.;")
-        continues = row.startswith(("=", r"\implies", r"\Rightarrow"))
-        chained += (" " if continues else ", ") + row if chained else row
+        if not chained:
+            chained = row
+        elif row.startswith(("=", r"\implies", r"\Rightarrow")):
+            chained += f" {row}"
+        else:
+            chained += f", {row}"
     return chained

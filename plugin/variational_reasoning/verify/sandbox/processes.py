@@ -1,8 +1,7 @@
-"""Processes and folders as the sandbox's judge sees them from outside: descendants, tasks of a
-user, removal (stage 7).
+"""Processes and folders of a sandbox, seen from outside: descendants, tasks, removal (stage 7).
 
-A program may change what it owns while it is being looked at, so what vanishes in between is not an
-error. Standard library only.
+A program may change what it owns at any time. So it is not an error when a process or a file has
+disappeared. Standard library only.
 """
 
 import contextlib
@@ -44,7 +43,7 @@ def num_tasks(uid: int) -> int:
 
 
 def kill_descendants(pid: int) -> None:
-    """Kill whatever a process is the ancestor of, until nothing is left."""
+    """Kill all descendants of a process, until none is left."""
     for _ in range(200):
         found = descendants(pid)
         if not found:
@@ -58,7 +57,7 @@ def kill_descendants(pid: int) -> None:
 
 
 def memory_mib(pids: list[int]) -> float:
-    """Resident memory of some processes together; what they share counts for each."""
+    """Resident memory of some processes together. Shared memory counts for each of them."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -67,8 +66,7 @@ def memory_mib(pids: list[int]) -> float:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a box whatever its owner has done to its permissions; links are removed, not
-    followed."""
+    """Remove a box, even if its owner has changed its permissions. Links are not followed."""
 
     def open_up(function: Any, path: str, error: Any) -> None:
         parent = os.path.dirname(path)  # noqa: PTH120

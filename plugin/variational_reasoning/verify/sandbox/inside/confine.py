@@ -1,10 +1,9 @@
 # ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211
 # Names go to system calls as they are, so they are not pathlib.Path.
-"""What a process can do to take its own powers away: Landlock, seccomp, namespaces, capabilities
-(stage 7).
+"""How a process gives up its own powers: Landlock, seccomp, namespaces, capabilities (stage 7).
 
-Every function acts on the calling process and raises OSError with the name of the step when the
-kernel refuses it: a sandbox that is half there must not run anything. Standard library only.
+Every function acts on the calling process. It raises OSError with the name of the step when the
+kernel refuses it, because an incomplete sandbox must not run anything. Standard library only.
 """
 
 import ctypes
@@ -54,7 +53,7 @@ _SYS_LANDLOCK_CREATE = 444
 _SYS_LANDLOCK_ADD = 445
 _SYS_LANDLOCK_RESTRICT = 446
 
-# Rights of Landlock. Each version knows some more of them, so that the first N bits are all.
+# Rights of Landlock. Each version adds some, so the first N bits are all rights of a version.
 _WRITE_FILE = 1 << 1
 _READ_FILE = 1 << 2
 _READ_DIR = 1 << 3
@@ -88,12 +87,12 @@ def adopt_orphans() -> None:
 
 
 def no_new_privileges() -> None:
-    """Nothing that this process executes gains powers; seccomp and Landlock need it."""
+    """Prevent programs that this process executes from gaining powers. Needed by the filters."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl NO_NEW_PRIVS")
 
 
 def drop_capabilities() -> None:
-    """Give up all capabilities, in a user namespace too."""
+    """Give up all capabilities, also those in a user namespace."""
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
     nothing = ctypes.create_string_buffer(24)
     _check(_libc.capset(header, nothing), "capset")
@@ -105,8 +104,7 @@ def unshare(flags: int) -> None:
 
 
 def map_user(uid: int, gid: int) -> None:
-    """After a new user namespace: this uid and gid are themselves inside, and nobody else is
-    there."""
+    """In a new user namespace: keep this uid and gid, and map no others."""
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -125,20 +123,21 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 
 
 def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
-    """A fresh memory file system at `target`, bounded in bytes and in files."""
+    """Mount a fresh memory file system at `target`, with limits on bytes and files."""
     data = f"size={size_mib}m,nr_inodes=1024,mode=0700,uid={uid},gid={gid}"
     _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME, data)
 
 
 def unmount(target: str) -> None:
-    """Take the uppermost file system away from `target`; it ends with the last process that still
-    has it open."""
+    """Remove the top file system from `target`. It ends with the last process that has it open."""
     _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def new_root(read_only: list[str], box: str) -> None:
-    """Replace the file system by an empty one that shows only `read_only` (files and folders) and
-    an empty folder `box`. Needs a mount namespace of its own."""
+    """Replace the file system by one with only `read_only` (files, folders) and an empty `box`.
+
+    The process must have its own mount namespace.
+    """
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     root = _free_folder(read_only)
     _mount("root", root, "tmpfs", _MS_NOSUID, "size=1m,mode=0755")
@@ -155,7 +154,7 @@ def new_root(read_only: list[str], box: str) -> None:
 
 
 def _free_folder(read_only: list[str]) -> str:
-    """A folder that nothing of `read_only` is in."""
+    """A folder that contains nothing of `read_only`."""
     for place in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home"):
         is_needed = any(path == place or path.startswith(place + "/") for path in read_only)
         if os.path.isdir(place) and not os.path.islink(place) and not is_needed:
@@ -164,8 +163,7 @@ def _free_folder(read_only: list[str]) -> str:
 
 
 def _show(path: str, target: str) -> None:
-    """Make a link, a folder or a file visible at `target`, where nothing but devices can be
-    written."""
+    """Make a link, a folder or a file visible at `target`. Only devices can be written there."""
     if os.path.islink(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.symlink(os.readlink(path), target)
@@ -196,13 +194,13 @@ def landlock_abi() -> int:
 
 
 class FileRules:
-    """What Landlock leaves open to a program besides its own folder.
+    """The files that Landlock allows to a program, in addition to its own folder.
 
-    The files are opened here, once, by a process that still may; a process that has given up its
-    user need not be able to reach them by their names. The descriptors stay open.
+    They are opened here, once, before this process gives up its user. A program's own user may not
+    be able to reach them by name. The descriptors stay open.
 
     Args:
-        read_only: files and folders that may be read; /dev/null may be written too.
+        read_only: files and folders that may be read. /dev/null may also be written.
 
     Raises: OSError where the kernel has no Landlock, or a file cannot be opened.
     """
@@ -231,10 +229,10 @@ class FileRules:
         return struct.pack("=Qi", rights & self._handled, handle)
 
     def restrict(self, box: str) -> None:
-        """From now on this process can open these files and those in `box`, and no others.
+        """Allow this process only to open these files and those in `box`.
 
-        It can neither bind nor connect TCP sockets. Where the kernel can, it cannot signal
-        processes outside, nor use abstract sockets of theirs. Needs no_new_privileges first.
+        It can neither bind nor connect TCP sockets. On newer kernels it also cannot send signals to
+        processes outside, or use their abstract sockets. Call no_new_privileges first.
         """
         size = ctypes.c_size_t(len(self._attr))
         ruleset = _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0)
@@ -248,8 +246,7 @@ class FileRules:
 
 
 def return_to_own_processes() -> None:
-    """After unshare(CLONE_NEWPID): further children belong to this process's own namespace
-    again."""
+    """After unshare(CLONE_NEWPID): put further children into this process's own namespace again."""
     handle = os.pidfd_open(os.getpid())
     try:
         _check(_libc.setns(handle, CLONE_NEWPID), "setns")
@@ -267,24 +264,27 @@ def prepare_filters() -> None:
 
 
 def allow_known_calls() -> None:
-    """Only the system calls of `syscalls`; others fail with EPERM. Needs no_new_privileges
-    first."""
+    """Allow only the system calls of `syscalls`. Others fail with EPERM.
+
+    Call no_new_privileges first.
+    """
     _filter_of_a_program().install()
 
 
 def forbid_processes() -> None:
-    """After `allow_known_calls`: no new processes (threads are allowed), no messages, signals to
-    this process only."""
+    """After `allow_known_calls`: forbid new processes, messages, and signals to other processes.
+
+    Threads are allowed.
+    """
     _filter_of_a_test().install()
 
 
 class _Filter:
-    """A seccomp filter, with all that the kernel is to be given in place: installing it is one
-    call.
+    """A seccomp filter that is completely prepared, so that installing it is one call.
 
     Args:
         program: its instructions.
-        pid_at: where in them the pid of the process that installs it is to be.
+        pid_at: the place in them for the pid of the process that installs it.
     """
 
     def __init__(self, program: bytes, pid_at: int | None = None) -> None:

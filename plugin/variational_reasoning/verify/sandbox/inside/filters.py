@@ -1,7 +1,6 @@
-"""Seccomp filters as the instructions that the kernel runs for every system call (stage 7, tiers T2
-and T3).
+"""Seccomp filters: the instructions that the kernel runs for every system call (tiers T2 and T3).
 
-A filter is a program of eight-byte instructions, which loads parts of the call and jumps:
+A filter is a program of eight-byte instructions. It loads parts of the call, and jumps:
 
     load 0                     the number of the call
     from 58: jump 2            calls 58 and above: skip two instructions
@@ -9,8 +8,7 @@ A filter is a program of eight-byte instructions, which loads parts of the call 
     give ALLOW
     give EPERM
 
-This is how `jump` counts: it skips so many instructions, and 0 goes on with the next one. Standard
-library only.
+A jump of N skips N instructions, so 0 continues with the next one. Standard library only.
 """
 
 import errno
@@ -51,11 +49,11 @@ _AF_UNIX = 1
 _CLONE_THREAD = 0x10000
 
 _PID_PLACE = struct.pack("I", 0x7FFFFFFF)
-"""Is in a test's filter where the pid of the process that installs it is to be."""
+"""Marks the place in a test's filter for the pid of the process that installs it."""
 
 
 def of_a_program() -> bytes:
-    """Only the calls of `syscalls`; others fail with EPERM.
+    """The filter that only allows the calls of `syscalls`. Others fail with EPERM.
 
     Raises: OSError for a machine without a table of system calls.
     """
@@ -86,10 +84,11 @@ def of_a_program() -> bytes:
 
 
 def of_a_test() -> tuple[bytes, int]:
-    """After the filter of a program: no new processes (threads are allowed), no messages, signals
-    to this process only.
+    """The second filter, which forbids new processes, messages, and signals to other processes.
 
-    Returns: the filter, and where in it the pid of the process that installs it is to be.
+    Threads are allowed.
+
+    Returns: the filter, and the place in it for the pid of the process that installs it.
     """
     only_threads = (
         op(LOAD, _ARGUMENTS_AT)
@@ -117,8 +116,8 @@ def op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
 def by_number(rules: dict[int, bytes], otherwise: bytes) -> bytes:
     """The rule of each system call, whose number is loaded.
 
-    It is found by halving: the kernel walks through a filter for every number that there is when it
-    is installed, so that a list would cost each program half a millisecond.
+    It is found by halving. When a filter is installed, the kernel runs it for every existing
+    number. A list would make that take half a millisecond for each program.
     """
     # With rule A for call 3 and rule B for calls 4 and 5 the parts are: `otherwise` from 0 on, A
     # from 3 on, B from 4 on, `otherwise` from 6 on.

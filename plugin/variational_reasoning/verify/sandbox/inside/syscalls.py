@@ -1,11 +1,10 @@
-"""The system calls that a program under test may make, with their numbers (stage 7, tiers T2 and
-T3).
+"""The system calls that a program under test may make, with their numbers (tiers T2 and T3).
 
-A list of what is allowed, because a list of what is forbidden is wrong with every new kernel.
-Absent on purpose: fork, exec, kill, socket, ptrace, process_vm_*, mount, unshare, bpf, io_uring,
-keyctl, memfd_create, chmod and chown (Landlock does not cover them), truncate by path (Landlock
-covers it only from ABI 3), shared memory and priorities. Numbers are those of the kernel's uapi
-headers; - is a call that the architecture does not have.
+This lists what is allowed, because a list of what is forbidden becomes wrong with every new kernel.
+These are left out on purpose: fork, exec, kill, socket, ptrace, process_vm_*, mount, unshare, bpf,
+io_uring, keyctl, memfd_create, chmod and chown (Landlock does not cover them), truncate by path
+(Landlock only covers it from ABI 3), shared memory and priorities. The numbers are those of the
+kernel's uapi headers. A - marks a call that the architecture does not have.
 """
 
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -49,7 +48,7 @@ _UNTIL_FORBIDDEN = """
 clone 56 220, prctl 157 167, tgkill 234 131, kill 62 129, setsid 112 157, sendto 44 206,
 recvfrom 45 207, sendmsg 46 211, recvmsg 47 212, pidfd_open 434 434, pidfd_send_signal 424 424
 """
-"""Calls that the process needs which forks the tests, and that a test gives up, or keeps for some
+"""Calls that the process needs that forks the tests. A test gives them up, or keeps them for some
 arguments."""
 
 

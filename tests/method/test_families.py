@@ -321,3 +321,13 @@ def test_a_tokenizer_with_a_dummy_prefix_is_refused():
             ValueError, match="my/llama: its tokenizer changes texts that are joined"
         ):
             renderer.check_codec(encode, decode, "my/llama")
+
+
+def test_an_answer_that_only_a_space_opens_and_a_sign_closes():
+    values = family_to_dict(FAMILIES["think"])
+    family = values | {"name": "signed", "answer_open": " ", "answer_close": ";", "forbidden": []}
+    renderer = Renderer(family_from_dict(family, "memory"), CHAT_FORMATS["chatml"])
+    assert renderer.solution_of_answer(" 7;<|im_end|>") == "7"
+    assert renderer.solution_of_answer(" 7<|im_end|>") is None
+    assert renderer.solution_of_response("a; b</think> 7;<|im_end|>") == "7"
+    assert renderer.solution_of_response("a; b") is None

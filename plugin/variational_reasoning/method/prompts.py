@@ -331,7 +331,7 @@ class Renderer:
         """The solution in a whole response, trace included; None where trace or solution is not
         closed.
         """
-        if self.answer_close:
+        if self.answer_close and self.answer_open.strip():
             return self._solution_in(text, self.answer_lead)
         _, closed, answer = text.partition(self.texts(REASONER).close)
         return self._solution_in(answer, self.answer_open) if closed else None
@@ -341,7 +341,11 @@ class Renderer:
             if not text.endswith(self.chat_format.end_of_turn):
                 return None
             return text.removeprefix(lead).removesuffix(self.chat_format.end_of_turn)
-        _, opening, rest = text.partition(self.answer_open.strip())
+        tag = self.answer_open.strip()
+        if tag:
+            _, opening, rest = text.partition(tag)
+        else:  # only spaces or line breaks lead to the solution
+            opening, rest = "none needed", text.removeprefix(lead)
         solution, closing, _ = rest.partition(self.answer_close)
         return solution if opening and closing else None
 

@@ -11,7 +11,7 @@ pays for one shard plus what it pays for the rest of the table. Stage 8, which i
 table, makes the train file of the 17K recipe (`best`, mixed) and that of the 1K recipe (`weighted`);
 "9" is the report. begin=8 measures from stage 8 on in a folder that was kept.
 
-For every stage: wall seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
+For every stage: wall and processor seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
 With two shares or
 more: the exponent b of cost ~ share^b. The model has two layers, so the figures say nothing about a
 model's own time.
@@ -53,6 +53,7 @@ counters = dict(line.split(": ") for line in open("/proc/self/io").read().splitl
 print(json.dumps({
     "code": code,
     "seconds": time.monotonic() - started,
+    "cpu": time.process_time(),
     "peak_mib": int(status.split("VmHWM:")[1].split()[0]) / 1024,
     "read_mib": int(counters["rchar"]) / 2**20,
 }))
@@ -113,7 +114,7 @@ def run(folder: Path, share: float, begin: int, until: int) -> dict[str, dict[st
         figures = measured([ROOT / f"scripts/{script}.py", *places])
         found[name] = figures
         print(
-            f"  {name:18} {figures['seconds']:8.1f} s  peak {figures['peak_mib']:7.0f} MiB  "
+            f"  {name:18} {figures['seconds']:8.1f} s  CPU {figures['cpu']:6.1f} s  peak {figures['peak_mib']:7.0f} MiB  "
             f"read {figures['read_mib']:8.0f} MiB  (the rest of the table was made in "
             f"{seconds:.0f} s)",
             flush=True,
@@ -145,13 +146,13 @@ def report_growth(found: dict[float, dict[str, dict[str, float]]]) -> None:
     xs = [math.log(share) for share in found]
     for name in next(iter(found.values())):
         slopes = []
-        for figure in ("seconds", "peak_mib", "read_mib"):
+        for figure in ("cpu", "peak_mib", "read_mib"):
             ys = [math.log(figures[name][figure]) for figures in found.values()]
             mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
             covariance = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
             slopes.append(covariance / sum((x - mean_x) ** 2 for x in xs))
         print(
-            f"  {name:18} seconds {slopes[0]:5.2f}  memory {slopes[1]:5.2f}  read {slopes[2]:5.2f}"
+            f"  {name:18} CPU {slopes[0]:5.2f}  memory {slopes[1]:5.2f}  read {slopes[2]:5.2f}"
         )
 
 

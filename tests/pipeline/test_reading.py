@@ -2,11 +2,20 @@
 were changed.
 """
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
 
+from variational_reasoning.files import file_digest
 from variational_reasoning.pipeline.reading import SUMMARY, TableReader
-from variational_reasoning.pipeline.rows import Identity, table_digest, write_table
+from variational_reasoning.pipeline.rows import (
+    MANIFEST,
+    Identity,
+    read_rows,
+    table_digest,
+    write_table,
+)
 
 LENGTHS = {("q0", 0): 3, ("q0", 1): 1, ("q1", 0): 4, ("q1", 1): 2, ("q2", 0): 5}
 
@@ -92,3 +101,22 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, monkeypatc
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     assert TableReader(folder, "traces").summary.num_rows == 5
     assert not (folder / SUMMARY).exists()
+
+
+def test_a_column_that_came_later_is_null_in_the_shards_of_a_run_begun_before(folder):
+    """An earlier release wrote the first shard, without trained_tokens; this one the others."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    path = folder / "shard-00000.parquet"
+    older = pq.read_table(path).drop_columns(["trained_tokens", "is_trained_as_sampled"])
+    pq.write_table(older, path)
+    manifest["shards"][0]["sha256"] = file_digest(path)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    reader = TableReader(folder, "traces")
+    assert reader.summary["trained_tokens"].to_pylist() == [None] * 5
+    assert reader.summary["num_tokens"].to_pylist() == list(LENGTHS.values())
+    table = reader.table_of(["q0", "q2"], ["trained_tokens"])
+    assert table.to_pylist() == [
+        {"question_id": name, "trace_id": k, "trained_tokens": None}
+        for name, k in (("q0", 0), ("q0", 1), ("q2", 0))
+    ]
+    assert read_rows(folder, "traces", ["trained_tokens"]) == [{"trained_tokens": None}] * 5

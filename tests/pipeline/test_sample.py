@@ -28,6 +28,9 @@ from variational_reasoning.pipeline.work.summary import describe_table
 ROOT = Path(__file__).parents[2]
 
 
+CHATML = make_renderer("chatml")
+
+
 def shard_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.parquet"))}
 
@@ -82,6 +85,11 @@ def test_traces_have_ids_seeds_and_counts(make_run):
     assert counts["stop"] + counts["length"] == 18 if "stop" in counts else counts["length"] == 18
     assert counts["malformed"] == sum(not row["is_well_formed"] for row in rows)
     assert "tokens/s" in describe_table(summary)
+    encode, _ = text_codec(load_tokenizer(str(config.model_folder("reasoner"))))
+    for row in rows:
+        ids = encode(row["text"] + CHATML.boundary) if row["is_well_formed"] else None
+        assert row["trained_tokens"] == (None if ids is None else len(ids))
+        assert row["is_trained_as_sampled"] == (None if ids is None else ids == row["token_ids"])
 
 
 def test_samples_of_one_question_and_first_samples_of_questions_are_no_copies(make_run):

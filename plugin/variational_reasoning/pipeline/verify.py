@@ -137,6 +137,7 @@ def verdicts_job(config: Config) -> StageJob:
             is_failure=lambda row: (
                 row["verdict"] in UNDECIDED and row["question_id"] not in excluded
             ),
+            may_fail=lambda counts: any(counts.get(verdict.value) for verdict in UNDECIDED),
         ),
     )
 

@@ -17,15 +17,15 @@ training traces, and the reasoner's own.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from variational_reasoning.pipeline.questions.hints import final_answer
-from variational_reasoning.pipeline.rows import MANIFEST, read_manifest, read_table
+from variational_reasoning.pipeline.reading import TableReader
+from variational_reasoning.pipeline.rows import MANIFEST
 
 EARLY = 0.1
 """The fraction of a trace up to which an appearance is called early."""
@@ -100,27 +100,23 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
     """
     if not (folder / "questions" / MANIFEST).is_file():
         return {}, 0
-    columns = ["question_id", "trace", "split"]
-    questions = read_table(folder / "questions", "questions", columns).to_pylist()
-    training = {row["question_id"]: row["trace"] for row in questions if row["split"] == "train"}
     answers = final_answers(folder)
     found = {
         "posterior": measure_leakage(well_formed_traces(folder / "traces"), answers),
-        "training traces": measure_leakage(training.items(), answers),
+        "training traces": measure_leakage(_training_traces(folder), answers),
         "reasoner": measure_leakage(well_formed_traces(folder / "from_reasoner/traces"), answers),
     }
-    return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, len(
-        training
-    ) - len(answers)
+    splits = TableReader(folder / "questions", "questions").summary["split"].to_pylist()
+    num_without = splits.count("train") - len(answers)
+    return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, num_without
 
 
 def final_answers(folder: Path) -> dict[str, str]:
     """The final answer of each training question of a run that has one."""
-    columns = ["question_id", "solution", "check", "split"]
     answers = {}
-    for row in read_table(folder / "questions", "questions", columns).to_pylist():
+    for row in _training_rows(folder, ["solution", "check"]):
         answer = final_answer(row["solution"], json.loads(row["check"]))
-        if row["split"] == "train" and answer is not None:
+        if answer is not None:
             answers[row["question_id"]] = answer
     return answers
 
@@ -131,12 +127,24 @@ def well_formed_traces(folder: Path) -> Iterator[tuple[str, str]]:
     """
     if not (folder / MANIFEST).is_file():
         return
-    for shard in read_manifest(folder, "traces")["shards"]:
-        table = pq.read_table(
-            folder / shard["name"], columns=["question_id", "text", "is_well_formed"]
-        )
-        table = table.filter(table["is_well_formed"])
+    columns = ["question_id", "text", "is_well_formed"]
+    for shard in TableReader(folder, "traces").scan(columns):
+        table = shard.filter(shard["is_well_formed"])
         yield from zip(table["question_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+
+
+def _training_traces(folder: Path) -> Iterator[tuple[str, str]]:
+    for row in _training_rows(folder, ["trace"]):
+        yield row["question_id"], row["trace"]
+
+
+def _training_rows(folder: Path, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Rows of the training questions, a shard in memory at a time."""
+    reader = TableReader(folder / "questions", "questions")
+    for shard in reader.scan(["question_id", "split", *columns]):
+        for row in shard.to_pylist():
+            if row["split"] == "train":
+                yield row
 
 
 def _without_spacing(text: str) -> str:

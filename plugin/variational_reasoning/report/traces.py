@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variational_reasoning.method.estimators import Evidence, find_estimator
-from variational_reasoning.pipeline.rows import MANIFEST, read_table
+from variational_reasoning.pipeline.reading import TableReader
+from variational_reasoning.pipeline.rows import MANIFEST
 from variational_reasoning.verify.verdicts import UNDECIDED, Verdict
 
 ACCURACY_BINS = ("none", "up to 25 %", "up to 50 %", "up to 75 %", "below 100 %", "all")
@@ -119,12 +120,10 @@ def read_terms(folder: Path) -> TraceTerms | None:
     home = folder.parent if is_inside else folder
     if not (folder / "traces" / MANIFEST).is_file():
         return None
-    questions = read_table(home / "questions", "questions", ["question_id", "source", "split"])
+    questions = TableReader(home / "questions", "questions").summary
     questions = questions.filter(pc.equal(questions["split"], "train"))
     ids = questions["question_id"].combine_chunks()
-    traces = read_table(
-        folder / "traces", "traces", ["question_id", "trace_id", "finish_reason", "is_well_formed"]
-    )
+    traces = TableReader(folder / "traces", "traces").summary
     num_traces = pc.max(traces["trace_id"]).as_py() + 1
     shape = (len(ids), num_traces)
     columns: dict[str, Any] = {}
@@ -206,7 +205,7 @@ def _log_likelihoods(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dic
         columns = ["trace_logp", "trace_tokens"] + (
             ["answer_logp", "answer_tokens"] if model == "reasoner" else []
         )
-        table = read_table(place, "trace_logps", ["question_id", "trace_id", *columns])
+        table = TableReader(place, "trace_logps").summary
         places = _places(table, ids, shape[1], place)
         for name in columns:
             values = table[name].cast(pa.float64()).to_numpy()
@@ -223,7 +222,7 @@ def _counts(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np
     place = folder / "verdicts"
     if not (place / MANIFEST).is_file():
         return {"num_correct": None, "num_answers": None}
-    table = read_table(place, "verdicts", ["question_id", "trace_id", "verdict"])
+    table = TableReader(place, "verdicts").summary
     places = _places(table, ids, shape[1], place)
     is_decided = ~pc.is_in(table["verdict"], pa.array([str(v) for v in UNDECIDED])).to_numpy()
     is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()

@@ -15,7 +15,9 @@ import pytest
 
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.build import datasets as build
+from variational_reasoning.pipeline.build import lengths
 from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.questions.usable_rows import example_tokens
 from variational_reasoning.pipeline.rows import Identity, table_digest, write_table
 
 CHATML = make_renderer("chatml")
@@ -41,9 +43,14 @@ def write_run(
     questions: dict[str, list[dict]],
     outputs,
     sampler="posterior",
+    encode=None,
     **settings,
 ):
-    """Tables of a run in which question i has the given traces; returns its configuration."""
+    """Tables of a run in which question i has the given traces; returns its configuration.
+
+    Args:
+        encode: fills the columns with lengths, as the stages do; without it they are null.
+    """
     folder.mkdir(exist_ok=True)
     here = folder if sampler == "posterior" else folder / "from_reasoner"
     tables = {
@@ -110,6 +117,8 @@ def write_run(
                 tables["verdicts"].append(
                     key | {"verdict": name, "reason": "", "seconds": 0.0, "tier": ""}
                 )
+    if encode is not None:
+        add_lengths(tables, encode)
     digests = {"made": "here"}
     for name, rows in tables.items():
         table = "trace_logps" if name in ("reasoner", "posterior") else name
@@ -130,6 +139,18 @@ def write_run(
     path = folder / "pipeline.yaml"
     path.write_text(json.dumps(values | {"build": {"outputs": outputs}} | settings))
     return load_config(path)
+
+
+def add_lengths(tables, encode) -> None:
+    for row in tables["questions"]:
+        counted = example_tokens("reasoner", CHATML, row, encode)
+        row |= dict(zip(("prompt_tokens", "trace_tokens", "solution_tokens"), counted, strict=True))
+    for row in tables["traces"]:
+        ids = encode(row["text"] + CHATML.boundary)
+        row |= {"trained_tokens": len(ids), "is_trained_as_sampled": ids == row["token_ids"]}
+    for row in tables["answers"]:
+        solution = CHATML.solution_of_answer(row["text"])
+        row["trained_tokens"] = len(encode(CHATML.answer_rest(solution)))
 
 
 def built(config, name):
@@ -306,6 +327,38 @@ def test_top_p_below_1_is_a_warning_where_rho_has_a_ratio(tmp_path, tiny_model_d
     assert any("sampled with top_p 0.95, but q(z | x, y') is scored" in each for each in warnings)
     plain = load_config(tmp_path / "pipeline.yaml", ["build.outputs.0.ratio=none"])
     assert not any("top_p" in each for each in build.build_datasets(plain).health["warnings"])
+
+
+def test_lengths_in_the_tables_take_the_place_of_the_tokenizer(
+    tmp_path, tiny_model_dir, bpe_tokenizer, monkeypatch
+):
+    """The same rows and figures, near cutoff_len too, with tables that lack the columns and with
+    tables that have them; with them no text is tokenized."""
+
+    def encode(text):
+        return bpe_tokenizer.encode(text, add_special_tokens=False)
+
+    outputs = [WEIGHTED | {"mix": 1}, {"name": "g", "estimator": "gml", "selection": "best"}]
+    traces = [sampled(k, "long " * (20 * k), float(k), (True, False)) for k in range(5)]
+    questions = {"q0": traces, "q1": traces[:2] + traces}
+    questions["q1"] = [trace | {"trace_id": k} for k, trace in enumerate(questions["q1"][:5])]
+    num_dropped = 0
+    for cutoff_len in (1000, 1200, 1500):
+        found = []
+        for name, known in (("without", None), ("with", encode)):
+            folder = tmp_path / f"{name}{cutoff_len}"
+            config = write_run(
+                folder, tiny_model_dir, questions, outputs, encode=known, cutoff_len=cutoff_len
+            )
+            with monkeypatch.context() as patch:
+                if known is not None:
+                    patch.setattr(lengths, "load_tokenizer", None)  # would fail when called
+                summary = build.build_datasets(config)
+            figures = [file.figures for file in summary.files]
+            found.append((built(config, "w"), built(config, "g"), figures, summary.health))
+        assert found[0] == found[1]
+        num_dropped += found[0][2][0]["counts"].get("dropped_overlong", 0)
+    assert num_dropped > 0
 
 
 def test_gml_ranks_by_the_reference_solution_and_keeps_it(tmp_path, tiny_model_dir):

@@ -239,8 +239,10 @@ def test_the_cutoff_is_the_one_of_training_to_the_token(tmp_path, tiny_model_dir
         ValueError, match=rf"no usable train row remains.*longer than cutoff_len {max(lengths) - 1}"
     ):
         prepared(path, f"cutoff_len={max(lengths) - 1}")
-    summary, _ = prepared(path, f"cutoff_len={max(lengths)}")
+    summary, [row] = prepared(path, f"cutoff_len={max(lengths)}")
     assert summary.num_rows == {"train": 1}
+    parts = [row[name] for name in ("prompt_tokens", "trace_tokens", "solution_tokens")]
+    assert sum(parts) == lengths[0]  # of the reasoner
 
 
 def test_test_questions_need_no_trace_and_are_none_of_the_training_questions(

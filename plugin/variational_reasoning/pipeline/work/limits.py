@@ -12,7 +12,6 @@ The limit is checked before a shard is written, before the manifest is written, 
 table is opened.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ class FailureLimit:
     message: of the error, with {count} and {total}.
     is_failure: whether a row on disk counts as failed, from its `columns`. By default only the rows
     count that the engine could not compute (`Stage.write_shard`, failed).
+    may_fail: whether a shard can have such rows, from its counts. A shard of another process is
+    read only then.
     at_end: whether the limit is only checked with the last shard, so that all shards are kept.
     """
 
@@ -40,15 +41,20 @@ class FailureLimit:
     message: str = "{count} of {total} rows failed"
     columns: tuple[str, ...] = ()
     is_failure: Callable[[Mapping[str, Any]], bool] | None = None
+    may_fail: Callable[[Mapping[str, int]], bool] = lambda counts: True
     at_end: bool = False
 
 
 class FailureCount:
-    """The failed rows of a table that is being filled, by shard."""
+    """The failed rows of a table that is being filled: how many each shard has, and their reasons,
+    but not the rows.
+    """
 
     def __init__(self, stage: Stage, limit: FailureLimit) -> None:
         self.stage, self.limit = stage, limit
-        self._on_disk: dict[int, list[Mapping[str, Any]]] = {}
+        self._on_disk: dict[int, int] = {}
+        self._reasons: Counter[str] = Counter()
+        self._example: Mapping[str, Any] | None = None
 
     def check_shard(
         self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
@@ -64,15 +70,16 @@ class FailureCount:
 
     def _check(self, more: Sequence[Mapping[str, Any]]) -> None:
         self._read_new_shards()
-        found = list(itertools.chain(more, *self._on_disk.values()))
-        if not found:
+        count = len(more) + sum(self._on_disk.values())
+        if not count:
             return
         total = self.limit.total()
-        if len(found) <= self.limit.fraction * total:
+        if count <= self.limit.fraction * total:
             return
-        reasons = Counter(str(row["reason"]) for row in found)
-        example = {name: value for name, value in found[0].items() if name.endswith("_id")}
-        message = self.limit.message.format(count=len(found), total=total)
+        reasons = self._reasons + Counter(str(row["reason"]) for row in more)
+        first = more[0] if more else self._example
+        example = {name: value for name, value in (first or {}).items() if name.endswith("_id")}
+        message = self.limit.message.format(count=count, total=total)
         raise ValueError(
             f"{self.stage.folder}: {message}, above {self.limit.setting} {self.limit.fraction}; "
             f"reasons: {dict(reasons.most_common(5))}, for example {example}. {self._remedy()}"
@@ -83,9 +90,15 @@ class FailureCount:
         for index in range(len(self.stage.shards)):
             if index in self._on_disk or shard_name(index) not in there:
                 continue
+            statistics = self.stage.statistics(index)
             columns = self.limit.columns
-            rows = self.stage.read_shard(index, columns) if columns else []
-            self._on_disk[index] = self._failures(rows, self.stage.statistics(index)["failed"])
+            is_read = columns and self.limit.may_fail(statistics["counts"])
+            rows = self.stage.read_shard(index, columns) if is_read else []
+            failures = self._failures(rows, statistics["failed"])
+            self._on_disk[index] = len(failures)
+            self._reasons.update(str(row["reason"]) for row in failures)
+            if failures and self._example is None:
+                self._example = failures[0]
 
     def _failures(
         self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
@@ -95,7 +108,7 @@ class FailureCount:
         return [*failed, *filter(self.limit.is_failure, rows)]
 
     def _remedy(self) -> str:
-        files = [shard_name(index) for index, rows in self._on_disk.items() if rows]
+        files = [shard_name(index) for index, count in self._on_disk.items() if count]
         if not files:
             return f"Nothing of it was written; fix the cause, or raise {self.limit.setting}"
         if (self.stage.folder / MANIFEST).is_file():

@@ -107,18 +107,20 @@ def fill_shard(
     Raises: ValueError when more of the table's rows failed than the job's limit allows.
     """
     os.chdir(folder)  # paths of a configuration are relative to it
-    job, filler = _loaded(blob)
+    job, filler, failures = _loaded(blob)
     before = Counter(filler.statistics())
     [(_, shard)] = filler.fill([(index, job.stage.shards[index])], lambda num: None)
-    if job.limit:
-        FailureCount(job.stage, job.limit).check_shard(shard.rows, shard.failed)
+    if failures:
+        failures.check_shard(shard.rows, shard.failed)
     job.stage.write_shard(index, *shard)
     added = Counter(filler.statistics()) - before
     return filler.facts(), added, dict(shard.counts)
 
 
 @lru_cache(maxsize=1)
-def _loaded(blob: bytes) -> tuple[StageJob, ShardFiller]:
+def _loaded(blob: bytes) -> tuple[StageJob, ShardFiller, FailureCount | None]:
     make_job, config = pickle.loads(blob)
     job = make_job(config)
-    return job, job.load()
+    # Kept like the model, since it remembers the shards that it has read.
+    failures = FailureCount(job.stage, job.limit) if job.limit else None
+    return job, job.load(), failures

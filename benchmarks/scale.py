@@ -151,9 +151,7 @@ def report_growth(found: dict[float, dict[str, dict[str, float]]]) -> None:
             mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
             covariance = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
             slopes.append(covariance / sum((x - mean_x) ** 2 for x in xs))
-        print(
-            f"  {name:18} CPU {slopes[0]:5.2f}  memory {slopes[1]:5.2f}  read {slopes[2]:5.2f}"
-        )
+        print(f"  {name:18} CPU {slopes[0]:5.2f}  memory {slopes[1]:5.2f}  read {slopes[2]:5.2f}")
 
 
 OUTPUTS = {

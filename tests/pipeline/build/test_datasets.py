@@ -339,11 +339,11 @@ def test_lengths_in_the_tables_take_the_place_of_the_tokenizer(
         return bpe_tokenizer.encode(text, add_special_tokens=False)
 
     outputs = [WEIGHTED | {"mix": 1}, {"name": "g", "estimator": "gml", "selection": "best"}]
-    traces = [sampled(k, "long " * (20 * k), float(k), (True, False)) for k in range(5)]
+    traces = [sampled(k, "long " * (30 * k), float(k), (True, False)) for k in range(5)]
     questions = {"q0": traces, "q1": traces[:2] + traces}
     questions["q1"] = [trace | {"trace_id": k} for k, trace in enumerate(questions["q1"][:5])]
     num_dropped = 0
-    for cutoff_len in (1000, 1200, 1500):
+    for cutoff_len in (1500, 1600, 1700):
         found = []
         for name, known in (("without", None), ("with", encode)):
             folder = tmp_path / f"{name}{cutoff_len}"

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from variational_reasoning.method.abstract import BEGIN, END, symbol_names
 from variational_reasoning.method.losses import IGNORE_INDEX
 from variational_reasoning.method.prompts import make_renderer
 
-from .conftest import ROWS
+from .conftest import ROWS, make_model, make_tokenizer
 from .reference import row_ids
 
 QUESTION, TRACE, SOLUTION = "What is 2 + 2?", "Two and two.", "4"
@@ -396,3 +397,119 @@ def test_a_missing_column_of_a_hub_like_source_is_named(world, load):
         ValueError, match="column 'answer' \\(solution\\) is missing; the file has question, trace"
     ):
         load(world.config(dataset="short"))
+
+
+ABSTRACT = [
+    # question, chain, trace, solution, weight
+    ("What is 2 + 2?", "\nTwo and two.", "<TOKEN_B><TOKEN_A>", "4", 0.5),
+    ("Say x.", "It says x.", "", "x", 2.0),  # an empty span
+]
+
+
+@pytest.fixture
+def abstract_world(world):
+    """The world with a tokenizer that has three symbols, and rows of them."""
+    from tokenizers import AddedToken
+
+    tokenizer = make_tokenizer(world.root / "symbols")
+    names = (BEGIN, END, *symbol_names(3))
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
+    tokenizer.save_pretrained(world.root / "symbols")
+    make_model(world.root / "symbols", len(tokenizer))
+    names = ("question", "chain", "trace", "solution", "weight")
+    rows = [dict(zip(names, row, strict=True)) for row in ABSTRACT]
+    world.add("abstract", rows, formatting="abstract")
+    return world
+
+
+def abstract_config(world, kind, **overrides):
+    values = {
+        "model_name_or_path": str(world.root / "symbols"),
+        "dataset": "abstract",
+        "prompt_family": "abstract",
+        "prompt_kind": kind,
+    }
+    return world.config(**(values | overrides))
+
+
+@pytest.mark.parametrize("kind", ["reasoner", "abstract_posterior", "abstract_bottleneck"])
+def test_rows_of_abstract_traces(abstract_world, load, kind):
+    dataset, _, tokenizer = load(abstract_config(abstract_world, kind))
+
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    for example, row in zip(dataset, ABSTRACT, strict=True):
+        question, chain, trace, solution, weight = row
+        x = encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+        c = encode(chain) if kind != "reasoner" else []
+        z = encode(trace + END)
+        answer = (
+            encode("<|im_end|>")
+            if kind == "abstract_posterior"
+            else encode(solution + "<|im_end|>")
+        )
+        lead = encode("\n") if kind != "abstract_posterior" else []
+        assert example["input_ids"] == x + c + encode(BEGIN) + z + lead + answer
+        # Begin and separator carry no loss; symbols, end, answer and end of turn do.
+        ignored = [IGNORE_INDEX] * (len(x) + len(c) + 1)
+        assert example["labels"] == ignored + z + [IGNORE_INDEX] * len(lead) + answer
+        assert example["row_segments"] == [len(x), len(c), 1 + len(z), len(lead + answer)]
+        assert (example["row_weights"], example["row_targets"]) == ([weight], [len(z + answer)])
+
+
+def test_weighted_rows_of_the_bottleneck_have_the_same_ids(abstract_world, load):
+    renderer = make_renderer("chatml", "abstract")
+    rows = []
+    for question, chain, trace, solution, weight in ABSTRACT:
+        texts = renderer.render("abstract_bottleneck", question, trace, solution, chain)
+        rows.append(dict(zip(("prompt", "response"), texts, strict=True)) | {"weight": weight})
+    abstract_world.add("texts", rows, formatting="weighted_sft")
+    config = abstract_config(abstract_world, "abstract_bottleneck")
+    rendered, _, _ = load(config)
+    taken, _, _ = load(config | {"dataset": "texts"})
+    for name in ("input_ids", "labels", "row_segments"):
+        assert taken[name] == rendered[name]
+
+
+def test_segments_of_a_pack_and_of_a_cut_row(abstract_world, load):
+    config = abstract_config(abstract_world, "abstract_bottleneck")
+    whole, _, _ = load(config)
+    segments = [example["row_segments"] for example in whole]
+    packed, _, _ = load(config | {"packing": True, "neat_packing": True})
+    [pack] = packed
+    assert sorted([pack["row_segments"][:4], pack["row_segments"][4:]]) == sorted(segments)
+    # Without its last token, the end of turn; and down to the trace.
+    length = len(whole[0]["input_ids"])
+    for lost, answer in ((1, segments[0][3] - 1), (segments[0][3] + 1, 0)):
+        cut, _, _ = load(config | {"cutoff_len": length - lost, "overlong": "truncate"})
+        found = cut[0]["row_segments"]
+        assert sum(found) == length - lost == len(cut[0]["labels"])
+        assert found[:2] == segments[0][:2] and found[3] == answer
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("trace", "Two.", "column 'trace': needs symbols such as <TOKEN_A> and nothing else"),
+        ("chain", "a<endabstract>b", "column 'chain': holds '<endabstract>', which only a trace"),
+        ("solution", "<TOKEN_A>", "column 'solution': holds '<TOKEN_', which only a trace"),
+        ("chain", None, "column 'chain': needs text, holds NoneType"),
+    ],
+)
+def test_abstract_rows_that_do_not_fit(abstract_world, load, column, value, message):
+    names = ("question", "chain", "trace", "solution", "weight")
+    rows = [dict(zip(names, row, strict=True)) for row in ABSTRACT]
+    rows[1][column] = value
+    abstract_world.add("abstract", rows, formatting="abstract")
+    with pytest.raises(ValueError, match=message):
+        load(abstract_config(abstract_world, "abstract_bottleneck"))
+
+
+def test_a_chain_that_a_file_does_not_have(abstract_world, load):
+    rows = [{"question": "Q", "trace": "<TOKEN_A>", "solution": "y"}]
+    abstract_world.add("abstract", rows, formatting="abstract")
+    dataset, _, _ = load(abstract_config(abstract_world, "reasoner"))  # does not need it
+    assert len(dataset) == 1
+    with pytest.raises(ValueError, match="shows the verbal chain, but the file has no column 'cha"):
+        load(abstract_config(abstract_world, "abstract_posterior"))

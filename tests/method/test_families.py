@@ -22,6 +22,7 @@ from variational_reasoning.pipeline.engines import text_codec
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUESTION = "What is 3 + 4?\nShow {braces}, {hint} and <|tags|>."
 TRACE = "First, 3 + 4 = 7.\n\nSo it is 7.\n"
+SYMBOLS = "<TOKEN_B><TOKEN_BL>"
 SOLUTION = "The answer is \\boxed{7}."
 THINK = {name: make_renderer(name, "think") for name in CHAT_FORMATS}
 BOTH = [(family, name) for family in FAMILIES for name in CHAT_FORMATS]
@@ -45,14 +46,17 @@ def codec(request):
 def test_golden_bytes(family, name):
     renderer = make_renderer(name, family)
     for kind in renderer.kinds:
-        texts = renderer.render(kind, QUESTION, TRACE, SOLUTION)
+        trace, chain = (SYMBOLS, TRACE) if family == "abstract" else (TRACE, None)
+        texts = renderer.render(kind, QUESTION, trace, SOLUTION, chain)
         prefix = name if family == "paper" else f"{family}_{name}"
         if family == "paper" and name in ("chatml", "llama3"):
             continue  # test_prompts.py has them, with another question
         for text, part in zip(texts, ("prompt", "response"), strict=True):
             assert text.encode() == (GOLDEN / f"{prefix}_{kind}_{part}.txt").read_bytes()
-        assert renderer.detect_kind(texts[0]) == kind
-        assert renderer.split_example("".join(texts)) == (QUESTION, TRACE, SOLUTION)
+        same_prompt = {"abstract_bottleneck": "abstract_posterior"}
+        assert renderer.detect_kind(texts[0]) == same_prompt.get(kind, kind)
+        example = renderer.split_example("".join(texts))
+        assert example == (None if chain and kind != "reasoner" else (QUESTION, trace, SOLUTION))
 
 
 @pytest.mark.parametrize(

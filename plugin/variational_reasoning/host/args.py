@@ -490,10 +490,11 @@ def _check_datasets(
             "chat_format: is missing; data sets in our formats need it (chatml, llama3, gemma, "
             "mistral, template, or a .json file)"
         )
-    if "reasoning" in our_formats and ours.get("prompt_kind") is None:
+    rendered = [name for name in formats.RENDERED if name in our_formats]
+    if rendered and ours.get("prompt_kind") is None:
         family = renderer.family if renderer else FAMILIES["paper"]
         faults.append(
-            "prompt_kind: is missing; `reasoning` rows are rendered as one of "
+            f"prompt_kind: is missing; `{rendered[0]}` rows are rendered as one of "
             f"{', '.join(family.kinds)}"
         )
     if our_formats and our_formats == used and data_args.template not in (None, "empty"):
@@ -518,7 +519,7 @@ def _check_host_flags(
     faults: list[str],
 ) -> None:
     """Refuse by name what would bypass our loss or our formats."""
-    key = "the formats weighted_sft and reasoning"
+    key = f"the formats {', '.join(formats.FORMATS)}"
     if normalizer is not None:
         key = "constant_loss_normalizer"
     if finetuning_args.stage != "sft":

@@ -7,6 +7,8 @@ columns, with one entry per data row in it (several when packed):
     row_weights   float, the row's weight
     row_targets   int, how many of the example's targets are the row's, in order
     row_names     text, data set, row number and ids, for messages
+    row_segments  int, four per row: its tokens of x, of the verbal chain, of the trace with its
+                  delimiters, and of the answer; they add up to the row's length
 
 A pack of a row with two targets (weight 0.5) and a row with three (weight 2):
 
@@ -50,9 +52,10 @@ LOGGER = "llamafactory.variational_reasoning"
 logger = logging.get_logger(LOGGER)
 
 ROW_COLUMNS = ("row_weights", "row_targets", "row_names")
+SEGMENTS = "row_segments"
 MEDIA_COLUMNS = ("images", "videos", "audios")
 
-CACHE_KEY = f"{__version__}, layout 2"
+CACHE_KEY = f"{__version__}, layout 3"
 """Part of the key under which `datasets` caches our rows; raise the number when rows change."""
 
 PADDING_MULTIPLE = 8
@@ -85,6 +88,7 @@ _ROW_TYPES = {
     "row_weights": pa.list_(pa.float64()),
     "row_targets": pa.list_(pa.int64()),
     "row_names": pa.list_(pa.string()),
+    SEGMENTS: pa.list_(pa.int64()),
     **{name: pa.list_(pa.string()) for name in ID_COLUMNS},
 }
 _PACK_TYPES = _ROW_TYPES | {
@@ -170,7 +174,7 @@ class RowAligner:
                 "ignore; set `constant_loss_normalizer` in the YAML to a number"
             )
         return {
-            "_prompt": [{"role": "user", "content": row["prompt"]}],
+            "_prompt": [{"role": "user", "content": text} for text in row["prompt"]],
             "_response": [{"role": "assistant", "content": row["response"]}],
             "_system": "",
             "_tools": "",
@@ -214,12 +218,14 @@ class Row:
     """A tokenized data row.
 
     input_ids, labels: int32 [length]; a label is a target unless it is IGNORE_INDEX.
+    segments: tokens of x, chain, trace and answer (module docstring).
     index: which of the batch's examples it is. ids: by name, None where it has none.
     """
 
     index: int
     input_ids: np.ndarray
     labels: np.ndarray
+    segments: list[int]
     weight: float
     name: str
     ids: dict[str, str | None]
@@ -233,6 +239,7 @@ class Row:
             "row_weights": [self.weight],
             "row_targets": [num_targets],
             "row_names": [self.name],
+            SEGMENTS: self.segments,
             **{name: [value] for name, value in self.ids.items()},
         }
 
@@ -290,7 +297,7 @@ class RowProcessor(SupervisedDatasetProcessor):
             encoded = self._encode_ours(examples, i) if is_ours else self._encode_hosts(examples, i)
             if encoded is None:
                 continue
-            input_ids, labels = encoded
+            input_ids, labels, segments = encoded
             # Nothing predicts the first token; in a pack, the row before must not.
             labels[0] = IGNORE_INDEX
             rows.append(
@@ -298,6 +305,7 @@ class RowProcessor(SupervisedDatasetProcessor):
                     index=i,
                     input_ids=np.array(input_ids, np.int32),
                     labels=np.array(labels, np.int32),
+                    segments=segments,
                     weight=weights[i] if is_ours else 1.0,
                     name=names[i] if is_ours else "row of the host's formats",
                     ids={name: values[i] for name, values in ids.items()},
@@ -307,12 +315,22 @@ class RowProcessor(SupervisedDatasetProcessor):
 
     def _encode_ours(
         self, examples: Mapping[str, Sequence[Any]], i: int
-    ) -> tuple[list[int], list[int]] | None:
+    ) -> tuple[list[int], list[int], list[int]] | None:
+        """(ids, labels, segments) of a row in our formats, or None for one that is dropped.
+
+        Of an abstract row, with the ids of x, a chain of two tokens, begin, one symbol, end, the
+        separator, an answer of one token and the end of turn:
+
+            labels     -100 -100 -100 -100    z end    -100 y eos
+            segments   1, 2, 3, 3
+        """
         config = self.data_args.variational
         cutoff_len = longest_row(self.data_args)
-        prompt_ids = self._encode(examples["_prompt"][i][0]["content"])
-        response = examples["_response"][i][0]["content"]
-        target_ids = config.renderer.encode_target(response, self._encode)
+        prompt = self._encode_prompt([part["content"] for part in examples["_prompt"][i]])
+        target = self._encode_target(examples["_response"][i][0]["content"])
+        lengths = [len(ids) for ids in (*prompt, *target)]
+        prompt_ids = [token for part in prompt for token in part]
+        target_ids = [token for part in target for token in part]
         room = cutoff_len - len(prompt_ids)
         if len(target_ids) > room:
             if config.overlong == "error":
@@ -324,11 +342,30 @@ class RowProcessor(SupervisedDatasetProcessor):
             if config.overlong == "drop" or room <= 0:
                 return None
             target_ids = target_ids[:room]
-        return prompt_ids + target_ids, [IGNORE_INDEX] * len(prompt_ids) + target_ids
+        x, chain, opening, trace, lead, _ = lengths
+        labels = [IGNORE_INDEX] * len(prompt_ids) + target_ids
+        for place in range(len(prompt_ids) + trace, len(prompt_ids) + trace + lead):
+            labels[place : place + 1] = [IGNORE_INDEX] * (place < len(labels))
+        ids = prompt_ids + target_ids
+        through_trace = min(x + chain + opening + trace, len(ids))
+        in_trace = through_trace - x - chain
+        return ids, labels, [x, chain, in_trace, len(ids) - through_trace]
+
+    def _encode_prompt(self, texts: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+        """Ids of x, chain and opening (PromptParts); a text that comes whole is all x."""
+        parts = [self._encode(text) if text else [] for text in texts]
+        x, chain, opening = parts if len(parts) == 3 else (parts[0], [], [])
+        return x, chain, opening
+
+    def _encode_target(self, response: str) -> tuple[list[int], list[int], list[int]]:
+        """Ids of trace, lead and answer (TargetParts)."""
+        parts = self.data_args.variational.renderer.target_parts(response)
+        trace, lead, answer = (self._encode(text) if text else [] for text in parts)
+        return trace, lead, answer
 
     def _encode_hosts(
         self, examples: Mapping[str, Sequence[Any]], i: int
-    ) -> tuple[list[int], list[int]] | None:
+    ) -> tuple[list[int], list[int], list[int]] | None:
         prompt, response = examples["_prompt"][i], examples["_response"][i]
         # The host's own rule for an example that it cannot use.
         if len(prompt) % 2 != 1 or len(response) != 1:
@@ -343,7 +380,8 @@ class RowProcessor(SupervisedDatasetProcessor):
             videos=examples["_videos"][i] or [],
             audios=examples["_audios"][i] or [],
         )
-        return (input_ids, list(labels)) if input_ids else None
+        # One turn after another: no part of it is a trace.
+        return (input_ids, list(labels), [len(input_ids), 0, 0, 0]) if input_ids else None
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

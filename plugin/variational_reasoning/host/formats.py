@@ -1,7 +1,10 @@
-"""The two data formats that `dataset_info.json` may name in addition to the host's.
+"""The three data formats that `dataset_info.json` may name in addition to the host's.
 
     weighted_sft   prompt, response [, weight, ids]            the text is taken as it is
     reasoning      question, trace, solution [, weight, ids]   rendered as the YAML's `prompt_kind`
+    abstract       question, trace, solution [, chain, weight, ids]
+                                                               the same; the trace is symbols, and
+                                                               chain the verbal one
 
 `"columns": {"prompt": "name in the file"}` maps names that differ. Messages count rows from 1.
 """
@@ -13,9 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
-from variational_reasoning.method.prompts import Renderer
+from variational_reasoning.method.abstract import BEGIN, END, SYMBOL_OPENING, has_only_symbols
+from variational_reasoning.method.families import REASONER
+from variational_reasoning.method.prompts import PromptParts, Renderer
 
-FORMATS = {"weighted_sft": ("prompt", "response"), "reasoning": ("question", "trace", "solution")}
+FORMATS = {
+    "weighted_sft": ("prompt", "response"),
+    "reasoning": ("question", "trace", "solution"),
+    "abstract": ("question", "trace", "solution"),
+}
+RENDERED = ("reasoning", "abstract")
+"""Formats whose rows are rendered as a prompt kind."""
+
+CHAIN = "chain"
 ID_COLUMNS = ("question_id", "trace_id", "answer_id")
 OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
@@ -86,6 +99,8 @@ def map_columns(
     """
     needed = FORMATS[formatting]
     roles = (*needed, *OPTIONAL_COLUMNS)
+    if formatting == "abstract":
+        roles = (*roles, CHAIN)
     faults = []
     for role in mapping:
         if role not in roles:
@@ -126,22 +141,59 @@ class RowRenderer:
     def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
         """Render one row.
 
-        Returns: prompt, response, weight (1.0 where the data set has no such column), ids as text
-            or None.
+        Returns: prompt (the list of its texts that become ids apart: PromptParts, or the whole),
+            response, weight (1.0 where the data set has no such column), ids as text or None.
         Raises: ValueError for a wrong type, an empty text, a bad weight, or a prompt of another
             kind than the YAML says. It names the data set, the row and the column.
         """
-        texts = [self._text(example, index, role) for role in FORMATS[self.formatting]]
-        if self.formatting == "reasoning":
-            if self.prompt_kind is None:
-                raise ValueError("`reasoning` rows need a prompt_kind")  # args.check refuses this
-            prompt, response = self.renderer.render(self.prompt_kind, *texts)
+        texts = {role: self._text(example, index, role) for role in FORMATS[self.formatting]}
+        if self.formatting in RENDERED:
+            parts, response = self._rendered(example, index, texts)
+            prompt = list(parts) if self.renderer.family.is_abstract else [parts.x]
         else:
-            prompt, response = texts
-            self._check_kind(prompt, index)
+            self._check_kind(texts["prompt"], index)
+            prompt, response = [texts["prompt"]], texts["response"]
+            if self.prompt_kind is not None and self.renderer.family.is_abstract:
+                prompt = list(self.renderer.cut_prompt(self.prompt_kind, texts["prompt"]))
         ids = {role: self._id(example, role) for role in ID_COLUMNS}
         weight = self._weight(example, index)
         return {"prompt": prompt, "response": response, "weight": weight, **ids}
+
+    def _rendered(
+        self, example: dict[str, Any], index: int, texts: dict[str, str]
+    ) -> tuple[PromptParts, str]:
+        kind = self.prompt_kind
+        if kind is None:
+            raise ValueError(f"`{self.formatting}` rows need a prompt_kind")  # see args.check
+        chain = None
+        if self.renderer.family.hint == "trace" and kind != REASONER:
+            if CHAIN not in self.columns:
+                raise ValueError(
+                    f"data set {self.source!r}: prompt_kind {kind!r} shows the verbal chain, but "
+                    f"the file has no column {CHAIN!r}; use the formatting `abstract` and a file "
+                    "that has it"
+                )
+            chain = self._text(example, index, CHAIN)
+        if self.renderer.family.is_abstract:
+            self._check_abstract(index, texts, chain)
+        return self.renderer.render_parts(kind, **texts, chain=chain)
+
+    def _check_abstract(self, index: int, texts: dict[str, str], chain: str | None) -> None:
+        """A trace of anything but symbols, and a text that holds a symbol or a delimiter."""
+        if not has_only_symbols(texts["trace"]):
+            raise ValueError(
+                f"{self._where(index, 'trace')}: needs symbols such as <TOKEN_A> and nothing else, "
+                f"holds {texts['trace']!r:.60}"
+            )
+        others = {role: texts[role] for role in ("question", "solution")}
+        if chain is not None:
+            others[CHAIN] = chain
+        for role, text in others.items():
+            found = [tag for tag in (BEGIN, END, SYMBOL_OPENING) if tag in text]
+            if found:
+                raise ValueError(
+                    f"{self._where(index, role)}: holds {found[0]!r}, which only a trace may hold"
+                )
 
     def place(self, index: int) -> str:
         """`row N` for a message: N is the row's number in its file, from 1."""
@@ -154,7 +206,10 @@ class RowRenderer:
 
     def _check_kind(self, prompt: str, index: int) -> None:
         found = self.renderer.detect_kind(prompt)
-        if self.prompt_kind is None or found == self.prompt_kind:
+        wanted = self.prompt_kind
+        if wanted is not None and self.renderer.answers(wanted) and wanted != REASONER:
+            wanted = self.renderer.family.posteriors[-1]  # the same prompt
+        if wanted is None or found == wanted:
             return
         where = self._where(index, "prompt")
         kind = found or "no kind that we know"
@@ -168,7 +223,8 @@ class RowRenderer:
         if not isinstance(value, str):
             kind = type(value).__name__
             raise ValueError(f"{self._where(index, role)}: needs text, holds {kind} {value!r:.60}")
-        if not value.strip():
+        may_be_empty = role == "trace" and self.formatting == "abstract"
+        if not value.strip() and not may_be_empty:
             raise ValueError(f"{self._where(index, role)}: is empty")
         return value
 
@@ -219,7 +275,7 @@ def check_source(
         return [f"dataset {source!r}: {str(path)!r} cannot be read ({error})"]
     formatting = entry["formatting"]
     columns, faults = map_columns(source, formatting, entry.get("columns", {}), list(first))
-    needs_kind = formatting == "reasoning"
+    needs_kind = formatting in RENDERED
     if faults or renderer is None or (needs_kind and prompt_kind is None):
         return faults
     try:

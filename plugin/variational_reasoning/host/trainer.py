@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 
 from variational_reasoning import __version__
 from variational_reasoning.host.attention import supports_packs, use_row_attention
-from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS
+from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS, SEGMENTS
 from variational_reasoning.host.formats import ID_COLUMNS
 from variational_reasoning.host.probes import added_loss, head_is_plain, pack_fault, tapped
 from variational_reasoning.host.steps import (
@@ -80,7 +80,7 @@ class RowCollator:
         """
         rows = [[feature.pop(name) for name in ROW_COLUMNS] for feature in features]
         for feature in features:
-            for name in ID_COLUMNS:
+            for name in (*ID_COLUMNS, SEGMENTS):
                 feature.pop(name, None)
         batch = self.collator(features)
         width = max(len(weights) for weights, _, _ in rows)

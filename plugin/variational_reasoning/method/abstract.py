@@ -11,6 +11,7 @@ known by their names alone, so that published checkpoints are recognized too.
 """
 
 import itertools
+import re
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from dataclasses import dataclass
 BEGIN = "<beginabstract>"
 END = "<endabstract>"
 """The delimiters, by the paper's names."""
+
+SYMBOL_OPENING = "<TOKEN_"
+"""What begins the name of a symbol; no text of a data set may hold it."""
+
+_SYMBOLS = re.compile(r"(?:<TOKEN_[A-Z]+>)*")
 
 NUM_SYMBOLS = 64
 """M of the paper's main runs."""
@@ -34,6 +40,11 @@ def symbol_names(count: int) -> tuple[str, ...]:
         for word in itertools.product(string.ascii_uppercase, repeat=length)
     )
     return tuple(f"<TOKEN_{word}>" for word in itertools.islice(letters, count))
+
+
+def has_only_symbols(trace: str) -> bool:
+    """Whether a trace's text is nothing but symbols; so is an empty one."""
+    return _SYMBOLS.fullmatch(trace) is not None
 
 
 @dataclass(frozen=True)

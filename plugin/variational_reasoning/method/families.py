@@ -8,7 +8,8 @@ y'). Three are built in:
     think     <think> ... </think>, then the answer up to the end of turn; the posterior sees the
               hint in the user turn
     abstract  <beginabstract> symbols <endabstract>, then the answer (arXiv 2604.22709,
-              abstract.py); the posterior's turn begins with the hint, a verbal chain of thought
+              abstract.py); the posterior's turn begins with the hint, a verbal chain of thought.
+              `abstract_bottleneck` has the posterior's prompt and the reasoner's response
 
 With `paper` and ChatML a posterior's row is, after the system and the user turn,
 
@@ -33,7 +34,12 @@ from variational_reasoning.files import read_yaml_object
 from variational_reasoning.method.abstract import BEGIN, END
 
 REASONER = "reasoner"
-"""The prompt kind of pi(z, y | x); every other kind of a family is a posterior's."""
+"""The prompt kind of pi(z, y | x); every other kind of a family shows the model a hint."""
+
+POSTERIOR = "abstract_posterior"
+BOTTLENECK = "abstract_bottleneck"
+"""Kinds of the family `abstract`: both see the verbal chain, and the second goes on with an answer
+that must not see it (host.attention)."""
 
 _PLACEHOLDERS = {"{question}", "{hint}", "{separator}"}
 
@@ -47,12 +53,15 @@ class KindTexts:
     opening: what follows the opening of the model's turn, up to the first character of the trace;
     `{hint}` may be here.
     close: closes the trace. `{separator}` in opening or close is the chat format's.
+    has_answer: whether the response goes on with the solution although the prompt shows a hint.
+    The reasoner's always does.
     """
 
     system: str
     user: str
     opening: str
     close: str
+    has_answer: bool = False
 
     @property
     def has_hint(self) -> bool:
@@ -84,7 +93,18 @@ class PromptFamily:
     @property
     def posteriors(self) -> tuple[str, ...]:
         """The posterior's prompt kinds; the last one is the default."""
-        return tuple(kind for kind in self.kinds if kind != REASONER)
+        return tuple(
+            kind for kind, texts in self.kinds.items() if kind != REASONER and not texts.has_answer
+        )
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether traces are sequences of reserved symbols (abstract.py).
+
+        Then only symbols are sampled between the delimiters, and what follows the end delimiter up
+        to the solution is written, not sampled: it is tokenized apart and has no loss.
+        """
+        return self.boundary == END
 
 
 def _paper() -> PromptFamily:
@@ -140,7 +160,8 @@ FAMILIES = {
         name="abstract",
         kinds={
             REASONER: KindTexts("", "{question}", BEGIN, END),
-            "abstract_posterior": KindTexts("", "{question}", "{hint}" + BEGIN, END),
+            POSTERIOR: KindTexts("", "{question}", "{hint}" + BEGIN, END),
+            BOTTLENECK: KindTexts("", "{question}", "{hint}" + BEGIN, END, has_answer=True),
         },
         answer_open="\n",
         answer_close="",
@@ -183,7 +204,7 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         kinds:
           reasoner: {system: "", user: "{question}", opening: "<think>\\n", close: "</think>"}
           posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n",
-              close: "</think>"}
+              close: "</think>"}         # and has_answer: true, where it goes on as the reasoner
 
     Raises: ValueError with all faults at once; `source` names the file.
     """
@@ -231,14 +252,19 @@ def _kinds_of(values: Any, faults: list[str]) -> dict[str, KindTexts]:
     if not isinstance(values, Mapping) or REASONER not in values or len(values) < 2:
         faults.append("kinds: needs `reasoner` and at least one posterior")
         return {}
-    names = {f.name for f in fields(KindTexts)}
+    names = {f.name for f in fields(KindTexts)} - {"has_answer"}
     kinds = {}
     for kind, texts in values.items():
         where = f"kinds.{kind}"
-        if not isinstance(texts, Mapping) or set(texts) != names:
+        if not isinstance(texts, Mapping) or set(texts) - {"has_answer"} != names:
             faults.append(f"{where}: has to hold exactly {sorted(names)}")
             continue
-        wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+        if not isinstance(texts.get("has_answer", False), bool):
+            faults.append(
+                f"{where}.has_answer: is {texts['has_answer']!r}; true or false is needed"
+            )
+            continue
+        wrong = [name for name in names if not isinstance(texts[name], str)]
         if wrong:
             faults.append(f"{where}: {', '.join(wrong)} must be text")
             continue
@@ -260,8 +286,16 @@ def _kinds_of(values: Any, faults: list[str]) -> dict[str, KindTexts]:
 def family_to_dict(family: PromptFamily) -> dict[str, Any]:
     """What records and manifests store: the inverse of `family_from_dict`."""
     values = asdict(family)
-    values["kinds"] = {kind: asdict(texts) for kind, texts in family.kinds.items()}
+    values["kinds"] = {kind: _kind_to_dict(texts) for kind, texts in family.kinds.items()}
     values["forbidden"] = list(family.forbidden)
     if family.hint == "solution":
         del values["hint"]  # what earlier records, which do not know it, mean
+    return values
+
+
+def _kind_to_dict(texts: KindTexts) -> dict[str, Any]:
+    """Without `has_answer` where it says nothing, as in the records of earlier releases."""
+    values = asdict(texts)
+    if not texts.has_answer:
+        del values["has_answer"]
     return values

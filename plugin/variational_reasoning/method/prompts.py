@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from variational_reasoning.method.abstract import END
+from variational_reasoning.method.abstract import SYMBOL_OPENING, has_only_symbols
 from variational_reasoning.method.chat_formats import (
     TEMPLATE,
     ApplyTemplate,
@@ -66,6 +66,37 @@ class SampledTrace(NamedTuple):
     is_retokenized: bool
 
 
+class PromptParts(NamedTuple):
+    """The texts of a prompt that become ids apart; joined, they are the prompt.
+
+    x: all of it, except in `abstract`, where the model's turn may begin with a verbal chain:
+
+        x          ...<|im_start|>assistant\n      the same ids with a chain and without
+        chain      Two and two make four.           empty in the reasoner's prompt
+        opening    <beginabstract>
+    """
+
+    x: str
+    chain: str
+    opening: str
+
+    def encode(self, encode: Encode) -> list[int]:
+        """The prompt's ids."""
+        return [token for part in self if part for token in encode(part)]
+
+
+class TargetParts(NamedTuple):
+    """The texts of a response that become ids apart; joined, they are the response.
+
+    trace: through the boundary. lead: what is written after it and not sampled, so it has no loss;
+    only in `abstract`. answer: the rest, with the end of turn.
+    """
+
+    trace: str
+    lead: str
+    answer: str
+
+
 @dataclass(frozen=True)
 class Renderer:
     """A prompt family in a chat format: everything between texts and the ids of a model."""
@@ -81,7 +112,7 @@ class Renderer:
     @property
     def is_abstract(self) -> bool:
         """Whether traces are symbols (abstract.py) and not text."""
-        return self.boundary == END
+        return self.family.is_abstract
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -119,6 +150,8 @@ class Renderer:
             tags += [resolved.opening.rpartition("{hint}")[2].strip(), resolved.close]
         tags += [self.answer_open.strip(), self.answer_close, self.chat_format.end_of_turn]
         tags += [*self.chat_format.control_texts, *self.family.forbidden]
+        if self.family.is_abstract:
+            tags.append(SYMBOL_OPENING)
         pieces = (piece for tag in tags for piece in re.split(r"\s{2,}", tag))
         return tuple(dict.fromkeys(piece for piece in pieces if piece))
 
@@ -161,27 +194,90 @@ class Renderer:
         Raises: ValueError for an unknown kind, or a hint that is missing or out of place.
         Source: arXiv 2509.22637, App. E (the family `paper`).
         """
+        return "".join(self.prompt_parts(kind, question, hint))
+
+    def encode_prompt(
+        self, kind: str, question: str, hint: str | None, encode: Encode
+    ) -> list[int]:
+        """The ids of a prompt, the same in training, sampling, scoring and evaluation."""
+        return self.prompt_parts(kind, question, hint).encode(encode)
+
+    def prompt_parts(self, kind: str, question: str, hint: str | None = None) -> PromptParts:
+        """The prompt in the texts that become ids apart; see `prompt`."""
         texts = self.texts(kind)
         if texts.has_hint != (hint is not None):
             needs = "needs a hint" if texts.has_hint else "takes no hint"
             raise ValueError(f"prompt kind {kind!r} {needs}")
         turn = self.chat_format.user_turn(texts.system).replace("{question}", texts.user)
-        layout = turn + self.chat_format.assistant + texts.opening
         said = {"{question}": question, "{hint}": hint or ""}
-        # In one pass: a question may itself hold "{hint}".
-        filled = re.sub(r"\{question\}|\{hint\}", lambda found: said[found.group()], layout)
-        return self.chat_format.opening(texts.system) + filled
 
-    def render(self, kind: str, question: str, trace: str, solution: str) -> tuple[str, str]:
+        def fill(layout: str) -> str:
+            # In one pass: a question may itself hold "{hint}".
+            return re.sub(r"\{question\}|\{hint\}", lambda found: said[found.group()], layout)
+
+        start = self.chat_format.opening(texts.system) + fill(turn) + self.chat_format.assistant
+        if not self.family.is_abstract or "{hint}" not in texts.opening:
+            opening = fill(texts.opening)
+            if self.family.is_abstract:
+                return PromptParts(start, "", opening)
+            return PromptParts(start + opening, "", "")
+        before, _, after = texts.opening.partition("{hint}")
+        return PromptParts(start + before, hint or "", after)
+
+    def cut_prompt(self, kind: str, prompt: str) -> PromptParts:
+        """The parts of a rendered prompt of this kind.
+
+        Raises: ValueError for a prompt of the bottleneck whose chain cannot be told from the
+        question, because the chat format has no text between them.
+        """
+        opening = self.texts(kind).opening.rpartition("{hint}")[2]
+        if not self.family.is_abstract or not prompt.endswith(opening):
+            return PromptParts(prompt, "", "")
+        start = prompt[: len(prompt) - len(opening)]
+        if kind == REASONER:
+            return PromptParts(start, "", opening)
+        *_, between, _ = self._literals(kind)  # from the question to the chain
+        head, found, chain = start.partition(between) if between else (start, "", "")
+        if not found and self.answers(kind):
+            raise ValueError(
+                f"chat format {self.chat_format.name!r} has no text between question and chain, so "
+                f"a prompt of kind {kind!r} cannot be taken apart; use the data format `abstract`"
+            )
+        return PromptParts(head + found, chain, opening)
+
+    def render(
+        self, kind: str, question: str, trace: str, solution: str, chain: str | None = None
+    ) -> tuple[str, str]:
         """A training example as (prompt, response); the end of turn is not part of the response.
 
         The solution is the second part of the reasoner's response, and the hint in the posteriors'
-        prompt.
+        prompt, except in families whose hint is the data's trace.
+
+        Args:
+            chain: the data's own trace, a verbal chain of thought, where that is the hint.
         """
-        if kind == REASONER:
-            answer = self.answer_lead + solution + self.answer_close
-            return self.prompt(kind, question), trace + self.boundary + answer
-        return self.prompt(kind, question, hint=solution), trace + self.texts(kind).close
+        parts, response = self.render_parts(kind, question, trace, solution, chain)
+        return "".join(parts), response
+
+    def render_parts(
+        self, kind: str, question: str, trace: str, solution: str, chain: str | None = None
+    ) -> tuple[PromptParts, str]:
+        """`render` with the prompt in its parts. Raises: ValueError for a chain that is missing."""
+        hint = None
+        if kind != REASONER:
+            hint = chain if self.family.hint == "trace" else solution
+            if hint is None:
+                raise ValueError(
+                    f"prompt kind {kind!r} shows a verbal chain, which these rows do not have"
+                )
+        response = trace + self.texts(kind).close
+        if self.answers(kind):
+            response = trace + self.boundary + self.answer_lead + solution + self.answer_close
+        return self.prompt_parts(kind, question, hint), response
+
+    def answers(self, kind: str) -> bool:
+        """Whether responses of this kind go on with a solution."""
+        return kind == REASONER or self.texts(kind).has_answer
 
     @cached_property
     def answer_lead(self) -> str:
@@ -252,8 +348,15 @@ class Renderer:
         """Ids of a response, cut once after the first boundary (module docstring) and closed by the
         end of turn.
         """
+        return [token for part in self.target_parts(response) if part for token in encode(part)]
+
+    def target_parts(self, response: str) -> TargetParts:
+        """The texts of a response that become ids apart, closed by the end of turn."""
         head, rest = self.split_target(response)
-        return encode(head) + encode(rest) if rest else encode(head)
+        lead = self.answer_lead if self.family.is_abstract else ""
+        if not rest.startswith(lead):
+            lead = ""
+        return TargetParts(head, lead, rest.removeprefix(lead))
 
     def split_target(self, response: str) -> tuple[str, str]:
         """The two texts of a response that become ids apart: through the first boundary, and the
@@ -264,9 +367,11 @@ class Renderer:
         head, boundary, rest = response.partition(self.boundary)
         return head + boundary, rest
 
-    def answer_rest(self, solution: str) -> str:
-        """What a reasoner's response has after the boundary, as `split_target` gives it."""
-        return self.split_target(self.boundary + self.answer_lead + solution + self.answer_close)[1]
+    def answer_rest(self, solution: str) -> tuple[str, str]:
+        """What a reasoner's response has after the boundary: lead and answer (`TargetParts`)."""
+        rest = self.answer_lead + solution + self.answer_close
+        _, lead, answer = self.target_parts(self.boundary + rest)
+        return lead, answer
 
     def cut_trace(
         self, kind: str, sampled_ids: Sequence[int], encode: Encode, decode: Decode
@@ -292,7 +397,9 @@ class Renderer:
             return SampledTrace(ids, text, is_well_formed=False, is_retokenized=False)
         is_closed = rest.startswith(self.texts(kind).close.removeprefix(self.boundary))
         has_forbidden = any(text in trace for text in self.family.forbidden)
-        has_content = bool(trace.strip()) or self.is_abstract  # which may have no symbol
+        has_content = bool(trace.strip())
+        if self.is_abstract:  # which may have no symbol
+            has_content = has_only_symbols(trace)
         is_well_formed = is_closed and has_content and not has_forbidden
         through = trace + boundary
         end = _first_prefix(ids, through, decode)
@@ -317,6 +424,11 @@ class Renderer:
         The end of turn is not part of the ids.
         """
         lead = self.answer_lead
+        if self.family.is_abstract:  # tokenized apart, as in `target_parts`
+            lead_ids = encode(lead) if lead else []
+            rest_ids = encode(solution + self.answer_close) if solution else []
+            start = len(lead_ids)
+            return lead_ids + rest_ids, start, start + _first_prefix(rest_ids, solution, decode)
         ids = encode(lead + solution + self.answer_close)
         start = _first_prefix(ids, lead, decode)
         if decode(ids[:start]) != lead:
@@ -383,7 +495,8 @@ class Renderer:
         are read too.
         """
         text = text.removesuffix(self.chat_format.end_of_turn)
-        for kind in self._most_literal_first:
+        kinds = self._most_literal_first if self.family.hint == "solution" else [REASONER]
+        for kind in kinds:  # a posterior that sees a chain has no solution
             parts = self._split_kind(kind, text)
             if parts is not None:
                 return parts

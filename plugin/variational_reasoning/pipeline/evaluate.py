@@ -359,9 +359,8 @@ class ResponseSampler(Sampler):
         )
         requests, dropped, counts = [], [], Counter(bounded_by_context=0)
         for question_id in units:
-            prompt_ids = self.encode(
-                self.renderer.prompt("reasoner", self.questions[question_id]["question"])
-            )
+            question = self.questions[question_id]["question"]
+            prompt_ids = self.renderer.encode_prompt("reasoner", question, None, self.encode)
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
             if room < (1 if self.span is None else self.span.max_symbols + 2):
                 dropped.append(self._no_room(question_id, len(prompt_ids)))

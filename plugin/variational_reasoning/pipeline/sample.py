@@ -362,7 +362,7 @@ class TraceSampler(Sampler):
             if self.hints.lacks(hint):
                 dropped.append(self.hints.dropped(question_id))
                 continue
-            prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], hint))
+            prompt_ids = self.renderer.encode_prompt(kind, row["question"], hint, self.encode)
             room = config.cutoff_len - len(prompt_ids)
             needed = 1 if self.span is None else self.span.max_symbols + 1
             if room < needed:
@@ -431,7 +431,7 @@ class AnswerSampler(Sampler):
         traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
             [row] = questions[question_id]
-            prompt_ids = self.encode(self.renderer.prompt("reasoner", row["question"]))
+            prompt_ids = self.renderer.encode_prompt("reasoner", row["question"], None, self.encode)
             for trace in traces[question_id]:
                 start_ids = prompt_ids + trace["token_ids"]
                 room = min(limit, config.cutoff_len - len(start_ids))
@@ -456,15 +456,16 @@ class AnswerSampler(Sampler):
         """See Sampler."""
         text = self.decode(result.token_ids)
         solution = self.renderer.solution_of_answer(text)
-        trained_ids: list[int] | None = None
+        trained_tokens: int | None = None
         if solution is not None:
-            trained_ids = self.encode(self.renderer.answer_rest(solution))
+            parts = self.renderer.answer_rest(solution)
+            trained_tokens = sum(len(self.encode(part)) for part in parts if part)
         return {
             "token_ids": result.token_ids,
             "text": text,
             "finish_reason": result.finish_reason,
             "seed": request.seed,
-            "trained_tokens": None if trained_ids is None else len(trained_ids),
+            "trained_tokens": trained_tokens,
         }
 
 

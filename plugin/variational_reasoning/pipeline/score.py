@@ -299,7 +299,8 @@ class TraceScorer(ShardByShard):
         counts: Counter,
     ) -> None:
         config, kind, question_id = self.config, self.kind, row["question_id"]
-        prompt_ids = self.encode(self.renderer.prompt(kind, row["question"], self.hints.of(row)))
+        hint = self.hints.of(row)
+        prompt_ids = self.renderer.encode_prompt(kind, row["question"], hint, self.encode)
         answer_ids: list[int] = []
         start, stop = 0, 0
         if kind == "reasoner" and row["solution"]:  # a question with tests only has none
@@ -357,7 +358,7 @@ class TraceScorer(ShardByShard):
             [question] = questions[question_id]
             if not question["solution"]:
                 continue
-            prompt = self.encode(self.renderer.prompt(REASONER, question["question"]))
+            prompt = self.renderer.encode_prompt(REASONER, question["question"], None, self.encode)
             answer, start, stop = self.renderer.encode_answer(
                 question["solution"], self.encode, self.decode
             )

@@ -49,7 +49,7 @@ class Lengths:
             known: of the reasoner's response with this solution; the posterior's has none.
         """
         if target == REASONER:
-            return self._count(self.renderer.answer_rest(solution)) if known is None else known
+            return self._count(*self.renderer.answer_rest(solution)) if known is None else known
         closing = self.renderer.texts(self.config.posterior_prompt).close
         return self._count(self.renderer.split_target(closing)[1])
 
@@ -66,19 +66,22 @@ class Lengths:
         if target == REASONER:
             if question["prompt_tokens"] is not None:
                 return question["prompt_tokens"] <= room
-            prompt = self.renderer.prompt(REASONER, question["question"])
+            parts = self.renderer.prompt_parts(REASONER, question["question"])
         else:
             kind = self.config.posterior_prompt
-            prompt = self.renderer.prompt(kind, question["question"], solution)
-        if len(prompt.encode()) * _TOKENS_PER_BYTE <= room:
+            shows_trace = self.renderer.family.hint == "trace"
+            hint = question["trace"] if shows_trace else solution
+            parts = self.renderer.prompt_parts(kind, question["question"], hint)
+        if len("".join(parts).encode()) * _TOKENS_PER_BYTE <= room:
             return True
-        return self._count(prompt) <= room
+        return self._count(*parts) <= room
 
-    def _count(self, text: str) -> int:
-        """Tokens of a text; the next output has most of them again."""
-        if text not in self._counted:
-            self._counted[text] = len(self._encode(text))
-        return self._counted[text]
+    def _count(self, *texts: str) -> int:
+        """Tokens of texts that become ids apart; the next output has most of them again."""
+        for text in texts:
+            if text not in self._counted:
+                self._counted[text] = len(self._encode(text))
+        return sum(self._counted[text] for text in texts if text)
 
     @cached_property
     def _encode(self) -> Encode:

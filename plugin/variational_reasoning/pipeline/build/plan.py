@@ -128,7 +128,7 @@ class OutputPlan:
         if not chosen:
             return
         place, original_tokens = None, None
-        if self.output.mix > 0 and _has_original(question):
+        if self.output.mix > 0 and self._has_original(question):
             place = _place_of_original(chosen, question)
             original_tokens = self._original(question, ORIGINAL, 1.0, lengths).row.num_tokens
         rows = [candidate.row for candidate in chosen]
@@ -290,7 +290,7 @@ class OutputPlan:
     ) -> list[_Candidate]:
         """What takes the place of a question without an acceptable trace."""
         output, counts, solution = self.output, self._counts, question["solution"]
-        if output.fallback == "original" and _has_original(question):
+        if output.fallback == "original" and self._has_original(question):
             counts["fallback_original"] += 1
             return [self._original(question, FALLBACK, 1.0, lengths)]
         if output.fallback in ESTIMATORS:
@@ -317,6 +317,13 @@ class OutputPlan:
                 return [_Candidate(row, best.text, solution)]
         counts["questions_dropped"] += 1
         return []
+
+    def _has_original(self, question: Question) -> bool:
+        """Whether the data give the question a trace, without which it has no original row. A
+        verbal chain is not an abstract trace.
+        """
+        is_abstract = self.config.renderer.family.is_abstract
+        return bool(question["trace"].strip()) and not is_abstract
 
     def _original(
         self, question: Question, source: int, weight: float, lengths: Lengths
@@ -386,7 +393,7 @@ class OutputPlan:
             ]
         kind = REASONER if output.target == REASONER else self.config.posterior_prompt
         prompt, response = self.config.renderer.render(
-            kind, question["question"], trace_text, solution
+            kind, question["question"], trace_text, solution, chain=question["trace"]
         )
         return terms | {
             "source": row.source,
@@ -396,11 +403,6 @@ class OutputPlan:
             "response": response,
             "weight": row.weight,
         }
-
-
-def _has_original(question: Question) -> bool:
-    """Whether the data give the question a trace, without which it has no original row."""
-    return bool(question["trace"].strip())
 
 
 def _place_of_original(chosen: Sequence[_Candidate], question: Question) -> int | None:

@@ -144,8 +144,11 @@ def fitting_rows(
     config: Config,
     dropped: Dropped,
 ) -> list[dict[str, Any]]:
-    """Rows whose reasoner and posterior examples fit cutoff_len; the others go to `dropped`."""
-    kinds = ("reasoner", config.posterior_prompt)
+    """Rows whose examples fit cutoff_len, the reasoner's, the posterior's and those that show the
+    chain and answer; the others go to `dropped`.
+    """
+    answering = [kind for kind in renderer.kinds if renderer.answers(kind)]
+    kinds = (*answering, config.posterior_prompt)
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
         lengths = {kind: example_tokens(kind, renderer, row, encode) for kind in kinds}
@@ -164,10 +167,17 @@ def example_tokens(
 ) -> tuple[int, int, int]:
     """Tokens of a row's training example: of the prompt, of the trace with its boundary, and of
     what follows, end of turn included.
+
+    The symbols of an abstract trace are not known yet and not counted. Its prompts may show the
+    row's own trace, the verbal chain.
     """
-    prompt, response = renderer.render(kind, row["question"], row["trace"], row["solution"])
-    head, rest = renderer.split_target(response)
-    return len(encode(prompt)), len(encode(head)), len(encode(rest))
+    chain = row["trace"]
+    trace = "" if renderer.family.is_abstract else chain
+    question, solution = row["question"], row["solution"]
+    prompt, response = renderer.render_parts(kind, question, trace, solution, chain)
+    head, *rest = renderer.target_parts(response)
+    num_rest = sum(len(encode(part)) for part in rest if part)
+    return len(prompt.encode(encode)), len(encode(head)), num_rest
 
 
 def _question_id(

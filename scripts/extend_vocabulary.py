@@ -4,7 +4,7 @@ from variational_reasoning.pipeline.commands import run_command
 from variational_reasoning.pipeline.options import read_options
 from variational_reasoning.pipeline.vocabulary import ExtendOptions, extend
 
-USAGE = """usage: python scripts/extend_vocabulary.py base=DIR out=DIR [symbols=64] [init=mean_noise|zeros|steps] [noise=0.001] [seed=0] [clusters=FILE]
+USAGE = """usage: python scripts/extend_vocabulary.py base=DIR out=DIR [symbols=64] [init=mean_noise|zeros|steps] [noise=0.001] [seed=0] [untie=true] [clusters=FILE]
 Adds <beginabstract>, <endabstract> and the symbols <TOKEN_A>, <TOKEN_B>, ... to the model in base, one token each, and writes it to out.
 init=steps starts a symbol as the mean of the tokens of its cluster (clusters=FILE). Leave the host's add_tokens and resize_vocab unused afterwards."""
 

@@ -79,6 +79,10 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
             "existing .json file",
         ),
         ({"add_tokens": "<a>,<TOKEN_B>"}, "<TOKEN_B> belongs to abstract traces, and every"),
+        (
+            {"finetuning_type": "lora", "additional_target": "embed_tokens,lm_head"},
+            "additional_target: lm_head would be trained as a copy apart from the embedding",
+        ),
         ({"add_special_tokens": "<beginabstract>"}, "extend the base once with scripts/extend_"),
         ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),

@@ -451,11 +451,14 @@ def test_rows_of_abstract_traces(abstract_world, load, kind):
         )
         lead = encode("\n") if kind != "abstract_posterior" else []
         assert example["input_ids"] == x + c + encode(BEGIN) + z + lead + answer
-        # Begin and separator carry no loss; symbols, end, answer and end of turn do.
+        # The begin delimiter carries no loss; symbols, end, separator, answer and end of turn do.
         ignored = [IGNORE_INDEX] * (len(x) + len(c) + 1)
-        assert example["labels"] == ignored + z + [IGNORE_INDEX] * len(lead) + answer
+        assert example["labels"] == ignored + z + lead + answer
         assert example["row_segments"] == [len(x), len(c), 1 + len(z), len(lead + answer)]
-        assert (example["row_weights"], example["row_targets"]) == ([weight], [len(z + answer)])
+        assert (example["row_weights"], example["row_targets"]) == (
+            [weight],
+            [len(z + lead + answer)],
+        )
 
 
 def test_weighted_rows_of_the_bottleneck_have_the_same_ids(abstract_world, load):
@@ -513,3 +516,37 @@ def test_a_chain_that_a_file_does_not_have(abstract_world, load):
     assert len(dataset) == 1
     with pytest.raises(ValueError, match="shows the verbal chain, but the file has no column 'cha"):
         load(abstract_config(abstract_world, "abstract_posterior"))
+
+
+def test_the_hosts_vocabulary_keys_are_refused_for_a_model_with_symbols(abstract_world, load):
+    config = abstract_config(abstract_world, "reasoner")
+    with pytest.raises(ValueError, match="resize_vocab: the model has the tokens of abstract"):
+        load(config | {"resize_vocab": True})
+
+
+@pytest.mark.slow
+def test_a_later_round_keeps_the_trained_rows(abstract_world, run_exp):
+    """Two trainings, the second from the folder that the first saved, with a learning rate of
+    zero: what it saves is what the first one trained, symbols included.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    config = abstract_config(abstract_world, "abstract_posterior", learning_rate=0.1)
+    run_exp(config)
+    first = abstract_world.weights()
+    start = abstract_world.weights(abstract_world.root / "symbols")
+    table = "model.embed_tokens.weight"
+    symbol = AutoTokenizer.from_pretrained(abstract_world.root / "out").get_vocab()["<TOKEN_B>"]
+    assert not torch.equal(first[table][symbol], start[table][symbol])  # trained
+    later = {"model_name_or_path": config["output_dir"], "learning_rate": 0.0}
+    run_exp(config | later | {"output_dir": str(abstract_world.root / "later")})
+    second = abstract_world.weights(abstract_world.root / "later")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+
+
+def test_a_bottleneck_without_a_mask_does_not_train(abstract_world, run_exp):
+    with pytest.raises(ValueError, match="'abstract_bottleneck' needs an attention mask that"):
+        run_exp(abstract_config(abstract_world, "abstract_bottleneck"))

@@ -1,6 +1,7 @@
 """The vocabulary of abstract traces, and its prompt family."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.conftest import make_bpe_tokenizer
@@ -125,7 +126,7 @@ def test_the_separator_is_apart_from_the_answer_in_training_and_scoring(codec):
     ("text", "is_well_formed"),
     [
         (TRACE + END, True),
-        (END, False),  # empty
+        (END, True),  # empty
         ("<TOKEN_A>and" + END, False),
         ("<TOKEN_A>" + BEGIN + END, False),
         ("<TOKEN_A>", False),  # not closed
@@ -152,3 +153,17 @@ def test_kinds_of_the_family():
     )
     with pytest.raises(ValueError, match="has no text between question and chain"):
         bare.cut_prompt("abstract_bottleneck", "2 + 2?Two." + BEGIN)
+
+
+def test_the_prompt_of_the_published_checkpoint():
+    """The golden file is written by hand: system text, thinking off, the begin delimiter."""
+    root = Path(__file__).parents[2]
+    folder = root / "examples" / "variational_reasoning" / "qwen3_4b_abstract"
+    renderer = make_renderer(str(folder / "chat_format.json"), str(folder / "prompts.yaml"))
+    golden = root / "tests" / "golden" / "abstract_published_reasoner_prompt.txt"
+    prompt = renderer.prompt("reasoner", "What is 3 + 4?")
+    assert prompt.encode() == golden.read_bytes()
+    assert renderer.kinds == make_renderer("chatml", "abstract").kinds
+    assert renderer_of_record(renderer.to_record(), "memory") == renderer
+    with_chain = renderer.prompt_parts("abstract_bottleneck", "What is 3 + 4?", "Seven.")
+    assert with_chain.x == prompt.removesuffix(BEGIN) and with_chain.chain == "Seven."

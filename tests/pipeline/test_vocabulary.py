@@ -85,6 +85,25 @@ def test_rows_that_begin_as_the_steps_of_a_cluster(tmp_path, tiny_model_dir):
     assert not (tmp_path / "b").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_a_head_of_its_own(tmp_path):
+    """untie=true: head and embedding are equal and apart, also after save and reload."""
+    import torch
+
+    shape = {"tie_word_embeddings": True}
+    base = make_model_dir(tmp_path / "base", make_bpe_tokenizer(), **shape)
+    extend(options(base=base, out=tmp_path / "out", symbols=2, untie="true", init="zeros"))
+    model, _ = load(tmp_path / "out")
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert table is not head and torch.equal(table, head)
+    assert not model.config.tie_word_embeddings
+    with torch.no_grad():
+        head += 1
+    model.save_pretrained(tmp_path / "again")
+    again, _ = load(tmp_path / "again")
+    assert torch.equal(again.get_output_embeddings().weight, head)
+    assert torch.equal(again.get_input_embeddings().weight, table)
+
+
 def test_what_is_refused(tmp_path, tiny_model_dir):
     out = tmp_path / "out"
     extend(options(base=tiny_model_dir, out=out, symbols=2, init="zeros"))

@@ -268,6 +268,7 @@ def check(
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     _check_added_tokens(model_args, faults)
+    _check_tied_head(model_args, finetuning_args, faults)
     if faults:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ValueError(
@@ -620,3 +621,40 @@ def _check_added_tokens(model_args: Any, faults: list[str]) -> None:
             "abstract traces, and every training would initialize its rows again; remove it, and "
             "extend the base once with scripts/extend_vocabulary.py"
         )
+    tokenizer = Path(model_args.model_name_or_path or "") / "tokenizer.json"
+    if model_args.resize_vocab and not found and _names_symbols(tokenizer):
+        faults.append(
+            "resize_vocab: the model has the tokens of abstract traces already, and the host could "
+            "initialize their rows again; remove it"
+        )
+
+
+def _names_symbols(tokenizer: Path) -> bool:
+    """Whether a model's tokenizer.json has the delimiter of abstract traces."""
+    return tokenizer.is_file() and f'"{BEGIN}"' in tokenizer.read_text(encoding="utf-8")
+
+
+def _check_tied_head(model_args: Any, finetuning_args: Any, faults: list[str]) -> None:
+    """An adapter trains whole copies of its additional targets. Of a tied model, embedding and head
+    become two copies, and only one of them is in the merged model, which is tied still.
+    """
+    targets = finetuning_args.additional_target or ()
+    config = Path(model_args.model_name_or_path or "") / "config.json"
+    if finetuning_args.finetuning_type != "lora" or "lm_head" not in targets:
+        return
+    if config.is_file() and _is_tied(config):
+        faults.append(
+            "additional_target: lm_head would be trained as a copy apart from the embedding, but "
+            f"{model_args.model_name_or_path} ties the two, and a merged model would lose the "
+            "head; train a base whose head is a table of its own "
+            "(scripts/extend_vocabulary.py untie=true), or finetuning_type: full"
+        )
+
+
+def _is_tied(config: Path) -> bool:
+    """Whether a model's configuration ties head and embedding, which is the default of
+    transformers.
+    """
+    values = json.loads(config.read_text(encoding="utf-8"))
+    text_config = values.get("text_config", {})
+    return bool(text_config.get("tie_word_embeddings", values.get("tie_word_embeddings", True)))

@@ -321,7 +321,7 @@ class RowProcessor(SupervisedDatasetProcessor):
         Of an abstract row, with the ids of x, a chain of two tokens, begin, one symbol, end, the
         separator, an answer of one token and the end of turn:
 
-            labels     -100 -100 -100 -100    z end    -100 y eos
+            labels     -100 -100 -100 -100    z end    separator y eos
             segments   1, 2, 3, 3
         """
         config = self.data_args.variational
@@ -342,10 +342,8 @@ class RowProcessor(SupervisedDatasetProcessor):
             if config.overlong == "drop" or room <= 0:
                 return None
             target_ids = target_ids[:room]
-        x, chain, opening, trace, lead, _ = lengths
+        x, chain, opening, trace, *_ = lengths
         labels = [IGNORE_INDEX] * len(prompt_ids) + target_ids
-        for place in range(len(prompt_ids) + trace, len(prompt_ids) + trace + lead):
-            labels[place : place + 1] = [IGNORE_INDEX] * (place < len(labels))
         ids = prompt_ids + target_ids
         through_trace = min(x + chain + opening + trace, len(ids))
         in_trace = through_trace - x - chain

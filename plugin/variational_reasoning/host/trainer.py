@@ -48,6 +48,7 @@ from variational_reasoning.host.steps import (
     measure_rows,
 )
 from variational_reasoning.method.balance import RowCost, row_cost
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.losses import (
     dr_sft_loss,
     target_mask,
@@ -103,6 +104,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def __init__(self, *, finetuning_args: Any, data_collator: Any, **kwargs: Any) -> None:
         run = finetuning_args.variational
+        _refuse_bottleneck(run.config)
         collator = RowCollator(
             data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset)
         )
@@ -574,4 +576,15 @@ def _listed(row_names: list[list[str]] | None) -> str:
         name
         for names in row_names or [["of a stream, whose names are not known"]]
         for name in names
+    )
+
+
+def _refuse_bottleneck(config: Any) -> None:
+    """Raise ValueError for rows whose answer must not see their chain, which no mask hides yet."""
+    kind, renderer = config.prompt_kind, config.renderer
+    if kind is None or renderer is None or kind == REASONER or not renderer.answers(kind):
+        return
+    raise ValueError(
+        f"prompt_kind: {kind!r} needs an attention mask that hides the chain from the answer, which "
+        "this release does not have; train with another kind"
     )

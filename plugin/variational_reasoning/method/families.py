@@ -101,8 +101,9 @@ class PromptFamily:
     def is_abstract(self) -> bool:
         """Whether traces are sequences of reserved symbols (abstract.py).
 
-        Then only symbols are sampled between the delimiters, and what follows the end delimiter up
-        to the solution is written, not sampled: it is tokenized apart and has no loss.
+        Then only symbols are sampled between the delimiters, and the constant text between the end
+        delimiter and the solution is tokenized apart: the end delimiter, which sees the chain in a
+        bottleneck, predicts nothing of the solution.
         """
         return self.boundary == END
 

@@ -88,8 +88,8 @@ class PromptParts(NamedTuple):
 class TargetParts(NamedTuple):
     """The texts of a response that become ids apart; joined, they are the response.
 
-    trace: through the boundary. lead: what is written after it and not sampled, so it has no loss;
-    only in `abstract`. answer: the rest, with the end of turn.
+    trace: through the boundary. lead: the constant text before the solution, only in `abstract`.
+    answer: the rest, with the end of turn.
     """
 
     trace: str

@@ -123,10 +123,19 @@ class DataConfig:
     # as train_split, of data.test
     test_split: str = "test"
     allow_hub: bool = False  # nothing is downloaded unless this is true
+    # Of a hub data set or a folder: train rows to read from its shuffled stream; null: all rows,
+    # without a stream.
+    stream_rows: int | None = _number(None, at_least=1)
+    # rows among which the stream is shuffled; a small buffer sees one source of a mixture only
+    stream_buffer: int = _number(20_000, at_least=1)
+    stream_seed: int = _number(42, at_least=0)
     # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the
     # configured chat format; prompt_response: the same as two columns, as in the published data
-    # sets. Of the reasoner or of either posterior.
-    format: Literal["columns", "conversations", "text", "prompt_response"] = "columns"
+    # sets. Of the reasoner or of either posterior. think_messages: a column `messages`, one
+    # question and one answer that begins with a <think> block of 200 characters or more.
+    format: Literal["columns", "conversations", "text", "prompt_response", "think_messages"] = (
+        "columns"
+    )
     # our column name: theirs, where they differ
     columns: dict[str, str] = field(default_factory=dict)
     # question_id of train rows without one; content: a hash of the row; row: the row's number, from

@@ -43,6 +43,8 @@ class ExtendOptions:
     init: `mean_noise`, the mean row plus noise; `zeros`; or `steps`, the mean row of the tokens
     that a symbol's cluster of steps is made of, from the file `clusters`.
     noise: standard deviation of the noise, in the units of the embedding.
+    untie: give the head a table of its own, a copy of the embedding, where the base ties the two.
+    An adapter that trains whole copies of both needs it; see docs/abstract.md.
     clusters: a JSON file, {"clusters": [{"<token id>": count, ...}, ...]}, one per symbol.
     """
 
@@ -52,6 +54,7 @@ class ExtendOptions:
     init: Literal["mean_noise", "zeros", "steps"] = "mean_noise"
     noise: float = above(0, default=1e-3)
     seed: int = above(-1, default=0)
+    untie: bool = False
     clusters: str | None = None
 
     def faults(self) -> list[str]:
@@ -113,9 +116,22 @@ def extend(options: ExtendOptions) -> TraceVocabulary:
         model.resize_token_embeddings(
             len(tokenizer), pad_to_multiple_of=ROWS_MULTIPLE, mean_resizing=False
         )
+    if options.untie:
+        _untie(model)
     _initialize(model, vocabulary, num_before, clusters, options)
     _save(model, tokenizer, options, vocabulary)
     return vocabulary
+
+
+def _untie(model: Any) -> None:
+    """Give the head a table of its own, which begins as a copy of the embedding."""
+    import torch
+
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    if head.weight is table:
+        head.weight = torch.nn.Parameter(table.detach().clone())
+    model.config.get_text_config().tie_word_embeddings = False
+    model.config.tie_word_embeddings = False
 
 
 def _check_absent(tokenizer: Any, names: Sequence[str], base: str) -> None:
@@ -224,6 +240,7 @@ def _save(model: Any, tokenizer: Any, options: ExtendOptions, vocabulary: TraceV
             "end_id": vocabulary.end_id,
             "symbol_ids": [vocabulary.symbol_ids[0], vocabulary.symbol_ids[-1]],
             "init": options.init,
+            "untie": options.untie,
             "noise": options.noise,
             "seed": options.seed,
         }

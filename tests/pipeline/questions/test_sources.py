@@ -18,7 +18,12 @@ from tests.hub import (
 )
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import DataConfig
-from variational_reasoning.pipeline.questions.sources import join_sources, read_source, to_columns
+from variational_reasoning.pipeline.questions.sources import (
+    Stream,
+    join_sources,
+    read_source,
+    to_columns,
+)
 
 CHATML = make_renderer("chatml")
 NAMES = sorted(path.stem for path in PUBLISHED.glob("*.jsonl"))
@@ -155,3 +160,46 @@ def test_sources_that_do_not_fit(change, message):
         )
     with pytest.raises(ValueError, match="row 1 has a 'source' of its own: 'mine'"):
         join_sources([{"source": "mine"}], "rows", [{"source": "numina/1"}], "beside", "source")
+
+
+def think(chain: str, answer: str) -> dict:
+    content = f"<think>\n{chain}\n</think>\n\n{answer}"
+    return {"role": "assistant", "content": content}
+
+
+def test_messages_with_a_think_block():
+    user = {"role": "user", "content": "3+4?"}
+    chain, answer = "Three and four. " * 20, "It is 7."
+    rows = [
+        [user, think(chain, answer)],
+        [{"role": "system", "content": "Be brief."}, user, think(chain, answer)],
+        [user, think(chain[:150], answer)],  # a block that is too short
+        [user, think(chain, "7")],  # an answer that is too short
+        [user, think(chain, answer), user],  # the user is last
+        [user, think(chain, answer), user, think(chain, answer)],  # more turns
+        [user, {"role": "assistant", "content": answer}],  # no block
+        [user, think(chain + "<think>", answer)],
+        [user, {"role": "assistant", "content": None}],
+        None,
+    ]
+    data = DataConfig(format="think_messages")
+    table = to_columns([{"messages": row} for row in rows], "dolci", CHATML, data)
+    parts = ("3+4?", chain.strip(), answer)
+    found = [(row["question"], row["trace"], row["solution"]) for row in table]
+    assert found == [parts] * 2 + [(None, None, None)] * 8
+
+
+def test_a_part_of_a_shuffled_stream(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = [json.dumps({"number": number}) + "\n" for number in range(100)]
+    (folder / "train.jsonl").write_text("".join(lines))
+
+    def numbers(**values):
+        stream = Stream(**({"rows": 10, "buffer": 100, "seed": 42} | values))
+        rows, _ = read_source(str(folder), "train", False, stream)
+        return [row["number"] for row in rows]
+
+    assert len(set(numbers())) == 10
+    assert numbers() == numbers() != numbers(seed=43)
+    assert max(numbers()) >= 30 > max(numbers(buffer=1))  # a small buffer sees the beginning only

@@ -29,6 +29,7 @@ from variational_reasoning.pipeline.questions.gym import gym_faults, gym_rows, i
 from variational_reasoning.pipeline.questions.sources import (
     LAYOUTS,
     OPTIONAL_COLUMNS,
+    Stream,
     is_of_split,
     join_sources,
     raise_listed,
@@ -267,7 +268,10 @@ def _read_split(source: str, split: str, data: DataConfig) -> tuple[list[dict[st
     if is_gym(source):
         return gym_rows(source, split, data.gym)
     hub_split = data.train_split if split == "train" else data.test_split
-    return read_source(source, hub_split, data.allow_hub)
+    stream = None
+    if split == "train" and data.stream_rows is not None:
+        stream = Stream(data.stream_rows, data.stream_buffer, data.stream_seed)
+    return read_source(source, hub_split, data.allow_hub, stream)
 
 
 def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -2,8 +2,9 @@
 0).
 
 A data set is a JSONL, JSON or Parquet file, a folder that holds a copy of a hub data set, or (only
-when data.allow_hub says so) the hub's own. Its layout is one of four: columns, Bespoke-Stratos
-conversations, whole examples as text, or the same as prompt and response. What is wrong with a file
+when data.allow_hub says so) the hub's own. Its layout is one of five: columns, Bespoke-Stratos
+conversations, whole examples as text, the same as prompt and response, or messages whose answer
+begins with a <think> block. What is wrong with a file
 as a whole is an error that names the row; a row that cannot be taken apart is left to the caller,
 who drops and counts it.
 """
@@ -12,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from variational_reasoning.faults import list_faults
 from variational_reasoning.files import file_digest, read_json_lines, row_faults
@@ -27,21 +28,38 @@ LAYOUTS = {
     "conversations": ("conversations",),
     "text": ("text",),
     "prompt_response": ("prompt", "response"),
+    "think_messages": ("messages",),
 }
 """data.format to the columns that it reads; the question, trace and solution of a row are made from
 them.
 """
 
+MIN_CHAIN = 200
+MIN_ANSWER = 5
+"""Characters that a <think> block, and the answer after it, must have; shorter ones are templates
+without a thought."""
+
 _FILE_TYPES = (".jsonl", ".json", ".parquet")
 
 
-def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict[str, Any]], str]:
+class Stream(NamedTuple):
+    """The first `rows` of a stream that is shuffled among `buffer` rows."""
+
+    rows: int
+    buffer: int
+    seed: int
+
+
+def read_source(
+    source: str, hub_split: str, allow_hub: bool, stream: Stream | None = None
+) -> tuple[list[dict[str, Any]], str]:
     """(rows, sha256 of the file or of the rows) of a local file, a local folder, or a data set on
     the hub.
 
     Args:
         source: a .jsonl, .json or .parquet file, a folder or a hub name, which `datasets` loads.
         hub_split: the split to take of a folder or hub data set.
+        stream: read a part of a folder or hub data set; a single file is always read whole.
 
     Raises: FileNotFoundError for a file that is not there while data.allow_hub is false; ValueError
     for one that cannot be read, with the line's number.
@@ -50,7 +68,7 @@ def read_source(source: str, hub_split: str, allow_hub: bool) -> tuple[list[dict
     if path.is_file():
         rows, digest = _read_file(path), file_digest(path)
     elif path.is_dir() or (allow_hub and path.suffix not in _FILE_TYPES):
-        rows = _load_dataset(source, hub_split)
+        rows = _load_dataset(source, hub_split, stream)
         hashed = hashlib.sha256()
         for row in rows:
             hashed.update(json.dumps(row, sort_keys=True, default=str).encode())
@@ -208,10 +226,14 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
+def _load_dataset(source: str, split: str, stream: Stream | None) -> list[dict[str, Any]]:
     import datasets
 
     try:
+        if stream is not None:
+            whole = datasets.load_dataset(source, split=split, streaming=True)
+            shuffled = whole.shuffle(seed=stream.seed, buffer_size=stream.buffer)
+            return list(shuffled.take(stream.rows))
         return datasets.load_dataset(source, split=split).to_list()
     except (
         datasets.exceptions.DatasetsError,
@@ -226,9 +248,37 @@ def _take_apart(
     """(question, trace, solution) of a row's columns in this layout, or None."""
     if layout == "conversations":
         return _from_conversation(values[0], renderer)
+    if layout == "think_messages":
+        return _from_think_messages(values[0])
     if not all(isinstance(value, str) for value in values):
         return None
     return renderer.split_example("".join(values))
+
+
+def _from_think_messages(messages: Any) -> tuple[str, str, str] | None:
+    """(question, chain, answer) of [{role: user, content}, {role: assistant, content}], or None.
+
+    A system message before them is left out: a run has its own. The assistant writes
+
+        <think>\nFirst, ...\n</think>\n\nThe answer is 7.
+
+    None where there are more turns, not one block at the beginning, or a block or an answer that is
+    too short.
+    """
+    turns = messages if isinstance(messages, list) else []
+    if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+        return None
+    turns = turns[1:] if turns and turns[0].get("role") == "system" else turns
+    if [turn.get("role") for turn in turns] != ["user", "assistant"]:
+        return None
+    question, text = (turn["content"] for turn in turns)
+    before, opened, rest = text.partition("<think>")
+    chain, closed, answer = rest.partition("</think>")
+    if before.strip() or not (opened and closed) or "think>" in chain + answer:
+        return None
+    chain, answer = chain.strip(), answer.strip()
+    is_long_enough = len(chain) >= MIN_CHAIN and len(answer) >= MIN_ANSWER
+    return (question, chain, answer) if is_long_enough else None
 
 
 def _from_conversation(turns: Any, renderer: Renderer) -> tuple[str, str, str] | None:

@@ -585,6 +585,6 @@ def _refuse_bottleneck(config: Any) -> None:
     if kind is None or renderer is None or kind == REASONER or not renderer.answers(kind):
         return
     raise ValueError(
-        f"prompt_kind: {kind!r} needs an attention mask that hides the chain from the answer, which "
-        "this release does not have; train with another kind"
+        f"prompt_kind: {kind!r} needs an attention mask that hides the chain from the answer, "
+        "which this release does not have; train with another kind"
     )

@@ -367,7 +367,11 @@ class Renderer:
         head, boundary, rest = response.partition(self.boundary)
         return head + boundary, rest
 
-    def answer_rest(self, solution: str) -> tuple[str, str]:
+    def answer_rest(self, solution: str) -> str:
+        """What a reasoner's response has after the boundary, as `split_target` gives it."""
+        return "".join(self.answer_parts(solution))
+
+    def answer_parts(self, solution: str) -> tuple[str, str]:
         """What a reasoner's response has after the boundary: lead and answer (`TargetParts`)."""
         rest = self.answer_lead + solution + self.answer_close
         _, lead, answer = self.target_parts(self.boundary + rest)

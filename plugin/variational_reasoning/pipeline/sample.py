@@ -458,7 +458,7 @@ class AnswerSampler(Sampler):
         solution = self.renderer.solution_of_answer(text)
         trained_tokens: int | None = None
         if solution is not None:
-            parts = self.renderer.answer_rest(solution)
+            parts = self.renderer.answer_parts(solution)
             trained_tokens = sum(len(self.encode(part)) for part in parts if part)
         return {
             "token_ids": result.token_ids,

@@ -49,7 +49,7 @@ class Lengths:
             known: of the reasoner's response with this solution; the posterior's has none.
         """
         if target == REASONER:
-            return self._count(*self.renderer.answer_rest(solution)) if known is None else known
+            return self._count(*self.renderer.answer_parts(solution)) if known is None else known
         closing = self.renderer.texts(self.config.posterior_prompt).close
         return self._count(self.renderer.split_target(closing)[1])
 

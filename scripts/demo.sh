@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# The embedded demo: the tiny profile for SEEDS seeds, one after another, and one report over all: bash scripts/demo.sh [SEEDS]
-# Seeds differ in questions, traces and sampling; the base model is trained once, for all of them.
+# An embedded demo for SEEDS seeds, one after another, and one report over all: bash scripts/demo.sh [SEEDS] [PROFILE]
+# PROFILE is tiny or tiny_abstract. Seeds differ in questions, traces and sampling; the base model is trained once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+profile=${2:-tiny}
 folders=()
 for ((seed = 0; seed < ${1:-1}; seed++)); do
-  folder=runs/tiny
+  folder=runs/$profile
   ((seed == 0)) || folder+=-seed$seed
   echo "== seed $seed: $folder"
-  python scripts/run.py tiny run=$folder seed=$seed
+  python scripts/run.py "$profile" run=$folder seed=$seed
   folders+=("$folder")
 done
-((${#folders[@]} == 1)) || python scripts/report.py "${folders[@]}" output=runs/tiny-seeds.md
+((${#folders[@]} > 1)) || exit 0
+if [[ $profile == tiny_abstract ]]; then
+  python scripts/compare_arms.py "${folders[@]}"
+else
+  python scripts/report.py "${folders[@]}" output=runs/tiny-seeds.md
+fi

@@ -158,7 +158,17 @@ def _start_faults(plan: Plan) -> list[str]:
         faults.append(
             f"{plan.examples} has no {' or '.join(POSTERIOR_RECIPES)} to train a posterior with"
         )
-    if config.models.reasoner is None and not (plan.examples / REASONER_RECIPE).is_file():
+    if config.arms and plan.rounds > 1:
+        faults.append(f"rounds={plan.rounds}: arms are given traces, which have one round")
+    without_arm = sorted(set(plan.finals) - {arm.name for arm in config.arms})
+    if config.arms and without_arm:
+        faults.append(f"finals: there is no entry of arms for {', '.join(without_arm)}")
+    is_sampled = not config.arms  # given traces need no reasoner that samples them
+    if (
+        is_sampled
+        and config.models.reasoner is None
+        and not (plan.examples / REASONER_RECIPE).is_file()
+    ):
         faults.append(
             f"models.reasoner is not set and {plan.examples} has no {REASONER_RECIPE}; name the "
             "model to start from (docs/own_questions.md)"
@@ -225,6 +235,8 @@ def run_all(plan: Plan) -> bool:
     Raises: CalledProcessError for the first command that failed otherwise, after its own output.
     """
     prepare_profile(plan)
+    if plan.config.arms:
+        return run_arms(plan)
     models = Models(plan.config.models.reasoner, plan.config.models.posterior)
     is_evaluated = True
     for number in range(1, plan.rounds + 1):
@@ -232,6 +244,65 @@ def run_all(plan: Plan) -> bool:
         is_evaluated &= evaluates
     execute(plan, python("scripts/report.py", plan.run))
     return is_evaluated
+
+
+def run_arms(plan: Plan) -> bool:
+    """A profile of given traces (`arms`): clusters of steps, the extended model, a training per arm,
+    its evaluation, and whether it uses its trace; False where one could not be evaluated.
+    """
+    run, config = plan.run, plan.config
+    base = plan.base or config.base
+    if base is None:
+        raise ValueError(
+            f"{plan.examples}/pipeline.yaml has no base, the model that arms start from"
+        )
+    extended = run / "models/extended"
+    settings = [f"run_dir={run}", f"seed={plan.seed}", f"base={base}", *plan.settings]
+    stage = partial(run_stage, plan, settings)
+    stage("prepare_data")  # 0
+    stage("cluster_steps", f"model={base}")
+    clusters = run / "step_clusters/clusters.json"
+    if plan.dry_run or not extended.exists():
+        words = [f"base={base}", f"out={extended}", f"symbols={config.steps.clusters}"]
+        words += ["init=steps", f"clusters={clusters}", f"seed={plan.seed}"]
+        execute(plan, python("scripts/extend_vocabulary.py", *words))
+    stage("build_arms", f"model={extended}")  # 8
+    train = partial(train_model, plan, run, [f"dataset_dir={run}/train", f"seed={plan.seed}"])
+    arms = {arm.name: arm for arm in config.arms if arm.name in plan.finals}
+    starts = {name: extended if arm.family else base for name, arm in arms.items()}
+    trainings = [
+        partial(train, name, f"9_train_{name}.yaml", f"model_name_or_path={start}")
+        for name, start in starts.items()
+    ]
+    side_by_side(plan, trainings)  # 9
+    evaluations = [("base", base, ["models.allow_unrecorded=true"])]
+    for name, arm in arms.items():
+        family = [f"prompt_family={arm.family}"] if arm.family else []
+        evaluations.append((name, f"{run}/models/{name}", family))
+    tasks = [partial(evaluate_arm, plan, settings, *each) for each in evaluations]
+    try:
+        side_by_side(plan, tasks)
+    except subprocess.CalledProcessError as error:
+        report_failure(error)
+        return False
+    execute(plan, python("scripts/compare_arms.py", run))
+    execute(plan, python("scripts/report.py", run))
+    return True
+
+
+def evaluate_arm(
+    plan: Plan, settings: Sequence[str], name: str, model: str, more: Sequence[str]
+) -> None:
+    """Accuracy and tokens of one model, then its answers after other traces."""
+    words = [
+        str(plan.examples / "pipeline.yaml"),
+        *settings,
+        f"name={name}",
+        f"model={model}",
+        *more,
+    ]
+    execute(plan, python("evals/run.py", *words))
+    execute(plan, python("scripts/trace_controls.py", *words))
 
 
 class Models(NamedTuple):

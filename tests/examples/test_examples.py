@@ -22,7 +22,8 @@ EXAMPLES = ROOT / "examples" / "variational_reasoning"
 PROFILES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline.yaml"))
 TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
 RECIPES = [path for path in TRAININGS if not path.parent.name.startswith("tiny")]
-"""tiny is run as a whole by test_end_to_end, tiny_questions has the same layout."""
+"""tiny is run as a whole by test_end_to_end, tiny_abstract by test_tiny_abstract; tiny_questions has
+tiny's layout."""
 PAPER = [path for path in RECIPES if "_think" not in path.parent.name]
 """Recipes with the paper's settings; the others start from questions, as new_profile.py does."""
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
@@ -180,6 +181,9 @@ def test_the_yamls_of_a_profile_agree(profile):
         f"{'9' if target == 'reasoner' else '2'}_train_{name}.yaml": name
         for name, target in targets.items()
     }
+    arms = {f"9_train_{arm.name}.yaml": arm for arm in config.arms}
+    if arms:  # no model samples traces
+        roles = {name: arm.name for name, arm in arms.items()}
     datasets = {name: f"{config.data.name}_{role}" for name, role in roles.items()}
     if config.data.question_ids:  # the SFT baseline of the subset, which no stage 8 is needed for
         roles["9_train_sft.yaml"], datasets["9_train_sft.yaml"] = (
@@ -199,11 +203,14 @@ def test_the_yamls_of_a_profile_agree(profile):
         is_of_all_questions = config.data.question_ids and name[0] in "12"
         assert values["cutoff_len"] == (16384 if is_of_all_questions else config.cutoff_len)
         assert values["chat_format"] == read(folder / "pipeline.yaml")["chat_format"]
-        assert values.get("prompt_family") == read(folder / "pipeline.yaml").get("prompt_family")
+        family = arms[name].family if arms else read(folder / "pipeline.yaml").get("prompt_family")
+        assert values.get("prompt_family") == family
         assert values["dataset"] == datasets[name]
         kind = "adapters" if values["finetuning_type"] == "lora" else "models"
         assert values["output_dir"] == f"{config.run_dir}/{kind}/{roles[name]}"
-        assert values["model_name_or_path"] == config.base
+        has_symbols = bool(arms and family)
+        start = f"{config.run_dir}/models/extended" if has_symbols else config.base
+        assert values["model_name_or_path"] == start
         assert values["prompt_kind"] == (
             config.posterior_prompt if name.startswith("2_") else "reasoner"
         )

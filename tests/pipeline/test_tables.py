@@ -52,6 +52,8 @@ def test_keys_are_the_first_columns():
     assert keys == {
         "questions": ("question_id",),
         "traces": ("question_id", "trace_id"),
+        "steps": ("question_id", "step"),
+        "step_clusters": ("question_id", "step"),
         "trace_logps": ("question_id", "trace_id"),
         "answers": ("question_id", "trace_id", "answer_id"),
         "verdicts": ("question_id", "trace_id", "answer_id"),

@@ -14,6 +14,9 @@ time and stops anywhere. So it copies the steps, computes one of them, and repea
 its answer; that a question asks for all its steps is learnt in stage 1.
 
     python examples/variational_reasoning/tiny/make_task.py base=runs/tiny-base run=runs/tiny seed=0
+        [train=400] [test=500] [dense=false]
+
+tiny_abstract asks for 2,000 questions with dense traces (all values), train=2000 dense=true.
 
 Writes, without any network and to the same bytes for the same seed:
     <base>/init/                       tokenizer, configuration and random weights of a Qwen3 with 0.66 M parameters
@@ -114,23 +117,32 @@ def expert_trace(rng: random.Random, steps: list[str], values: list[int]) -> str
     return write_trace(steps, values, [*inner, True])
 
 
-def task_rows(seed: int) -> dict[str, list[dict]]:
-    """Training and test rows of one seed; no question occurs twice."""
+def task_rows(
+    seed: int, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST, is_dense: bool = False
+) -> dict[str, list[dict]]:
+    """Training and test rows of one seed; no question occurs twice.
+
+    Args:
+        is_dense: every trace writes all values, instead of the expert's mixture.
+    """
     rng = random.Random(f"chain {seed}")
     rows: dict[str, list[dict]] = {"train": [], "test": []}
     seen = set()
-    while len(seen) < NUM_TRAIN + NUM_TEST:
+    while len(seen) < num_train + num_test:
         question, steps, values = draw_question(rng, NUM_OPERANDS)
         if question in seen:
             continue
         seen.add(question)
-        split = "train" if len(rows["train"]) < NUM_TRAIN else "test"
+        split = "train" if len(rows["train"]) < num_train else "test"
+        trace = expert_trace(rng, steps, values)
+        if is_dense:
+            trace = write_trace(steps, values, [True] * len(steps))
         solution = str(values[-1])
         rows[split].append(
             {
                 "question_id": f"chain-{seed}-{split}-{len(rows[split]):04d}",
                 "question": question,
-                "trace": expert_trace(rng, steps, values),
+                "trace": trace,
                 "solution": solution,
                 "source": "chain",
                 "check": {"kind": "exact", "gold": solution},
@@ -270,31 +282,55 @@ def write_base(folder: Path) -> None:
     )
 
 
-def write_source(folder: Path, seed: int) -> None:
+def write_source(
+    folder: Path,
+    seed: int,
+    num_train: int = NUM_TRAIN,
+    num_test: int = NUM_TEST,
+    is_dense: bool = False,
+) -> None:
     """The seed's questions as JSONL."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in task_rows(seed).items():
+    for split, rows in task_rows(seed, num_train, num_test, is_dense).items():
         path = folder / f"{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(f"task: wrote {path}: {len(rows)} questions, seed {seed}")
 
 
 def main(arguments: list[str]) -> None:
-    values = {"base": "runs/tiny-base", "run": "runs/tiny", "seed": "0"}
+    values = {
+        "base": "runs/tiny-base",
+        "run": "runs/tiny",
+        "seed": "0",
+        "train": str(NUM_TRAIN),
+        "test": str(NUM_TEST),
+        "dense": "false",
+    }
     given = dict(argument.partition("=")[::2] for argument in arguments)
     faults = [
         f"unknown key {key!r}; allowed: {', '.join(values)}" for key in given if key not in values
     ]
     values |= given
-    if not values["seed"].isdecimal():
-        faults.append(f"seed must be a whole number of zero or more, not {values['seed']!r}")
+    faults += [
+        f"{name} must be a whole number of zero or more, not {values[name]!r}"
+        for name in ("seed", "train", "test")
+        if not values[name].isdecimal()
+    ]
+    if values["dense"] not in ("true", "false"):
+        faults.append(f"dense is {values['dense']!r}; it is true or false")
     if faults:
         raise SystemExit("\n".join(faults))
     try:
         write_base(Path(values["base"]))
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    write_source(Path(values["run"]) / "source", int(values["seed"]))
+    write_source(
+        Path(values["run"]) / "source",
+        int(values["seed"]),
+        int(values["train"]),
+        int(values["test"]),
+        values["dense"] == "true",
+    )
 
 
 if __name__ == "__main__":

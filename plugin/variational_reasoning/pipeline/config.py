@@ -27,6 +27,7 @@ from variational_reasoning.files import is_plain_name
 from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
+from variational_reasoning.method.steps import LINES, check_pattern
 from variational_reasoning.verify.traces import trace_check_fault
 
 FROM_REASONER = "from_reasoner"
@@ -379,6 +380,41 @@ class BuildConfig:
 
 
 @dataclass(frozen=True)
+class StepsConfig:
+    """Steps of the verbal chain, from which first traces of symbols are made (docs/abstract.md)."""
+
+    # A regular expression whose matches are the steps; its group `value`, where it has one, is what
+    # the step found out. The default: a line that is not blank, with its line breaks.
+    pattern: str = LINES
+    # of symbols; as many as extend_vocabulary added
+    clusters: int = _number(64, at_least=2)
+    # The hidden states after this many layers are averaged over a step; null: three quarters of the
+    # model's.
+    layer: int | None = _number(None, at_least=1)
+    # prompt family in which the model that gives the states reads question and chain
+    family: str = "paper"
+    # steps that the clusters are fitted on, at random; all steps get one
+    max_fitted: int = _number(200_000, at_least=2)
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """A train file `<data.name>_<name>` with one given trace per training question, and no model
+    asked: first traces of symbols, and what they are compared with (docs/abstract.md).
+    """
+
+    # of the train file
+    name: str = ""
+    # clusters: a symbol per step of the chain. random: symbols by the paper's rule. chain: the
+    # verbal chain. values: what its steps found out, and nothing else. empty: a trace of no token.
+    trace: Literal["clusters", "random", "chain", "values", "empty"] = "clusters"
+    # posterior: the prompt shows the chain, and only the trace is learned
+    target: Literal["reasoner", "posterior"] = "reasoner"
+    # prompt family of the rows, and of the model's evaluation; null: prompt_family
+    family: str | None = None
+
+
+@dataclass(frozen=True)
 class EvalTask:
     """A benchmark of a suite."""
 
@@ -476,6 +512,9 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
+    steps: StepsConfig = field(default_factory=StepsConfig)
+    # train files whose traces are given
+    arms: list[ArmConfig] = field(default_factory=list)
     build: BuildConfig = field(default_factory=BuildConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cards: CardsConfig = field(default_factory=CardsConfig)
@@ -575,6 +614,10 @@ def _cross_faults(config: Config) -> list[str]:
         parse_share(config.shard or "0/1")
     except ValueError as error:
         faults.append(str(error))
+    try:
+        check_pattern(config.steps.pattern)
+    except ValueError as error:
+        faults.append(f"steps.pattern: {error}")
     if config.shard and config.launcher == "ray":
         faults.append(
             f"shard: {config.shard!r} has no meaning with launcher ray, which does all shards"
@@ -613,6 +656,7 @@ def _cross_faults(config: Config) -> list[str]:
     names = [output.name for output in config.build.outputs]
     tasks = [task.task for task in config.eval.tasks]
     written = {f"build.outputs.{index}.name": name for index, name in enumerate(names) if name}
+    written |= {f"arms.{index}.name": arm.name for index, arm in enumerate(config.arms) if arm.name}
     for key, name in ({"data.name": config.data.name} | written).items():
         if not is_plain_name(name):
             faults.append(
@@ -621,6 +665,9 @@ def _cross_faults(config: Config) -> list[str]:
             )
     faults += _command_faults(config.sequence.before)
     faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
+    arms = [arm.name for arm in config.arms]
+    faults += _empty("arms.{}.name: is empty; it names the train file", arms)
+    faults += _repeated("arms: the name {!r} is there twice, or an output's", [*names, *arms])
     faults += _empty("eval.tasks.{}.task: is empty; it names the benchmark", tasks)
     faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)
     faults += _repeated("build.outputs: the name {!r} is there twice", names)

@@ -18,6 +18,7 @@ import pyarrow as pa
 Int32 = Annotated[int, pa.int32()]
 Int64 = Annotated[int, pa.int64()]
 TokenIds = Annotated[list[int], pa.list_(pa.field("element", pa.int32(), nullable=False))]
+Vector = Annotated[list[float], pa.list_(pa.field("element", pa.float32(), nullable=False))]
 TokenLogps = Annotated[list[float], pa.list_(pa.field("element", pa.float32(), nullable=False))]
 _PLAIN = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
 
@@ -63,6 +64,28 @@ class TraceRow(TypedDict):
     temperature: float
     trained_tokens: NotRequired[Int32 | None]
     is_trained_as_sampled: NotRequired[bool | None]
+
+
+class StepRow(TypedDict):
+    """A step of a question's verbal chain, and the mean of its hidden states.
+
+    value: what the step found out, where the task knows it. token_ids: of the step's text.
+    """
+
+    question_id: str
+    step: Int32
+    text: str
+    value: str | None
+    token_ids: TokenIds
+    vector: Vector
+
+
+class StepClusterRow(TypedDict):
+    """The symbol of a step, from 0."""
+
+    question_id: str
+    step: Int32
+    cluster: Int32
 
 
 class TraceLogpRow(TypedDict):
@@ -220,6 +243,8 @@ def _field(name: str, hint: Any) -> pa.Field:
 TABLES: dict[str, Schema] = {
     "questions": _schema(QuestionRow, num_keys=1),
     "traces": _schema(TraceRow, num_keys=2),
+    "steps": _schema(StepRow, num_keys=2),
+    "step_clusters": _schema(StepClusterRow, num_keys=2),
     "trace_logps": _schema(TraceLogpRow, num_keys=2),
     "answers": _schema(AnswerRow, num_keys=3),
     "verdicts": _schema(VerdictRow, num_keys=3),

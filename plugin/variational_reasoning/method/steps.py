@@ -1,0 +1,109 @@
+"""A verbal chain of thought as steps: where they are, and how many symbols a step gets.
+
+A pattern says what a step is: a regular expression whose matches, one after the other, are the
+steps. A group named `value` says what a step found out, where a task knows that. Example, with the
+pattern `[-+*]\\d=(?P<value>\\d)`:
+
+    +5=1*4=4        steps  "+5=1" (characters 0 to 4, value 1)   "*4=4" (4 to 8, value 4)
+"""
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+LINES = r"[^\n]*\S[^\n]*\n*"
+"""The pattern of steps that are lines: a line that holds more than spaces, with its line breaks."""
+
+
+class Step(NamedTuple):
+    """Characters start to stop of a trace. value: None where the pattern has no such group."""
+
+    text: str
+    start: int
+    stop: int
+    value: str | None
+
+
+def split_steps(trace: str, pattern: str = LINES) -> list[Step]:
+    """The steps of a trace, in order; none where the pattern does not match."""
+    steps = []
+    for found in re.finditer(pattern, trace):
+        value = found.groupdict().get("value")
+        steps.append(Step(found.group(), found.start(), found.end(), value))
+    return steps
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises: ValueError for a pattern that is not a regular expression, or that matches nothing at
+    all, so that its steps would be empty.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    if compiled.fullmatch(""):
+        raise ValueError(f"{pattern!r} matches the empty text, so steps can be empty")
+
+
+def values_only(trace: str, steps: Sequence[Step]) -> str:
+    """What the steps found out and nothing else, each value with the text that marks it.
+
+    The mark is what is between the last letter, digit or space before the value and the value:
+
+        "+5=1", "*4=4"  ->  "=1=4"
+
+    Raises: ValueError for steps without values.
+    """
+    kept = []
+    for step in steps:
+        if step.value is None:
+            raise ValueError(
+                f"the step {step.text!r} has no value; steps.pattern needs (?P<value>)"
+            )
+        before = step.text[: step.text.rindex(step.value)]
+        marked = re.search(r"[^\w\s]*$", before)
+        kept.append((marked.group() if marked else "") + step.value)
+    return "".join(kept)
+
+
+def random_symbols(
+    step_lengths: Sequence[int], num_symbols: int, max_symbols: int, rng: random.Random
+) -> list[int]:
+    """The paper's first traces (section 3.2): for a step of l tokens a count that is uniform in
+    1 .. max(1, l / 2), every symbol uniform; in all at most max_symbols.
+    """
+    symbols: list[int] = []
+    for length in step_lengths:
+        count = rng.randint(1, max(1, length // 2))
+        symbols += [rng.randrange(num_symbols) for _ in range(count)]
+    return symbols[:max_symbols]
+
+
+def mutual_information(pairs: Iterable[tuple[Hashable, Hashable]]) -> float:
+    """I(A; B) in bits, of the empirical distribution of pairs; 0 for no pair.
+
+    (0, "x"), (1, "y")                       1 bit: each tells the other
+    (0, "x"), (0, "y"), (1, "x"), (1, "y")   0 bits
+    """
+    joint = Counter(pairs)
+    total = sum(joint.values())
+    first: Counter[Hashable] = Counter()
+    second: Counter[Hashable] = Counter()
+    for (a, b), count in joint.items():
+        first[a] += count
+        second[b] += count
+    terms = [
+        count / total * math.log2(count * total / (first[a] * second[b]))
+        for (a, b), count in joint.items()
+    ]
+    return max(0.0, math.fsum(terms))
+
+
+def entropy(values: Iterable[Hashable]) -> float:
+    """H in bits of the empirical distribution; 0 for no value."""
+    counts = Counter(values)
+    total = sum(counts.values())
+    return max(0.0, -math.fsum(n / total * math.log2(n / total) for n in counts.values()))

@@ -1,0 +1,316 @@
+"""First traces that hold information: every step of a verbal chain becomes the index of its
+cluster.
+
+Two parts. `steps` (a table, shard by shard, so it goes on after a kill) holds per step the mean of
+the hidden states over the step's tokens. Then all steps are clustered at once:
+
+    mean of the states of a step      not the state at its end, which encodes what comes next
+    minus the mean over all first (second, third, ...) steps, so that a cluster is not a place
+    divided by its length, so that k-means compares directions
+    k-means with fixed seeds; the cluster of most steps is symbol 0, and so on
+
+A token belongs to the step in which its text begins. `clusters.json` keeps what the symbols tell:
+per place in the chain the mutual information with the step's value, where the task knows it, and
+with the answer; and per cluster how often each token occurs in its steps, from which
+extend_vocabulary starts the symbol's row (init=steps clusters=FILE).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from variational_reasoning.files import read_json_object, write_json
+from variational_reasoning.method.prompts import REASONER, make_renderer
+from variational_reasoning.method.steps import Step, entropy, mutual_information, split_steps
+from variational_reasoning.model_record import model_identity
+from variational_reasoning.packages import need
+from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.questions.table import training_questions
+from variational_reasoning.pipeline.reading import TableReader
+from variational_reasoning.pipeline.rows import (
+    MANIFEST,
+    Identity,
+    digest_of,
+    open_stage,
+    read_manifest,
+    read_rows,
+    write_table,
+)
+from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob, do_shards
+from variational_reasoning.pipeline.work.summary import StageSummary
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CLUSTERS = "clusters.json"
+NUM_INITS = 4
+"""k-means starts this often and keeps the best."""
+FEW_ANSWERS = 0.1
+"""More different answers per question than this, and a figure about the answer says little."""
+
+
+def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
+    """Fill run_dir/steps and run_dir/step_clusters, and write clusters.json next to the second.
+
+    Args:
+        model_folder: the model whose hidden states are taken; the one that all trainings start
+            from, before its vocabulary is extended.
+
+    Returns: what clusters.json holds.
+
+    Raises: ValueError for a chain without a step, fewer different steps than clusters, a layer that
+    the model does not have, and folders that hold something else.
+    """
+    folder = config.folder("step_clusters")
+    states = do_states(config, model_folder)
+    assert states.manifest is not None
+    settings = resolved(config, "steps.clusters", "steps.max_fitted")
+    identity = Identity({"steps": digest_of(states.manifest)}, settings, seed=config.seed)
+    path = folder / CLUSTERS
+    is_done = (folder / MANIFEST).is_file() and path.is_file()
+    if is_done and _is_same(read_manifest(folder, "step_clusters"), identity):
+        return read_json_object(path, f"remove {folder}")
+    steps = read_rows(config.folder("steps"), "steps")
+    labels = fit(steps, config.steps.clusters, config.seed, config.steps.max_fitted)
+    rows = [
+        {"question_id": step["question_id"], "step": step["step"], "cluster": label}
+        for step, label in zip(steps, labels, strict=True)
+    ]
+    write_table(folder, "step_clusters", rows, identity)
+    reader, _ = training_questions(config)
+    answers = _answers(reader, {step["question_id"] for step in steps})
+    figures = describe(steps, labels, answers, config.steps.clusters)
+    write_json(path, figures)
+    return figures
+
+
+def _is_same(manifest: Mapping[str, Any], identity: Identity) -> bool:
+    return all(manifest.get(name) == value for name, value in identity.to_dict().items())
+
+
+def _answers(reader: TableReader, question_ids: set[str]) -> dict[str, str]:
+    rows = reader.rows_of(sorted(question_ids), ["solution"])
+    return {question_id: rows[question_id][0]["solution"] for question_id in question_ids}
+
+
+def do_states(config: Config, model_folder: Path) -> StageSummary:
+    """Fill run_dir/steps: hidden states per step of every training question's chain."""
+    reader, units = training_questions(config)
+    renderer = make_renderer(config.chat_format, config.steps.family)
+    identity = Identity(
+        {"questions": reader.digest},
+        {
+            **renderer.to_record(),
+            **resolved(config, "cutoff_len", "steps.pattern", "steps.layer", "scoring.dtype"),
+        },
+        model=model_identity(model_folder),
+    )
+    folder = config.folder("steps")
+    job = StageJob(
+        stage=open_stage(folder, "steps", identity, units, config.scoring.questions_per_shard),
+        title=f"reads {len(units)} training questions, {model_folder}; writes {folder}",
+        row="question",
+        size=lambda unit: 1,
+        cost=lambda unit: 1.0,
+        load=lambda: StepReader(config, reader, model_folder),
+    )
+    return do_shards(job, set(range(len(job.stage.shards))))
+
+
+class StepReader(ShardByShard):
+    """The worker that runs the model over question and chain."""
+
+    def __init__(self, config: Config, questions: TableReader, model_folder: Path) -> None:
+        self.config, self.questions = config, questions
+        self.renderer = make_renderer(config.chat_format, config.steps.family)
+        scoring = config.scoring
+        self.model = load_model(str(model_folder), scoring.dtype, scoring.device)
+        self.tokenizer = load_tokenizer(str(model_folder))
+        self.encode, _ = text_codec(self.tokenizer)
+        num_layers = self.model.config.get_text_config().num_hidden_layers
+        self.layer = config.steps.layer or max(1, num_layers * 3 // 4)
+        if self.layer > num_layers:
+            raise ValueError(
+                f"steps.layer is {self.layer}, but {model_folder} has {num_layers} layers"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """See ShardFiller."""
+        return {"layer": self.layer}
+
+    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+        """See ShardByShard."""
+        found = self.questions.rows_of(units, ["question", "trace"])
+        rows: list[dict[str, Any]] = []
+        dropped = []
+        batch: list[tuple[str, list[int], list[tuple[Step, range]]]] = []
+        for question_id in units:
+            row = found[question_id][0]
+            ids, places = self._ids(row["question"], row["trace"])
+            if not places or len(ids) > self.config.cutoff_len:
+                reason = "no step in its chain" if not places else "beyond cutoff_len"
+                dropped.append({"question_id": question_id, "reason": reason})
+                progress(1)
+                continue
+            batch.append((question_id, ids, places))
+            if self._is_full(batch):
+                rows += self._states(batch)
+                progress(len(batch))
+                batch = []
+        if batch:
+            rows += self._states(batch)
+            progress(len(batch))
+        return Shard(rows, Counter(steps=len(rows), dropped=len(dropped)), dropped)
+
+    def _is_full(self, batch: Sequence[tuple[str, list[int], Any]]) -> bool:
+        longest = max(len(ids) for _, ids, _ in batch)
+        return longest * (len(batch) + 1) > self.config.scoring.batch_tokens
+
+    def _ids(self, question: str, trace: str) -> tuple[list[int], list[tuple[Step, range]]]:
+        """(ids of prompt and chain, each step with the positions of its tokens)."""
+        prompt = self.encode(self.renderer.prompt(REASONER, question))
+        encoded = self.tokenizer(trace, add_special_tokens=False, return_offsets_mapping=True)
+        starts = [start for start, _ in encoded["offset_mapping"]]
+        places = []
+        for step in split_steps(trace, self.config.steps.pattern):
+            inside = [i for i, start in enumerate(starts) if step.start <= start < step.stop]
+            if inside:
+                first = len(prompt) + inside[0]
+                places.append((step, range(first, first + len(inside))))
+        return prompt + encoded["input_ids"], places
+
+    def _states(
+        self, batch: Sequence[tuple[str, list[int], list[tuple[Step, range]]]]
+    ) -> list[dict[str, Any]]:
+        torch = need("torch", "train")
+        longest = max(len(ids) for _, ids, _ in batch)
+        # Padding on the right changes nothing to its left under a causal mask.
+        padded = torch.tensor([ids + [0] * (longest - len(ids)) for _, ids, _ in batch])
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for _, ids, _ in batch])
+        with torch.inference_mode():
+            output = self.model(
+                input_ids=padded.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                output_hidden_states=True,
+                use_cache=False,
+            )
+        states = output.hidden_states[self.layer].float().cpu()
+        rows = []
+        for number, (question_id, ids, places) in enumerate(batch):
+            for index, (step, span) in enumerate(places):
+                vector = states[number, span.start : span.stop].mean(0)
+                rows.append(
+                    {
+                        "question_id": question_id,
+                        "step": index,
+                        "text": step.text,
+                        "value": step.value,
+                        "token_ids": ids[span.start : span.stop],
+                        "vector": vector.tolist(),
+                    }
+                )
+        return rows
+
+
+def fit(steps: Sequence[Mapping[str, Any]], num_clusters: int, seed: int, limit: int) -> list[int]:
+    """The cluster of every step, by size: 0 is the largest.
+
+    Raises: ValueError for fewer different steps than clusters; ModuleNotFoundError with the install
+    command.
+    """
+    import numpy as np
+
+    need("sklearn", "abstract")
+    from sklearn.cluster import KMeans
+
+    points = directions(steps)
+    different = len(np.unique(points, axis=0))
+    if different < num_clusters:
+        raise ValueError(
+            f"steps.clusters is {num_clusters}, but the chains hold only {different} different "
+            "steps; lower it, or take more questions"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(points))[:limit]
+    model = KMeans(num_clusters, n_init=NUM_INITS, random_state=seed)
+    model.fit(points[np.sort(chosen)])
+    labels = model.predict(points).tolist()
+    by_size = sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
+    rank = {label: place for place, (label, _) in enumerate(by_size)}
+    return [rank[label] for label in labels]
+
+
+def directions(steps: Sequence[Mapping[str, Any]]) -> "np.ndarray":
+    """Unit vectors [steps, width]: each step's states, centered over the steps of its place."""
+    import numpy as np
+
+    points = np.array([step["vector"] for step in steps], dtype=np.float64)
+    places = np.array([step["step"] for step in steps])
+    for place in np.unique(places):
+        points[places == place] -= points[places == place].mean(0)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    # A place that only one chain has is centered to zero; it stays there.
+    return points / np.maximum(lengths, 1e-12)
+
+
+def describe(
+    steps: Sequence[Mapping[str, Any]],
+    labels: Sequence[int],
+    answers: Mapping[str, str],
+    num_clusters: int,
+) -> dict[str, Any]:
+    """What clusters.json holds; information in bits."""
+    of_value: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    of_answer: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    counts: list[Counter[int]] = [Counter() for _ in range(num_clusters)]
+    for step, label in zip(steps, labels, strict=True):
+        if step["value"] is not None:
+            of_value[step["step"]].append((label, step["value"]))
+        of_answer[step["step"]].append((label, answers[step["question_id"]]))
+        counts[label].update(step["token_ids"])
+    sizes = Counter(labels)
+    places = sorted(of_answer)
+    return {
+        "num_steps": len(steps),
+        "num_clusters": num_clusters,
+        "sizes": [sizes[label] for label in range(num_clusters)],
+        "bits_about_value": [round(mutual_information(of_value[p]), 4) for p in sorted(of_value)],
+        "bits_of_value": [round(entropy(v for _, v in of_value[p]), 4) for p in sorted(of_value)],
+        "bits_about_answer": [round(mutual_information(of_answer[p]), 4) for p in places],
+        "bits_of_answer": [round(entropy(a for _, a in of_answer[p]), 4) for p in places],
+        "different_answers": len(set(answers.values())),
+        "num_questions": len(answers),
+        "clusters": [{str(token): n for token, n in sorted(c.items())} for c in counts],
+    }
+
+
+def describe_clusters(figures: Mapping[str, Any]) -> str:
+    """The lines that the command prints."""
+    sizes = figures["sizes"]
+    lines = [
+        f"{figures['num_steps']} steps of {figures['num_questions']} questions in "
+        f"{figures['num_clusters']} clusters of {min(sizes)} to {max(sizes)}"
+    ]
+    for place, bits in enumerate(figures["bits_about_value"]):
+        whole = figures["bits_of_value"][place]
+        lines.append(f"step {place}: symbol tells {bits:.2f} of {whole:.2f} bits of the value")
+    for place, bits in enumerate(figures["bits_about_answer"][:20]):
+        whole = figures["bits_of_answer"][place]
+        lines.append(f"step {place}: symbol tells {bits:.2f} of {whole:.2f} bits of the answer")
+    if figures["different_answers"] > FEW_ANSWERS * figures["num_questions"]:
+        lines.append(
+            f"{figures['different_answers']} different answers of {figures['num_questions']} "
+            "questions: so few of each that the bits about the answer are mostly chance"
+        )
+    return "\n".join(lines)
+
+
+def clusters_of(config: Config) -> tuple[dict[str, list[int]], str]:
+    """({question_id: symbols of its steps, in order}, digest of the table)."""
+    folder = config.folder("step_clusters")
+    manifest = read_manifest(folder, "step_clusters")
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in read_rows(folder, "step_clusters"):
+        found[row["question_id"]].append(row["cluster"])
+    return dict(found), digest_of(manifest)

@@ -25,6 +25,17 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from variational_reasoning.host.bottleneck import (
+    DENSE_ROW,
+    additive_mask,
+    block_mask,
+    dense_mask,
+    is_layout,
+    line_attention,
+    rows_first,
+    rows_joined,
+)
+
 ROW_ATTENTION = "variational_rows"
 """The name under which `row_attention` is registered with transformers."""
 
@@ -105,8 +116,8 @@ def row_attention(
 
     Args:
         module: the layer. query: [1, heads, tokens, width]. key, value: the same with their heads.
-        attention_mask: int32 [1, 1, 1, rows + 1], where rows begin and end; anything else is a
-            mask.
+        attention_mask: int32 [1, 1, 1, rows + 1], where rows begin and end; or a layout of rows
+            under the bottleneck (host.bottleneck), of any batch; anything else is a mask.
         sliding_window: tokens that a query sees, itself included; None for all before it.
 
     Returns: [1, tokens, heads, width], and None for the attention weights.
@@ -115,16 +126,18 @@ def row_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
+    if is_layout(attention_mask):
+        return line_attention(module, query, key, value, attention_mask, dropout, scaling), None
     outputs = []
     for start, lengths in _groups(attention_mask):
-        row_query = _rows_first(query, start, lengths)
-        row_key = _rows_first(key, start, lengths)
-        row_value = _rows_first(value, start, lengths)
+        row_query = rows_first(query, start, lengths)
+        row_key = rows_first(key, start, lengths)
+        row_value = rows_first(value, start, lengths)
         mask = _window_mask(lengths[0], sliding_window, query.device)
         output, _ = sdpa_attention_forward(
             module, row_query, row_key, row_value, mask, dropout, scaling
         )
-        outputs.append(_rows_joined(output, lengths))
+        outputs.append(rows_joined(output, lengths))
     return torch.cat(outputs, dim=1), None
 
 
@@ -150,27 +163,6 @@ def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
     return groups
 
 
-def _rows_first(tensor: Tensor, start: int, lengths: list[int]) -> Tensor:
-    """[1, heads, tokens, width] -> [rows, heads, longest, width], padded on the right."""
-    longest = lengths[0]
-    piece = tensor[0, :, start : start + sum(lengths)]
-    if len(lengths) == 1:
-        return piece.unsqueeze(0)
-    if lengths[-1] == longest:
-        return piece.unflatten(1, (len(lengths), longest)).transpose(0, 1)
-    rows = piece.transpose(0, 1).split(lengths)
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return padded.transpose(1, 2)
-
-
-def _rows_joined(output: Tensor, lengths: list[int]) -> Tensor:
-    """[rows, longest, heads, width] -> [1, tokens, heads, width], without the padding."""
-    if lengths[-1] == lengths[0]:
-        return output.flatten(0, 1).unsqueeze(0)
-    rows = [row[:length] for row, length in zip(output, lengths, strict=True)]
-    return torch.cat(rows).unsqueeze(0)
-
-
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
     """bool [1, 1, length, length] for a window shorter than the row; None for plain causal."""
     if window is None or length <= window:
@@ -178,3 +170,51 @@ def _window_mask(length: int, window: int | None, device: torch.device) -> Tenso
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
     return ((distance >= 0) & (distance < window))[None, None]
+
+
+def bottleneck_fault(config: Any) -> str | None:
+    """Why a model of this configuration cannot train under the bottleneck; None if it can."""
+    implementation = config._attn_implementation
+    name = config.model_type
+    if implementation not in ("sdpa", ROW_ATTENTION, "eager", "flex_attention"):
+        return (
+            f"{implementation} takes no mask of four dimensions; set `flash_attn: sdpa`, which "
+            "calls flash kernels by itself where the mask allows it"
+        )
+    if name not in PACKABLE:
+        return (
+            f"{name} may carry what an answer must not see in another way than attention; tested "
+            f"are {', '.join(PACKABLE)}"
+        )
+    if hasattr(config, "group_size_ratio"):
+        return "the host's shift_attn replaces the model's attention; remove the key"
+    if window := _sliding_window(config):
+        return (
+            f"{name} has a sliding window of {window} tokens, which would replace the mask; choose "
+            "a model without one"
+        )
+    return None
+
+
+def _sliding_window(config: Any) -> int | None:
+    """The window of a model that uses one in any layer."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or not getattr(config, "use_sliding_window", True):
+        return None
+    kinds = getattr(config, "layer_types", None)
+    return window if kinds is None or "sliding_attention" in kinds else None
+
+
+def bottleneck_mask(layout: Tensor, tokens: int, implementation: str, dtype: torch.dtype) -> Any:
+    """The form of a layout that an attention implementation takes (host.bottleneck).
+
+    Args:
+        layout: of the batch, on its device. tokens: of a line, padding included.
+        implementation: the model's. dtype: that attention computes in.
+    """
+    if implementation == "flex_attention":
+        return block_mask(layout, tokens)
+    if implementation == ROW_ATTENTION and tokens > DENSE_ROW:
+        return layout
+    mask = dense_mask(layout, tokens)
+    return additive_mask(mask, dtype) if implementation == "eager" else mask

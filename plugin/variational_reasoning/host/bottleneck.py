@@ -1,0 +1,283 @@
+"""The bottleneck of phase A: an answer does not see the verbal chain, only the symbols after it.
+
+A row is X (prompt), C (verbal chain), Z (symbols with both delimiters), Y (separator and answer).
+One rectangle is removed from causal attention, the queries of Y times the keys of C. Example, with
+two tokens of X, C and Z each and one of Y; a dot is a key that is not seen:
+
+           X X C C Z Z Y
+        X  1 . . . . . .
+        X  1 1 . . . . .
+        C  1 1 1 . . . .
+        C  1 1 1 1 . . .
+        Z  1 1 1 1 1 . .
+        Z  1 1 1 1 1 1 .
+        Y  1 1 . . 1 1 1
+
+Y reads what Z computed with C in view, so the channel is the hidden states of Z.
+
+A batch carries the rows as one tensor, `layout`, int32 [batch, 1, 4, rows + 1]. Each line of the
+batch holds one row or, in a pack, several, from its first token on. The row above is
+
+        0 7     where rows begin and end
+        2 0     first token of C; the last column is not used
+        4 0     first token after C
+        6 0     first token of Y
+
+All numbers count in the line. A line with fewer rows repeats its last boundary. A row without C has
+two equal numbers there. The model's attention gets one of four forms of the layout:
+
+    dense      bool [batch, 1, tokens, tokens], the reference, for SDPA
+    additive   the same in the compute dtype, 0 or its minimum, for eager attention
+    layout     itself, for `row_attention`: two calls per row, exact, without a square mask
+    BlockMask  for FlexAttention
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+LAYOUT_LINES = 4
+"""Lines of a layout: boundaries of rows, first token of C, first after C, first of Y."""
+
+DENSE_ROW = 256
+"""Rows up to this length share a call with a dense mask; longer ones take two calls each."""
+
+Segments = tuple[int, int, int]
+"""Of a row, counted from its first token: first token of C, first after C, first of Y."""
+
+
+def layout_of(lines: Sequence[Sequence[tuple[int, Segments]]]) -> Tensor:
+    """The layout of a batch, int32 [batch, 1, 4, rows + 1].
+
+    Args:
+        lines: for each line of the batch, (length, segments) of its rows in order.
+
+    Example: rows of 7 and 3 tokens in one line, the second without C and Y, give
+
+        0 7 10 | 2 7 0 | 4 7 0 | 6 10 0
+    """
+    width = max(len(rows) for rows in lines) + 1
+    layout = torch.zeros(len(lines), 1, LAYOUT_LINES, width, dtype=torch.int32)
+    for line, rows in enumerate(lines):
+        start = 0
+        for number, (length, segments) in enumerate(rows):
+            numbers = [start, *(start + position for position in segments)]
+            layout[line, 0, :, number] = torch.tensor(numbers, dtype=torch.int32)
+            start += length
+        # Rows that are missing in this line begin and end where its last one ends.
+        layout[line, 0, 0, len(rows) :] = start
+    return layout
+
+
+def is_layout(mask: Tensor | None) -> bool:
+    """Whether what the attention got as its mask is a layout."""
+    if mask is None or mask.dtype != torch.int32 or mask.dim() != 4:
+        return False
+    return mask.shape[2] == LAYOUT_LINES
+
+
+def token_facts(layout: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What each token is: (number of its row from 1, 0 for padding; is in C; is in Y).
+
+    Returns: int64, bool and bool, [batch, tokens] each.
+    """
+    position = torch.arange(tokens, device=layout.device)[None, None, :]
+    boundaries, c_start, c_stop, y_start = (line.unsqueeze(-1) for line in layout[:, 0].unbind(1))
+    starts, stops = boundaries[:, :-1], boundaries[:, 1:]
+    # [batch, rows, tokens]
+    in_row = (position >= starts) & (position < stops)
+    in_c = in_row & (position >= c_start[:, :-1]) & (position < c_stop[:, :-1])
+    in_y = in_row & (position >= y_start[:, :-1])
+    numbers = torch.arange(1, in_row.shape[1] + 1, device=layout.device)[None, :, None]
+    return (in_row * numbers).sum(1), in_c.any(1), in_y.any(1)
+
+
+def dense_mask(layout: Tensor, tokens: int) -> Tensor:
+    """bool [batch, 1, tokens, tokens], True where a query (third axis) sees a key (last axis).
+
+    Padding sees the padding before it and itself, so that no softmax is over nothing.
+    """
+    row, in_c, in_y = token_facts(layout, tokens)
+    same_row = row[:, :, None] == row[:, None, :]
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=layout.device).tril()
+    blocked = in_y[:, :, None] & in_c[:, None, :]
+    return (same_row & causal & ~blocked).unsqueeze(1)
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a boolean mask is True, and this dtype's minimum elsewhere.
+
+    It is made in the compute dtype: float32's minimum becomes -inf when it is cast to bf16.
+    """
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return zero.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def block_mask(layout: Tensor, tokens: int) -> Any:
+    """A BlockMask for FlexAttention, built once per batch.
+
+    FlexAttention takes no boolean tensor: transformers would add it to the scores as 0 and 1.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    row, in_c, in_y = token_facts(layout, tokens)
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same_row = row[batch, query] == row[batch, key]
+        blocked = in_y[batch, query] & in_c[batch, key]
+        return (query >= key) & same_row & ~blocked
+
+    return create_block_mask(
+        sees, B=len(layout), H=None, Q_LEN=tokens, KV_LEN=tokens, device=str(layout.device)
+    )
+
+
+def line_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Tensor,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+) -> Tensor:
+    """Attention of lines of rows under the bottleneck, without a mask of the line's square.
+
+    Args:
+        module: the layer. query: [batch, heads, tokens, width]. key, value: the same with their
+            heads. layout: as in the module's docstring.
+
+    Returns: [batch, tokens, heads, width]; zeros for padding.
+    """
+    lines = []
+    for line, calls in enumerate(_calls(layout)):
+        states = [tensor[line : line + 1] for tensor in (query, key, value)]
+        outputs = []
+        for start, lengths, mask, segments in calls:
+            if mask is not None:
+                rows = [rows_first(tensor, start, lengths) for tensor in states]
+                output, _ = sdpa_attention_forward(module, *rows, mask, dropout, scaling)
+                outputs.append(rows_joined(output, lengths))
+            else:
+                stop = start + lengths[0]
+                row = [tensor[:, :, start:stop] for tensor in states]
+                outputs.append(_two_calls(module, *row, segments, dropout, scaling))
+        seen = sum(output.shape[1] for output in outputs)
+        padding = query.shape[2] - seen
+        if padding:
+            shape = (1, padding, query.shape[1], value.shape[3])
+            outputs.append(query.new_zeros(shape))
+        lines.append(torch.cat(outputs, dim=1))
+    return torch.cat(lines)
+
+
+def _two_calls(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """One row: X, C, Z causally over themselves, then Y over X, Z, Y.
+
+    Example, X X C C Z Z Y Y: Y's two queries over six keys, aligned at the last one,
+
+        1 1 1 1 1 .
+        1 1 1 1 1 1
+    """
+    c_start, c_stop, y_start = segments
+    before = [tensor[:, :, :y_start] for tensor in (query, key, value)]
+    first, _ = sdpa_attention_forward(module, *before, None, dropout, scaling)
+    asking = query[:, :, y_start:]
+    if asking.shape[2] == 0:
+        return first
+    keys = torch.cat([key[:, :, :c_start], key[:, :, c_stop:]], dim=2)
+    values = torch.cat([value[:, :, :c_start], value[:, :, c_stop:]], dim=2)
+    num_queries, num_keys = asking.shape[2], keys.shape[2]
+    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
+    mask = mask.tril(num_keys - num_queries)[None, None]
+    second, _ = sdpa_attention_forward(module, asking, keys, values, mask, dropout, scaling)
+    return torch.cat([first, second], dim=1)
+
+
+Call = tuple[int, list[int], Tensor | None, Segments]
+"""First token, lengths of the rows, their dense mask; without a mask one row, and its segments."""
+
+
+def _calls(layout: Tensor) -> list[list[Call]]:
+    """The attention calls of each line; kept on the tensor for the next layer."""
+    if hasattr(layout, "calls"):
+        return layout.calls
+    lines = []
+    for boundaries, *segments in layout[:, 0].tolist():
+        rows = [triple[:-1] for triple in segments]
+        lines.append(_calls_of_line(boundaries, *rows, layout.device))
+    setattr(layout, "calls", lines)  # noqa: B010, a plain assignment has no type
+    return lines
+
+
+def _calls_of_line(
+    boundaries: list[int],
+    c_starts: list[int],
+    c_stops: list[int],
+    y_starts: list[int],
+    device: torch.device,
+) -> list[Call]:
+    calls: list[Call] = []
+    short: list[tuple[int, Segments]] = []  # the rows that will share the next call
+
+    def close(stop: int) -> None:
+        if short:
+            lengths = [length for length, _ in short]
+            calls.append((stop - sum(lengths), lengths, _mask_of(short, device), (0, 0, 0)))
+            short.clear()
+
+    spans = zip(itertools.pairwise(boundaries), c_starts, c_stops, y_starts, strict=True)
+    for (start, stop), c_start, c_stop, y_start in spans:
+        length = stop - start
+        if length == 0:
+            continue
+        segments = (c_start - start, c_stop - start, y_start - start)
+        # `rows_first` pads to the first row of a call, so rows of a call fall in length.
+        if short and (length > short[0][0] or short[0][0] > max(64, 1.25 * length)):
+            close(start)
+        if length <= DENSE_ROW:
+            short.append((length, segments))
+            continue
+        close(start)
+        calls.append((start, [length], None, segments))
+    close(boundaries[-1])
+    return calls
+
+
+def _mask_of(rows: list[tuple[int, Segments]], device: torch.device) -> Tensor:
+    """The dense mask of rows that share a call, each a line of its own, padded on the right."""
+    layout = layout_of([[row] for row in rows])
+    return dense_mask(layout, rows[0][0]).to(device)
+
+
+def rows_first(tensor: Tensor, start: int, lengths: list[int]) -> Tensor:
+    """[1, heads, tokens, width] -> [rows, heads, longest, width], padded on the right."""
+    longest = lengths[0]
+    piece = tensor[0, :, start : start + sum(lengths)]
+    if len(lengths) == 1:
+        return piece.unsqueeze(0)
+    if lengths[-1] == longest:
+        return piece.unflatten(1, (len(lengths), longest)).transpose(0, 1)
+    rows = piece.transpose(0, 1).split(lengths)
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded.transpose(1, 2)
+
+
+def rows_joined(output: Tensor, lengths: list[int]) -> Tensor:
+    """[rows, longest, heads, width] -> [1, tokens, heads, width], without the padding."""
+    if lengths[-1] == lengths[0]:
+        return output.flatten(0, 1).unsqueeze(0)
+    rows = [row[:length] for row, length in zip(output, lengths, strict=True)]
+    return torch.cat(rows).unsqueeze(0)

@@ -18,11 +18,15 @@ from variational_reasoning.host.attention import (
 from variational_reasoning.host.bottleneck import (
     additive_mask,
     block_mask,
+    count_trace_targets,
     dense_mask,
     is_layout,
     layout_of,
+    rows_of,
     token_facts,
 )
+from variational_reasoning.host.steps import pack, without_targets
+from variational_reasoning.host.trainer import RowCollator, VariationalTrainer
 
 from .test_attention import tiny
 
@@ -231,7 +235,10 @@ def test_canaries(family, form, monkeypatch):
     assert (before - after).abs().max() > 1e-4
     # Z cut off from C as well: bit-identical.
     before, after = answers(layout_of([[(length, (c_start, c_stop, c_stop))]]))
-    assert torch.equal(before, after)
+    if family == "qwen3_moe":  # an expert's product is over the tokens that chose it
+        torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(before, after)
     # Without the mask, C is seen.
     before, after = answers(layout_of([[(length, (length, length, length))]]))
     assert (before - after).abs().max() > 1e-4
@@ -295,8 +302,6 @@ def test_two_plain_passes_are_something_else():
     masked = logits_of(model, ids, dense_mask(layout_of([[(16, (4, 9, 12))]]), 16))
     again = torch.cat([ids[:4], ids[9:]])
     positions = torch.cat([torch.arange(4), torch.arange(9, 16)])
-    with torch.no_grad():
-        second = model(input_ids=again[None], position_ids=positions[None], attention_mask=None)
     # Non-contiguous positions would be taken for a pack's, so the mask is given.
     causal = torch.ones(11, 11, dtype=torch.bool).tril()[None, None]
     with torch.no_grad():
@@ -334,3 +339,105 @@ def test_transformers_hands_every_form_to_the_attention_untouched(monkeypatch):
     for form in (layout, dense_mask(layout, 16), block_mask(layout, 16)):
         logits_of(model, torch.randint(1, 60, (16,)), form)
         assert seen[-1] is form and seen[-2] is form
+
+
+def example(segments: list[int], weight: float = 1.0) -> dict:
+    """A row of made-up ids: begin, separator, X and C have no label."""
+    x, chain, trace, answer = segments
+    ids = list(range(5, 5 + sum(segments)))
+    labels = list(ids)
+    silent = [*range(x + chain + 1), x + chain + trace]
+    for position in silent:
+        if position < len(labels):
+            labels[position] = -100
+    return {
+        "input_ids": ids,
+        "attention_mask": [1] * len(ids),
+        "labels": labels,
+        "row_weights": [weight],
+        "row_targets": [sum(label != -100 for label in labels)],
+        "row_names": ["a"],
+        "row_segments": segments,
+    }
+
+
+def test_segments_of_rows_and_targets_of_their_traces():
+    assert rows_of([2, 2, 2, 1]) == [(7, (2, 4, 6))]
+    assert rows_of([2, 2, 2, 1, 3, 0, 0, 0]) == [(7, (2, 4, 6)), (3, (3, 3, 3))]
+    row = example([2, 3, 4, 3])  # begin z z e | sep y end
+    assert count_trace_targets(row["labels"], row["row_segments"]) == [3]
+    both = row["labels"] + example([1, 1, 2, 2])["labels"]
+    assert count_trace_targets(both, [2, 3, 4, 3, 1, 1, 2, 2]) == [3, 1]
+
+
+def test_a_pack_carries_a_layout():
+    rows = [example([1, 1, 2, 2]), example([2, 3, 4, 3])]
+    batch = pack(rows, ROW_ATTENTION, is_bottleneck=True, has_parts=True)
+    assert "attention_mask" not in batch
+    assert torch.equal(batch["row_layout"], layout_of([[(12, (2, 5, 9)), (6, (1, 2, 4))]]))
+    assert batch["row_trace_targets"].tolist() == [[3, 1]]
+    assert batch["row_targets"].tolist() == [[5, 2]]
+    plain = pack(rows, ROW_ATTENTION)
+    assert "row_layout" not in plain and "row_trace_targets" not in plain
+
+
+def test_the_row_of_an_idle_rank_hides_nothing():
+    row = without_targets(example([2, 3, 4, 3]), 8)
+    assert row["row_segments"] == [8, 0, 0, 0] and len(row["input_ids"]) == 8
+    batch = pack([row], ROW_ATTENTION, is_bottleneck=True, has_parts=True)
+    assert batch["row_trace_targets"].tolist() == [[0]]
+    assert dense_mask(batch["row_layout"], 8)[0, 0].equal(torch.ones(8, 8).tril().bool())
+
+
+def test_a_padded_batch_carries_a_layout_and_counts_its_tokens():
+    def pad(features):
+        width = 16
+        ids = [row["input_ids"] + [0] * (width - len(row["input_ids"])) for row in features]
+        # The host's collator for packs makes a mask of four dimensions.
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.zeros(2, 1, 16, 16)}
+
+    rows = [example([2, 3, 4, 3]), example([1, 1, 2, 2])]
+    batch = RowCollator(pad, is_bottleneck=True, has_parts=True)(rows)
+    assert batch["attention_mask"].sum() == 18
+    assert batch["attention_mask"].sum(1).tolist() == [12, 6]
+    assert torch.equal(batch["row_layout"], layout_of([[(12, (2, 5, 9))], [(6, (1, 2, 4))]]))
+    assert batch["row_trace_targets"].tolist() == [[3], [1]]
+
+
+@pytest.mark.parametrize(
+    ("implementation", "tokens", "expected"),
+    [
+        ("eager", 300, torch.bfloat16),
+        (ROW_ATTENTION, 256, torch.bool),
+        (ROW_ATTENTION, 257, torch.int32),
+        ("sdpa", 300, torch.bool),
+    ],
+)
+def test_the_form_that_an_implementation_takes(implementation, tokens, expected):
+    layout = layout_of([[(20, (3, 9, 14))]])
+    assert bottleneck_mask(layout, tokens, implementation, torch.bfloat16).dtype == expected
+
+
+def test_deepspeeds_cast_does_not_touch_the_mask():
+    """It casts every floating tensor of a batch; the mask is made after it."""
+    trainer = VariationalTrainer.__new__(VariationalTrainer)
+    trainer.args = SimpleNamespace(device=torch.device("cpu"), past_index=-1)
+    trainer.is_deepspeed_enabled = True
+    ds_config = SimpleNamespace(dtype=lambda: torch.bfloat16)
+    plugin = SimpleNamespace(hf_ds_config=ds_config)
+    model = tiny("qwen3").to(torch.bfloat16)
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    trainer.accelerator = SimpleNamespace(state=state, unwrap_model=lambda model: model)
+    trainer.model = model
+    for implementation, dtype in (("eager", torch.bfloat16), (ROW_ATTENTION, torch.bool)):
+        model.config._attn_implementation = implementation
+        batch = {
+            "input_ids": torch.arange(1, 17)[None],
+            "row_weights": torch.ones(1, 1),
+            "row_layout": layout_of([[(12, (4, 8, 10))]]),
+        }
+        mask = trainer._prepare_inputs(batch)["attention_mask"]
+        assert mask.dtype == dtype and mask.shape == (1, 1, 16, 16)
+        if implementation == "eager":
+            assert mask.isfinite().all()
+            assert model(input_ids=batch["input_ids"], attention_mask=mask).logits.isfinite().all()

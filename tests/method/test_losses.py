@@ -11,6 +11,7 @@ from variational_reasoning.method.losses import (
     auto_constant_loss_normalizer,
     dr_sft_loss,
     target_mask,
+    trace_targets,
     weighted_nll_from_hidden,
     weighted_nll_from_logits,
 )
@@ -201,3 +202,41 @@ def test_auto_constant_loss_normalizer_by_hand():
 def test_auto_constant_loss_normalizer_refuses_zero(weights, tokens):
     with pytest.raises(ValueError, match=r"no rows|zero"):
         auto_constant_loss_normalizer(torch.tensor(weights), torch.tensor(tokens))
+
+
+def test_targets_of_traces():
+    rows, in_traces = torch.tensor([3, -1, 2, 0]), torch.tensor([2, 0, 1, 0])
+    assert trace_targets(rows, in_traces).tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0])
+def test_a_weight_of_the_traces_targets_in_float64(factor):
+    """The gradient is that of each part's own sum, and the plain sums come apart."""
+    torch.manual_seed(0)
+    hidden = torch.randn(9, 6, dtype=torch.float64)
+    head = torch.randn(11, 6, dtype=torch.float64)
+    targets = torch.randint(0, 11, (9,))
+    row_weights = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    rows, in_traces = torch.tensor([4, 5]), torch.tensor([1, 3])
+    in_trace = trace_targets(rows, in_traces)
+    weights = torch.repeat_interleave(row_weights, rows)
+    weights = torch.where(in_trace, weights * factor, weights)
+
+    leaf = hidden.clone().requires_grad_()
+    weighted, plain = weighted_nll_from_hidden(
+        leaf, head, targets, weights, chunk_tokens=4, in_trace=in_trace
+    )
+    weighted.backward()
+    reference = hidden.clone().requires_grad_()
+    nll = torch.nn.functional.cross_entropy(reference @ head.T, targets, reduction="none")
+    first, second = nll[:4], nll[4:]
+    symbols = [first[:1].sum(), second[:3].sum()]
+    answers = [first[1:].sum(), second[3:].sum()]
+    expected = 0.5 * (factor * symbols[0] + answers[0]) + 2 * (factor * symbols[1] + answers[1])
+    expected.backward()
+    torch.testing.assert_close(weighted, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(leaf.grad, reference.grad, rtol=1e-12, atol=1e-12)
+    sums = torch.stack([sum(symbols), sum(answers)])
+    torch.testing.assert_close(plain, sums.detach(), rtol=1e-12, atol=1e-12)
+    _, full = weighted_nll_from_logits(hidden @ head.T, targets, weights, in_trace)
+    torch.testing.assert_close(full, plain, rtol=1e-12, atol=1e-12)

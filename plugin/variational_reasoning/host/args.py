@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
 from variational_reasoning.method.abstract import BEGIN, END, symbol_names
-from variational_reasoning.method.families import FAMILIES
+from variational_reasoning.method.families import FAMILIES, REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
+
+BOTTLENECK = "abstract_bottleneck"
+"""The prompt kind whose answers must not see the verbal chain in the prompt (host.bottleneck)."""
 
 OVERLONG_POLICIES = ("drop", "truncate", "error")
 
@@ -66,6 +69,13 @@ class VariationalArguments:
             f"{', '.join(OVERLONG_POLICIES)}."
         },
     )
+    trace_loss_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the loss of a trace of symbols and its end, against the answer's "
+            "(prompt_family abstract); 0 trains the answer alone."
+        },
+    )
     rows_per_step: int | None = field(
         default=None,
         metadata={
@@ -96,6 +106,18 @@ class VariationalConfig:
     renderer: Renderer | None
     overlong: str
 
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether the rows' answers must not see the verbal chain before the symbols."""
+        return self.prompt_kind == BOTTLENECK
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether rows are symbols and an answer, whose losses are weighted and logged apart."""
+        if self.renderer is None or self.renderer.boundary != END:
+            return False
+        return self.prompt_kind in (REASONER, BOTTLENECK)
+
 
 @dataclass
 class VariationalRun:
@@ -114,6 +136,7 @@ class VariationalRun:
         only workflow with our loss.
     inputs: what the record says about the data, the models and the files that the training starts
         from.
+    trace_loss_weight: factor of the loss of a trace of symbols.
     rows_per_step: N of an optimizer step; None where the host's batch keys decide.
     tokens_per_micro_batch: the most tokens of a micro-batch, with rows_per_step.
     """
@@ -122,6 +145,7 @@ class VariationalRun:
     yaml: dict[str, Any]
     constant_loss_normalizer: float | None = None
     facts: "RowFacts | None" = None
+    trace_loss_weight: float = 1.0
     rows_per_step: int | None = None
     tokens_per_micro_batch: int | None = None
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -266,6 +290,8 @@ def check(
     _check_steps(ours, given_batch or {}, data_args, training_args, finetuning_args, faults)
     _check_datasets(ours, renderer, data_args, faults)
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
+    config = VariationalConfig(normalizer, prompt_kind, renderer, overlong)
+    _check_symbols(config, ours, model_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     _check_added_tokens(model_args, faults)
     _check_tied_head(model_args, finetuning_args, faults)
@@ -275,7 +301,39 @@ def check(
             "variational_reasoning: this training is refused, nothing was loaded or "
             f"written.{listing}"
         )
-    return VariationalConfig(normalizer, prompt_kind, renderer, overlong)
+    return config
+
+
+def _check_symbols(
+    config: VariationalConfig, ours: dict[str, Any], model_args: Any, faults: list[str]
+) -> None:
+    """What only rows with symbols have, and what they cannot have."""
+    flash = str(getattr(model_args.flash_attn, "value", model_args.flash_attn))
+    if config.is_bottleneck and flash in ("fa2", "fa3"):
+        faults.append(
+            f"flash_attn: {flash} takes no mask that hides the chain from the answer "
+            f"(prompt_kind {BOTTLENECK}); set it to sdpa, which computes a row in two calls, with "
+            "flash kernels where there are any"
+        )
+    if "trace_loss_weight" not in ours:
+        return
+    weight = ours["trace_loss_weight"]
+    try:
+        is_weight = float(weight) >= 0 and math.isfinite(float(weight))
+    except (TypeError, ValueError):
+        is_weight = False
+    if isinstance(weight, bool) or not is_weight:
+        faults.append(f"trace_loss_weight: {weight!r} is not a number of zero or more")
+    elif not config.has_parts:
+        faults.append(
+            "trace_loss_weight: has no effect, because the rows are not symbols and an answer; "
+            f"that are the prompt kinds {REASONER} and {BOTTLENECK} of the prompt family abstract"
+        )
+    elif config.constant_loss_normalizer is None:
+        faults.append(
+            "trace_loss_weight: the host's own loss would ignore it; set "
+            "`constant_loss_normalizer: auto`, or remove the key"
+        )
 
 
 def _names(value: Any) -> list[str]:
@@ -573,15 +631,17 @@ def _check_host_flags(
 
 
 def settle_best_metric(given: dict[str, Any], training_args: Any) -> list[str]:
-    """Make the checkpoint with the lowest `eval_token_nll` the best one. Returns faults.
+    """Make the checkpoint with the lowest `eval_token_nll`, or that of a part, the best one.
 
     The host assumes that a greater metric is better, unless its name ends in "loss".
 
     Args:
         given: the host's keys as the YAML gives them. training_args: the host's, which are changed.
+
+    Returns: faults.
     """
     metric = str(training_args.metric_for_best_model or "")
-    if not metric.endswith("token_nll"):
+    if "token_nll" not in metric:
         return []
     if given.get("greater_is_better") is None:
         training_args.greater_is_better = False

@@ -40,6 +40,8 @@ import torch
 from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from variational_reasoning.method.losses import IGNORE_INDEX
+
 LAYOUT_LINES = 4
 """Lines of a layout: boundaries of rows, first token of C, first after C, first of Y."""
 
@@ -73,6 +75,32 @@ def layout_of(lines: Sequence[Sequence[tuple[int, Segments]]]) -> Tensor:
     return layout
 
 
+def rows_of(segments: Sequence[int]) -> list[tuple[int, Segments]]:
+    """(length, segments) of the rows of an example, from its column `row_segments`.
+
+    That column has four numbers per row: tokens of X, C, Z and Y. 2 2 2 1 gives (7, (2, 4, 6)).
+    """
+    rows = []
+    for first in range(0, len(segments), 4):
+        x, chain, trace, answer = segments[first : first + 4]
+        y_start = x + chain + trace
+        rows.append((y_start + answer, (x, x + chain, y_start)))
+    return rows
+
+
+def count_trace_targets(labels: Sequence[int], segments: Sequence[int]) -> list[int]:
+    """How many targets of each of an example's rows are in Z; both are columns of the example.
+
+    Example: labels -100 -100 7 8 -100 9 and segments 1 0 3 2, X b z e | sep y, give 2.
+    """
+    counts, start = [], 0
+    for length, (_, c_stop, y_start) in rows_of(segments):
+        in_trace = labels[start + c_stop : start + y_start]
+        counts.append(sum(label != IGNORE_INDEX for label in in_trace))
+        start += length
+    return counts
+
+
 def is_layout(mask: Tensor | None) -> bool:
     """Whether what the attention got as its mask is a layout."""
     if mask is None or mask.dtype != torch.int32 or mask.dim() != 4:
@@ -88,7 +116,7 @@ def token_facts(layout: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     position = torch.arange(tokens, device=layout.device)[None, None, :]
     boundaries, c_start, c_stop, y_start = (line.unsqueeze(-1) for line in layout[:, 0].unbind(1))
     starts, stops = boundaries[:, :-1], boundaries[:, 1:]
-    # [batch, rows, tokens]
+    # Each of these has the shape of batch, rows and tokens.
     in_row = (position >= starts) & (position < stops)
     in_c = in_row & (position >= c_start[:, :-1]) & (position < c_stop[:, :-1])
     in_y = in_row & (position >= y_start[:, :-1])
@@ -159,13 +187,13 @@ def line_attention(
         outputs = []
         for start, lengths, mask, segments in calls:
             if mask is not None:
-                rows = [rows_first(tensor, start, lengths) for tensor in states]
-                output, _ = sdpa_attention_forward(module, *rows, mask, dropout, scaling)
+                q, k, v = (rows_first(tensor, start, lengths) for tensor in states)
+                output, _ = sdpa_attention_forward(module, q, k, v, mask, dropout, scaling)
                 outputs.append(rows_joined(output, lengths))
             else:
                 stop = start + lengths[0]
-                row = [tensor[:, :, start:stop] for tensor in states]
-                outputs.append(_two_calls(module, *row, segments, dropout, scaling))
+                q, k, v = (tensor[:, :, start:stop] for tensor in states)
+                outputs.append(_two_calls(module, q, k, v, segments, dropout, scaling))
         seen = sum(output.shape[1] for output in outputs)
         padding = query.shape[2] - seen
         if padding:
@@ -192,8 +220,8 @@ def _two_calls(
         1 1 1 1 1 1
     """
     c_start, c_stop, y_start = segments
-    before = [tensor[:, :, :y_start] for tensor in (query, key, value)]
-    first, _ = sdpa_attention_forward(module, *before, None, dropout, scaling)
+    q, k, v = (tensor[:, :, :y_start] for tensor in (query, key, value))
+    first, _ = sdpa_attention_forward(module, q, k, v, None, dropout, scaling)
     asking = query[:, :, y_start:]
     if asking.shape[2] == 0:
         return first
@@ -215,19 +243,15 @@ def _calls(layout: Tensor) -> list[list[Call]]:
     if hasattr(layout, "calls"):
         return layout.calls
     lines = []
-    for boundaries, *segments in layout[:, 0].tolist():
-        rows = [triple[:-1] for triple in segments]
-        lines.append(_calls_of_line(boundaries, *rows, layout.device))
+    for boundaries, c_starts, c_stops, y_starts in layout[:, 0].tolist():
+        segments = list(zip(c_starts, c_stops, y_starts, strict=True))[:-1]
+        lines.append(_calls_of_line(boundaries, segments, layout.device))
     setattr(layout, "calls", lines)  # noqa: B010, a plain assignment has no type
     return lines
 
 
 def _calls_of_line(
-    boundaries: list[int],
-    c_starts: list[int],
-    c_stops: list[int],
-    y_starts: list[int],
-    device: torch.device,
+    boundaries: list[int], row_segments: list[Segments], device: torch.device
 ) -> list[Call]:
     calls: list[Call] = []
     short: list[tuple[int, Segments]] = []  # the rows that will share the next call
@@ -238,8 +262,8 @@ def _calls_of_line(
             calls.append((stop - sum(lengths), lengths, _mask_of(short, device), (0, 0, 0)))
             short.clear()
 
-    spans = zip(itertools.pairwise(boundaries), c_starts, c_stops, y_starts, strict=True)
-    for (start, stop), c_start, c_stop, y_start in spans:
+    spans = zip(itertools.pairwise(boundaries), row_segments, strict=True)
+    for (start, stop), (c_start, c_stop, y_start) in spans:
         length = stop - start
         if length == 0:
             continue

@@ -22,6 +22,7 @@ import torch
 from datasets import Dataset
 
 from variational_reasoning.host.attention import FLASH, boundaries_of
+from variational_reasoning.host.bottleneck import count_trace_targets, layout_of, rows_of
 from variational_reasoning.method.balance import Arrangement, RowCost, arrange, arrange_padded
 from variational_reasoning.method.losses import IGNORE_INDEX
 
@@ -36,13 +37,15 @@ PAD_MULTIPLE = 8
 class StepFacts:
     """What is known of a whole optimizer step on every rank, without communication.
 
-    num_rows: N. num_targets: targets of all rows. tokens: of all rows. positions: that all ranks
+    num_rows: N. num_targets: targets of all rows. num_trace_targets: those of traces, where they
+        are counted apart; otherwise 0. tokens: of all rows. positions: that all ranks
         compute, with padding and the batches of idle ranks. time, ideal_time, bound: costs of the
         arrangement as in method.balance, in FLOPs of one rank's forward pass.
     """
 
     num_rows: int
     num_targets: int
+    num_trace_targets: int
     tokens: int
     positions: int
     time: float
@@ -85,20 +88,33 @@ class Share:
 
 @dataclass(frozen=True)
 class RowTable:
-    """What the arrangement needs of every row of a data set: tokens, targets and cost in FLOPs."""
+    """What the arrangement needs of every row of a data set: tokens, targets and cost in FLOPs.
+
+    trace_targets: targets of the row's trace, where they are counted apart; otherwise empty.
+    """
 
     tokens: list[int]
     targets: list[int]
     costs: list[float]
+    trace_targets: Sequence[int] = ()
 
 
-def measure_rows(dataset: Dataset, cost: RowCost) -> RowTable:
-    """Lengths and costs of all rows of a tokenized data set, read from its columns."""
+def measure_rows(dataset: Dataset, cost: RowCost, has_parts: bool = False) -> RowTable:
+    """Lengths and costs of all rows of a tokenized data set, read from its columns.
+
+    Args:
+        has_parts: whether targets of traces are counted apart.
+    """
     columns = dataset.select_columns(["input_ids", "row_targets"]).with_format("arrow")[:]
     tokens = columns["input_ids"].combine_chunks().value_lengths().to_pylist()
     targets = columns["row_targets"].combine_chunks().flatten().to_pylist()
     costs = [cost(*counts) for counts in zip(tokens, targets, strict=True)]
-    return RowTable(tokens, targets, costs)
+    in_traces = []
+    if has_parts:
+        parts = dataset.select_columns(["labels", "row_segments"])
+        for row in parts:
+            in_traces += count_trace_targets(row["labels"], row["row_segments"])
+    return RowTable(tokens, targets, costs, in_traces)
 
 
 class StepSampler:
@@ -180,6 +196,9 @@ class StepSampler:
         return StepFacts(
             num_rows=len(rows),
             num_targets=sum(self.table.targets[row] for row in rows),
+            num_trace_targets=sum(
+                self.table.trace_targets[row] for row in rows if self.table.trace_targets
+            ),
             tokens=sum(self.table.tokens[row] for row in rows),
             positions=positions,
             time=arrangement.time,
@@ -228,7 +247,7 @@ class StepCollator:
             travel; None for padded batches.
     """
 
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], Any], attention: str | None):
+    def __init__(self, collator: Any, attention: str | None):
         self.collator = collator
         self.attention = attention
 
@@ -249,7 +268,8 @@ class StepCollator:
             if self.attention is None:
                 micro_batches.append(self.collator(features))
             else:
-                micro_batches.append(pack(features, self.attention))
+                options = (self.collator.is_bottleneck, self.collator.has_parts)
+                micro_batches.append(pack(features, self.attention, *options))
         counted = torch.tensor([list(itertools.chain.from_iterable(token_ids))], dtype=torch.int64)
         return {
             "input_ids": counted,
@@ -272,22 +292,32 @@ def without_targets(feature: dict[str, Any], max_tokens: int | None = None) -> d
     for name in ("input_ids", "attention_mask", "labels", "position_ids"):
         if name in copy and max_tokens is not None:
             copy[name] = copy[name][:max_tokens]
+    if "row_segments" in copy and max_tokens is not None:
+        copy["row_segments"] = [len(copy["input_ids"]), 0, 0, 0]  # nothing is blocked
     copy["labels"] = [IGNORE_INDEX] * len(copy["input_ids"])
     copy["row_weights"] = [0.0] * len(feature["row_weights"])
     copy["row_targets"] = [-1] * len(feature["row_targets"])
     return copy
 
 
-def pack(features: list[dict[str, Any]], attention: str) -> dict[str, Any]:
+def pack(
+    features: list[dict[str, Any]],
+    attention: str,
+    is_bottleneck: bool = False,
+    has_parts: bool = False,
+) -> dict[str, Any]:
     """Rows one after another in a batch of one line, longest first, without padding.
 
     Args:
         features: rows with input_ids, labels (the first of a row is never a target), and lists
             row_weights, row_targets and row_names of one entry. attention: the implementation.
+        is_bottleneck: whether answers must not see the chain; rows then have `row_segments`.
+        has_parts: whether targets of traces are counted apart; they then have them too.
 
     Returns: input_ids, labels, position_ids int64 [1, tokens]; row_weights float32, row_targets
         int64 [1, rows]; row_names; and the rows' boundaries, in the place of `attention_mask` or as
-        FlashAttention's arguments (host.attention).
+        FlashAttention's arguments (host.attention). Under the bottleneck, `row_layout` is in
+        their place, and with parts there is row_trace_targets, int64 [1, rows].
     """
     features = sorted(features, key=lambda feature: -len(feature["input_ids"]))
     lengths = [len(feature["input_ids"]) for feature in features]
@@ -305,6 +335,12 @@ def pack(features: list[dict[str, Any]], attention: str) -> dict[str, Any]:
         "row_targets": line("row_targets", torch.int64),
         "row_names": [[name for feature in features for name in feature["row_names"]]],
     }
+    if has_parts:
+        counts = [count_trace_targets(row["labels"], row["row_segments"]) for row in features]
+        batch["row_trace_targets"] = torch.tensor(counts).view(1, -1)
+    if is_bottleneck:
+        rows = [row for feature in features for row in rows_of(feature["row_segments"])]
+        return batch | {"row_layout": layout_of([rows])}
     boundaries = boundaries_of(lengths)
     if attention not in FLASH:
         return batch | {"attention_mask": boundaries}

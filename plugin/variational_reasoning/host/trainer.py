@@ -33,7 +33,13 @@ from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 from torch.utils.data import DataLoader
 
 from variational_reasoning import __version__
-from variational_reasoning.host.attention import supports_packs, use_row_attention
+from variational_reasoning.host.attention import (
+    bottleneck_fault,
+    bottleneck_mask,
+    supports_packs,
+    use_row_attention,
+)
+from variational_reasoning.host.bottleneck import count_trace_targets, layout_of, rows_of
 from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS, SEGMENTS
 from variational_reasoning.host.formats import ID_COLUMNS
 from variational_reasoning.host.probes import added_loss, head_is_plain, pack_fault, tapped
@@ -48,10 +54,10 @@ from variational_reasoning.host.steps import (
     measure_rows,
 )
 from variational_reasoning.method.balance import RowCost, row_cost
-from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.losses import (
     dr_sft_loss,
     target_mask,
+    trace_targets,
     weighted_nll_from_hidden,
     weighted_nll_from_logits,
 )
@@ -66,22 +72,42 @@ class RowCollator:
     dtype.
 
     Names are text, which accelerate's dispatcher of streams cannot carry, so they can be left out.
+
+    is_bottleneck: whether answers must not see the chain. has_parts: whether targets of traces are
+    counted apart.
     """
 
-    def __init__(self, collator: Any, with_names: bool = True):
+    def __init__(
+        self,
+        collator: Any,
+        with_names: bool = True,
+        is_bottleneck: bool = False,
+        has_parts: bool = False,
+    ):
         self.collator = collator
         self.with_names = with_names
+        self.is_bottleneck = is_bottleneck
+        self.has_parts = has_parts
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate examples; the added entries have one line per example, padded to the most rows in
         one.
 
         Returns: the host's batch, row_weights float32 [batch, rows] padded with 0, row_targets
-            int64 [batch, rows] padded with -1, row_names as nested lists.
+            int64 [batch, rows] padded with -1, row_names as nested lists. With parts,
+            row_trace_targets int64 [batch, rows] padded with 0. Under the bottleneck, row_layout
+            (host.bottleneck), and attention_mask [batch, tokens], which counts tokens.
         """
+        segments = [feature.pop(SEGMENTS, None) for feature in features]
+        in_traces, tokens = [], []
+        for feature, numbers in zip(features, segments, strict=True):
+            if self.has_parts:
+                in_traces.append(count_trace_targets(feature["labels"], numbers))
+            if self.is_bottleneck:
+                tokens.append(torch.tensor(feature["attention_mask"]) > 0)
         rows = [[feature.pop(name) for name in ROW_COLUMNS] for feature in features]
         for feature in features:
-            for name in (*ID_COLUMNS, SEGMENTS):
+            for name in ID_COLUMNS:
                 feature.pop(name, None)
         batch = self.collator(features)
         width = max(len(weights) for weights, _, _ in rows)
@@ -91,6 +117,15 @@ class RowCollator:
         batch["row_targets"] = torch.tensor(
             [t + [-1] * (width - len(t)) for _, t, _ in rows], dtype=torch.int64
         )
+        if self.has_parts:
+            batch["row_trace_targets"] = torch.tensor(
+                [counts + [0] * (width - len(counts)) for counts in in_traces]
+            )
+        if self.is_bottleneck:
+            batch["row_layout"] = layout_of([rows_of(numbers) for numbers in segments])
+            batch["attention_mask"] = torch.zeros_like(batch["input_ids"])
+            for line, is_token in zip(batch["attention_mask"], tokens, strict=True):
+                line[: len(is_token)] = is_token
         if self.with_names:
             batch["row_names"] = [names for _, _, names in rows]
         return batch
@@ -104,9 +139,14 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def __init__(self, *, finetuning_args: Any, data_collator: Any, **kwargs: Any) -> None:
         run = finetuning_args.variational
-        _refuse_bottleneck(run.config)
+        self._is_bottleneck: bool = run.config.is_bottleneck
+        # Only our loss can tell the parts of a row apart.
+        self._has_parts: bool = run.config.has_parts and run.constant_loss_normalizer is not None
         collator = RowCollator(
-            data_collator, with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset)
+            data_collator,
+            with_names=not isinstance(kwargs.get("train_dataset"), IterableDataset),
+            is_bottleneck=self._is_bottleneck,
+            has_parts=self._has_parts,
         )
         super().__init__(finetuning_args=finetuning_args, data_collator=collator, **kwargs)
         self.config = run.config
@@ -114,10 +154,15 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self.facts = run.facts
         self._inputs: dict[str, Any] = run.inputs
         self._tokens_in_step: torch.Tensor | None = None
+        self._trace_loss_weight: float = run.trace_loss_weight
         self._nll_since_log = torch.zeros((), device=self.args.device)
+        # The same for targets of traces and of answers apart, and their counts in the step.
+        self._part_nll_since_log = torch.zeros(2, device=self.args.device)
+        self._part_targets_in_step = torch.ones(2, device=self.args.device)
         self._steps_since_log = 0
-        # Over an evaluation: sum_i w_i sum_t CE, sum_t CE, rows, targets.
-        self._eval_sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+        # Over an evaluation: sum_i w_i sum_t CE, sum_t CE, rows, targets; then sum_t CE of traces
+        # and of answers, and their targets.
+        self._eval_sums = torch.zeros(8, dtype=torch.float64, device=self.args.device)
         self._step_facts: StepFacts | None = None
         self._steps: StepSampler | None = None
         self._head: torch.nn.Linear | None = None
@@ -129,6 +174,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self._refuse_split_rows()
             self._head = self._plain_head()
         self._log_start()
+        if self._is_bottleneck:
+            self._set_up_bottleneck()
         if run.rows_per_step is not None and self.args.do_train:
             self._plan_steps(run.rows_per_step, run.tokens_per_micro_batch)
 
@@ -161,6 +208,23 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._refuse_rows_above(token_limit, steps)
         self._log_steps(steps)
 
+    def _set_up_bottleneck(self) -> None:
+        """Refuse a model that would not keep answers from the chain; say how attention is computed.
+
+        Raises: ValueError.
+        """
+        config = self._base().config
+        fault = bottleneck_fault(config)
+        if fault is not None:
+            raise ValueError(f"prompt_kind {self.config.prompt_kind}: {fault}")
+        if not self.args.torch_compile:
+            use_row_attention(self._base())
+        logger.info_rank0(
+            "variational_reasoning: answers do not see the verbal chain (a bottleneck mask, with "
+            f"{config._attn_implementation} attention); symbols weigh "
+            f"{self._trace_loss_weight:g} in the loss"
+        )
+
     def _epoch(self) -> int:
         """The epoch of the next step, also after a resume."""
         assert self._steps is not None
@@ -173,7 +237,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _step_sampler(self, dataset: Dataset, rows_per_step: int, **options: Any) -> StepSampler:
         return StepSampler(
-            measure_rows(dataset, self._row_cost),
+            measure_rows(dataset, self._row_cost, self._has_parts),
             rows_per_step,
             rank=self.args.process_index,
             ranks=self.args.world_size,
@@ -350,6 +414,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
         facts = inputs["share"].facts
         self._tokens_in_step = facts.num_targets
+        self._count_parts(facts.num_trace_targets, facts.num_targets)
         self._steps_since_log += 1
         self._step_facts = facts if self._step_facts is None else self._step_facts + facts
         loss = torch.zeros((), device=self.args.device)
@@ -373,7 +438,24 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if weights is None:
             return super()._prepare_inputs(inputs)
         others = {name: value for name, value in inputs.items() if name != "row_weights"}
-        return super()._prepare_inputs(others) | {"row_weights": weights.to(self.args.device)}
+        prepared = super()._prepare_inputs(others) | {"row_weights": weights.to(self.args.device)}
+        layout = prepared.pop("row_layout", None)
+        if layout is not None:
+            # Only now, so that no cast of a launcher and no counter of tokens sees the mask.
+            model = self._base()
+            prepared["attention_mask"] = bottleneck_mask(
+                layout,
+                prepared["input_ids"].shape[1],
+                model.config._attn_implementation,
+                next(model.parameters()).dtype,
+            )
+        return prepared
+
+    def _count_parts(self, num_trace: Any, num_targets: Any) -> None:
+        """Keep how many targets of the step are of traces and of answers."""
+        if self._has_parts:
+            counts = torch.tensor([float(num_trace), float(num_targets - num_trace)])
+            self._part_targets_in_step = counts.clamp(min=1).to(self.args.device)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The base class's micro-batches of one optimizer step; counts N, data rows, not tokens."""
@@ -382,10 +464,13 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return batches, num_items
         rows = [(batch["row_targets"] >= 0).sum() for batch in batches]
         tokens = [target_mask(batch["labels"]).sum() for batch in batches]
-        counts = torch.stack([torch.stack(rows), torch.stack(tokens)]).sum(1).to(self.args.device)
+        in_traces = [batch.get("row_trace_targets", torch.zeros(())).sum() for batch in batches]
+        totals = [torch.stack(numbers).sum().long() for numbers in (rows, tokens, in_traces)]
+        counts = torch.stack(totals).to(self.args.device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._tokens_in_step = counts[1]
+        self._count_parts(counts[2], counts[1])
         self._steps_since_log += 1
         return batches, counts[0]
 
@@ -406,6 +491,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             return super().compute_loss(
                 model, inputs, return_outputs, num_items_in_batch=num_items_in_batch
             )
+        row_trace_targets = inputs.pop("row_trace_targets", None)
         labels = inputs.pop("labels")
         target_weights = torch.repeat_interleave(
             row_weights.flatten(), row_targets.flatten().clamp(min=0)
@@ -415,15 +501,24 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 f"{len(target_weights)} weighted targets, but other labels, in the rows "
                 f"{_listed(row_names)}"
             )
-        (weighted, plain), outputs = self._sums(
-            model, inputs, labels, target_weights, needs_logits=return_outputs
+        in_trace = None
+        if row_trace_targets is not None:
+            in_trace = trace_targets(row_targets.flatten(), row_trace_targets.flatten())
+            target_weights = torch.where(
+                in_trace, target_weights * self._trace_loss_weight, target_weights
+            )
+        (weighted, parts), outputs = self._sums(
+            model, inputs, labels, target_weights, in_trace, needs_logits=return_outputs
         )
+        plain = parts.sum()
         if not math.isfinite(weighted.item()):
             raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
         if not model.training:
             num_rows = (row_targets >= 0).sum()
             sums = [weighted, plain, num_rows, torch.tensor(len(target_weights))]
-            self._eval_sums += torch.stack([value.to(self._eval_sums) for value in sums])
+            if in_trace is not None:
+                sums += [*parts, in_trace.sum(), (~in_trace).sum()]
+            self._eval_sums[: len(sums)] += torch.stack([v.to(self._eval_sums) for v in sums])
             # The base class averages this over batches; `evaluation_loop` divides the sums instead.
             loss = dr_sft_loss(weighted, num_rows.clamp(min=1), self.constant_loss_normalizer)
         else:
@@ -433,6 +528,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             )
             assert self._tokens_in_step is not None  # counted before the step's first batch
             self._nll_since_log += plain.float() / self._tokens_in_step
+            if in_trace is not None:
+                self._part_nll_since_log += parts.float() / self._part_targets_in_step
         return (loss, outputs) if return_outputs else loss
 
     def _sums(
@@ -441,9 +538,13 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         inputs: dict[str, Any],
         labels: torch.Tensor,
         target_weights: torch.Tensor,
+        in_trace: torch.Tensor | None,
         needs_logits: bool,
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], Any]:
-        """(weighted, plain) sums of the cross entropies, and the model's outputs."""
+        """(weighted, plain) sums of the cross entropies, and the model's outputs.
+
+        The plain sum is [] or, with `in_trace`, [2]: of traces, and of all else.
+        """
         mask = target_mask(labels)
         targets = labels[:, 1:][mask]
         if not self._head_is_settled:
@@ -451,24 +552,23 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if self._head is None or (needs_logits and self.compute_metrics is not None):
             outputs = model(**inputs)
             return weighted_nll_from_logits(
-                outputs.logits[:, :-1][mask], targets, target_weights
+                outputs.logits[:, :-1][mask], targets, target_weights, in_trace
             ), outputs
         head = self._head
 
         def sums(hidden: torch.Tensor) -> torch.Tensor:
             at_targets = hidden[:, :-1][mask]
-            return torch.stack(
-                weighted_nll_from_hidden(
-                    at_targets, head.weight, targets, target_weights, head.bias
-                )
+            weighted, plain = weighted_nll_from_hidden(
+                at_targets, head.weight, targets, target_weights, head.bias, in_trace=in_trace
             )
+            return torch.cat([weighted.view(1), plain.view(-1)])
 
         with tapped(head, sums):
             outputs = model(**inputs)
         # Taken from the outputs, because on the way there the hooks by which ZeRO-3 gathers the
         # head's weight are set.
-        weighted, plain = outputs.logits
-        return (weighted, plain.detach()), outputs
+        weighted, plain = outputs.logits[0], outputs.logits[1:].detach()
+        return (weighted, plain), outputs
 
     def _settle_head(self, model: Any, inputs: dict[str, Any]) -> None:
         """Ask the model, once, what it does with its head, its labels and its packs.
@@ -504,14 +604,18 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that
-        curves compare.
+        curves compare; of rows with symbols and an answer also that mean for each of them.
         """
         if self.constant_loss_normalizer is not None and "loss" in logs and self._steps_since_log:
-            total = self._nll_since_log.clone()
+            totals = torch.cat([self._nll_since_log.view(1), self._part_nll_since_log])
             if self.args.world_size > 1:
-                total = self.accelerator.gather(total.unsqueeze(0)).sum()
-            logs["token_nll"] = round(total.item() / self._steps_since_log, 6)
+                totals = self.accelerator.gather(totals.unsqueeze(0)).sum(0)
+            means = [round(total / self._steps_since_log, 6) for total in totals.tolist()]
+            logs["token_nll"] = means[0]
+            if self._has_parts:
+                logs["token_nll_symbols"], logs["token_nll_answer"] = means[1:]
             self._nll_since_log.zero_()
+            self._part_nll_since_log.zero_()
             self._steps_since_log = 0
         if self._step_facts is not None and "loss" in logs:
             logs["useful_tokens"] = round(self._step_facts.useful_share, 4)
@@ -532,10 +636,14 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         sums = self._eval_sums
         if self.args.world_size > 1:
             sums = self.accelerator.gather(sums.unsqueeze(0)).sum(0)
-        weighted, plain, rows, targets = sums
+        weighted, plain, rows, targets = sums[:4]
         loss = dr_sft_loss(weighted, rows, self.constant_loss_normalizer)
         output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
         output.metrics[f"{metric_key_prefix}_token_nll"] = (plain / targets).item()
+        if self._has_parts:
+            means = (sums[4:6] / sums[6:].clamp(min=1)).tolist()
+            for part, mean in zip(("symbols", "answer"), means, strict=True):
+                output.metrics[f"{metric_key_prefix}_token_nll_{part}"] = mean
         return output
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -561,6 +669,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 "unit": "target tokens per row",
                 "is_auto": self.config.constant_loss_normalizer == "auto",
             }
+            if self._has_parts:
+                record["loss"]["trace_loss_weight"] = self._trace_loss_weight
         if self.facts is not None:
             record["rows"] = {
                 "count": self.facts.rows,
@@ -576,15 +686,4 @@ def _listed(row_names: list[list[str]] | None) -> str:
         name
         for names in row_names or [["of a stream, whose names are not known"]]
         for name in names
-    )
-
-
-def _refuse_bottleneck(config: Any) -> None:
-    """Raise ValueError for rows whose answer must not see their chain, which no mask hides yet."""
-    kind, renderer = config.prompt_kind, config.renderer
-    if kind is None or renderer is None or kind == REASONER or not renderer.answers(kind):
-        return
-    raise ValueError(
-        f"prompt_kind: {kind!r} needs an attention mask that hides the chain from the answer, "
-        "which this release does not have; train with another kind"
     )

@@ -45,8 +45,24 @@ def target_mask(labels: Tensor) -> Tensor:
     return labels[:, 1:] != IGNORE_INDEX
 
 
+def trace_targets(row_targets: Tensor, row_trace_targets: Tensor) -> Tensor:
+    """Which targets are a trace's, bool [targets]; each row's come first among its own.
+
+    Args:
+        row_targets: [rows] targets of each row; negative where there is no row.
+        row_trace_targets: [rows] how many of them are the trace's.
+
+    Example: rows of 3 and 2 targets with 2 and 1 of the trace give 1 1 0, 1 0.
+    """
+    counts = row_targets.clamp(min=0)
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(int(counts.sum()), device=counts.device)
+    place_in_row = place - torch.repeat_interleave(starts, counts)
+    return place_in_row < torch.repeat_interleave(row_trace_targets, counts)
+
+
 def weighted_nll_from_logits(
-    logits: Tensor, targets: Tensor, weights: Tensor
+    logits: Tensor, targets: Tensor, weights: Tensor, in_trace: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the
     path for models whose head does more than a matrix product.
@@ -55,12 +71,22 @@ def weighted_nll_from_logits(
         logits: [targets, vocabulary], any floating dtype; computed in float32 or wider.
         targets: [targets] ids.
         weights: [targets] weight of the row that the target belongs to.
+        in_trace: bool [targets], to have the plain sum apart for these and all others; None for
+            one sum.
 
-    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats.
+    Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. The second is [2] with
+        `in_trace`.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return (nll * weights.to(nll.dtype)).sum(), nll.detach().sum()
+    return (nll * weights.to(nll.dtype)).sum(), _plain_sums(nll.detach(), in_trace)
+
+
+def _plain_sums(nll: Tensor, in_trace: Tensor | None) -> Tensor:
+    """The sum, or [sum in the trace, sum of the others]."""
+    if in_trace is None:
+        return nll.sum()
+    return torch.stack([(nll * in_trace).sum(), (nll * ~in_trace).sum()])
 
 
 def weighted_nll_from_hidden(
@@ -70,6 +96,7 @@ def weighted_nll_from_hidden(
     weights: Tensor,
     head_bias: Tensor | None = None,
     chunk_tokens: int | None = None,
+    in_trace: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same two sums from hidden states, with the logits of `chunk_tokens` positions at a time.
 
@@ -84,13 +111,16 @@ def weighted_nll_from_hidden(
         weights: [targets] weight of the row that the target belongs to.
         head_bias: [vocabulary] or None.
         chunk_tokens: positions per chunk; by default as many as fit CHUNK_BYTES.
+        in_trace: bool [targets], to have the plain sum apart for these and all others.
 
     Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. With no targets, zero
-        attached to the graph.
+        attached to the graph. The second is [2] with `in_trace`.
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_BYTES // (4 * head_weight.shape[0]))
-    return _ChunkedWeightedNLL.apply(hidden, head_weight, head_bias, targets, weights, chunk_tokens)
+    return _ChunkedWeightedNLL.apply(
+        hidden, head_weight, head_bias, targets, weights, chunk_tokens, in_trace
+    )
 
 
 def dr_sft_loss(
@@ -143,6 +173,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
         targets: Tensor,
         weights: Tensor,
         chunk_tokens: int,
+        in_trace: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         compute_dtype = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
@@ -160,7 +191,8 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             if head_bias is not None and needs_bias:
                 grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype)
             weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
-            plain = torch.zeros((), dtype=sum_dtype, device=hidden.device)
+            plain_shape = () if in_trace is None else (2,)
+            plain = torch.zeros(plain_shape, dtype=sum_dtype, device=hidden.device)
             for start in range(0, len(targets), chunk_tokens):
                 part = slice(start, start + chunk_tokens)
                 # One float32 buffer, reused in place: logits, exponentials, their gradient.
@@ -174,7 +206,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 totals = scores.sum(1)
                 nll = totals.log() + largest - target_scores
                 weighted += (nll * weights[part]).sum()
-                plain += nll.sum()
+                plain += _plain_sums(nll, None if in_trace is None else in_trace[part])
                 if not (needs_hidden or needs_weight or needs_bias):
                     continue
                 scores.mul_((weights[part] / totals).unsqueeze(1))
@@ -204,7 +236,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
         scaled = []
         for grad, dtype in zip(grads, ctx.dtypes, strict=True):
             scaled.append(None if grad is None else _scaled(grad, grad_weighted).to(dtype))
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _add_product(total: Tensor, grad_scores: Tensor, hidden: Tensor) -> None:

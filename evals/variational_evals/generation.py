@@ -108,7 +108,14 @@ def prompt_ids(
     """The ids that training has before each target.
 
     Only the user's text of a conversation is read.
+
+    Raises: ValueError for a model of abstract traces.
     """
+    if renderer.is_abstract:
+        raise ValueError(
+            f"{tokenizer.name_or_path} writes abstract traces, whose symbols `skythought evaluate` "
+            "would draw without their constraint; run the same benchmarks with evals/run.py"
+        )
     encode, decode = text_codec(tokenizer)
     renderer.check_codec(encode, decode, tokenizer.name_or_path)
     ids = []

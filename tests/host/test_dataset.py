@@ -545,8 +545,3 @@ def test_a_later_round_keeps_the_trained_rows(abstract_world, run_exp):
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name])
-
-
-def test_a_bottleneck_without_a_mask_does_not_train(abstract_world, run_exp):
-    with pytest.raises(ValueError, match="'abstract_bottleneck' needs an attention mask that"):
-        run_exp(abstract_config(abstract_world, "abstract_bottleneck"))

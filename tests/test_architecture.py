@@ -159,6 +159,7 @@ ROOMS_OF_THE_PIPELINE = (
     "questions",
     "clusters",
     "arms",
+    "collapse",
     "sample",
     "score",
     "verify",

@@ -232,6 +232,18 @@ def test_stages_3_to_6_on_abstract_traces(abstract_run, abstract_dir):
         score_traces(changed, "reasoner")
 
 
+def test_collapsed_traces_stop_the_stage_or_are_reported(abstract_run, capsys):
+    sampling = {"temperature": 0.7, "max_symbols": 1, "num_traces": 1}
+    path = abstract_run(num_questions=24, sampling=sampling)  # four symbols, so four traces
+    limits = "sampling.collapse.distinct_at_least=0.9"
+    with pytest.raises(ValueError, match="have collapsed: .*% of the questions' first traces"):
+        sample_traces(load_config(path, [limits]))
+    assert "bits each; length 1 / 1 / 1" in capsys.readouterr().out
+    config = load_config(path, [limits, "sampling.collapse.mode=report"])
+    sample_traces(config)  # the table was kept
+    assert "warning: the traces in" in capsys.readouterr().out
+
+
 def test_evaluation_samples_a_trace_and_an_answer(abstract_run, abstract_dir, tmp_path):
     path = abstract_run()
     settings = ["eval.max_new_tokens=9", "eval.trace_temperature=0", "eval.temperature=1.0"]

@@ -179,6 +179,20 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True)
+class CollapseConfig:
+    """Stage 3: when abstract traces have become too alike to say anything. The published checkpoint
+    has one trace for all questions.
+    """
+
+    # stop: end the stage with an error, its table kept; report: say it and go on
+    mode: Literal["stop", "report"] = "stop"
+    # different traces among the first ones of all questions, as a share of these
+    distinct_at_least: float = _number(0.1, at_least=0, at_most=1)
+    # bits per symbol
+    entropy_at_least: float = _number(0.5, at_least=0)
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """Stages 3 and 6: traces and answers."""
 
@@ -200,6 +214,7 @@ class SamplingConfig:
     min_symbols: int = _number(1, at_least=0)
     # of an abstract trace
     max_symbols: int = _number(128, at_least=1)
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
     # null: what cutoff_len leaves
     max_answer_tokens: int | None = _number(None, at_least=1)
     # transformers: rows x (prompt + new tokens) in the KV cache at once; at most as many again for

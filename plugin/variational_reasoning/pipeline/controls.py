@@ -10,6 +10,10 @@
 A model that uses its trace loses its accuracy with `donor`, `random` and `none`, and most of its
 answers change. One that does not gives the same answers whatever is in the trace. It works for any
 model with a trace, of symbols or of words: what is exchanged are the tokens before the boundary.
+
+All kinds have the same questions, and one seed per question, so that equal traces have equal
+answers. The answer to `own` is drawn again with that seed: above temperature 0 its accuracy differs
+from the evaluation's by noise.
 """
 
 import random
@@ -31,6 +35,8 @@ from variational_reasoning.verify.verdicts import Verdict
 
 CONTROLS = "controls.json"
 KINDS = ("own", "donor", "random", "shuffled", "replaced", "none")
+FIGURES = ("accuracy", "standard_error", "changed", "unanswered")
+"""Of a kind, in [0, 1]. unanswered: the share of answers that are not closed, so say nothing."""
 
 Traces = dict[str, list[int]]
 """question_id to the tokens of a trace, without those of the boundary."""
@@ -39,14 +45,15 @@ Traces = dict[str, list[int]]
 def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any]:
     """The controls of a model whose evaluation is done, written next to its result.
 
-    Returns: per kind accuracy and share of changed answers, in [0, 1]; no kind where fewer than two
-    of the samples have a closed trace.
+    Returns: FIGURES of each kind; no kind where fewer than two of the samples have a closed trace
+    with room for an answer.
 
     Raises: ValueError where there is no finished evaluation.
     """
     config = model.config
     samples = read_manifest(benchmark.folder / "samples", "samples")
-    identity = {"samples": digest_of(samples), "seed": config.seed, "kinds": list(KINDS)}
+    identity = {"samples": digest_of(samples), "seed": config.seed}
+    identity |= {"kinds": list(KINDS), "figures": list(FIGURES)}
     path = benchmark.folder / CONTROLS
     if path.is_file():
         found = read_json_object(path, f"remove {path}")
@@ -54,15 +61,18 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any]:
             return found
     encode, decode = text_codec(model.engine.tokenizer)
     own = own_traces(read_rows(benchmark.folder / "samples", "samples"), model, encode, decode)
+    num_without_trace = len(benchmark.questions) - len(own)
     figures: dict[str, dict[str, Any]] = {}
     if len(own) > 1:  # a trace can only be exchanged for another one
         traces = {kind: exchange(kind, own, config.seed) for kind in KINDS}
         answers = ask(traces, benchmark, model, encode, decode)
-        figures = judge(answers, benchmark, config)
+        own = {name: trace for name, trace in own.items() if ("own", name) in answers}
+        figures = judge(answers, benchmark, config) if own else {}
     result = {
         "identity": identity,
         "num_questions": len(own),
-        "num_without_trace": len(benchmark.questions) - len(own),
+        "num_without_trace": num_without_trace,
+        "num_without_room": len(benchmark.questions) - num_without_trace - len(own),
         "kinds": figures,
     }
     write_json(path, result)
@@ -117,26 +127,29 @@ def ask(
     encode: Encode,
     decode: Decode,
 ) -> dict[tuple[str, str], str | None]:
-    """{(kind, question_id): the solution after this trace}, with the evaluation's settings."""
+    """{(kind, question_id): the solution after this trace, None where it is not closed}.
+
+    The settings are the evaluation's. A question that some kind leaves no room is left out of all.
+    """
     config, renderer = model.config, model.renderer
     boundary = encode(renderer.boundary)
-    prompts = {
-        row["question_id"]: encode(renderer.prompt(REASONER, row["question"]))
-        for row in benchmark.questions
-    }
+    settings = (config.eval.temperature, config.eval.top_p)
     requests = []
-    for kind, by_question in traces.items():
-        for name, trace in by_question.items():
-            ids = [*prompts[name], *trace, *boundary]
-            room = config.cutoff_len - len(ids)
-            limit = min(config.eval.max_new_tokens or room, room)
-            # The same noise for every kind, so that equal traces have equal answers.
-            seed = sample_seed(config.seed, f"controls/{name}")
-            settings = (config.eval.temperature, config.eval.top_p)
-            if limit > 0:
-                key = (kind, name)
-                requests.append(Request(key, ids, limit, seed, renderer.answer_stops, *settings))
-    results = model.engine.generate(requests)
+    for row in benchmark.questions:
+        name = row["question_id"]
+        if name not in traces["own"]:
+            continue
+        prompt = renderer.encode_prompt(REASONER, row["question"], None, encode)
+        seed = sample_seed(config.seed, f"controls/{name}")
+        ids = {kind: [*prompt, *traces[kind][name], *boundary] for kind in traces}
+        room = config.cutoff_len - max(map(len, ids.values()))
+        if room < 1:
+            continue
+        limit = min(config.eval.max_new_tokens or room, room)
+        for kind, whole in ids.items():
+            key = (kind, name)
+            requests.append(Request(key, whole, limit, seed, renderer.answer_stops, *settings))
+    results = model.engine.generate(requests) if requests else []
     return {
         request.key: renderer.solution_of_answer(decode(result.token_ids))
         for request, result in zip(requests, results, strict=True)
@@ -146,7 +159,7 @@ def ask(
 def judge(
     answers: Mapping[tuple[str, str], str | None], benchmark: Benchmark, config: Config
 ) -> dict[str, dict[str, Any]]:
-    """Accuracy and changed answers of each kind."""
+    """FIGURES of each kind. Two answers that are not closed count as the same."""
     checks = read_checks(benchmark.questions)
     jobs = [Job(key, checks[key[1]], solution) for key, solution in answers.items()]
     with closing(open_pool(config, open_programs(checks, config))) as pool:
@@ -161,6 +174,7 @@ def judge(
             "accuracy": right.mean,
             "standard_error": right.standard_error,
             "changed": changed.mean,
+            "unanswered": mean_and_error([float(answers[key] is None) for key in keys]).mean,
         }
     return figures
 
@@ -169,15 +183,15 @@ def describe_controls(name: str, result: Mapping[str, Any]) -> str:
     """A Markdown table."""
     lines = [
         f"{name}: {result['num_questions']} questions, {result['num_without_trace']} without a "
-        "closed trace",
+        f"closed trace, {result['num_without_room']} without room for an answer",
         "",
-        "| trace | accuracy | answers that change |",
-        "|---|---|---|",
+        "| trace | accuracy | answers that change | not answered |",
+        "|---|---|---|---|",
     ]
     for kind, figures in result["kinds"].items():
         error = figures["standard_error"] or 0.0
         lines.append(
             f"| {kind} | {100 * figures['accuracy']:.1f} ± {100 * error:.1f} | "
-            f"{100 * figures['changed']:.0f} % |"
+            f"{100 * figures['changed']:.0f} % | {100 * figures['unanswered']:.0f} % |"
         )
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from variational_reasoning.method.weights import top_p_warning
 from variational_reasoning.model_record import (
     model_identity,
 )
+from variational_reasoning.pipeline.collapse import report_variety
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
     Completion,
@@ -58,10 +59,13 @@ from variational_reasoning.pipeline.work.summary import StageSummary
 def sample_traces(config: Config) -> StageSummary:
     """Stage 3: `sampling.num_traces` traces for each training question, into run_dir/traces.
 
-    Raises: ValueError for a model that was trained on another prompt, a table of another run, or
-    when no trace remains.
+    Raises: ValueError for a model that was trained on another prompt, a table of another run, when
+    no trace remains, and for abstract traces that have collapsed.
     """
-    return run(traces_job, config)
+    summary = run(traces_job, config)
+    if config.renderer.is_abstract and summary.manifest is not None:
+        report_variety(config)
+    return summary
 
 
 def sample_answers(config: Config) -> StageSummary:

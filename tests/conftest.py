@@ -129,6 +129,17 @@ def tiny_model_dir(tmp_path_factory, bpe_tokenizer) -> Path:
     return make_model_dir(tmp_path_factory.mktemp("tiny_model"), bpe_tokenizer)
 
 
+@pytest.fixture(scope="session")
+def abstract_dir(tmp_path_factory) -> Path:
+    """The folder of a random Qwen3 with four symbols, whose rows differ."""
+    from variational_reasoning.pipeline.vocabulary import ExtendOptions, extend
+
+    folder = tmp_path_factory.mktemp("abstract")
+    base = make_model_dir(folder / "base", make_bpe_tokenizer(), head_dim=32)
+    extend(ExtendOptions(base=str(base), out=str(folder / "model"), symbols=4, noise=0.2))
+    return folder / "model"
+
+
 @pytest.fixture
 def make_run(tmp_path, bpe_tokenizer) -> Callable[..., Path]:
     """A function that makes a run with a questions table and two recorded random models, and

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tests.conftest import ROOT, make_bpe_tokenizer, make_model_dir
+from tests.conftest import ROOT
 from tests.pipeline.test_vllm import infer
 from variational_reasoning.method.abstract import BEGIN, END
 from variational_reasoning.method.prompts import make_renderer
@@ -24,18 +24,8 @@ from variational_reasoning.pipeline.evaluate import Benchmark, Model, evaluate
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 from variational_reasoning.pipeline.sample import abstract_span, sample_answers, sample_traces
 from variational_reasoning.pipeline.score import score_traces
-from variational_reasoning.pipeline.vocabulary import ExtendOptions, extend
 
 STOP = (END,)
-
-
-@pytest.fixture(scope="module")
-def abstract_dir(tmp_path_factory):
-    """A random Qwen3 with four symbols, whose rows differ."""
-    folder = tmp_path_factory.mktemp("abstract")
-    base = make_model_dir(folder / "base", make_bpe_tokenizer(), head_dim=32)
-    extend(ExtendOptions(base=str(base), out=str(folder / "model"), symbols=4, noise=0.2))
-    return folder / "model"
 
 
 @pytest.fixture(scope="module")

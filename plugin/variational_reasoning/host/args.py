@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING, Any
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
 from variational_reasoning.method.abstract import BEGIN, END, symbol_names
-from variational_reasoning.method.families import FAMILIES, REASONER
+from variational_reasoning.method.families import BOTTLENECK, FAMILIES, REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
-
-BOTTLENECK = "abstract_bottleneck"
-"""The prompt kind whose answers must not see the verbal chain in the prompt (host.bottleneck)."""
 
 OVERLONG_POLICIES = ("drop", "truncate", "error")
 

@@ -39,7 +39,7 @@ REASONER = "reasoner"
 POSTERIOR = "abstract_posterior"
 BOTTLENECK = "abstract_bottleneck"
 """Kinds of the family `abstract`: both see the verbal chain, and the second goes on with an answer
-that must not see it (host.attention)."""
+that must not see it (host.bottleneck)."""
 
 _PLACEHOLDERS = {"{question}", "{hint}", "{separator}"}
 

@@ -69,7 +69,11 @@ class ArmWriter:
         self.digest = reader.digest
 
     def write(self, arm: ArmConfig) -> Arm:
-        """One train file; questions whose row does not fit cutoff_len are left out and counted."""
+        """One train file; questions whose row does not fit cutoff_len, or whose chain has more
+        steps than sampling.max_symbols, are left out and counted.
+
+        Raises: ValueError for a file without a row.
+        """
         config = self.config
         renderer = config.renderer
         if arm.family is not None:
@@ -85,6 +89,12 @@ class ArmWriter:
             if len(self.encode(prompt)) + len(target) <= config.cutoff_len:
                 rows.append(_row(question_id, prompt, response))
                 lengths.append(len(target))
+        if not rows:
+            raise ValueError(
+                f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
+                f"{config.cutoff_len} (and sampling.max_symbols {config.sampling.max_symbols}), "
+                f"so {arm.name!r} would be empty"
+            )
         path = config.folder("train", f"{config.data.name}_{arm.name}.parquet")
         write_file_once(path, "train", rows, identity)
         return Arm(path, len(rows), len(self.questions) - len(rows), sum(lengths) / len(lengths))
@@ -99,7 +109,7 @@ class ArmWriter:
         if arm.target == "reasoner":
             return renderer.render(REASONER, row["question"], trace, row["solution"])
         kind = renderer.family.posteriors[-1]
-        return renderer.render(kind, row["question"], trace, row["trace"])
+        return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
 
     def traces(self, kind: str, renderer: Renderer) -> tuple[dict[str, str], dict[str, str]]:
         """({question_id: trace}, digests of the tables that it is made from)."""
@@ -131,7 +141,11 @@ class ArmWriter:
     def _clusters(self) -> tuple[dict[str, list[int]], dict[str, str]]:
         found, digest = clusters_of(self.config)
         limit = self.config.sampling.max_symbols
-        symbols = {name: found[name][:limit] for name in self.questions if name in found}
+        symbols = {}
+        for name in self.questions:
+            # A trace that is cut would lack its last step, which the answer follows from.
+            if name in found and len(found[name]) <= limit:
+                symbols[name] = found[name]
         return symbols, {"step_clusters": digest}
 
     def _random(self) -> dict[str, list[int]]:

@@ -1,0 +1,102 @@
+"""Train files whose traces are given: symbols of clusters, random ones, chains, values, nothing."""
+
+import pytest
+
+from variational_reasoning.pipeline.arms import build_arms, describe_arms
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.engines import load_tokenizer
+from variational_reasoning.pipeline.rows import Identity, read_parquet, read_rows, write_table
+
+CHAINS = {"q000": "+5=1*4=4", "q001": "+2=3", "q002": "+1=1*1=1+1=2*2=4"}
+CLUSTERS = {"q000": [2, 0], "q001": [1], "q002": [3, 3, 0, 1]}
+PATTERN = r"[-+*]\d=(?P<value>\d)"
+
+
+@pytest.fixture
+def run(make_run):
+    """A run of three questions with dense chains, whose steps have clusters."""
+
+    def make(*arms, **settings):
+        steps = {"pattern": PATTERN, "clusters": 4}
+        path = make_run(
+            num_questions=3,
+            prompt_family="abstract",
+            steps=steps,
+            arms=[{"name": kind} | values for kind, values in arms],
+            **{"sampling": {"max_symbols": 3}} | settings,
+        )
+        config = load_config(path)
+        rows = read_rows(config.folder("questions"), "questions")
+        for row in rows:
+            row |= {"trace": CHAINS[row["question_id"]], "solution": "7"}
+        folder = config.folder("questions")
+        for file in folder.iterdir():
+            file.unlink()
+        write_table(folder, "questions", rows, Identity({"made": "chains"}, {}))
+        clusters = [
+            {"question_id": name, "step": step, "cluster": cluster}
+            for name, found in CLUSTERS.items()
+            for step, cluster in enumerate(found)
+        ]
+        write_table(config.folder("step_clusters"), "step_clusters", clusters, Identity({}, {}))
+        return config
+
+    return make
+
+
+def responses(arm) -> dict[str, str]:
+    rows = read_parquet(arm.path, "train", ["question_id", "response"]).to_pylist()
+    return {row["question_id"]: row["response"] for row in rows}
+
+
+def test_what_each_kind_writes(run, abstract_dir):
+    kinds = ("clusters", "chain", "values", "empty")
+    words = {"family": "think"}
+    config = run(
+        *((kind, {"trace": kind} | ({} if kind == "clusters" else words)) for kind in kinds)
+    )
+    arms = dict(zip(kinds, build_arms(config, abstract_dir), strict=True))
+    # A chain of four steps has more than max_symbols: left out and counted, never cut.
+    assert arms["clusters"].num_dropped == 1
+    assert responses(arms["clusters"]) == {
+        "q000": "<TOKEN_C><TOKEN_A><endabstract>\n7",
+        "q001": "<TOKEN_B><endabstract>\n7",
+    }
+    assert responses(arms["chain"])["q000"] == "+5=1*4=4</think>\n\n7"
+    assert responses(arms["values"])["q002"] == "=1=1=2=4</think>\n\n7"
+    assert responses(arms["empty"])["q001"] == "</think>\n\n7"
+    assert "1 questions without a trace that fits" in describe_arms([arms["clusters"]])
+
+
+def test_first_traces_are_a_table_of_stage_3(run, abstract_dir):
+    config = run(("clusters", {"trace": "clusters"}))
+    build_arms(config, abstract_dir)
+    rows = read_rows(config.folder("first_traces", "clusters"), "traces")
+    tokenizer = load_tokenizer(str(abstract_dir))
+    assert [row["question_id"] for row in rows] == ["q000", "q001"]
+    for row in rows:
+        assert tokenizer.decode(row["token_ids"]) == row["text"] + "<endabstract>"
+        assert row["trained_tokens"] == len(row["token_ids"])
+
+
+def test_random_traces_depend_on_seed_and_question_alone(run, abstract_dir):
+    found = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = run(("random", {"trace": "random"}), name=name, seed=seed)
+        found.append(responses(build_arms(config, abstract_dir)[0]))
+    assert found[0] == found[1] != found[2]
+    assert all(1 <= text.count("<TOKEN_") <= 3 for text in found[0].values())
+
+
+def test_the_posterior_reads_the_chain_and_writes_the_symbols(run, abstract_dir):
+    config = run(("posterior", {"trace": "clusters", "target": "posterior"}))
+    [arm] = build_arms(config, abstract_dir)
+    rows = read_parquet(arm.path, "train", ["prompt", "response"]).to_pylist()
+    assert rows[0]["prompt"].endswith("assistant\n+5=1*4=4<beginabstract>")
+    assert rows[0]["response"] == "<TOKEN_C><TOKEN_A><endabstract>"
+
+
+def test_a_file_without_a_row_is_refused(run, abstract_dir):
+    config = run(("chain", {"trace": "chain", "family": "think"}), cutoff_len=10)
+    with pytest.raises(ValueError, match="no question has a trace of 'chain' that fits cutoff_len"):
+        build_arms(config, abstract_dir)

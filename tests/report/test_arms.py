@@ -1,0 +1,42 @@
+"""The table of arms, over the seeds of a run."""
+
+import json
+
+import pytest
+
+from variational_reasoning.report.arms import compare_arms
+
+
+def write(folder, name, accuracy, error, donor=None):
+    place = folder / "evals" / name
+    place.mkdir(parents=True)
+    result = {"avg": accuracy, "standard_error": error, "mean_tokens": 9.0}
+    (place / "result.json").write_text(json.dumps(result))
+    if donor is not None:
+        (place / "controls.json").write_text(json.dumps({"kinds": {"donor": {"accuracy": donor}}}))
+
+
+def test_one_seed_has_errors_over_questions(tmp_path):
+    write(tmp_path, "good", 0.998, 0.002, donor=0.168)
+    write(tmp_path, "bad", 0.222, 0.019)
+    assert compare_arms([tmp_path]).splitlines()[2:] == [
+        "| bad | 22.2 ± 1.9 | 9.0 |  |  |  |  |  |",
+        "| good | 99.8 ± 0.2 | 9.0 | 16.8 |  |  |  |  |",
+    ]
+
+
+def test_several_seeds_have_errors_over_seeds(tmp_path):
+    for seed, accuracy in enumerate((0.9, 0.8, 1.0)):
+        write(tmp_path / str(seed), "arm", accuracy, 0.5, donor=0.1 * (seed + 1))
+    [line] = compare_arms([tmp_path / str(seed) for seed in range(3)]).splitlines()[2:]
+    # standard deviation 10 over three seeds: 10 / sqrt(3) = 5.8
+    assert line == "| arm | 90.0 ± 5.8 | 9.0 | 20.0 |  |  |  |  |"
+
+
+def test_runs_without_or_with_other_evaluations_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="by the same evaluations; there are .*: none"):
+        compare_arms([tmp_path])
+    write(tmp_path / "a", "x", 0.5, 0.1)
+    write(tmp_path / "b", "y", 0.5, 0.1)
+    with pytest.raises(ValueError, match="a: x; .*b: y"):
+        compare_arms([tmp_path / "a", tmp_path / "b"])

@@ -222,10 +222,13 @@ class VllmEngine(Engine):
             token_ids = [*token_ids, span.end_id]
         if self._decode([span.end_id]) in request.stop:
             return Completion(token_ids, "stop")
+        room = request.max_new_tokens - len(token_ids)
+        if room == 0:
+            return Completion(token_ids, "length")
         # A seed of its own: the answer must not repeat the noise of the trace.
         rest = request._replace(
             prompt_ids=[*request.prompt_ids, *token_ids],
-            max_new_tokens=request.max_new_tokens - len(token_ids),
+            max_new_tokens=room,
             seed=request.seed + 1,
             span=None,
         )

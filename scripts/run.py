@@ -14,7 +14,7 @@ from variational_reasoning.pipeline.commands import run_command
 USAGE = """usage: python scripts/run.py PROFILE [run=DIR] [seed=N] [base=MODEL] [rounds=T] [carry=NAME] [finals=NAME,...]
                              [hints=NAME,...] [gpus=N] [dry_run=true] [key=value ...]
 PROFILE is a folder of examples/variational_reasoning, such as tiny, or the path of a folder with a pipeline.yaml;
-key=value go to all stages between the trainings. What a profile needs besides: the section `sequence` of its pipeline.yaml.
+key=value go to all stages between the trainings. What else a profile needs is in the section `sequence` of its pipeline.yaml.
 run      folder of round 1, the profile's run_dir by default; round t > 1 is in DIR/round<t>
 base     the model that all trainings start from, in place of the one that the YAMLs name
 finals   the trainings of stage 9, every 9_train_*.yaml of the profile by default

@@ -394,7 +394,7 @@ def teach_posterior(
 
 
 def hints_of(plan: Plan) -> list[str]:
-    """The hints besides the reference: those that the call names, and those of the finals."""
+    """The hints other than the reference: those that the call names, and those of the finals."""
     used = [output.traces_hint for output in plan.trained_outputs]
     return list(dict.fromkeys(name for name in [*plan.hints, *used] if name != "reference"))
 

@@ -316,7 +316,7 @@ def test_a_file_with_faults_is_refused_by_line(tiny_model_dir, tmp_path):
 
 def test_a_device_a_kernel_and_weights_that_are_not_there_are_named(tiny_model_dir, tmp_path):
     folder = str(tiny_model_dir)
-    with pytest.raises(ValueError, match="device: 'cudaa' is none that torch knows"):
+    with pytest.raises(ValueError, match="device: 'cudaa' is not a device that torch knows"):
         load_model(folder, "float32", "cudaa")
     with pytest.raises(ValueError, match=r"device: 'cuda:99' is not there, torch sees \d+ GPUs"):
         load_model(folder, "float32", "cuda:99")

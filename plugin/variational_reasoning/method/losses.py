@@ -12,7 +12,7 @@ the division by N * C happens once, in `dr_sft_loss`.
 
 The sum is computed from the hidden states in chunks of target positions. As in fused-loss kernels,
 the gradients of hidden states and head are formed in the forward pass, while the chunk's
-probabilities are at hand, and only scaled in the backward pass. That is also what makes it fit
+probabilities are there, and only scaled in the backward pass. That is also what makes it fit
 ZeRO-3, where the head's weight is whole only inside the head's own forward.
 
 The head's gradient is summed in float32 also where the head is bf16 (DeepSpeed, pure bf16). From

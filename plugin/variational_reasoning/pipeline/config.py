@@ -480,7 +480,7 @@ class CardsConfig:
 
 @dataclass(frozen=True)
 class SequenceConfig:
-    """scripts/run.py: what a profile needs besides the stages."""
+    """scripts/run.py: what a profile needs in addition to the stages."""
 
     # Commands before stage 0, one after another and without a shell. {profile} is the profile's
     # folder, {run} and {seed} are run.py's; `python` is the interpreter of run.py. Trainings of
@@ -490,7 +490,7 @@ class SequenceConfig:
     environment: dict[str, str] = field(default_factory=dict)
     # the final model that is the next round's reasoner; null: the first one
     carry: str | None = None
-    # trainings, scorings and evaluations that run side by side, where the order allows it
+    # trainings, scorings and evaluations that run at the same time, where the order allows it
     at_once: int = _number(1, at_least=1)
 
 

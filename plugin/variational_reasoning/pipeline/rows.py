@@ -307,7 +307,7 @@ def write_table(
     rows_per_shard: int = 4096,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write a table whose rows are all at hand, unless it is finished already, and return its
+    """Write a table whose rows are all in memory, unless it is finished already, and return its
     manifest.
 
     Raises: ValueError as `open_stage`, `Stage.write_shard` and `Stage.finish` do; also for no rows.

@@ -252,7 +252,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
-        """The columns of a sample besides its ids; what is worth counting is added to `counts`."""
+        """The columns of a sample other than its ids; figures to report are added to `counts`."""
 
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]

@@ -36,7 +36,7 @@ _QUESTIONS_AT_ONCE = 512
 
 
 class Bound(NamedTuple):
-    """L_1 .. L_K in nats, with 95 % intervals over questions, and the counts behind them.
+    """L_1 .. L_K in nats, with 95 % intervals over questions, and the counts that they come from.
 
     means, lows, highs: [K] each.
     num_questions: those with all K traces scored, over which the mean is.

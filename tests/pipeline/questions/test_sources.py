@@ -147,7 +147,7 @@ def test_sources_join_row_by_row():
         (lambda rows: rows[1:], "beside has 4 rows, rows has 5"),
         (
             lambda rows: [*rows[1:], rows[0]],
-            r"row 1 of beside is another than that of rows: 'solution_content' is",
+            r"row 1 of beside differs from that of rows: 'solution_content' is",
         ),
         (lambda rows: [{"source": None}, *rows[1:]], "row 1 has no text in the column 'source'"),
     ],

@@ -80,7 +80,7 @@ class OpenTables:
 
 
 def needed_tables(output: OutputConfig) -> dict[str, str]:
-    """The tables besides questions and traces that an output needs, each with the setting that
+    """The tables other than questions and traces that an output needs, each with the setting that
     needs it.
     """
     needs: dict[str, str] = {}

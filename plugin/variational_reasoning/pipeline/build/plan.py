@@ -77,7 +77,7 @@ class PlannedQuestion(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """A row while its texts are at hand."""
+    """A row while its texts are in memory."""
 
     row: Row
     trace: str

@@ -78,7 +78,7 @@ def check_context(folder: Path, config: Config) -> None:
 
 def vocabulary_digest(tokenizer: Any) -> str:
     """sha256 over a tokenizer's pieces and their ids: equal for two copies of one tokenizer,
-    whoever saved them.
+    no matter who saved them.
     """
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 

@@ -54,7 +54,7 @@ class Scorer:
     def __init__(self, model: Any, config: Config, more_temperatures: Sequence[float] = ()) -> None:
         """
         Args:
-            more_temperatures: besides scoring.temperature; the logits are computed once for all.
+            more_temperatures: next to scoring.temperature; the logits are computed once for all.
         """
         self.model = model
         self.batch_tokens = config.scoring.batch_tokens

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _COMPACT_BELOW = 0.85
 """Finished rows leave when fewer than this share is still running: leaving copies the cache,
-staying computes in vain."""
+staying computes rows that are done."""
 _LEAST_SHARED = 16
 """Ids that a prefix must add to the one before it: less is not worth a forward pass of its own."""
 
@@ -97,8 +97,8 @@ def _check_device(device: str) -> None:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device: {device!r} is none that torch knows; allowed are auto, cpu, cuda, cuda:1, "
-            "split"
+            f"device: {device!r} is not a device that torch knows; allowed are auto, cpu, cuda, "
+            "cuda:1, split"
         ) from error
     num = torch.cuda.device_count()
     if wanted.type == "cuda" and (wanted.index or 0) >= num:
@@ -266,7 +266,7 @@ class _Batch:
         can_end: np.ndarray,
         ends: Callable[[Request, np.ndarray], bool],
     ) -> None:
-        """Take the new token of every row; rows whose request is done have one that nobody wants.
+        """Take the new token of every row; rows whose request is done have one that is not used.
 
         Args:
             drawn: [rows] ids, -1 where the logits were not finite.
@@ -452,7 +452,7 @@ class TransformersEngine(Engine):
         stem_of: Mapping[Prompt, Prompt],
         stems: Mapping[Prompt, KeysValues],
     ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
-        """Keys and values of prompts, of which those of a prefix are at hand.
+        """Keys and values of prompts, of which those of a prefix are known.
 
         Rows are padded on the left. The columns that every row has from its stem are copied, those
         after them computed, the same number for all rows: a row whose stem is longer has some of it

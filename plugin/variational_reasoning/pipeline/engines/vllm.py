@@ -41,7 +41,7 @@ ENVIRONMENT = {
     # vLLM spawns by itself.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
-"""What vLLM shall find in the environment, unless the user has set it."""
+"""Environment variables for vLLM, unless the user has set them."""
 
 
 class VllmEngine(Engine):

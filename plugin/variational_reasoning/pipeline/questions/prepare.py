@@ -253,10 +253,10 @@ def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[st
     rows["train"], inputs["train"] = _read_split(data.train, "train", data)
     print(f"reads {len(rows['train'])} train rows from {data.train}")
     if data.sources:
-        beside, inputs["sources"] = read_source(data.sources, data.train_split, data.allow_hub)
-        print(f"reads {len(beside)} sources from {data.sources}")
+        sources, inputs["sources"] = read_source(data.sources, data.train_split, data.allow_hub)
+        print(f"reads {len(sources)} sources from {data.sources}")
         column = data.columns.get("source", "source")
-        rows["train"] = join_sources(rows["train"], data.train, beside, data.sources, column)
+        rows["train"] = join_sources(rows["train"], data.train, sources, data.sources, column)
     if data.test:
         rows["test"], inputs["test"] = _read_split(data.test, "test", data)
         print(f"reads {len(rows['test'])} test rows from {data.test}")

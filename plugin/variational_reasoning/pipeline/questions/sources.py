@@ -147,8 +147,8 @@ def is_of_split(own: Any, wanted: str) -> bool:
 def join_sources(
     rows: Sequence[Mapping[str, Any]],
     where: str,
-    beside: Sequence[Mapping[str, Any]],
-    beside_where: str,
+    sources: Sequence[Mapping[str, Any]],
+    sources_where: str,
     column: str,
 ) -> list[dict[str, Any]]:
     """Rows with the column `source` of another data set, joined by row, as the published data sets
@@ -158,21 +158,21 @@ def join_sources(
     every other column that both have.
 
     Args:
-        beside: rows with `source`, the first for the first of `rows`.
-        column: the name under which `rows` shall carry it.
+        sources: rows with `source`, the first for the first of `rows`.
+        column: the name of the new column of `rows`.
 
     Raises: ValueError that names the first row that disagrees.
     """
-    if len(rows) != len(beside):
+    if len(rows) != len(sources):
         raise ValueError(
-            f"data.sources: {beside_where} has {len(beside)} rows, {where} has {len(rows)}; they "
+            f"data.sources: {sources_where} has {len(sources)} rows, {where} has {len(rows)}; they "
             f"join row by row"
         )
     joined = []
-    for number, (row, other) in enumerate(zip(rows, beside, strict=True), 1):
+    for number, (row, other) in enumerate(zip(rows, sources, strict=True), 1):
         if not isinstance(other.get("source"), str):
             raise ValueError(
-                f"data.sources: {beside_where}: row {number} has no text in the column 'source': "
+                f"data.sources: {sources_where}: row {number} has no text in the column 'source': "
                 f"{other!r:.80}"
             )
         if row.get(column) is not None:
@@ -183,7 +183,7 @@ def join_sources(
         for name in sorted(row.keys() & other.keys() - {"source"}):
             if row[name] != other[name]:
                 raise ValueError(
-                    f"data.sources: row {number} of {beside_where} is another than that of "
+                    f"data.sources: row {number} of {sources_where} differs from that of "
                     f"{where}: {name!r} is "
                     f"{other[name]!r:.60}, not {row[name]!r:.60}"
                 )

@@ -207,7 +207,7 @@ DEGREE = "deg"
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """(value, unit in one spelling); the unit is empty where there is none that is known."""
+    """(value, unit in one spelling); the unit is empty where none is known."""
     if match := _TEMPERATURE.search(text):
         return text[: match.start()].strip(), DEGREE + match[1]
     if not _TRIGONOMETRY.search(text):

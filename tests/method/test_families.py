@@ -335,3 +335,12 @@ def test_an_answer_that_only_a_space_opens_and_a_sign_closes():
     assert renderer.solution_of_answer(" 7<|im_end|>") is None
     assert renderer.solution_of_response("a; b</think> 7;<|im_end|>") == "7"
     assert renderer.solution_of_response("a; b") is None
+
+
+def test_a_kind_that_a_chat_format_cannot_carry_hinders_no_other():
+    """The demo's boundary ends the thought, which is not how posterior A closes its trace."""
+    path = Path(__file__).parents[2] / "examples/variational_reasoning/tiny/chat_format.json"
+    renderer = make_renderer(str(path))
+    assert [kind for kind in renderer.kinds if renderer.answers(kind)] == ["reasoner"]
+    with pytest.raises(ValueError, match="cannot carry posterior_a"):
+        renderer.prompt("posterior_a", "Q", hint="S")

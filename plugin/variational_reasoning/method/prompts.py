@@ -276,8 +276,11 @@ class Renderer:
         return self.prompt_parts(kind, question, hint), response
 
     def answers(self, kind: str) -> bool:
-        """Whether responses of this kind go on with a solution."""
-        return kind == REASONER or self.texts(kind).has_answer
+        """Whether responses of this kind go on with a solution.
+
+        A kind that the chat format cannot carry has an answer to this, too.
+        """
+        return kind == REASONER or self.family.kinds[kind].has_answer
 
     @cached_property
     def answer_lead(self) -> str:

@@ -29,6 +29,7 @@ from variational_reasoning.host.bottleneck import (
     DENSE_ROW,
     additive_mask,
     block_mask,
+    can_share_call,
     dense_mask,
     is_layout,
     line_attention,
@@ -63,12 +64,6 @@ PACKABLE = (
 Others may mix positions outside of attention (Qwen3-Next, LFM2), ignore position ids (OPT), or need
 an attention function of their own (Gemma 2, gpt-oss).
 """
-
-PADDED_GROUP_RATIO = 1.25
-"""Rows share a call while the longest is at most this many times as long as the shortest."""
-
-SHORT_ROW = 64
-"""Rows up to this length share a call in any case: the call costs more than the padding."""
 
 
 def boundaries_of(lengths: list[int]) -> Tensor:
@@ -154,8 +149,7 @@ def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
     for start, end in itertools.pairwise(ends):
         length = end - start
         longest = groups[-1][1][0] if groups else 0
-        is_similar = length <= longest <= max(SHORT_ROW, PADDED_GROUP_RATIO * length)
-        if is_similar:
+        if can_share_call(length, longest):
             groups[-1][1].append(length)
         else:
             groups.append((start, [length]))

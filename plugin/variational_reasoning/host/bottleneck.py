@@ -45,6 +45,12 @@ from variational_reasoning.method.losses import IGNORE_INDEX
 LAYOUT_LINES = 4
 """Lines of a layout: boundaries of rows, first token of C, first after C, first of Y."""
 
+PADDED_GROUP_RATIO = 1.25
+"""Rows share a call while the longest is at most this many times as long as the shortest."""
+
+SHORT_ROW = 64
+"""Rows up to this length share a call in any case: the call costs more than the padding."""
+
 DENSE_ROW = 256
 """Rows up to this length share a call with a dense mask; longer ones take two calls each."""
 
@@ -268,8 +274,7 @@ def _calls_of_line(
         if length == 0:
             continue
         segments = (c_start - start, c_stop - start, y_start - start)
-        # `rows_first` pads to the first row of a call, so rows of a call fall in length.
-        if short and (length > short[0][0] or short[0][0] > max(64, 1.25 * length)):
+        if short and not can_share_call(length, longest=short[0][0]):
             close(start)
         if length <= DENSE_ROW:
             short.append((length, segments))
@@ -284,6 +289,14 @@ def _mask_of(rows: list[tuple[int, Segments]], device: torch.device) -> Tensor:
     """The dense mask of rows that share a call, each a line of its own, padded on the right."""
     layout = layout_of([[row] for row in rows])
     return dense_mask(layout, rows[0][0]).to(device)
+
+
+def can_share_call(length: int, longest: int) -> bool:
+    """Whether a row may join the call that a row of `longest` tokens began.
+
+    `rows_first` pads to a call's first row, so the rows of a call fall in length.
+    """
+    return length <= longest <= max(SHORT_ROW, PADDED_GROUP_RATIO * length)
 
 
 def rows_first(tensor: Tensor, start: int, lengths: list[int]) -> Tensor:

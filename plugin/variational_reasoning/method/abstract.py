@@ -13,7 +13,7 @@ known by their names alone, so that published checkpoints are recognized too.
 import itertools
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 BEGIN = "<beginabstract>"
@@ -34,12 +34,13 @@ def symbol_names(count: int) -> tuple[str, ...]:
 
     The 26th is <TOKEN_Z>, the 27th <TOKEN_AA>, the 64th <TOKEN_BL>.
     """
-    letters = (
-        "".join(word)
-        for length in itertools.count(1)
-        for word in itertools.product(string.ascii_uppercase, repeat=length)
-    )
-    return tuple(f"<TOKEN_{word}>" for word in itertools.islice(letters, count))
+    return tuple(itertools.islice(_all_symbol_names(), count))
+
+
+def _all_symbol_names() -> Iterator[str]:
+    for length in itertools.count(1):
+        for letters in itertools.product(string.ascii_uppercase, repeat=length):
+            yield f"<TOKEN_{''.join(letters)}>"
 
 
 def has_only_symbols(trace: str) -> bool:
@@ -77,9 +78,7 @@ def find_vocabulary(
     Raises: ValueError that lists every token that is missing or that the tokenizer splits.
     """
     symbols = list(
-        itertools.takewhile(
-            lambda name: token_id(name) is not None, symbol_names(_most_symbols(token_id))
-        )
+        itertools.takewhile(lambda name: token_id(name) is not None, _all_symbol_names())
     )
     names = [BEGIN, END, *symbols]
     ids = {name: token_id(name) for name in names}
@@ -100,11 +99,3 @@ def find_vocabulary(
         )
     begin, end, *rest = (ids[name] for name in names)
     return TraceVocabulary(begin, end, tuple(rest))  # type: ignore[arg-type]
-
-
-def _most_symbols(token_id: Callable[[str], int | None]) -> int:
-    """A power of two that is above the number of symbols."""
-    count = NUM_SYMBOLS
-    while token_id(symbol_names(count)[-1]) is not None:
-        count *= 2
-    return count

@@ -5,12 +5,12 @@ for some rounds. What a collapsed trace says of its question is nothing, whateve
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from variational_reasoning.method.steps import entropy
 from variational_reasoning.pipeline.config import CollapseConfig, Config
 from variational_reasoning.pipeline.reading import TableReader
 
@@ -62,21 +62,16 @@ def variety(rows: Iterable[Mapping[str, Any]]) -> TraceVariety | None:
     first = {traces[0] for traces in by_question.values()}
     shares = [len(set(traces)) / len(traces) for traces in by_question.values()]
     all_traces = [trace for traces in by_question.values() for trace in traces]
-    counts = Counter(symbol for trace in all_traces for symbol in trace)
+    symbols = [symbol for trace in all_traces for symbol in trace]
     low, middle, high = np.percentile([len(trace) for trace in all_traces], [10, 50, 90])
     return TraceVariety(
         num_questions=len(by_question),
         distinct=len(first) / len(by_question),
         per_question=math.fsum(shares) / len(shares),
         lengths=(float(low), float(middle), float(high)),
-        entropy=_entropy(counts),
-        num_symbols=len(counts),
+        entropy=entropy(symbols),
+        num_symbols=len(set(symbols)),
     )
-
-
-def _entropy(counts: Mapping[int, int]) -> float:
-    total = sum(counts.values())
-    return math.fsum(-count / total * math.log2(count / total) for count in counts.values())
 
 
 def collapse_faults(found: TraceVariety, limits: CollapseConfig) -> list[str]:

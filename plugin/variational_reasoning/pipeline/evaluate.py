@@ -49,7 +49,12 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     replace_table,
 )
-from variational_reasoning.pipeline.sample import Sampler, ShardRequests, sample_seed
+from variational_reasoning.pipeline.sample import (
+    Sampler,
+    ShardRequests,
+    sample_seed,
+    span_settings,
+)
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
 from variational_reasoning.pipeline.work.job import (
     Shard,
@@ -314,7 +319,8 @@ def _span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
 
     Raises: ValueError for a limit of tokens that has no room for a trace and an answer.
     """
-    if not renderer.is_abstract:
+    constraint = span_settings(config, renderer)
+    if not constraint:
         return {}
     limit, needed = config.eval.max_new_tokens, config.sampling.max_symbols + 2
     if limit is not None and limit < needed:
@@ -323,8 +329,7 @@ def _span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
             f"{config.sampling.max_symbols} symbols (sampling.max_symbols), its end and an answer; "
             f"set at least {needed}"
         )
-    settings = ("sampling.min_symbols", "sampling.max_symbols", "eval.trace_temperature")
-    return resolved(config, *settings)
+    return constraint | resolved(config, "eval.trace_temperature")
 
 
 class ResponseSampler(Sampler):

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from variational_reasoning.method.families import REASONER
+from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.method.weights import top_p_warning
 from variational_reasoning.model_record import (
     model_identity,
@@ -102,7 +103,7 @@ def traces_job(config: Config) -> StageJob:
                 config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"
             ),
             **hints.identity(),
-            **span_settings(config),
+            **span_settings(config, renderer),
         },
         model=model_identity(model_folder),
         seed=config.seed,
@@ -191,9 +192,9 @@ def answers_job(config: Config) -> StageJob:
     )
 
 
-def span_settings(config: Config) -> dict[str, Any]:
+def span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
     """What a manifest says of the constraint of abstract traces; nothing for verbal ones."""
-    if not config.renderer.is_abstract:
+    if not renderer.is_abstract:
         return {}
     return resolved(config, "sampling.min_symbols", "sampling.max_symbols")
 

@@ -41,6 +41,7 @@ from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
     Identity,
+    group_by,
     open_stage,
 )
 from variational_reasoning.pipeline.sample import abstract_span, span_settings
@@ -111,8 +112,9 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     if config.scoring.early_tokens:
         identity_config |= resolved(config, "scoring.early_tokens")
     if renderer.is_abstract:
-        identity_config |= resolved(config, "scoring.support") | span_settings(config)
-        _check_same_span(config, traces.manifest)
+        constraint = span_settings(config, renderer)
+        identity_config |= resolved(config, "scoring.support") | constraint
+        _check_same_span(config, constraint, traces.manifest)
     inputs = {
         "questions": questions.digest,
         "traces": traces.digest,
@@ -211,12 +213,14 @@ def traces_of_zero_accuracy(verdicts: pa.Table, keep_for_fallback: bool) -> set[
     }
 
 
-def _check_same_span(config: Config, manifest: Mapping[str, Any]) -> None:
+def _check_same_span(
+    config: Config, constraint: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> None:
     """Raises: ValueError when the traces were drawn under another constraint than they would be
     scored under.
     """
     sampled = manifest["config"]
-    for name, value in span_settings(config).items():
+    for name, value in constraint.items():
         if name in sampled and sampled[name] != value:
             raise ValueError(
                 f"{name} is {value}, but the traces in {config.folder('traces')} were sampled with "
@@ -352,9 +356,8 @@ class TraceScorer(ShardByShard):
             for question_id, group in traces.items()
             for trace in group
         }
-        sequences: dict[tuple, ScoredSequence] = {}
-        for row in rows:
-            question_id, trace_id = row["question_id"], row["trace_id"]
+        sequences: list[ScoredSequence] = []
+        for question_id, group in group_by(rows, "question_id").items():
             [question] = questions[question_id]
             if not question["solution"]:
                 continue
@@ -362,22 +365,21 @@ class TraceScorer(ShardByShard):
             answer, start, stop = self.renderer.encode_answer(
                 question["solution"], self.encode, self.decode
             )
-            whole = ids_of[question_id, trace_id]
-            early = whole[:num_early] + boundary if len(whole) > num_early else whole
-            for key, thought in (
-                ((question_id, trace_id, "early"), early),
-                ((question_id, "bare"), boundary),
-            ):
-                if key not in sequences:
-                    begin = len(prompt) + len(thought)
-                    span = (begin + start, begin + stop)
-                    sequences[key] = ScoredSequence(key, prompt + thought + answer, [span])
+            thoughts: dict[tuple, list[int]] = {(question_id, "bare"): boundary}
+            for row in group:
+                whole = ids_of[question_id, row["trace_id"]]
+                early = whole[:num_early] + boundary if len(whole) > num_early else whole
+                thoughts[question_id, row["trace_id"], "early"] = early
+            for key, thought in thoughts.items():
+                begin = len(prompt) + len(thought)
+                span = (begin + start, begin + stop)
+                sequences.append(ScoredSequence(key, prompt + thought + answer, [span]))
         found: dict[tuple, float] = {}
         faults: dict[tuple, str] = {}  # a trace that is scored keeps its row without these figures
-        scored = self.scorer.token_logps(list(sequences.values()), faults)
-        for key, spans in zip(sequences, scored, strict=True):
-            if key not in faults:
-                found[key] = spans[0].sum(dim=1).tolist()[0]
+        scored = self.scorer.token_logps(sequences, faults)
+        for sequence, spans in zip(sequences, scored, strict=True):
+            if sequence.key not in faults:
+                found[sequence.key] = spans[0].sum(dim=1).tolist()[0]
         for row in rows:
             keys = (row["question_id"], row["trace_id"], "early"), (row["question_id"], "bare")
             row["early_answer_logp"], row["bare_answer_logp"] = map(found.get, keys)

@@ -88,6 +88,66 @@ def test_random_traces_depend_on_seed_and_question_alone(run, abstract_dir):
     assert all(1 <= text.count("<TOKEN_") <= 3 for text in found[0].values())
 
 
+def test_random_traces_with_a_count_range(run, abstract_dir):
+    arm = {"trace": "random", "count": [2, 3]}
+    config = run(("a", arm), ("b", {"trace": "random", "count": [3, 3]}))
+    a, b = (responses(arm) for arm in build_arms(config, abstract_dir))
+    assert {text.count("<TOKEN_") for text in a.values()} <= {2, 3}
+    assert {text.count("<TOKEN_") for text in b.values()} == {3}
+    # Each range has a table of its own.
+    assert config.folder("first_traces", "random_2_3").is_dir()
+    assert config.folder("first_traces", "random_3_3").is_dir()
+
+
+@pytest.mark.parametrize(
+    "arm, fault",
+    [
+        ({"trace": "clusters", "count": [1, 2]}, "has no meaning for trace: clusters"),
+        ({"trace": "random", "count": [3, 2]}, "is not a range of two whole numbers"),
+        ({"trace": "random", "count": [1]}, "is not a range of two whole numbers"),
+        ({"trace": "random", "count": [1, 9]}, "goes beyond sampling.max_symbols 3"),
+    ],
+)
+def test_counts_that_are_refused(run, arm, fault):
+    with pytest.raises(ValueError, match=rf"arms\.0\.count: .*{fault}"):
+        run(("a", arm))
+
+
+@pytest.mark.parametrize(
+    "kind, place", [("policy", "from_reasoner/traces"), ("posterior", "traces")]
+)
+def test_sampled_traces_share_the_weight_of_their_question(run, abstract_dir, kind, place):
+    config = run(("sampled", {"trace": kind}))
+    # q000 has two well-formed traces of three, q001 one, q002 none.
+    texts = {
+        ("q000", 0): "<TOKEN_A>",
+        ("q000", 1): None,
+        ("q000", 2): "<TOKEN_B><TOKEN_C>",
+        ("q001", 0): "<TOKEN_D>",
+        ("q002", 0): None,
+    }
+    rows = []
+    for (question_id, trace_id), text in texts.items():
+        row = {"question_id": question_id, "trace_id": trace_id, "token_ids": [1], "seed": 0}
+        row |= {"text": text or "", "is_well_formed": text is not None, "is_retokenized": False}
+        rows.append(row | {"finish_reason": "stop", "prompt_kind": kind, "temperature": 1.0})
+    write_table(config.folder(*place.split("/")), "traces", rows, Identity({}, {}))
+    [arm] = build_arms(config, abstract_dir)
+    assert arm.num_rows == 3 and arm.num_dropped == 1
+    columns = ["question_id", "source", "response", "weight"]
+    assert [list(row.values()) for row in read_parquet(arm.path, "train", columns).to_pylist()] == [
+        ["q000", 0, "<TOKEN_A><endabstract>\n7", 0.5],
+        ["q000", 2, "<TOKEN_B><TOKEN_C><endabstract>\n7", 0.5],
+        ["q001", 0, "<TOKEN_D><endabstract>\n7", 1.0],
+    ]
+
+
+def test_sampled_traces_that_are_not_there(run, abstract_dir):
+    config = run(("sampled", {"trace": "policy"}))
+    with pytest.raises(ValueError, match="from_reasoner/traces: the table traces is not there"):
+        build_arms(config, abstract_dir)
+
+
 def test_the_posterior_reads_the_chain_and_writes_the_symbols(run, abstract_dir):
     config = run(("posterior", {"trace": "clusters", "target": "posterior"}))
     [arm] = build_arms(config, abstract_dir)

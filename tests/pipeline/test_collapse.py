@@ -51,3 +51,24 @@ def test_a_constant_trace_is_named_and_different_ones_are_not():
 def test_few_questions_are_not_judged():
     few = variety(rows({f"q{i}": [(1, 1)] for i in range(19)}))
     assert few.distinct < 0.1 and not collapse_faults(few, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "limits, fault",
+    [
+        ({"per_question_at_least": 0.6}, "50.0% of a question's own traces are different"),
+        ({"entropy_at_most": 2.9}, "a symbol has 3.00 bits (sampling.collapse.entropy_at_most"),
+        ({"length_at_least": 3}, "a trace in ten has 2 symbols or fewer"),
+        ({"length_at_most": 1}, "a trace in ten has 2 symbols or more"),
+        ({"symbols_at_least": 9}, "8 symbols are in use"),
+    ],
+)
+def test_every_named_range(limits, fault):
+    # 32 questions with two equal traces each; every one of 8 symbols occurs equally often.
+    traces = {f"q{i:02}": [(i % 8, (i + 1 + i // 8) % 8)] * 2 for i in range(32)}
+    found = variety(rows(traces))
+    assert not collapse_faults(found, LIMITS)
+    faults = collapse_faults(found, CollapseConfig(**limits))
+    assert len(faults) == 1 and faults[0].startswith(fault)
+    [(key, limit)] = limits.items()
+    assert faults[0].endswith(f"sampling.collapse.{key} {limit})")

@@ -13,9 +13,9 @@ random trace is a function of the seed and the question alone.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.faults import list_faults
 from variational_reasoning.method.abstract import symbol_names
@@ -25,13 +25,25 @@ from variational_reasoning.pipeline.clusters import clusters_of
 from variational_reasoning.pipeline.config import ArmConfig, Config, resolved
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions.table import training_questions
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import Identity, write_table
 from variational_reasoning.pipeline.tables import RHO_TERMS
 from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
+SAMPLERS: dict[str, Literal["posterior", "reasoner"]] = {
+    "policy": "reasoner",
+    "posterior": "posterior",
+}
+"""Kind of a sampled trace to sampling.traces_from of its table."""
+
+Traces = dict[str, dict[int, str]]
+"""question_id to trace_id to the text of a trace."""
+
 
 class Arm(NamedTuple):
-    """A train file and its size; the mean length of a response is in tokens."""
+    """A train file and its size; the mean length of a response is in tokens. num_dropped: questions
+    without a row.
+    """
 
     path: Path
     num_rows: int
@@ -69,8 +81,9 @@ class ArmWriter:
         self.digest = reader.digest
 
     def write(self, arm: ArmConfig) -> Arm:
-        """One train file; questions whose row does not fit cutoff_len, or whose chain has more
-        steps than sampling.max_symbols, are left out and counted.
+        """One train file; questions whose rows do not fit cutoff_len, whose chain has more steps
+        than sampling.max_symbols, or that have no well-formed sampled trace are left out and
+        counted.
 
         Raises: ValueError for a file without a row.
         """
@@ -78,17 +91,24 @@ class ArmWriter:
         renderer = config.renderer
         if arm.family is not None:
             renderer = make_renderer(config.chat_format, arm.family)
-        traces, inputs = self.traces(arm.trace, renderer)
-        settings: dict[str, Any] = {"arm": asdict(arm), **renderer.to_record()}
+        traces, inputs = self.traces(arm, renderer)
+        settings: dict[str, Any] = {"arm": _settings(arm), **renderer.to_record()}
         settings |= resolved(config, "cutoff_len", "steps.pattern")
         identity = Identity({"questions": self.digest, **inputs}, settings, seed=config.seed)
-        rows, lengths = [], []
-        for question_id, trace in traces.items():
-            prompt, response = self.texts(renderer, arm, question_id, trace)
-            target = renderer.encode_target(response, self.encode)
-            if len(self.encode(prompt)) + len(target) <= config.cutoff_len:
-                rows.append(_row(question_id, prompt, response))
-                lengths.append(len(target))
+        rows: list[dict[str, Any]] = []
+        lengths: list[int] = []
+        num_questions = 0
+        for question_id, given in traces.items():
+            fitting = []
+            for trace_id, trace in given.items():
+                prompt, response = self.texts(renderer, arm, question_id, trace)
+                target = renderer.encode_target(response, self.encode)
+                if len(self.encode(prompt)) + len(target) <= config.cutoff_len:
+                    fitting.append((trace_id, prompt, response))
+                    lengths.append(len(target))
+            num_questions += bool(fitting)
+            # Two of a question's traces fit: each has the weight 1/2.
+            rows += [_row(question_id, *each, 1 / len(fitting)) for each in fitting]
         if not rows:
             raise ValueError(
                 f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
@@ -97,7 +117,8 @@ class ArmWriter:
             )
         path = config.folder("train", f"{config.data.name}_{arm.name}.parquet")
         write_file_once(path, "train", rows, identity)
-        return Arm(path, len(rows), len(self.questions) - len(rows), sum(lengths) / len(lengths))
+        num_dropped = len(self.questions) - num_questions
+        return Arm(path, len(rows), num_dropped, sum(lengths) / len(lengths))
 
     def texts(
         self, renderer: Renderer, arm: ArmConfig, question_id: str, trace: str
@@ -111,17 +132,31 @@ class ArmWriter:
         kind = renderer.family.posteriors[-1]
         return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
 
-    def traces(self, kind: str, renderer: Renderer) -> tuple[dict[str, str], dict[str, str]]:
-        """({question_id: trace}, digests of the tables that it is made from)."""
+    def traces(self, arm: ArmConfig, renderer: Renderer) -> tuple[Traces, dict[str, str]]:
+        """(the traces of a kind, digests of the tables that they are made from)."""
+        kind = arm.trace
+        if kind in SAMPLERS:
+            return self._sampled(kind)
         if kind == "chain":
-            return {name: row["trace"] for name, row in self.questions.items()}, {}
+            return _alone({name: row["trace"] for name, row in self.questions.items()}), {}
         if kind == "empty":
-            return dict.fromkeys(self.questions, ""), {}
+            return _alone(dict.fromkeys(self.questions, "")), {}
         if kind == "values":
-            return self._values(), {}
-        symbols, inputs = self._clusters() if kind == "clusters" else (self._random(), {})
-        self._write_table(kind, symbols, inputs, renderer)
-        return {name: self._text(found) for name, found in symbols.items()}, inputs
+            return _alone(self._values()), {}
+        symbols, inputs = self._clusters() if kind == "clusters" else (self._random(arm.count), {})
+        self._write_table(arm, symbols, inputs, renderer)
+        return _alone({name: self._text(found) for name, found in symbols.items()}), inputs
+
+    def _sampled(self, kind: str) -> tuple[Traces, dict[str, str]]:
+        sampling = replace(self.config.sampling, traces_from=SAMPLERS[kind])
+        folder = replace(self.config, sampling=sampling).folder("traces")
+        table = TableReader(folder, "traces")
+        found: Traces = {}
+        for part in table.scan(["question_id", "trace_id", "text", "is_well_formed"]):
+            for row in part.to_pylist():
+                if row["is_well_formed"] and row["question_id"] in self.questions:
+                    found.setdefault(row["question_id"], {})[row["trace_id"]] = row["text"]
+        return found, {"traces": table.digest}
 
     def _text(self, symbols: Sequence[int]) -> str:
         names = symbol_names(self.config.steps.clusters)
@@ -148,24 +183,32 @@ class ArmWriter:
                 symbols[name] = found[name]
         return symbols, {"step_clusters": digest}
 
-    def _random(self) -> dict[str, list[int]]:
+    def _random(self, count: Sequence[int] | None) -> dict[str, list[int]]:
         steps, symbols = self.config.steps, {}
         limit = self.config.sampling.max_symbols
         for question_id, row in self.questions.items():
+            rng = random.Random(f"random trace {self.config.seed} {question_id}")
+            if count is not None:
+                length = rng.randint(*count)
+                symbols[question_id] = [rng.randrange(steps.clusters) for _ in range(length)]
+                continue
             found = split_steps(row["trace"], steps.pattern)
             lengths = [len(self.encode(step.text)) for step in found]
-            rng = random.Random(f"random trace {self.config.seed} {question_id}")
             symbols[question_id] = random_symbols(lengths, steps.clusters, limit, rng)
         return symbols
 
     def _write_table(
         self,
-        kind: str,
+        arm: ArmConfig,
         symbols: Mapping[str, Sequence[int]],
         inputs: Mapping[str, str],
         renderer: Renderer,
     ) -> None:
-        settings = {"trace": kind, **renderer.to_record()}
+        kind = name = str(arm.trace)
+        settings: dict[str, Any] = {"trace": kind, **renderer.to_record()}
+        if arm.count is not None:  # two ranges are two tables: first_traces/random_8_64
+            name = "_".join(map(str, (kind, *arm.count)))
+            settings["count"] = arm.count
         settings |= resolved(self.config, "steps.clusters", "sampling.max_symbols", "steps.pattern")
         rows = []
         for question_id, found in symbols.items():
@@ -175,15 +218,30 @@ class ArmWriter:
             row |= {"finish_reason": "stop", "is_well_formed": True, "is_retokenized": False}
             row |= {"trained_tokens": len(ids), "is_trained_as_sampled": True}
             rows.append(row | {"seed": 0, "prompt_kind": kind, "temperature": 0.0})
-        folder = self.config.folder("first_traces", kind)
+        folder = self.config.folder("first_traces", name)
         identity = Identity({"questions": self.digest, **inputs}, settings, seed=self.config.seed)
         write_table(folder, "traces", rows, identity)
 
 
-def _row(question_id: str, prompt: str, response: str) -> dict[str, Any]:
+def _alone(traces: Mapping[str, str]) -> Traces:
+    """The only trace of each question."""
+    return {question_id: {0: trace} for question_id, trace in traces.items()}
+
+
+def _settings(arm: ArmConfig) -> dict[str, Any]:
+    """An arm in a manifest; a count only where there is one, as in files of earlier releases."""
+    settings = asdict(arm)
+    if arm.count is None:
+        del settings["count"]
+    return settings
+
+
+def _row(
+    question_id: str, trace_id: int, prompt: str, response: str, weight: float
+) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(RHO_TERMS)
-    row |= {"question_id": question_id, "source": 0, "prompt": prompt, "response": response}
-    row |= {"weight": 1.0, "trace_id": 0, "answer_id": None, "question_accuracy": None}
+    row |= {"question_id": question_id, "source": trace_id, "prompt": prompt, "response": response}
+    row |= {"weight": weight, "trace_id": trace_id, "answer_id": None, "question_accuracy": None}
     return row
 
 

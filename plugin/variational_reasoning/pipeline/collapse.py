@@ -75,25 +75,39 @@ def variety(rows: Iterable[Mapping[str, Any]]) -> TraceVariety | None:
 
 
 def collapse_faults(found: TraceVariety, limits: CollapseConfig) -> list[str]:
-    """What is below the limits; nothing where there are too few questions to tell."""
+    """What is outside the limits; nothing where there are too few questions to tell."""
     if found.num_questions < FEWEST_QUESTIONS:
         return []
+    shortest, _, longest = found.lengths
+    bits = f"a symbol has {found.entropy:.2f} bits"
+    measured = {
+        "distinct_at_least": (
+            found.distinct,
+            f"{found.distinct:.1%} of the questions' first traces are different",
+        ),
+        "per_question_at_least": (
+            found.per_question,
+            f"{found.per_question:.1%} of a question's own traces are different",
+        ),
+        "entropy_at_least": (found.entropy, bits),
+        "entropy_at_most": (found.entropy, bits),
+        "length_at_least": (shortest, f"a trace in ten has {shortest:g} symbols or fewer"),
+        "length_at_most": (longest, f"a trace in ten has {longest:g} symbols or more"),
+        "symbols_at_least": (found.num_symbols, f"{found.num_symbols} symbols are in use"),
+    }
     faults = []
-    if found.distinct < limits.distinct_at_least:
-        faults.append(
-            f"{found.distinct:.1%} of the questions' first traces are different "
-            f"(sampling.collapse.distinct_at_least {limits.distinct_at_least:.1%})"
-        )
-    if found.entropy < limits.entropy_at_least:
-        faults.append(
-            f"a symbol has {found.entropy:.2f} bits "
-            f"(sampling.collapse.entropy_at_least {limits.entropy_at_least})"
-        )
+    for key, (value, text) in measured.items():
+        limit = getattr(limits, key)
+        if limit is None:
+            continue
+        is_outside = value < limit if key.endswith("_at_least") else value > limit
+        if is_outside:
+            faults.append(f"{text} (sampling.collapse.{key} {limit})")
     return faults
 
 
 def report_variety(config: Config) -> None:
-    """Print the variety of run_dir/traces, and whether it is below the limits.
+    """Print the variety of run_dir/traces, and whether it is outside the limits.
 
     Raises: ValueError for collapsed traces with sampling.collapse.mode stop; the table is kept.
     """

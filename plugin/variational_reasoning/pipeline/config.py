@@ -188,8 +188,19 @@ class CollapseConfig:
     mode: Literal["stop", "report"] = "stop"
     # different traces among the first ones of all questions, as a share of these
     distinct_at_least: float = _number(0.1, at_least=0, at_most=1)
+    # different traces of one question as a share of its traces, the mean
+    per_question_at_least: float = _number(0.0, at_least=0, at_most=1)
     # bits per symbol
     entropy_at_least: float = _number(0.5, at_least=0)
+    # null: no limit
+    entropy_at_most: float | None = _number(None, at_least=0)
+    # Symbols of a trace: of nine traces in ten (10th percentile) at least, and of nine in ten (90th
+    # percentile) at most. null: no limit.
+    length_at_least: int | None = _number(None, at_least=0)
+    # null: no limit
+    length_at_most: int | None = _number(None, at_least=0)
+    # how many different symbols occur; null: no limit
+    symbols_at_least: int | None = _number(None, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -414,15 +425,22 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """A train file `<data.name>_<name>` with one given trace per training question, and no model
-    asked: first traces of symbols, and what they are compared with (docs/abstract.md).
+    """A train file `<data.name>_<name>` whose traces are given: first traces of symbols, traces
+    that stage 3 has sampled, and what they are compared with (docs/abstract.md).
     """
 
     # of the train file
     name: str = ""
-    # clusters: a symbol per step of the chain. random: symbols by the paper's rule. chain: the
-    # verbal chain. values: what its steps found out, and nothing else. empty: a trace of no token.
-    trace: Literal["clusters", "random", "chain", "values", "empty"] = "clusters"
+    # clusters: a symbol per step of the chain. random: random symbols. policy: sampled by the
+    # reasoner, which sees the question alone. posterior: sampled by the posterior, which sees the
+    # chain too. chain: the verbal chain. values: what its steps found out, and nothing else. empty:
+    # a trace of no token.
+    trace: Literal["clusters", "random", "policy", "posterior", "chain", "values", "empty"] = (
+        "clusters"
+    )
+    # Of random: the fewest and the most symbols of a trace, such as [8, 64]. null: the paper's
+    # rule, by the lengths of the chain's steps.
+    count: list[int] | None = None
     # posterior: the prompt shows the chain, and only the trace is learned
     target: Literal["reasoner", "posterior"] = "reasoner"
     # prompt family of the rows, and of the model's evaluation; null: prompt_family
@@ -659,6 +677,9 @@ def _cross_faults(config: Config) -> list[str]:
             f"sampling.min_symbols: {config.sampling.min_symbols} is above sampling.max_symbols "
             f"{config.sampling.max_symbols}, so no abstract trace could be drawn"
         )
+    for index, arm in enumerate(config.arms):
+        fault = _count_fault(arm, config.sampling.max_symbols)
+        faults += [f"arms.{index}.count: {fault}"] if fault else []
     if config.verify.trace_check is not None:
         fault = trace_check_fault(config.verify.trace_check)
         faults += [fault] if fault else []
@@ -687,6 +708,19 @@ def _cross_faults(config: Config) -> list[str]:
     faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)
     faults += _repeated("build.outputs: the name {!r} is there twice", names)
     return faults
+
+
+def _count_fault(arm: ArmConfig, max_symbols: int) -> str:
+    """What is wrong with the count of an arm's random symbols; empty when nothing is."""
+    if arm.count is None:
+        return ""
+    if arm.trace != "random":
+        return f"{arm.count} has no meaning for trace: {arm.trace}; it is for random"
+    if len(arm.count) != 2 or not 0 <= arm.count[0] <= arm.count[1]:
+        return f"{arm.count} is not a range of two whole numbers from 0, such as [8, 64]"
+    if arm.count[1] > max_symbols:
+        return f"{arm.count} goes beyond sampling.max_symbols {max_symbols}; change one of them"
+    return ""
 
 
 def _command_faults(lines: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ check: .venv/.ready-dev  ## lint, format, spelling, types and the quick tests, o
 test: .venv/.ready-dev $(OVERLAY)/.ready .venv-infer/.ready  ## both environments, then all tests, the real vLLM included: half an hour on 2 cores
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	PATH="$(CURDIR)/.venv/bin:$$PATH" VR_INFER_PYTHON="$(CURDIR)/.venv-infer/bin/python" .venv/bin/python -m pytest
+	PATH="$(CURDIR)/.venv/bin:$$PATH" VR_INFER_PYTHON="$(CURDIR)/.venv-infer/bin/python" .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: .venv/.ready-dev  ## the documentation as a site in build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet

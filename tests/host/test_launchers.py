@@ -83,6 +83,8 @@ def test_accelerate_launch(world):
         "2",
         "--num_machines",
         "1",
+        "--main_process_port",
+        "0",  # any free one, since another test's training may have the default
         "--mixed_precision",
         "no",
         "--dynamo_backend",

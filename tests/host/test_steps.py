@@ -74,9 +74,15 @@ def distributed_gradients(world, processes: int, configs: list[dict]) -> list[li
     """The gradients of every step of each training, on this many processes."""
     path, result = world.root / "configs.json", world.root / "gradients.pt"
     path.write_text(json.dumps(configs), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_port", str(29600 + os.getpid() % 300)]
-    command += ["-m", "tests.host.steps_worker", str(path), str(result)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [
+        "--nproc_per_node",
+        str(processes),
+        "-m",
+        "tests.host.steps_worker",
+        str(path),
+        str(result),
+    ]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",

@@ -1,5 +1,6 @@
-"""The sections on one run's traces, answers and trainings: each says in one sentence what is seen,
-or why nothing is.
+"""The sections on one run's traces, answers and trainings.
+
+Each says in a sentence what is seen, or why nothing is.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from variational_reasoning.method.evaluation import mean_and_error
 from variational_reasoning.report import figures
 from variational_reasoning.report.bound import Bound, estimate_bound
 from variational_reasoning.report.difficulty import DIFFICULTIES, read_all_shares
-from variational_reasoning.report.hints import EARLY_SHARE, read_hints
+from variational_reasoning.report.hints import EARLY_SHARE, HintKind, read_hints
 from variational_reasoning.report.leakage import EARLY, read_leakage
 from variational_reasoning.report.page import Picture, Section, Table
 from variational_reasoning.report.traces import (
@@ -29,6 +30,7 @@ NUM_SOURCES = 12
 NO_TRACES = "There are no traces (stage 3)."
 NO_SCORES = "There are no log-likelihoods of both models (stages 4 and 5)."
 NO_VERDICTS = "There are no verdicts (stage 7)."
+NOT_MEASURED = "not measured"
 
 
 def diagnose(folder: Path) -> list[Section]:
@@ -37,17 +39,18 @@ def diagnose(folder: Path) -> list[Section]:
     Raises: ValueError for tables that are unfinished, changed, or do not belong together.
     """
     terms = read_terms(folder)
-    sections = [sources(terms), difficulty(terms, read_terms(folder / "from_reasoner"))]
-    sections += [
+    from_reasoner = read_terms(folder / "from_reasoner")
+    return [
+        sources(terms),
+        difficulty(terms, from_reasoner),
         weight_by_difficulty(folder),
         rho(terms),
         bound(terms),
         lengths(terms),
         leakage(folder),
+        hint_kinds(folder),
         trainings(folder),
     ]
-    sections.insert(-1, hint_kinds(folder))
-    return sections
 
 
 def sources(terms: TraceTerms | None) -> Section:
@@ -55,8 +58,7 @@ def sources(terms: TraceTerms | None) -> Section:
     section = Section(
         "Accuracy by source",
         "The share of verified answers after the posterior's traces, by where the questions come "
-        "from; the line is the "
-        "standard error over questions.",
+        "from; the line is the standard error over questions.",
     )
     section.absent = _lacks_verdicts(terms)
     if terms is None or section.absent:
@@ -65,13 +67,15 @@ def sources(terms: TraceTerms | None) -> Section:
     if not groups:
         section.absent = "No answer is decided by a checker."
         return section
-    estimates = {name: mean_and_error(values.tolist()) for name, values in groups.items()}
-    names = [f"{name or 'no source given'} ({len(groups[name])})" for name in groups]
-    errors = [estimate.standard_error or 0.0 for estimate in estimates.values()]
-    picture = figures.plot_sources(
-        names, [estimate.mean for estimate in estimates.values()], errors
-    )
-    section.pictures.append(Picture("sources", picture))
+    names = []
+    means = []
+    errors = []
+    for name, values in groups.items():
+        estimate = mean_and_error(values.tolist())
+        names.append(f"{name or 'no source given'} ({len(values)})")
+        means.append(estimate.mean)
+        errors.append(estimate.standard_error or 0.0)
+    section.pictures.append(Picture("sources", figures.plot_sources(names, means, errors)))
     undecided = int(np.isnan(terms.accuracy()).sum())
     section.notes.append(
         f"In brackets: questions with a decided answer. {undecided} questions have none and are "
@@ -83,14 +87,14 @@ def sources(terms: TraceTerms | None) -> Section:
 def accuracy_by_source(terms: TraceTerms) -> dict[str, np.ndarray]:
     """Accuracies of the questions with a decided answer by source, the largest source first.
 
-    The part of a source before its first slash is taken (`numina/123` is `numina`); beyond
-    NUM_SOURCES they are put together.
+    Only the part of a source before its first slash counts (`numina/123` is `numina`). Where there
+    are more than NUM_SOURCES, the smallest are put together.
     """
     accuracy = terms.accuracy()
-    names = np.array([source.partition("/")[0] for source in terms.sources], dtype=object)[
-        ~np.isnan(accuracy)
-    ]
-    accuracy = accuracy[~np.isnan(accuracy)]
+    is_decided = ~np.isnan(accuracy)
+    names = np.array([source.partition("/")[0] for source in terms.sources], dtype=object)
+    names = names[is_decided]
+    accuracy = accuracy[is_decided]
     by_size = sorted(set(names), key=lambda name: (-(names == name).sum(), name))
     kept = by_size if len(by_size) <= NUM_SOURCES else by_size[: NUM_SOURCES - 1]
     groups = {name: accuracy[names == name] for name in kept}
@@ -104,9 +108,8 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
     section = Section(
         "Bias towards easy questions",
         "Gray: how many questions are how hard; colors: how much of all training weight each "
-        "method gives them. Rejection "
-        "sampling (P) and GRPO (sqrt(P/(1-P))) favor what is solved already (section 3), rho~ "
-        "does not.",
+        "method gives them. Rejection sampling (P) and GRPO (sqrt(P/(1-P))) favor what is solved "
+        "already (section 3), rho~ does not.",
     )
     if not _lacks_verdicts(from_reasoner):
         chosen, origin = from_reasoner, "the reasoner's own traces"
@@ -121,17 +124,15 @@ def difficulty(terms: TraceTerms | None, from_reasoner: TraceTerms | None) -> Se
         section.absent = "No answer is decided by a checker."
         return section
     accuracy = accuracy[is_decided]
-    masses = {
-        name: weight_mass(accuracy, weight) for name, weight in question_weights(accuracy).items()
-    }
+    masses = {}
+    for name, weight in question_weights(accuracy).items():
+        masses[name] = weight_mass(accuracy, weight)
     shares = masses.pop("SFT")
     section.pictures.append(Picture("difficulty", figures.plot_difficulty(shares, masses)))
     section.notes.append(
         f"P is the share of verified answers after {origin}. SFT weighs every question alike, so "
-        "its weight is the gray bar; "
-        "so does rho~, except for questions without any verified answer. At P = 1 GRPO's weight is "
-        "0: equal rewards give no "
-        "advantage. "
+        "its weight is the gray bar; so does rho~, except for questions without any verified "
+        "answer. At P = 1 GRPO's weight is 0: equal rewards give no advantage. "
         f"{int((~is_decided).sum())} questions without a decided answer are left out."
     )
     return section
@@ -154,11 +155,10 @@ def weight_by_difficulty(folder: Path) -> Section:
     for name, shares in found.items():
         if shares is None:
             continue
-        cells = [
-            f"{weight:.1%} ({count:.1%})"
-            for weight, count in zip(shares.weights, shares.questions, strict=True)
-        ]
-        row = [name, f"{shares.num_questions:,}", *cells, f"{shares.mean_accuracy:.1%}"]
+        row = [name, f"{shares.num_questions:,}"]
+        for weight, count in zip(shares.weights, shares.questions, strict=True):
+            row.append(f"{weight:.1%} ({count:.1%})")
+        row.append(f"{shares.mean_accuracy:.1%}")
         table.rows.append(row)
     section.tables.append(table)
     without = [name for name, shares in found.items() if shares is None]
@@ -172,19 +172,20 @@ def rho(terms: TraceTerms | None) -> Section:
     section = Section(
         "Weights",
         "Left: how unequal the weights of a question's K traces are; right: how many equally "
-        "weighted traces they are worth, "
-        "1 when one trace takes everything and K when the weights tell nothing apart.",
+        "weighted traces they are worth, 1 when one trace takes everything and K when the weights "
+        "tell nothing apart.",
     )
     section.absent = _lacks_scores(terms)
     if terms is None or section.absent:
         return section
-    by_name, sizes = {}, {}
+    by_name = {}
+    sizes = {}
     for estimator in _estimators(terms, "mean"):
         weight = weights(terms.log_rho(estimator.name))
         has_weights = ~np.isnan(weight).any(axis=1)
+        num_without = int((~has_weights).sum())
         section.notes.append(
-            f"{estimator.label}: {int((~has_weights).sum())} questions have no weights, "
-            "all their rho are 0."
+            f"{estimator.label}: {num_without} questions have no weights, all their rho are 0."
         )
         if has_weights.any():
             by_name[estimator.label] = weight[has_weights]
@@ -192,9 +193,8 @@ def rho(terms: TraceTerms | None) -> Section:
     if not by_name:
         section.absent = "Every rho is 0."
         return section
-    section.pictures.append(
-        Picture("weights", figures.plot_weights(by_name, sizes, terms.num_traces))
-    )
+    picture = figures.plot_weights(by_name, sizes, terms.num_traces)
+    section.pictures.append(Picture("weights", picture))
     return section
 
 
@@ -203,9 +203,8 @@ def bound(terms: TraceTerms | None) -> Section:
     section = Section(
         "The bound",
         "The bound L_k on the log marginal likelihood of a correct answer for k traces per "
-        "question (Eq. 5): the more it rises "
-        "with k, the further the posterior is from the ideal one, and the more several traces gain "
-        "over one.",
+        "question (Eq. 5): the more it rises with k, the further the posterior is from the ideal "
+        "one, and the more several traces gain over one.",
     )
     section.absent = _lacks_scores(terms)
     if terms is None or section.absent:
@@ -215,34 +214,15 @@ def bound(terms: TraceTerms | None) -> Section:
         "the method's surrogate: ratio per token": "mean",
     }
     panels: dict[str, dict[str, Bound]] = {}
-    table = Table(
-        [
-            "",
-            "answer term",
-            "L_1",
-            "L_K (95 % interval)",
-            "L_K - L_1",
-            "questions",
-            "left out",
-            "zeros",
-        ],
-        [],
-    )
+    columns = ["", "answer term", "L_1", "L_K (95 % interval)", "L_K - L_1"]
+    table = Table([*columns, "questions", "left out", "zeros"], [])
     for title, ratio in wanted.items():
         for estimator in _estimators(terms, ratio):
             found = estimate_bound(terms, estimator.name, ratio)
             if found is None:
                 continue
             panels.setdefault(title, {})[estimator.label] = found
-            last = f"{found.means[-1]:.2f} ({found.lows[-1]:.2f} to {found.highs[-1]:.2f})"
-            gap = f"{found.means[-1] - found.means[0]:.2f}"
-            numbers = [
-                f"{number:,}"
-                for number in (found.num_questions, found.num_left_out, found.num_floored)
-            ]
-            table.rows.append(
-                [title, estimator.label, f"{found.means[0]:.2f}", last, gap, *numbers]
-            )
+            table.rows.append([title, estimator.label, *_bound_cells(found)])
     if not panels:
         section.absent = "No question has all of its K traces scored."
         return section
@@ -250,14 +230,23 @@ def bound(terms: TraceTerms | None) -> Section:
     section.tables.append(table)
     section.notes.append(
         "Nats. L_k is the mean over the k-subsets of a question's K traces (all, or 256 drawn at "
-        "random where there are more), "
-        "then over questions; bands are 95 % bootstrap intervals over questions. Left out: "
-        "questions without K scored traces. "
-        "Zeros: traces without a correct answer, whose Acc of 0 counts as half an answer here, "
-        "since log 0 would make every "
-        "mean minus infinity. L is the likelihood of the reference solution."
+        "random where there are more), then over questions; bands are 95 % bootstrap intervals "
+        "over questions. Left out: questions without K scored traces. Zeros: traces without a "
+        "correct answer, whose Acc of 0 counts as half an answer here, since log 0 would make "
+        "every mean minus infinity. L is the likelihood of the reference solution."
     )
     return section
+
+
+def _bound_cells(bound: Bound) -> list[str]:
+    """L_1, L_K with its interval, their difference, and the three counts."""
+    first = bound.means[0]
+    last = bound.means[-1]
+    interval = f"{bound.lows[-1]:.2f} to {bound.highs[-1]:.2f}"
+    cells = [f"{first:.2f}", f"{last:.2f} ({interval})", f"{last - first:.2f}"]
+    for count in (bound.num_questions, bound.num_left_out, bound.num_floored):
+        cells.append(f"{count:,}")
+    return cells
 
 
 def lengths(terms: TraceTerms | None) -> Section:
@@ -265,33 +254,25 @@ def lengths(terms: TraceTerms | None) -> Section:
     section = Section(
         "Lengths",
         "The paper's Fig. 4: sums over tokens spread with length, so they would choose traces and "
-        "answers by their length; "
-        "means per token hardly do (color: number of traces; line: running median).",
+        "answers by their length; means per token hardly do (color: number of traces; line: "
+        "running median).",
     )
     section.absent = _lacks_scores(terms)
     if terms is None or section.absent:
         return section
     scored = terms.is_scored
-    length, answer_length, answer = (
-        terms.trace_tokens[scored],
-        terms.answer_tokens[scored],
-        terms.answer_logp[scored],
-    )
+    trace_length = terms.trace_tokens[scored]
+    ratio_sum = terms.sum_log_ratio[scored]
+    ratio_mean = terms.mean_log_ratio[scored]
+    answer_length = terms.answer_tokens[scored]
+    answer_sum = terms.answer_logp[scored]
+    answer_mean = answer_sum / answer_length
+    of_trace, of_answer = "trace length (tokens)", "answer length (tokens)"
     panels = [
-        ("trace length (tokens)", "log ratio, sum (nats)", length, terms.sum_log_ratio[scored]),
-        (
-            "trace length (tokens)",
-            "log ratio, mean (nats/token)",
-            length,
-            terms.mean_log_ratio[scored],
-        ),
-        ("answer length (tokens)", "log-likelihood, sum (nats)", answer_length, answer),
-        (
-            "answer length (tokens)",
-            "log-likelihood, mean (nats/token)",
-            answer_length,
-            answer / answer_length,
-        ),
+        (of_trace, "log ratio, sum (nats)", trace_length, ratio_sum),
+        (of_trace, "log ratio, mean (nats/token)", trace_length, ratio_mean),
+        (of_answer, "log-likelihood, sum (nats)", answer_length, answer_sum),
+        (of_answer, "log-likelihood, mean (nats/token)", answer_length, answer_mean),
     ]
     section.pictures.append(Picture("lengths", figures.plot_lengths(panels)))
     return section
@@ -302,30 +283,32 @@ def leakage(folder: Path) -> Section:
     section = Section(
         "Hint leakage",
         "How early in a trace the hint's final answer first appears: a posterior whose curve rises "
-        "sooner than that of traces "
-        "written without a hint states the answer instead of deriving it.",
+        "sooner than that of traces written without a hint states the answer instead of deriving "
+        "it.",
     )
     found, num_without = read_leakage(folder)
     if "posterior" not in found:
         section.absent = "There are no traces of questions with a short final answer."
         return section
-    table = Table(
-        ["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalized", "not"], []
-    )
+    columns = ["traces", "number", f"by {EARLY:.0%}", "by 50%", "literally", "normalized", "not"]
+    table = Table(columns, [])
     for kind, measured in found.items():
-        shares = [measured.num_literal, measured.num_normalized]
-        shares.append(measured.num_traces - sum(shares))
-        cells = [f"{share / measured.num_traces:.1%}" for share in shares]
-        early = [f"{measured.share_by(fraction):.1%}" for fraction in (EARLY, 0.5)]
-        table.rows.append([kind, f"{measured.num_traces:,}", *early, *cells])
+        num_not = measured.num_traces - measured.num_literal - measured.num_normalized
+        row = [kind, f"{measured.num_traces:,}"]
+        for fraction in (EARLY, 0.5):
+            row.append(f"{measured.share_by(fraction):.1%}")
+        for count in (measured.num_literal, measured.num_normalized, num_not):
+            row.append(f"{count / measured.num_traces:.1%}")
+        table.rows.append(row)
     section.pictures.append(Picture("leakage", figures.plot_leakage(found)))
     section.tables.append(table)
-    section.notes.append(
+    note = (
         "Literally: as the hint writes it, as a word of its own; normalized: only without blanks "
-        "and LaTeX spacing. "
-        f"{num_without} questions without a short final answer are left out."
-        + ("" if "reasoner" in found else " There are no traces of the reasoner to compare with.")
+        f"and LaTeX spacing. {num_without} questions without a short final answer are left out."
     )
+    if "reasoner" not in found:
+        note += " There are no traces of the reasoner to compare with."
+    section.notes.append(note)
     return section
 
 
@@ -345,14 +328,7 @@ def hint_kinds(folder: Path) -> Section:
     columns += ["trace refused", EARLY_SHARE, "early gain (nats)", "doubt", "turning back"]
     table = Table(columns, [])
     for name, kind in found.items():
-        sizes, gains, measured = kind.sizes, kind.early_gains, kind.leakage
-        row = [name, _share(kind.coverage), _share(kind.accuracy)]
-        row += ["not measured"] * 2 if sizes is None else [f"{sizes[0]:.2f}", f"{sizes[1]:.2f}"]
-        row.append(_share(kind.refused / kind.accepted if kind.accepted else None))
-        row.append(_share(measured.share_by(EARLY) if measured.num_traces else None))
-        row.append(f"{gains.mean():+.2f}" if len(gains) else "not measured")
-        row += [f"{kind.words.uncertainty:.2f}", f"{kind.words.backtracking:.2f}"]
-        table.rows.append(row)
+        table.rows.append([name, *_hint_cells(kind)])
     section.tables.append(table)
     section.notes.append(
         "Accuracy: right answers after a trace. Trace refused: right answers whose trace fails "
@@ -364,8 +340,25 @@ def hint_kinds(folder: Path) -> Section:
     return section
 
 
+def _hint_cells(kind: HintKind) -> list[str]:
+    """The figures of one kind of hint, in the order of the table's columns."""
+    cells = [_share(kind.coverage), _share(kind.accuracy)]
+    if kind.sizes is None:
+        cells += [NOT_MEASURED, NOT_MEASURED]
+    else:
+        effective_size, largest_weight = kind.sizes
+        cells += [f"{effective_size:.2f}", f"{largest_weight:.2f}"]
+    refused = kind.refused / kind.accepted if kind.accepted else None
+    early = kind.leakage.share_by(EARLY) if kind.leakage.num_traces else None
+    cells += [_share(refused), _share(early)]
+    gains = kind.early_gains
+    cells.append(f"{gains.mean():+.2f}" if len(gains) else NOT_MEASURED)
+    cells += [f"{kind.words.uncertainty:.2f}", f"{kind.words.backtracking:.2f}"]
+    return cells
+
+
 def _share(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1%}"
+    return NOT_MEASURED if value is None else f"{value:.1%}"
 
 
 def trainings(folder: Path) -> Section:
@@ -373,8 +366,7 @@ def trainings(folder: Path) -> Section:
     section = Section(
         "Trainings",
         "The paper's Fig. 1: the loss as it is minimized, the token mean that stock SFT would "
-        "report, and the gradient's norm "
-        "before clipping.",
+        "report, and the gradient's norm before clipping.",
     )
     found = read_trainings(folder)
     if not found:

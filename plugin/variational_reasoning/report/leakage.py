@@ -3,7 +3,7 @@
 The posterior sees the solution, so it may copy the answer instead of deriving it.
 
 The final answer is the last box of the reference solution, or the gold of the check
-(`hints.final_answer`); questions without either (programs, long texts) are left out and counted.
+(`hints.final_answer`). Questions without either (programs, long texts) are left out and counted.
 A trace has it
 
     literally     as it is written in the hint, with no letter or digit touching it
@@ -11,9 +11,15 @@ A trace has it
                   with no digit touching it
     not           otherwise; an answer of letters and digits alone has no other way to be written
 
-and it is early where it first appears after a small fraction of the trace's characters. A short
-answer is in most traces by chance, so traces written without any hint are measured alike: the
-training traces, and the reasoner's own.
+Example, with the answer `\\frac{1}{2}`:
+
+    "so x = \\frac{1}{2}."      literally, at 7 of 19 characters: fraction 0.37
+    "so x = \\frac{1} {2}."     normalized, at 4 of the 16 characters that are left: fraction 0.25
+    "so x = 0.5."               not: values are not computed here
+
+The answer is early where it first appears after a small fraction of the trace's characters. A short
+answer is in most traces by chance. So traces that were written without a hint are measured in the
+same way: the training traces, and the reasoner's own.
 """
 
 import json
@@ -38,7 +44,8 @@ class Leakage(NamedTuple):
 
     fractions: [number of traces with it], each in [0, 1): characters before it, as a share of the
         trace's.
-    num_traces, num_literal, num_normalized: all traces searched, and those that have it, by how.
+    num_traces: all traces that were searched.
+    num_literal, num_normalized: those that have it, by how it is written.
     """
 
     fractions: np.ndarray
@@ -47,14 +54,14 @@ class Leakage(NamedTuple):
     num_normalized: int
 
     def share_by(self, fraction: float) -> float:
-        """The share of all traces in which the answer has appeared by this fraction of the "
-        "trace."""
-        return float((self.fractions <= fraction).sum()) / self.num_traces
+        """The share of all traces in which the answer has appeared by this fraction of them."""
+        num_early = int((self.fractions <= fraction).sum())
+        return num_early / self.num_traces
 
 
 class Appearance(NamedTuple):
-    """The first place of an answer in a text, as a fraction of its length, and whether it is there
-    there literally.
+    """The first place of an answer in a text, as a fraction of its length, and whether the answer
+    is there literally.
     """
 
     fraction: float
@@ -62,7 +69,7 @@ class Appearance(NamedTuple):
 
 
 def first_appearance(trace: str, answer: str) -> Appearance | None:
-    """Where `answer` is first in `trace` as a word of its own; None where it does not."""
+    """Where `answer` first appears in `trace` as a word of its own, or None."""
     place = _find_word(trace, answer, str.isalnum)
     if place >= 0:
         return Appearance(place / len(trace), is_literal=True)
@@ -70,7 +77,9 @@ def first_appearance(trace: str, answer: str) -> Appearance | None:
         return None
     plain = _without_spacing(trace)
     place = _find_word(plain, _without_spacing(answer), str.isdigit)
-    return Appearance(place / len(plain), is_literal=False) if place >= 0 else None
+    if place < 0:
+        return None
+    return Appearance(place / len(plain), is_literal=False)
 
 
 def measure_leakage(traces: Iterable[tuple[str, str]], answers: Mapping[str, str]) -> Leakage:
@@ -80,14 +89,19 @@ def measure_leakage(traces: Iterable[tuple[str, str]], answers: Mapping[str, str
         traces: (question_id, text); those without an answer, and empty ones, are passed over.
         answers: final answer by question_id.
     """
-    fractions, num_traces, num_literal = [], 0, 0
+    fractions = []
+    num_traces = 0
+    num_literal = 0
     for question_id, text in traces:
-        if question_id in answers and text:
-            num_traces += 1
-            if found := first_appearance(text, answers[question_id]):
-                fractions.append(found.fraction)
-                num_literal += found.is_literal
-    return Leakage(np.array(fractions), num_traces, num_literal, len(fractions) - num_literal)
+        if question_id not in answers or not text:
+            continue
+        num_traces += 1
+        found = first_appearance(text, answers[question_id])
+        if found is not None:
+            fractions.append(found.fraction)
+            num_literal += found.is_literal
+    num_normalized = len(fractions) - num_literal
+    return Leakage(np.array(fractions), num_traces, num_literal, num_normalized)
 
 
 def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
@@ -101,14 +115,18 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
     if not (folder / "questions" / MANIFEST).is_file():
         return {}, 0
     answers = final_answers(folder)
-    found = {
-        "posterior": measure_leakage(well_formed_traces(folder / "traces"), answers),
-        "training traces": measure_leakage(_training_traces(folder), answers),
-        "reasoner": measure_leakage(well_formed_traces(folder / "from_reasoner/traces"), answers),
+    traces = {
+        "posterior": well_formed_traces(folder / "traces"),
+        "training traces": _training_traces(folder),
+        "reasoner": well_formed_traces(folder / "from_reasoner/traces"),
     }
+    found = {}
+    for kind, texts in traces.items():
+        leakage = measure_leakage(texts, answers)
+        if leakage.num_traces:
+            found[kind] = leakage
     splits = TableReader(folder / "questions", "questions").summary["split"].to_pylist()
-    num_without = splits.count("train") - len(answers)
-    return {kind: leakage for kind, leakage in found.items() if leakage.num_traces}, num_without
+    return found, splits.count("train") - len(answers)
 
 
 def final_answers(folder: Path) -> dict[str, str]:
@@ -122,8 +140,9 @@ def final_answers(folder: Path) -> dict[str, str]:
 
 
 def well_formed_traces(folder: Path) -> Iterator[tuple[str, str]]:
-    """(question_id, text) of the well-formed traces of a table, a shard in memory at a time; none
-    without the table.
+    """(question_id, text) of the well-formed traces of a table; none without the table.
+
+    One shard is in memory at a time.
     """
     if not (folder / MANIFEST).is_file():
         return
@@ -154,26 +173,33 @@ def _without_spacing(text: str) -> str:
 
 
 def _find_word(text: str, word: str, joins: Callable[[str], bool]) -> int:
-    """The first place of `word` where no character for which `joins` is true touches another one,
-    or -1.
+    """The first place of `word` in `text` as a word of its own, or -1.
 
-    A point between digits belongs to the number, so 5 does not stand in 2.5.
+    It is not a word of its own where it goes on to the left or to the right: where two characters
+    touch for which `joins` is true. A point between digits belongs to the number.
+
+        word 5, text "15 + 2.5 = 17.5"    -1: a digit touches every 5, or a point between digits
+        word 5, text "so 5."               3: no digit comes after the point
     """
     place = text.find(word) if word else -1
     while place >= 0:
-        before, after = (
-            text[max(place - 2, 0) : place],
-            text[place + len(word) : place + len(word) + 2],
-        )
-        if not (_touch(before[::-1], word[0], joins) or _touch(after, word[-1], joins)):
+        end = place + len(word)
+        before = text[max(place - 2, 0) : place]
+        after = text[end : end + 2]
+        goes_on_left = _touch(before[::-1], word[0], joins)
+        goes_on_right = _touch(after, word[-1], joins)
+        if not goes_on_left and not goes_on_right:
             return place
         place = text.find(word, place + 1)
     return -1
 
 
 def _touch(outside: str, edge: str, joins: Callable[[str], bool]) -> bool:
-    """Whether the text outside, read away from the word, goes on with what the word's character at
-    the edge began.
+    """Whether the text outside goes on with what the word's last character began.
+
+    Args:
+        outside: the two characters next to the word, the nearer one first.
+        edge: the word's character there.
     """
     if outside[:1] == "." and edge.isdigit():
         return outside[1:].isdigit()

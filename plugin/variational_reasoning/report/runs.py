@@ -28,9 +28,9 @@ from variational_reasoning.report.training import training_folders
 class StageFacts(NamedTuple):
     """What one command did. None where it is not known, or has no such number.
 
-    num_in, num_out: rows, or for a training rows per epoch.
+    num_in, num_out: rows; of a training, rows per epoch.
     tokens: sampled, scored or trained on (targets of all epochs).
-    reasons: what became of the difference, and what else was counted.
+    reasons: what became of the rows that are not in the output, and what else was counted.
     """
 
     num_in: int | None
@@ -63,14 +63,12 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"there is no run folder {folder}")
     evaluations = read_evaluations(folder / "evals")
     unfinished = read_unfinished(folder / "evals")
-    health_path = folder / HEALTH
-    health = read_json_object(health_path, REMEDY) if health_path.is_file() else None
+    health = _read_if_there(folder / HEALTH)
     train_files = {}
     for path in sorted(folder.glob("train/*.manifest.json")):
         manifest = read_json_object(path, REMEDY)
-        train_files[path.name.removesuffix(".manifest.json")] = {
-            "rows": manifest["rows"]
-        } | manifest.get("figures", {})
+        name = path.name.removesuffix(".manifest.json")
+        train_files[name] = {"rows": manifest["rows"]} | manifest.get("figures", {})
     seconds = read_timings(folder)
     if not (evaluations or unfinished or seconds or health or train_files):
         raise ValueError(f"{folder} holds no evaluation, timing or train file; is it a run folder?")
@@ -80,51 +78,39 @@ def read_run(folder: Path) -> Run:
 
 def read_rounds(folder: Path) -> list[Run]:
     """The run folder itself, which is round 1, and its rounds 2, 3, ... in order."""
-    rounds = [path for path in folder.glob("round*") if path.name.removeprefix("round").isdigit()]
-    return [
-        read_run(path)
-        for path in [folder, *sorted(rounds, key=lambda path: int(path.name.removeprefix("round")))]
-    ]
+    by_number = {}
+    for path in folder.glob("round*"):
+        number = path.name.removeprefix("round")
+        if number.isdigit():
+            by_number[int(number)] = path
+    later = [by_number[number] for number in sorted(by_number)]
+    return [read_run(path) for path in [folder, *later]]
 
 
 def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str, StageFacts]:
-    """Facts by stage, under the names of timings.jsonl, from the manifests that are there."""
+    """Facts by stage, under the names of timings.jsonl, from the manifests that are there.
+
+    They are in the order in which a run goes through its stages.
+    """
     stages: dict[str, StageFacts] = {}
-    if manifest := _manifest(folder / "questions"):
-        dropped: Counter[str] = Counter()
-        for reasons in manifest.get("dropped_counts", {}).values():
-            dropped.update(reasons)
-        stages["prepare_data"] = StageFacts(
-            manifest["rows"] + dropped.total(), manifest["rows"], None, dict(dropped)
-        )
+    manifest = _read_if_there(folder / "questions" / MANIFEST)
+    if manifest is not None:
+        stages["prepare_data"] = _prepared(manifest)
     trainings = {}
     for name, trained in training_folders(folder).items():
         record = read_record(trained)
         if record and "rows" in record:
             trainings[f"train {name}"] = _training(trained, record)
-    stages |= {
-        name: trainings.pop(name)
-        for name in ("train reasoner", "train posterior")
-        if name in trainings
-    }
+    for name in ("train reasoner", "train posterior"):
+        if name in trainings:
+            stages[name] = trainings.pop(name)
+    stages |= _tables_of(folder, suffix="")
     inner = ["from_reasoner", *sorted(path.name for path in folder.glob("hint_*"))]
-    places = [(folder, ""), *((folder / name, f"_{name}") for name in inner)]
-    for place, suffix in places:
-        for stage, table in _TABLES.items():
-            if manifest := _manifest(place / table):
-                stages[stage + suffix] = _sampled(stage, manifest)
+    for name in inner:
+        stages |= _tables_of(folder / name, suffix=f"_{name}")
     stages |= trainings
     for name, evaluation in evaluations.items():
-        result = evaluation.result
-        tokens = (
-            round(result["mean_tokens"] * result["num_answers"])
-            if "num_answers" in result
-            else None
-        )
-        num_answers = result.get("num_answers")
-        stages[f"evaluate_{name}"] = StageFacts(
-            num_answers, num_answers, tokens, result.get("verdicts", {})
-        )
+        stages[f"evaluate_{name}"] = _evaluated(evaluation.result)
     return stages
 
 
@@ -137,44 +123,76 @@ _TABLES = {
 }
 
 
+def _prepared(manifest: Mapping[str, Any]) -> StageFacts:
+    """Stage 0, from the manifest of its questions."""
+    dropped: Counter[str] = Counter()
+    for reasons in manifest.get("dropped_counts", {}).values():
+        dropped.update(reasons)
+    num_in = manifest["rows"] + dropped.total()
+    return StageFacts(num_in, manifest["rows"], None, dict(dropped))
+
+
+def _tables_of(folder: Path, suffix: str) -> dict[str, StageFacts]:
+    """Stages 3 to 7 of a run, or of a folder inside it that has the same tables."""
+    stages = {}
+    for stage, table in _TABLES.items():
+        manifest = _read_if_there(folder / table / MANIFEST)
+        if manifest is not None:
+            stages[stage + suffix] = _sampled(stage, manifest)
+    return stages
+
+
 def _sampled(stage: str, manifest: Mapping[str, Any]) -> StageFacts:
+    """One of stages 3 to 7, from its table's manifest.
+
+    Example, stage 6 with two answers per trace:
+
+        manifest  rows 90, counts: malformed 3, no_room 2, length 7, stop 83
+        facts     90 rows of 100 (two for each of the 5 traces without answers);
+                  reasons: malformed 3, length 7, and the reasons of the rows that were dropped
+    """
     counts = dict(manifest["counts"])
-    tokens, num_traces = counts.pop("tokens", None), counts.pop("traces", None)
+    tokens = counts.pop("tokens", None)
+    num_traces = counts.pop("traces", None)
     if stage in ("sample_traces", "sample_answers"):
         counts.pop("stop", None)
-    reasons = {
-        name: count
-        for name, count in counts.items()
-        if count and name not in ("dropped", "failed", "no_room")
-    }
+    reasons: Counter[str] = Counter()
+    for name, count in counts.items():
+        if count and name not in ("dropped", "failed", "no_room"):
+            reasons[name] = count
     for row in [*manifest.get("dropped", ()), *manifest.get("failed", ())]:
-        reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+        reasons[row["reason"]] += 1
     num_in = manifest["rows"] + counts.get("dropped", 0) + counts.get("failed", 0)
     if stage.startswith("score"):
         num_in = num_traces
     elif stage == "sample_answers":
-        num_in += (counts["malformed"] + counts["no_room"]) * manifest["config"][
-            "sampling.num_answers"
-        ]
-    return StageFacts(num_in, manifest["rows"], tokens, reasons)
+        without_answers = counts["malformed"] + counts["no_room"]
+        num_in += without_answers * manifest["config"]["sampling.num_answers"]
+    return StageFacts(num_in, manifest["rows"], tokens, dict(reasons))
 
 
 def _training(model: Path, record: Mapping[str, Any]) -> StageFacts:
+    """One training, from the record next to its model."""
     rows = record["rows"]
     dropped = rows.get("dropped_longer_than_cutoff_len", 0)
-    results = model / "train_results.json"
-    epochs = (
-        read_json_object(results, "train the model again").get("epoch")
-        if results.is_file()
-        else None
-    )
-    tokens = (
-        None if epochs is None else math.floor(rows["count"] * rows["mean_target_tokens"] * epochs)
-    )
     reasons = {"longer than cutoff_len": dropped} if dropped else {}
+    tokens = None
+    results = model / "train_results.json"
+    if results.is_file():
+        epochs = read_json_object(results, "train the model again").get("epoch")
+        if epochs is not None:
+            tokens = math.floor(rows["count"] * rows["mean_target_tokens"] * epochs)
     return StageFacts(rows["count"] + dropped, rows["count"], tokens, reasons)
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / MANIFEST
+def _evaluated(result: Mapping[str, Any]) -> StageFacts:
+    """One evaluation, from its result.json; results of other programs count no answers."""
+    num_answers = result.get("num_answers")
+    tokens = None
+    if num_answers is not None:
+        tokens = round(result["mean_tokens"] * num_answers)
+    return StageFacts(num_answers, num_answers, tokens, result.get("verdicts", {}))
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
     return read_json_object(path, REMEDY) if path.is_file() else None

@@ -1,12 +1,19 @@
 """The sampled traces of a run as arrays, and what is plotted of them: rho~, effective sample size,
 accuracy (Eqs. 5, 6, 8).
 
-Every array has the shape [Q, K]: a line per training question, a column per trace_id. Tables are
-read column by column and joined by ids, never row by row, so a run of 16,710 x 8 traces and a
-million verdicts takes seconds. The arithmetic is that of `method.weights` on arrays.
+Every array has the shape [Q, K]: a row per training question, a column per trace_id. Tables are
+read by columns and joined by ids. A run of 16,710 x 8 traces and a million verdicts takes seconds.
+The arithmetic is that of `method.weights`, on arrays.
 
-A trace that is malformed, cut or not scored has log rho minus infinity, so it
-takes no weight; the bound leaves its whole question out instead (`report.bound`).
+How a table becomes an array, with two questions and K = 3:
+
+    ids of the questions        a, b
+    rows of the table           (b, trace 0, 40 tokens), (a, trace 2, 25 tokens)
+    places, 3 * question + trace          3,                   2
+    the array                   [[nan, nan, 25], [40, nan, nan]]
+
+A trace that is malformed, cut or not scored has a log rho of minus infinity, so it takes no weight.
+The bound leaves its whole question out instead (`report.bound`).
 """
 
 import math
@@ -29,14 +36,14 @@ ACCURACY_BINS = ("none", "up to 25 %", "up to 50 %", "up to 75 %", "below 100 %"
 
 @dataclass(frozen=True)
 class TraceTerms:
-    """All sampled traces of one run; NaN where a stage has nothing for a trace.
+    """All sampled traces of one run. NaN where a stage has nothing for a trace.
 
     question_ids, sources: Q of each; `source` is the questions table's.
     is_sampled, is_well_formed, is_finished: [Q, K] bool.
     trace_tokens, mean_log_ratio, sum_log_ratio, answer_logp, answer_tokens: [Q, K] float64; logs in
         nats.
-    num_correct, num_answers: [Q, K] int64 counts of decided verdicts; None where stage 7 has not
-        run.
+    num_correct, num_answers: [Q, K] int64, answers judged correct, and answers that are decided
+        either way. None where stage 7 has not run.
     """
 
     question_ids: list[str]
@@ -83,11 +90,15 @@ class TraceTerms:
         """What is known of the answers after one trace."""
         evidence = Evidence()
         if self.num_answers is not None and self.num_correct is not None:
-            counts = int(self.num_correct[place]), int(self.num_answers[place])
-            evidence = evidence._replace(num_correct=counts[0], num_answers=counts[1])
+            evidence = evidence._replace(
+                num_correct=int(self.num_correct[place]),
+                num_answers=int(self.num_answers[place]),
+            )
         if np.isfinite(self.answer_logp[place]):
-            answer = float(self.answer_logp[place]), int(self.answer_tokens[place])
-            evidence = evidence._replace(answer_logp=answer[0], answer_tokens=answer[1])
+            evidence = evidence._replace(
+                answer_logp=float(self.answer_logp[place]),
+                answer_tokens=int(self.answer_tokens[place]),
+            )
         return evidence
 
     def log_rho(self, estimator: str) -> np.ndarray:
@@ -126,20 +137,25 @@ def read_terms(folder: Path) -> TraceTerms | None:
     traces = TableReader(folder / "traces", "traces").summary
     num_traces = pc.max(traces["trace_id"]).as_py() + 1
     shape = (len(ids), num_traces)
-    columns: dict[str, Any] = {}
     places = _places(traces, ids, num_traces, folder / "traces")
-    columns["is_sampled"] = _spread(places, np.ones(len(places), bool), shape, False)
-    columns["is_well_formed"] = _spread(places, traces["is_well_formed"].to_numpy(), shape, False)
-    columns["is_finished"] = _spread(
-        places, pc.equal(traces["finish_reason"], "stop").to_numpy(), shape, False
-    )
-    columns |= _log_likelihoods(folder, ids, shape) | _counts(folder, ids, shape)
+    is_finished = pc.equal(traces["finish_reason"], "stop")
+    flags = {
+        "is_sampled": np.ones(len(places), bool),
+        "is_well_formed": traces["is_well_formed"].to_numpy(),
+        "is_finished": is_finished.to_numpy(),
+    }
+    columns: dict[str, Any] = {}
+    for name, values in flags.items():
+        columns[name] = _spread(places, values, shape, absent=False)
+    columns |= _log_likelihoods(folder, ids, shape)
+    columns |= _counts(folder, ids, shape)
     return TraceTerms(ids.to_pylist(), questions["source"].to_pylist(), **columns)
 
 
 def weights(log_rho: np.ndarray) -> np.ndarray:
-    """[Q, K] rho_k / sum_j rho_j along each line; NaN lines where every rho is zero. Source: arXiv
-    2509.22637, Eq. 6.
+    """[Q, K] rho_k / sum_j rho_j of each question; NaN where all its rho are zero.
+
+    Source: arXiv 2509.22637, Eq. 6.
     """
     peak = log_rho.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -148,14 +164,24 @@ def weights(log_rho: np.ndarray) -> np.ndarray:
 
 
 def effective_sample_sizes(weight: np.ndarray) -> np.ndarray:
-    """1 / sum_k weight_k^2 of each line that has weights, between 1 and K."""
-    return 1 / (weight[~np.isnan(weight).any(axis=1)] ** 2).sum(axis=1)
+    """1 / sum_k weight_k^2 of each question that has weights, between 1 and K.
+
+    Example: weights 0.5, 0.5, 0, 0 are worth 2 traces.
+    """
+    has_weights = ~np.isnan(weight).any(axis=1)
+    squares = weight[has_weights] ** 2
+    return 1 / squares.sum(axis=1)
 
 
 def bin_accuracy(accuracy: np.ndarray) -> np.ndarray:
-    """Index into ACCURACY_BINS of each accuracy in [0, 1]; a bound belongs to the bin below it."""
-    inner = np.ceil(accuracy * 4).clip(1, 4).astype(int)
-    return np.where(accuracy <= 0, 0, np.where(accuracy >= 1, 5, inner))
+    """Index into ACCURACY_BINS of each accuracy in [0, 1]; a bound belongs to the bin below it.
+
+    Example: 0, 0.1, 0.25, 0.3, 0.9, 1 are in the bins 0, 1, 1, 2, 4, 5.
+    """
+    bins = np.ceil(accuracy * 4).clip(1, 4).astype(int)
+    bins[accuracy <= 0] = 0
+    bins[accuracy >= 1] = 5
+    return bins
 
 
 def weight_mass(accuracy: np.ndarray, question_weight: np.ndarray) -> np.ndarray:
@@ -165,18 +191,18 @@ def weight_mass(accuracy: np.ndarray, question_weight: np.ndarray) -> np.ndarray
         accuracy: [Q] in [0, 1].
         question_weight: [Q] non-negative; all zero gives all zero.
     """
-    mass = np.bincount(
-        bin_accuracy(accuracy), weights=question_weight, minlength=len(ACCURACY_BINS)
-    )
-    return mass / max(mass.sum(), np.finfo(float).tiny)
+    bins = bin_accuracy(accuracy)
+    mass = np.bincount(bins, weights=question_weight, minlength=len(ACCURACY_BINS))
+    whole = mass.sum()
+    return mass / whole if whole else mass
 
 
 def question_weights(accuracy: np.ndarray) -> dict[str, np.ndarray]:
     """[Q] weight of a question by method, up to a common factor (section 3, Eqs. 10 and 12).
 
-    SFT takes every question alike, rho~ every question with a correct answer; rejection sampling
-    takes P, GRPO sqrt(P / (1 - P)), and 0 at P = 1, where all samples of a group have the same
-    reward and so no advantage.
+    SFT weighs every question alike, and rho~ every question with a correct answer. Rejection
+    sampling weighs it by P, GRPO by sqrt(P / (1 - P)). At P = 1 GRPO's weight is 0: all samples of
+    a group have the same reward, so none has an advantage.
 
     Args:
         accuracy: P, [Q] in [0, 1].
@@ -193,27 +219,29 @@ def question_weights(accuracy: np.ndarray) -> dict[str, np.ndarray]:
 
 def _log_likelihoods(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """The log ratio and the answer's terms; all NaN where a model has not scored the traces."""
-    names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", "answer_logp", "answer_tokens")
-    found = {name: np.full(shape, math.nan) for name in names}
-    if not all(
-        (folder / "trace_logps" / name / MANIFEST).is_file() for name in ("reasoner", "posterior")
-    ):
-        return found
-    logps = {}
-    for model in ("reasoner", "posterior"):
-        place = folder / "trace_logps" / model
-        columns = ["trace_logp", "trace_tokens"] + (
-            ["answer_logp", "answer_tokens"] if model == "reasoner" else []
-        )
-        table = TableReader(place, "trace_logps").summary
-        places = _places(table, ids, shape[1], place)
-        for name in columns:
-            values = table[name].cast(pa.float64()).to_numpy()
-            logps[model, name] = _spread(places, values, shape, math.nan)
-    for name in ("trace_tokens", "answer_logp", "answer_tokens"):
-        found[name] = logps["reasoner", name]
-    found["sum_log_ratio"] = logps["reasoner", "trace_logp"] - logps["posterior", "trace_logp"]
-    found["mean_log_ratio"] = found["sum_log_ratio"] / found["trace_tokens"]
+    tables = folder / "trace_logps"
+    is_there = [(tables / model / MANIFEST).is_file() for model in ("reasoner", "posterior")]
+    if not all(is_there):
+        names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", "answer_logp", "answer_tokens")
+        return {name: np.full(shape, math.nan) for name in names}
+    answer_terms = ("answer_logp", "answer_tokens")
+    reasoner = _scores(tables / "reasoner", ids, shape, "trace_logp", "trace_tokens", *answer_terms)
+    posterior = _scores(tables / "posterior", ids, shape, "trace_logp")
+    sum_log_ratio = reasoner.pop("trace_logp") - posterior["trace_logp"]
+    mean_log_ratio = sum_log_ratio / reasoner["trace_tokens"]
+    return reasoner | {"sum_log_ratio": sum_log_ratio, "mean_log_ratio": mean_log_ratio}
+
+
+def _scores(
+    table_folder: Path, ids: pa.Array, shape: tuple[int, int], *columns: str
+) -> dict[str, np.ndarray]:
+    """Columns of one model's log-likelihoods as [Q, K] arrays."""
+    table = TableReader(table_folder, "trace_logps").summary
+    places = _places(table, ids, shape[1], table_folder)
+    found = {}
+    for name in columns:
+        values = table[name].cast(pa.float64())
+        found[name] = _spread(places, values.to_numpy(), shape, absent=math.nan)
     return found
 
 
@@ -224,7 +252,8 @@ def _counts(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np
         return {"num_correct": None, "num_answers": None}
     table = TableReader(place, "verdicts").summary
     places = _places(table, ids, shape[1], place)
-    is_decided = ~pc.is_in(table["verdict"], pa.array([str(v) for v in UNDECIDED])).to_numpy()
+    undecided = pa.array([str(verdict) for verdict in UNDECIDED])
+    is_decided = ~pc.is_in(table["verdict"], undecided).to_numpy()
     is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
     size = shape[0] * shape[1]
     return {
@@ -234,12 +263,14 @@ def _counts(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np
 
 
 def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.ndarray:
-    """The flat [Q, K] index of every row. Raises: ValueError for questions or trace ids that were
-    not sampled.
+    """Each row's index into the flat [Q, K] array (the module's docstring has an example).
+
+    Raises: ValueError for questions or trace ids that were not sampled.
     """
     questions = pc.index_in(table["question_id"], value_set=ids)
     trace_ids = table["trace_id"].to_numpy()
-    if questions.null_count or (len(trace_ids) and trace_ids.max() >= num_traces):
+    is_other_trace = trace_ids >= num_traces
+    if questions.null_count or is_other_trace.any():
         raise ValueError(
             f"{where} has rows of traces that were never sampled; remove it and run its stage again"
         )
@@ -249,6 +280,7 @@ def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.
 def _spread(
     places: np.ndarray, values: np.ndarray, shape: tuple[int, int], absent: Any
 ) -> np.ndarray:
+    """The [Q, K] array that has each value at its place, and `absent` everywhere else."""
     whole = np.full(shape, absent, dtype=bool if values.dtype == bool else np.float64)
     whole.reshape(-1)[places] = values
     return whole

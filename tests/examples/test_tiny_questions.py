@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline import embedded
 from variational_reasoning.pipeline.build.datasets import build_datasets
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.questions.prepare import prepare_data
@@ -78,8 +79,8 @@ def test_a_trace_of_other_terms_is_refused():
 
 @pytest.mark.slow
 def test_text_to_ids_to_text_and_lengths(rows):
-    tokenizer = make_task.make_tokenizer()
-    assert len(tokenizer) == len(make_task.VOCABULARY) == 217
+    tokenizer = embedded.make_tokenizer(make_task.TASK)
+    assert len(tokenizer) == len(make_task.TASK.vocabulary) == 217
 
     def encode(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -109,7 +110,7 @@ def profile_run(tmp_path, monkeypatch, rows):
     for row in some[3:]:
         row["trace"] = ""
     source.write_text("".join(json.dumps(row) + "\n" for row in some))
-    make_task.make_tokenizer().save_pretrained(tmp_path / "base")
+    embedded.make_tokenizer(make_task.TASK).save_pretrained(tmp_path / "base")
     words = [f"run_dir={tmp_path / 'run'}", f"base={tmp_path / 'base'}", "data.test=null"]
     config = load_profile(*words, f"data.train={source}", "verify.workers=1")
     command = f"{sys.executable} {PROFILE / 'check_trace.py'}"
@@ -149,7 +150,7 @@ def output_of(config):
 
 def write_samples(config, texts, solutions):
     """Traces and one answer after each, as stages 3 and 6 would leave them."""
-    tokenizer = make_task.make_tokenizer()
+    tokenizer = embedded.make_tokenizer(make_task.TASK)
     renderer = config.renderer
     keys = [dict(zip(("question_id", "trace_id"), key, strict=True)) for key in texts]
 

@@ -24,12 +24,12 @@ Writes, without any network and to the same bytes for the same seed:
     <run>/source/{train,test}.jsonl    rows of question, trace, solution, check and split, for scripts/prepare_data.py
 """
 
-import json
 import random
 import sys
 from pathlib import Path
 
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline import embedded
 
 MODULUS = 7
 NUM_OPERANDS = 6
@@ -38,9 +38,6 @@ DETAILED_SHARE = 0.3
 TERSE_KEEP = 0.4
 NUM_TRAIN, NUM_TEST = 400, 500
 
-BASE_SEED = 0
-"""One base serves every seed of the demo; only questions, traces and sampling change with `seed`.
-"""
 PRETRAIN_TOKENS = 1_400_000
 CHAIN_SHARE = 0.2
 """Share of the pretraining documents that are bare dense chains of 2 to 10 operands; the others are
@@ -61,23 +58,12 @@ of a hint.
 """
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
-PAD, QUESTION, END_OF_TURN = "<|pad|>", "<|question|>", "<|end_of_turn|>"
-TAGS = (
-    PAD,
-    QUESTION,
-    END_OF_TURN,
-    "<|begin_of_thought|>",
-    "<|end_of_thought|>",
-    "<|begin_of_solution|>",
-    "<|end_of_solution|>",
-)
-VOCABULARY = (
-    *TAGS,
+WORDS = (
     *OPERATORS,
     *(str(n) for n in range(MODULUS)),
     *(f"={n}" for n in range(MODULUS)),
 )
-"""24 tokens: a tag, an operator, an operand, or a computed value with its equals sign."""
+"""17 tokens after the tags: an operator, an operand, or a computed value with its equals sign."""
 
 
 def apply(value: int, step: str) -> int:
@@ -188,149 +174,40 @@ def pretraining_document(rng: random.Random) -> str:
     return prompt + response
 
 
-def make_tokenizer():
-    """A word-level tokenizer whose decoding is the exact inverse of its encoding; an unknown
-    character is an error.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("=?[0-9]|[-+*]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END_OF_TURN,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.add_special_tokens(
-        {"additional_special_tokens": [tag for tag in TAGS if tag not in (PAD, END_OF_TURN)]}
-    )
-    return fast
-
-
-def make_model():
-    """A Qwen3 of 0.66 M parameters with random weights."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(BASE_SEED)
-    config = Qwen3Config(
-        vocab_size=len(VOCABULARY),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=None,
-        eos_token_id=VOCABULARY.index(END_OF_TURN),
-        initializer_range=0.08,  # 0.02 suits large widths; at width 128 the arithmetic then takes three times as long to learn
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def write_base(folder: Path) -> None:
-    """Tokenizer, random model and pretraining text; skipped when an earlier call finished with the
-    same settings.
-    """
-    recipe = {
-        "vocabulary": VOCABULARY,
+TASK = embedded.EmbeddedTask(
+    name="tiny",
+    words=WORDS,
+    pattern="=?[0-9]|[-+*]",
+    document=pretraining_document,
+    stream="pretrain",
+    num_tokens=PRETRAIN_TOKENS,
+    recipe={
+        "vocabulary": (*embedded.TAGS, *WORDS),
         "modulus": MODULUS,
         "tokens": PRETRAIN_TOKENS,
         "chain_share": CHAIN_SHARE,
         "shortest_break": SHORTEST_BREAK,
         "dense_share": DENSE_SHARE,
         "stray_share": STRAY_SHARE,
-        "seed": BASE_SEED,
-    }
-    done = folder / "recipe.json"
-    recipe_text = json.dumps(recipe, indent=2) + "\n"
-    if done.is_file():
-        if done.read_text(encoding="utf-8") != recipe_text:
-            raise ValueError(
-                f"{done} belongs to another base than make_task.py describes; delete {folder} or "
-                f"name another"
-            )
-        print(f"base: {folder} is there")
-        return
-    tokenizer = make_tokenizer()
-    for target in (make_model(), tokenizer):
-        target.save_pretrained(folder / "init")
-    rng = random.Random(f"pretrain {BASE_SEED}")
-    num_tokens = num_documents = 0
-    with (folder / "pretrain.jsonl").open("w", encoding="utf-8") as file:
-        while num_tokens < PRETRAIN_TOKENS:
-            batch = [pretraining_document(rng) for _ in range(1000)]
-            num_tokens += sum(
-                len(ids) + 1 for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]
-            )
-            num_documents += len(batch)
-            file.writelines(json.dumps({"text": text}) + "\n" for text in batch)
-    dataset_info = {"tiny_pretrain": {"file_name": "pretrain.jsonl", "columns": {"prompt": "text"}}}
-    (folder / "dataset_info.json").write_text(
-        json.dumps(dataset_info, indent=2) + "\n", encoding="utf-8"
-    )
-    done.write_text(recipe_text, encoding="utf-8")
-    print(
-        f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens, "
-        f"vocabulary {len(VOCABULARY)}"
-    )
-
-
-def write_source(
-    folder: Path,
-    seed: int,
-    num_train: int = NUM_TRAIN,
-    num_test: int = NUM_TEST,
-    is_dense: bool = False,
-) -> None:
-    """The seed's questions as JSONL."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in task_rows(seed, num_train, num_test, is_dense).items():
-        path = folder / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        print(f"task: wrote {path}: {len(rows)} questions, seed {seed}")
+        "seed": embedded.BASE_SEED,
+    },
+)
 
 
 def main(arguments: list[str]) -> None:
-    values = {
-        "base": "runs/tiny-base",
-        "run": "runs/tiny",
-        "seed": "0",
-        "train": str(NUM_TRAIN),
-        "test": str(NUM_TEST),
-        "dense": "false",
-    }
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    faults = [
-        f"unknown key {key!r}; allowed: {', '.join(values)}" for key in given if key not in values
-    ]
-    values |= given
-    faults += [
-        f"{name} must be a whole number of zero or more, not {values[name]!r}"
-        for name in ("seed", "train", "test")
-        if not values[name].isdecimal()
-    ]
+    sizes = {"train": str(NUM_TRAIN), "test": str(NUM_TEST)}
+    defaults = {"base": "runs/tiny-base", "run": "runs/tiny", "seed": "0", **sizes}
+    defaults["dense"] = "false"
+    values = embedded.read_task_words(defaults, arguments, numbers=("seed", "train", "test"))
     if values["dense"] not in ("true", "false"):
-        faults.append(f"dense is {values['dense']!r}; it is true or false")
-    if faults:
-        raise SystemExit("\n".join(faults))
+        raise SystemExit(f"dense is {values['dense']!r}; it is true or false")
     try:
-        write_base(Path(values["base"]))
+        embedded.write_base(TASK, Path(values["base"]))
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    write_source(
-        Path(values["run"]) / "source",
-        int(values["seed"]),
-        int(values["train"]),
-        int(values["test"]),
-        values["dense"] == "true",
-    )
+    numbers = (int(values[name]) for name in ("seed", "train", "test"))
+    rows = task_rows(*numbers, is_dense=values["dense"] == "true")
+    embedded.write_source(Path(values["run"]) / "source", rows)
 
 
 if __name__ == "__main__":

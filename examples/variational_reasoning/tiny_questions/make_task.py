@@ -25,13 +25,15 @@ Writes, without any network and to the same bytes for the same seed:
     <run>/train/tiny_questions_{solution,expert}.parquet   train files of two control arms
 """
 
-import json
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline import embedded
+from variational_reasoning.pipeline.rows import Identity
+from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
 MODULUS = 7
 DIGITS = "0123456"
@@ -40,8 +42,6 @@ NUM_STEPS = 4
 NUM_EXPERT, NUM_SOLUTION, NUM_TEST = 150, 1000, 300
 """Training questions with a trace, with a solution only, and test questions."""
 
-BASE_SEED = 0
-"""One base serves every seed; terms, questions and sampling change with `seed`."""
 PRETRAIN_TOKENS = 2_600_000
 EXPLICIT_SHARE, DEFINED_SHARE, GIVEN_SHARE = 0.4, 0.25, 0.1
 """Shares of the pretraining documents that have steps and no terms, that define their terms, and
@@ -50,22 +50,9 @@ cannot be known.
 """
 
 CHAT_FORMAT = Path(__file__).parent / "chat_format.json"
-PAD, QUESTION, END_OF_TURN = "<|pad|>", "<|question|>", "<|end_of_turn|>"
-TAGS = (
-    PAD,
-    QUESTION,
-    END_OF_TURN,
-    "<|begin_of_thought|>",
-    "<|end_of_thought|>",
-    "<|begin_of_solution|>",
-    "<|end_of_solution|>",
-)
 TERMS = tuple(f"t{number:03d}" for number in range(NUM_TERMS))
-VOCABULARY = (*TAGS, "+", "*", "=", *DIGITS, *TERMS)
-"""217 tokens: a tag, an operator, a value, or a term."""
-
-Meanings = dict[str, str]
-"""Term to its step, such as `+3`."""
+WORDS = ("+", "*", "=", *DIGITS, *TERMS)
+"""210 tokens after the tags: an operator, a value, or a term."""
 
 
 def draw_step(rng: random.Random) -> str:
@@ -166,114 +153,36 @@ def pretraining_document(rng: random.Random) -> str:
     return prompt + response
 
 
-def make_tokenizer():
-    """A word-level tokenizer whose decoding is the exact inverse of its encoding; an unknown
-    character is an error.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(
-        Regex("t[0-9]{3}|[0-9]|[+*=]"), behavior="isolated"
-    )
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END_OF_TURN,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.add_special_tokens(
-        {"additional_special_tokens": [tag for tag in TAGS if tag not in (PAD, END_OF_TURN)]}
-    )
-    return fast
-
-
-def make_model():
-    """A Qwen3 of 0.7 M parameters with random weights."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(BASE_SEED)
-    config = Qwen3Config(
-        vocab_size=len(VOCABULARY),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=None,
-        eos_token_id=VOCABULARY.index(END_OF_TURN),
-        initializer_range=0.08,  # as in the tiny profile: 0.02 suits large widths
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def write_base(folder: Path) -> None:
-    """Tokenizer, random model and pretraining text; skipped when an earlier call finished with the
-    same settings.
-    """
-    recipe = {
-        "vocabulary": VOCABULARY,
+TASK = embedded.EmbeddedTask(
+    name="tiny_questions",
+    words=WORDS,
+    pattern="t[0-9]{3}|[0-9]|[+*=]",
+    document=pretraining_document,
+    stream="pretrain own terms",
+    num_tokens=PRETRAIN_TOKENS,
+    recipe={
+        "vocabulary": (*embedded.TAGS, *WORDS),
         "modulus": MODULUS,
         "steps": NUM_STEPS,
         "tokens": PRETRAIN_TOKENS,
         "explicit_share": EXPLICIT_SHARE,
         "defined_share": DEFINED_SHARE,
         "given_share": GIVEN_SHARE,
-        "seed": BASE_SEED,
-    }
-    done = folder / "recipe.json"
-    recipe_text = json.dumps(recipe, indent=2) + "\n"
-    if done.is_file():
-        if done.read_text(encoding="utf-8") != recipe_text:
-            raise ValueError(
-                f"{done} belongs to another base than make_task.py describes; delete {folder} or "
-                f"name another"
-            )
-        print(f"base: {folder} is there")
-        return
-    tokenizer = make_tokenizer()
-    for target in (make_model(), tokenizer):
-        target.save_pretrained(folder / "init")
-    rng = random.Random(f"pretrain own terms {BASE_SEED}")
-    num_tokens = num_documents = 0
-    with (folder / "pretrain.jsonl").open("w", encoding="utf-8") as file:
-        while num_tokens < PRETRAIN_TOKENS:
-            batch = [pretraining_document(rng) for _ in range(1000)]
-            ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
-            num_tokens += sum(len(row) + 1 for row in ids)
-            num_documents += len(batch)
-            file.writelines(json.dumps({"text": text}) + "\n" for text in batch)
-    entry = {"file_name": "pretrain.jsonl", "columns": {"prompt": "text"}}
-    info = json.dumps({"tiny_questions_pretrain": entry}, indent=2) + "\n"
-    (folder / "dataset_info.json").write_text(info, encoding="utf-8")
-    done.write_text(recipe_text, encoding="utf-8")
-    print(f"base: wrote {folder}: {num_documents} pretraining documents, {num_tokens} tokens")
+        "seed": embedded.BASE_SEED,
+    },
+)
 
 
-def write_source(folder: Path, rows: dict[str, list[dict]]) -> None:
-    """The seed's questions as JSONL; only the first NUM_EXPERT training rows keep their trace."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = {"train": [dict(row) for row in rows["train"]], "test": rows["test"]}
-    for row in shown["train"][NUM_EXPERT:]:
+def source_rows(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The rows as a user would have them: only the first NUM_EXPERT have their trace."""
+    train = [dict(row) for row in rows["train"]]
+    for row in train[NUM_EXPERT:]:
         row["trace"] = ""
-    for split, those in shown.items():
-        path = folder / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in those), encoding="utf-8")
-        print(f"task: wrote {path}: {len(those)} questions")
+    return {"train": train, "test": rows["test"]}
 
 
 def write_control_files(folder: Path, rows: Sequence[dict], seed: int) -> None:
     """Train files of two arms: the solutions without any trace, and the expert's traces for all."""
-    from variational_reasoning.pipeline.rows import Identity
-    from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
-
     names = ("question_id", "question", "trace", "solution", "source")
     expert = [{name: row[name] for name in names} for row in rows]
     # A thought is never empty: the start values stand for none.
@@ -286,23 +195,16 @@ def write_control_files(folder: Path, rows: Sequence[dict], seed: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    values = {"base": "runs/tiny_questions-base", "run": "runs/tiny_questions", "seed": "0"}
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    faults = [
-        f"unknown key {key!r}; allowed: {', '.join(values)}" for key in given if key not in values
-    ]
-    values |= given
-    if not values["seed"].isdecimal():
-        faults.append(f"seed must be a whole number of zero or more, not {values['seed']!r}")
-    if faults:
-        raise SystemExit("\n".join(faults))
+    defaults = {"base": "runs/tiny_questions-base", "run": "runs/tiny_questions", "seed": "0"}
+    values = embedded.read_task_words(defaults, arguments)
+    seed, run = int(values["seed"]), Path(values["run"])
     try:
-        write_base(Path(values["base"]))
+        embedded.write_base(TASK, Path(values["base"]))
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    rows = task_rows(int(values["seed"]))
-    write_source(Path(values["run"]) / "source", rows)
-    write_control_files(Path(values["run"]) / "train", rows["train"], int(values["seed"]))
+    rows = task_rows(seed)
+    embedded.write_source(run / "source", source_rows(rows))
+    write_control_files(run / "train", rows["train"], seed)
 
 
 if __name__ == "__main__":

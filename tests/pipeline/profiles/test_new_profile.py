@@ -6,8 +6,11 @@ import json
 import runpy
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -15,9 +18,11 @@ from tests.conftest import ROOT
 from tests.host.conftest import run_exp  # noqa: F401, the fixture
 from tests.pipeline.profiles.conftest import MODELS
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.profiles.choose import choose
+from variational_reasoning.pipeline.profiles import choose as choose_module
+from variational_reasoning.pipeline.profiles.choose import FIRST_ROWS, choose
 from variational_reasoning.pipeline.profiles.options import ProfileOptions
 from variational_reasoning.pipeline.profiles.write import write_profile
+from variational_reasoning.pipeline.questions.sources import stream_source
 
 
 @pytest.fixture
@@ -102,6 +107,57 @@ def test_data_that_do_not_fit(make_profile, model_folder, tmp_path, rows, option
     path.write_text(json.dumps(rows), encoding="utf-8")
     with pytest.raises(ValueError, match=expected):
         make_profile(base=str(model_folder("qwen3")), data=str(path), **options)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_of_a_large_file_the_first_rows_are_kept(
+    make_profile, model_folder, tmp_path, monkeypatch, kind
+):
+    # 600 questions, each there twice, are read row by row: 500 of the rows are kept.
+    rows = [{"problem": f"What is {n % 600}?", "answer": str(n % 600)} for n in range(1200)]
+    path = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=100)
+    alive, most = weakref.WeakSet(), 0
+
+    class Row(dict):
+        __hash__ = object.__hash__
+
+    def watched(*arguments):
+        nonlocal most
+        for row in stream_source(*arguments):
+            row = Row(row)
+            alive.add(row)
+            most = max(most, len(alive))
+            yield row
+
+    monkeypatch.setattr(choose_module, "stream_source", watched)
+    choices, folder = make_profile(
+        base=str(model_folder("qwen3")), data=str(path), gpus=0, test_size=50
+    )
+    assert most <= FIRST_ROWS + 2
+    assert "data: 50 of the questions of 1200 rows are kept for the test" in "".join(
+        choices.reasons
+    )
+    assert choices.num_train == 1100
+    written = {}
+    for name in ("train", "test"):
+        lines = (folder / f"{name}.jsonl").read_text("utf-8").splitlines()
+        written[name] = [json.loads(line) for line in lines]
+    assert [row for row in rows if row in written["test"]] == written["test"]
+    assert [row for row in rows if row not in written["test"]] == written["train"]
+    assert len(written["test"]) == 100  # 50 questions, twice each
+
+
+def test_a_broken_line_after_the_first_rows_is_found(make_profile, model_folder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"problem": f"What is {n}?", "answer": "1"}) for n in range(600)]
+    path.write_text("\n".join([*lines, "{broken"]), encoding="utf-8")
+    with pytest.raises(ValueError, match="line 601 is not valid JSON"):
+        make_profile(base=str(model_folder("qwen3")), data=str(path))
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_model_that_does_not_fit_the_machine(make_profile, model_folder, questions_file):

@@ -1,13 +1,14 @@
 """The published list of ids, and what is refused of such lists."""
 
 import hashlib
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from variational_reasoning.pipeline.questions.subsets import choose_ids, read_ids
+from variational_reasoning.pipeline.questions.subsets import IdChooser, choose_ids, read_ids
 from variational_reasoning.pipeline.rows import read_rows
 
 ROOT = Path(__file__).parents[3]
@@ -37,6 +38,21 @@ def test_the_rule_is_the_smallest_hashes():
     assert choose_ids(ids, 10, seed=7) == [name for name in ids if name in ranked[:10]]
     assert set(choose_ids(ids[::-1], 10, seed=7)) == set(ranked[:10])
     assert choose_ids(ids, 10, seed=8) != choose_ids(ids, 10, seed=7)
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_ids_that_come_one_after_another_are_chosen_by_the_same_rule(trial):
+    rng = random.Random(trial)
+    came = [f"q{rng.randrange(40)}" for _ in range(rng.randrange(1, 120))]
+    different = list(dict.fromkeys(came))
+    chooser = IdChooser(at_most=12, seed=trial, count_up_to=30)
+    for name in came:
+        chooser.add(name)
+    count = rng.randint(1, min(12, len(different)))
+    chosen = chooser.chosen(count)
+    assert set(chosen) == set(choose_ids(different, count, trial))
+    assert all(came.count(name) == times for name, times in chosen.items())
+    assert chooser.num_different == min(30, len(different))
 
 
 def test_ids_of_a_run_are_chosen_among_its_train_questions(tmp_path, make_run):

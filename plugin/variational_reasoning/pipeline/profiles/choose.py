@@ -1,15 +1,17 @@
 """What a profile says, and why: from a model, a file of questions and a machine.
 
-`choose` reads the model's config.json and tokenizer and all rows, and collects everything that will
-not work before anything is written: columns, golds, lengths, the chat format, the memory.
+`choose` reads the model's config.json and tokenizer, looks at the first rows and counts the others,
+and collects everything that will not work before anything is written: columns, golds, lengths, the
+chat format, the memory. The data may be larger than memory.
 """
 
+import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from variational_reasoning.chat_template import chat_template_of, refuses_system
 from variational_reasoning.files import is_plain_name
@@ -19,7 +21,7 @@ from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config, GymConfig, load_config
 from variational_reasoning.pipeline.engines.base import load_tokenizer, text_codec
-from variational_reasoning.pipeline.profiles.choices import Choices
+from variational_reasoning.pipeline.profiles.choices import Choices, HeldOut
 from variational_reasoning.pipeline.profiles.memory import (
     USABLE,
     ModelShape,
@@ -33,8 +35,8 @@ from variational_reasoning.pipeline.profiles.options import ProfileOptions
 from variational_reasoning.pipeline.profiles.write import family_text, profile_files
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
 from variational_reasoning.pipeline.questions.gym import gym_rows, is_gym
-from variational_reasoning.pipeline.questions.sources import read_source, to_columns
-from variational_reasoning.pipeline.questions.subsets import choose_ids
+from variational_reasoning.pipeline.questions.sources import stream_source, to_columns
+from variational_reasoning.pipeline.questions.subsets import IdChooser
 from variational_reasoning.pipeline.questions.usable_rows import example_tokens, usable_rows
 from variational_reasoning.pipeline.verify import open_pool, read_checks, try_golds
 
@@ -44,6 +46,8 @@ LONGEST = 16384
 """cutoff_len where the model's context and the memory allow it; half of it is tried next."""
 LONGEST_ON_A_CPU = 1024
 SHORTEST = 256
+TEST_SHARE = 10
+"""One question in so many is for the test, where the user names no others."""
 ANSWER_ROOM = 64
 """Tokens that a prompt must leave in cutoff_len."""
 
@@ -77,15 +81,16 @@ def choose(name: str, folder: Path, options: ProfileOptions, root: Path) -> Choi
         )
     elif folder.exists() and any(folder.iterdir()):
         choices.faults.append(f"{folder} is there already; remove it or choose another NAME")
-    rows = _read_rows(choices, root)
-    if rows:
-        _choose_columns(choices, rows)
-        _choose_check(choices, rows)
-    _choose_family(choices, rows, root)
+    data = _read_data(choices, root)
+    first = data.first if data else []
+    if first:
+        _choose_columns(choices, first)
+        _choose_check(choices, first)
+    _choose_family(choices, first, root)
     _choose_model(choices, root)
-    if not choices.faults:
-        _split_rows(choices, rows, root)
-        _look_at_rows(choices, rows)
+    if data and not choices.faults:
+        _split_rows(choices, data, root)
+        _look_at_rows(choices, first)
     if choices.faults:
         raise ValueError("\n".join(choices.faults))
     _look_at_machine(choices)
@@ -98,44 +103,80 @@ def path_text(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _read_rows(choices: Choices, root: Path) -> list[dict[str, Any]]:
-    """All rows of the training data; none where they cannot be read."""
-    options, rows = choices.options, []
+class _Data(NamedTuple):
+    """The training data: the first rows, the number of all, and the questions for a test."""
+
+    first: list[dict[str, Any]]
+    num_rows: int
+    test: IdChooser
+
+
+def _read_data(choices: Choices, root: Path) -> _Data | None:
+    """Read every row of the data and of the test questions once; None where the data cannot be
+    read.
+    """
+    options, data = choices.options, None
     for key, source in {"data": options.data, "test": options.test}.items():
         if source is None or not source:
             continue
         try:
-            found = _rows_of(source, "train" if key == "data" else "test", options)
+            found = _scan(_rows_of(source, "train" if key == "data" else "test", options), options)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             choices.faults.append(f"{key}: {error}")
             continue
         is_local = not is_gym(source) and Path(source).exists()
         text = path_text(Path(source), root) if is_local else source
         if key == "data":
-            rows, choices.train, choices.num_train = found, text, len(found)
+            data, choices.train, choices.num_train = found, text, found.num_rows
         else:
             choices.test = text
-    return rows
+    return data
 
 
-def _rows_of(source: str, split: str, options: ProfileOptions) -> list[dict[str, Any]]:
+def _scan(rows: Iterable[dict[str, Any]], options: ProfileOptions) -> _Data:
+    """Only the first rows are kept, and as many texts of questions as a test may have."""
+    remaining = iter(rows)
+    first = list(itertools.islice(remaining, FIRST_ROWS))
+    column = _column_of("question", options, _names(first)) or ""
+    enough = TEST_SHARE * options.test_size  # more questions change nothing
+    test = IdChooser(at_most=options.test_size, seed=0, count_up_to=enough)
+    num_rows = 0
+    for row in itertools.chain(first, remaining):
+        num_rows += 1
+        test.add(str(row.get(column)))
+    return _Data(first, num_rows, test)
+
+
+def _rows_of(source: str, split: str, options: ProfileOptions) -> Iterable[dict[str, Any]]:
     if is_gym(source):
         gym = GymConfig(train_size=options.train_size, test_size=options.test_size)
         return gym_rows(source, split, gym)[0]
-    return read_source(source, split, options.allow_hub)[0]
+    return stream_source(source, split, options.allow_hub)
+
+
+def _names(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {name for row in rows for name in row}
+
+
+def _column_of(ours: str, options: ProfileOptions, present: set[str]) -> str | None:
+    """The data's name of one of our columns: as the user says, else the first guess that is
+    there.
+    """
+    theirs = getattr(options, ours)
+    if theirs is None:
+        theirs = next((name for name in GUESSES[ours] if name in present), None)
+    return theirs
 
 
 def _choose_columns(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
     """Which of the data's columns are ours, and whether there are traces to start from."""
-    options, present = choices.options, {name for row in rows[:FIRST_ROWS] for name in row}
+    options, present = choices.options, _names(rows)
     listed = ", ".join(sorted(present))
     found: dict[str, str] = {}
-    for ours, names in GUESSES.items():
-        theirs = getattr(options, ours)
+    for ours in GUESSES:
+        theirs = _column_of(ours, options, present)
         if theirs is not None and theirs not in present:
             choices.faults.append(f"{ours}={theirs}: the data has no such column; it has {listed}")
-        elif theirs is None:
-            theirs = next((name for name in names if name in present), None)
         if theirs is not None:
             found[ours] = theirs
     choices.start = options.start
@@ -167,7 +208,7 @@ def _choose_columns(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None
 def _choose_check(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
     """How answers are compared: as math, unless the golds are words."""
     column = choices.columns.get("gold")
-    golds = [str(row.get(column) or "") for row in rows[:FIRST_ROWS]] if column else []
+    golds = [str(row.get(column) or "") for row in rows] if column else []
     if sum("####" in gold for gold in golds) > len(golds) / 2:
         choices.faults.append(
             f"gold={column}: its texts hold '####', such as {golds[0][-40:]!r}, so they are whole "
@@ -198,8 +239,8 @@ def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Pa
     instruction = options.instruction
     if instruction is None and options.family == "think":
         column = choices.columns.get("question", "question")
-        asks = sum("boxed" in str(row.get(column)) for row in rows[:FIRST_ROWS])
-        is_told = rows and asks > len(rows[:FIRST_ROWS]) / 2
+        asks = sum("boxed" in str(row.get(column)) for row in rows)
+        is_told = rows and asks > len(rows) / 2
         instruction = "none" if is_told else INSTRUCTIONS[choices.check_kind]
         if is_told:
             choices.reasons.append("instruction: none, since the questions ask for a box")
@@ -356,7 +397,7 @@ def _explain_training(
         choices.reasons.append(f"tensor_parallel_size: {choices.parallel}, so that weights fit")
 
 
-def _split_rows(choices: Choices, rows: list[dict[str, Any]], root: Path) -> None:
+def _split_rows(choices: Choices, data: _Data, root: Path) -> None:
     """Test questions from the user's file, where there are none: written next to the YAMLs."""
     options = choices.options
     if choices.test is not None:
@@ -368,32 +409,32 @@ def _split_rows(choices: Choices, rows: list[dict[str, Any]], root: Path) -> Non
             "share none"
         )
         return
-    column = choices.columns["question"]
-    texts = {str(row.get(column)): str(number) for number, row in enumerate(rows)}
-    count = min(options.test_size, len(texts) // 10)
+    num_questions = data.test.num_different
+    count = min(options.test_size, num_questions // TEST_SHARE)
     if count < 2:
         choices.notes.append(
-            f"nothing is evaluated: {len(texts)} questions are too few to keep some for a test; "
+            f"nothing is evaluated: {num_questions} questions are too few to keep some for a test; "
             "name a file of others (test=FILE)"
         )
         return
-    # By the question's text, so that a row that is there twice is on one side.
-    held_out = set(choose_ids(list(texts), count, seed=0))
-    parts: dict[str, list[dict[str, Any]]] = {"train.jsonl": [], "test.jsonl": []}
-    for row in rows:
-        name = "test.jsonl" if str(row.get(column)) in held_out else "train.jsonl"
-        parts[name].append(row)
-    choices.rows = parts
-    choices.num_train = len(parts["train.jsonl"])
+    held_out = data.test.chosen(count)
+    choices.held_out = HeldOut(
+        rows=lambda: _rows_of(options.data, "train", options),
+        column=choices.columns["question"],
+        questions=frozenset(held_out),
+    )
+    choices.num_train = data.num_rows - sum(held_out.values())
+    many = count == options.test_size
+    among = f"the questions of {data.num_rows} rows" if many else f"{num_questions} questions"
     choices.reasons.append(
-        f"data: {count} of {len(texts)} questions are kept for the test (test=FILE names others); "
-        "train.jsonl and test.jsonl are copies"
+        f"data: {count} of {among} are kept for the test (test=FILE names others); train.jsonl and "
+        "test.jsonl are copies"
     )
     choices.train = path_text(choices.folder / "train.jsonl", root)
     choices.test = path_text(choices.folder / "test.jsonl", root)
 
 
-def _look_at_rows(choices: Choices, rows: list[dict[str, Any]]) -> None:
+def _look_at_rows(choices: Choices, first: list[dict[str, Any]]) -> None:
     """The first rows as stage 0 will see them: what is dropped, lengths, golds."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in profile_files(choices).items():
@@ -402,7 +443,6 @@ def _look_at_rows(choices: Choices, rows: list[dict[str, Any]]) -> None:
         if choices.family_text is not None:
             changed.append(f"prompt_family={folder}/prompts.yaml")
         config = load_config(Path(folder, "pipeline.yaml"), changed)
-        first = rows[:FIRST_ROWS]
         try:
             table, dropped = _usable(first, config)
             checks = read_checks(table)

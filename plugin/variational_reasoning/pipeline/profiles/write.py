@@ -1,13 +1,14 @@
 """The files of a profile: pipeline.yaml, one YAML per training, prompts and data."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from variational_reasoning.method.families import PromptFamily, family_to_dict
-from variational_reasoning.pipeline.profiles.choices import Choices
+from variational_reasoning.pipeline.profiles.choices import Choices, HeldOut
 from variational_reasoning.pipeline.profiles.memory import RANK
 from variational_reasoning.pipeline.questions.gym import is_gym
 
@@ -21,12 +22,22 @@ def write_profile(choices: Choices) -> list[Path]:
     """Write the whole folder; the paths, in the order of their names."""
     choices.folder.mkdir(parents=True, exist_ok=True)
     texts = profile_files(choices)
-    for name, rows in choices.rows.items():
-        texts[name] = "".join(json.dumps(row, default=str) + "\n" for row in rows)
-    paths = [choices.folder / name for name in sorted(texts)]
-    for path in paths:
-        path.write_text(texts[path.name], encoding="utf-8")
-    return paths
+    for name, text in texts.items():
+        (choices.folder / name).write_text(text, encoding="utf-8")
+    names = [*texts, *(_write_rows(choices.held_out, choices.folder) if choices.held_out else [])]
+    return [choices.folder / name for name in sorted(names)]
+
+
+def _write_rows(held_out: HeldOut, folder: Path) -> list[str]:
+    """Training and test questions, row by row; the names of the files."""
+    names = ["train.jsonl", "test.jsonl"]
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context((folder / name).open("w", encoding="utf-8")) for name in names
+        }
+        for row in held_out.rows():
+            files[held_out.file_of(row)].write(json.dumps(row, default=str) + "\n")
+    return names
 
 
 def profile_files(choices: Choices) -> dict[str, str]:

@@ -11,7 +11,7 @@ who drops and counts it.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ MIN_ANSWER = 5
 without a thought."""
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet")
+_ROWS_AT_ONCE = 1024
 
 
 class Stream(NamedTuple):
@@ -65,20 +66,36 @@ def read_source(
     for one that cannot be read, with the line's number.
     """
     path = Path(source)
+    rows = list(stream_source(source, hub_split, allow_hub, stream))
     if path.is_file():
-        rows, digest = _read_file(path), file_digest(path)
+        return rows, file_digest(path)
+    hashed = hashlib.sha256()
+    for row in rows:
+        hashed.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return rows, hashed.hexdigest()
+
+
+def stream_source(
+    source: str, hub_split: str, allow_hub: bool, stream: Stream | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of `read_source` one after another, so that a data set may be larger than memory; a
+    .json file is read whole.
+
+    Args and raises: as `read_source`, whose ValueError comes after the last row.
+    """
+    path, count = Path(source), 0
+    if path.is_file():
+        rows = _file_rows(path)
     elif path.is_dir() or (allow_hub and path.suffix not in _FILE_TYPES):
-        rows = _load_dataset(source, hub_split, stream)
-        hashed = hashlib.sha256()
-        for row in rows:
-            hashed.update(json.dumps(row, sort_keys=True, default=str).encode())
-        digest = hashed.hexdigest()
+        rows = _dataset_rows(source, hub_split, stream)
     else:
         hint = "" if allow_hub else "; for the hub's data set of this name set data.allow_hub: true"
         raise FileNotFoundError(f"there is no file {source} (named in the section data){hint}")
-    if not rows:
+    for row in rows:
+        count += 1
+        yield row
+    if not count:
         raise ValueError(f"{source} has no row")
-    return rows, digest
 
 
 def to_columns(
@@ -197,15 +214,10 @@ def raise_listed(where: str, faults: Sequence[str]) -> None:
         raise ValueError(list_faults(f"{where}: {len(faults)} rows cannot be read", faults))
 
 
-def _read_file(path: Path) -> list[dict[str, Any]]:
+def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a Parquet file ({error})") from error
+        yield from _parquet_rows(path)
+        return
     if path.suffix not in _FILE_TYPES:
         raise ValueError(
             f"{path}: files of type {path.suffix or 'no suffix'!r} are not read; use .jsonl, .json "
@@ -213,7 +225,8 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         )
     faults: list[str] = []
     if path.suffix == ".jsonl":
-        rows = [row for _, row in read_json_lines(path, faults)]
+        for _, row in read_json_lines(path, faults):
+            yield row
     else:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
@@ -222,19 +235,35 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         if not isinstance(rows, list):
             raise ValueError(f"{path} holds {type(rows).__name__}; a .json file is a list of rows")
         faults = row_faults(rows)
+        if not faults:
+            yield from rows
     raise_listed(str(path), faults)
-    return rows
 
 
-def _load_dataset(source: str, split: str, stream: Stream | None) -> list[dict[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file ({error})") from error
+
+
+def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
         if stream is not None:
             whole = datasets.load_dataset(source, split=split, streaming=True)
             shuffled = whole.shuffle(seed=stream.seed, buffer_size=stream.buffer)
-            return list(shuffled.take(stream.rows))
-        return datasets.load_dataset(source, split=split).to_list()
+            yield from shuffled.take(stream.rows)
+            return
+        tables = datasets.load_dataset(source, split=split).with_format("arrow")
+        for table in tables.iter(_ROWS_AT_ONCE):
+            yield from table.to_pylist()
     except (
         datasets.exceptions.DatasetsError,
         ValueError,

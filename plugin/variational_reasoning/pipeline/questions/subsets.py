@@ -7,6 +7,7 @@ chosen only.
 """
 
 import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,12 +25,56 @@ def choose_ids(ids: Sequence[str], count: int, seed: int) -> list[str]:
         )
     if not 1 <= count <= len(ids):
         raise ValueError(f"count is {count}; there are {len(ids)} ids to choose from")
-    chosen = set(
-        sorted(ids, key=lambda name: (hashlib.sha256(f"{seed} {name}".encode()).digest(), name))[
-            :count
-        ]
-    )
+    chosen = set(sorted(ids, key=lambda name: (_rank(name, seed), name))[:count])
     return [name for name in ids if name in chosen]
+
+
+def _rank(name: str, seed: int) -> int:
+    """The ids of the smallest ranks are chosen."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest(), "big")
+
+
+class IdChooser:
+    """`choose_ids` for ids that come one after another, repeated or not, without keeping them.
+
+    With at_most=2 and ids whose ranks are 50, 20, 70, 10 the two smallest so far are kept:
+
+        {50}    {20, 50}    {20, 50}    {10, 20}
+
+    An id that was dropped never comes back, since the largest rank that is kept only falls. So the
+    occurrences of those that remain are counted exactly.
+    """
+
+    def __init__(self, at_most: int, seed: int, count_up_to: int) -> None:
+        """Args: count_up_to: different ids beyond this number are not told apart."""
+        self._at_most, self._seed, self._count_up_to = at_most, seed, count_up_to
+        self._largest_first: list[tuple[int, str]] = []
+        self._occurrences: dict[str, int] = {}
+        self._ranks: set[int] = set()
+
+    @property
+    def num_different(self) -> int:
+        """How many different ids came, or count_up_to where there were more."""
+        return len(self._ranks)
+
+    def add(self, name: str) -> None:
+        """Take the next id."""
+        if name in self._occurrences:
+            self._occurrences[name] += 1
+            return
+        rank = _rank(name, self._seed)
+        if len(self._ranks) < self._count_up_to:
+            self._ranks.add(rank)
+        heapq.heappush(self._largest_first, (-rank, name))
+        self._occurrences[name] = 1
+        if len(self._largest_first) > self._at_most:
+            _, dropped = heapq.heappop(self._largest_first)
+            del self._occurrences[dropped]
+
+    def chosen(self, count: int) -> dict[str, int]:
+        """The `count` ids of the smallest ranks, and how often each came."""
+        smallest_first = sorted(self._largest_first, reverse=True)
+        return {name: self._occurrences[name] for _, name in smallest_first[:count]}
 
 
 def format_ids(ids: Iterable[str], header: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
     facts, weights = run.facts, run.facts.weight_summary()
     print(
         f"rows               {facts.rows} ({facts.dropped} dropped, longer than cutoff_len "
-        f"{data_args.cutoff_len})"
+        f"{data_args.cutoff_len}{f', {facts.cut} with a shorter chain' if facts.cut else ''})"
     )
     print(
         f"target tokens      {int(facts.target_tokens.sum())}, mean "

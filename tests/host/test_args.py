@@ -84,7 +84,12 @@ def test_constants_of_zero_or_below_and_nonsense(world, parse, value):
             "additional_target: lm_head would be trained as a copy apart from the embedding",
         ),
         ({"add_special_tokens": "<beginabstract>"}, "extend the base once with scripts/extend_"),
-        ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error"),
+        ({"overlong": "cut"}, "overlong: 'cut' is not one of drop, truncate, error, cut_chain"),
+        (
+            {"overlong": "cut_chain"},
+            "overlong: cut_chain shortens a verbal chain before symbols, which the prompt kind "
+            "reasoner does not show",
+        ),
         ({"rows_per_step": 0}, "rows_per_step: 0 is not a whole number of data rows above zero"),
         ({"rows_per_step": "8.5"}, "rows_per_step: '8.5' is not a whole number"),
         (

@@ -43,8 +43,8 @@ def reference(folder: str, factor: float) -> dict[str, torch.Tensor]:
     for question, chain, trace, solution, weight in ROWS:
         x = encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
         c, z = encode(chain), encode(BEGIN + trace + END)
-        y = encode("\n") + encode(f"{solution}<|im_end|>")
-        ids = x + c + z + y
+        separator = encode("\n")
+        ids = x + c + z + separator + encode(f"{solution}<|im_end|>")
         y_start = len(x + c + z)
         layout = layout_of([[(len(ids), (len(x), len(x + c), y_start))]])
         mask = dense_mask(layout, len(ids))
@@ -53,7 +53,8 @@ def reference(folder: str, factor: float) -> dict[str, torch.Tensor]:
             logits[:-1], torch.tensor(ids[1:]), reduction="none"
         )
         symbols = nll[len(x + c) : y_start - 1].sum()
-        loss = loss + weight * (factor * symbols + nll[y_start - 1 :].sum())
+        answer = nll[y_start + len(separator) - 1 :].sum()
+        loss = loss + weight * (factor * symbols + answer)
     (loss / (len(ROWS) * 50.0)).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 

@@ -451,13 +451,14 @@ def test_rows_of_abstract_traces(abstract_world, load, kind):
         )
         lead = encode("\n") if kind != "abstract_posterior" else []
         assert example["input_ids"] == x + c + encode(BEGIN) + z + lead + answer
-        # The begin delimiter carries no loss; symbols, end, separator, answer and end of turn do.
+        # Symbols, end, answer and end of turn carry loss; the begin delimiter and the separator,
+        # which are never sampled, do not.
         ignored = [IGNORE_INDEX] * (len(x) + len(c) + 1)
-        assert example["labels"] == ignored + z + lead + answer
+        assert example["labels"] == ignored + z + [IGNORE_INDEX] * len(lead) + answer
         assert example["row_segments"] == [len(x), len(c), 1 + len(z), len(lead + answer)]
         assert (example["row_weights"], example["row_targets"]) == (
             [weight],
-            [len(z + lead + answer)],
+            [len(z + answer)],
         )
 
 
@@ -489,6 +490,45 @@ def test_segments_of_a_pack_and_of_a_cut_row(abstract_world, load):
         found = cut[0]["row_segments"]
         assert sum(found) == length - lost == len(cut[0]["labels"])
         assert found[:2] == segments[0][:2] and found[3] == answer
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_chain_is_cut_from_the_right_until_its_row_fits(abstract_world, load, packing):
+    """The second row is short. The first loses the end of c, never a token of x, z or y."""
+    chain = "One, two, three, four, five, six, seven, eight."
+    names = ("question", "chain", "trace", "solution", "weight")
+    rows = [dict(zip(names, row, strict=True)) for row in ABSTRACT]
+    rows[0]["chain"] = chain
+    abstract_world.add("abstract", rows, formatting="abstract")
+    config = abstract_config(abstract_world, "abstract_bottleneck", overlong="cut_chain")
+    whole, arguments, _ = load(config)
+    assert (arguments.variational.facts.cut, arguments.variational.facts.dropped) == (0, 0)
+    first, second = whole
+    x, c, z, y = first["row_segments"]
+    length = x + c + z + y
+    assert c >= 8 and length - c + 1 < len(second["input_ids"]) + c
+    for num_cut in (1, 3):
+        cutoff = length - num_cut
+        packs = {"packing": True, "neat_packing": True} if packing else {}
+        found, arguments, tokenizer = load(config | packs | {"cutoff_len": cutoff})
+        facts = arguments.variational.facts
+        assert (facts.rows, facts.dropped, facts.cut) == (2, 0, 1)
+        assert facts.describe_length() == (
+            "dropped 0 rows longer than cutoff_len, cut the verbal chain of 1 rows to fit it"
+        )
+        [row] = [row for row in found if sum(row["row_segments"][:4]) == cutoff]
+        assert row["row_segments"][:4] == [x, c - num_cut, z, y]
+        assert row["row_cuts"][0] == num_cut
+        for name in ("input_ids", "labels"):
+            ids = first[name]
+            assert row[name][:cutoff] == ids[: x + c - num_cut] + ids[x + c :]
+    # One token of c is the least; a row that needs more is dropped and counted.
+    short, arguments, _ = load(config | {"cutoff_len": length - c + 1})
+    assert short[0]["row_segments"] == [x, 1, z, y]
+    shorter, arguments, _ = load(config | {"cutoff_len": length - c})
+    facts = arguments.variational.facts
+    assert len(shorter) == facts.rows == 2 - facts.dropped
+    assert facts.dropped >= 1 and [x, 0, z, y] not in list(shorter["row_segments"])
 
 
 @pytest.mark.parametrize(

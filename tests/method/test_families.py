@@ -344,3 +344,13 @@ def test_a_kind_that_a_chat_format_cannot_carry_hinders_no_other():
     assert [kind for kind in renderer.kinds if renderer.answers(kind)] == ["reasoner"]
     with pytest.raises(ValueError, match="cannot carry posterior_a"):
         renderer.prompt("posterior_a", "Q", hint="S")
+
+
+def test_an_abstract_family_without_a_separator_is_refused():
+    """Without it the end of the trace, which sees the chain, predicts the answer's first token."""
+    values = family_to_dict(FAMILIES["abstract"]) | {"name": "mine"}
+    assert family_from_dict(values, "memory").is_abstract
+    with pytest.raises(ValueError, match="abstract_bottleneck has an answer after a chain and a"):
+        family_from_dict(values | {"answer_open": ""}, "memory")
+    without = {kind: texts for kind, texts in values["kinds"].items() if "has_answer" not in texts}
+    assert family_from_dict(values | {"answer_open": "", "kinds": without}, "memory").is_abstract

@@ -1,5 +1,6 @@
 """Abstract traces: constrained sampling, its likelihood, and the stages on a model with symbols."""
 
+import asyncio
 import itertools
 import math
 
@@ -12,6 +13,7 @@ from variational_reasoning.method.abstract import BEGIN, END
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
 from variational_reasoning.pipeline.engines import (
+    Completion,
     Request,
     Span,
     TransformersEngine,
@@ -20,6 +22,7 @@ from variational_reasoning.pipeline.engines import (
 )
 from variational_reasoning.pipeline.engines.scorer import ScoredSequence, Scorer
 from variational_reasoning.pipeline.engines.transformers import uniforms
+from variational_reasoning.pipeline.engines.vllm import VllmEngine
 from variational_reasoning.pipeline.evaluate import Benchmark, Model, evaluate
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 from variational_reasoning.pipeline.sample import abstract_span, sample_answers, sample_traces
@@ -90,12 +93,39 @@ def test_a_sample_does_not_depend_on_its_batch_and_goes_on_without_a_constraint(
     assert together[:12] == [engine.generate([each])[0] for each in longer]
     assert together[12:] == engine.generate(plain)
     traces = engine.generate([request(seed, span) for seed in range(12)])
+    separator = list(span.separator_ids)
+    assert engine.tokenizer.decode(separator) == "\n"
     free = set()
     for sample, trace in zip(together[:12], traces, strict=True):
-        count = len(trace.token_ids)
-        assert sample.token_ids[:count] == trace.token_ids  # the constraint looks only back
+        forced = trace.token_ids + separator
+        count = len(forced)
+        assert sample.token_ids[:count] == forced  # the constraint looks only back
         free |= set(sample.token_ids[count:])
     assert free - set(span.symbol_ids)
+
+
+@pytest.mark.parametrize("separator", [(), (20,), (20, 21, 22)])
+def test_the_separator_follows_every_trace_and_the_answer_is_the_models(engine, separator):
+    """Traces of other lengths in one batch are in other places of their separators."""
+    span = span_of(engine, least=0, most=3)._replace(separator_ids=separator)
+    asked = [request(seed, span, stop=(), new=9, temperature=0) for seed in range(30)]
+    lengths = set()
+    for each, sample in zip(asked, engine.generate(asked), strict=True):
+        ids = sample.token_ids
+        cut = ids.index(span.end_id) + 1
+        start = cut + len(separator)
+        lengths.add(cut)
+        assert tuple(ids[cut:start]) == separator
+        if len(ids) > start:
+            prompt = torch.tensor([[*each.prompt_ids, *ids[:start]]])
+            with torch.no_grad():
+                logits = engine.model(input_ids=prompt).logits[0, -1]
+            assert ids[start] == int(logits.argmax())
+    assert len(lengths) == 4
+    # Room that ends within the separator cuts it.
+    short = [each._replace(max_new_tokens=4) for each in asked]
+    for whole, cut in zip(engine.generate(asked), engine.generate(short), strict=True):
+        assert cut.token_ids == whole.token_ids[:4]
 
 
 def test_symbols_and_answer_have_temperatures_of_their_own(engine):
@@ -108,6 +138,7 @@ def test_symbols_and_answer_have_temperatures_of_their_own(engine):
         cut = sample.token_ids.index(span.end_id) + 1
         trace, answer = tuple(sample.token_ids[:cut]), sample.token_ids[cut:]
         answers.setdefault(trace, set()).add(tuple(answer[:4]))
+        assert answer[:1] == list(span.separator_ids)[: len(answer)]
     assert len(answers) > 5  # sampled
     assert all(len(found) == 1 for found in answers.values())  # greedy
 
@@ -149,7 +180,7 @@ def test_the_answer_after_a_trace_is_scored_over_all_ids(engine):
     row = ScoredSequence(("q", 0), [5, 6, 7, *trace, 8, 9, 10], spans, span)
     [[own, answer]] = scorer(engine).score([row])
     [[_, plain]] = scorer(engine).score([row._replace(support=None)])
-    assert answer == plain
+    assert answer == pytest.approx(plain, rel=1e-14)  # in a matrix product of another shape
     with torch.no_grad():
         logits = engine.model(input_ids=torch.tensor([row.token_ids])).logits[0].double()
     first = torch.log_softmax(logits[2, list(span.symbol_ids)], dim=-1)[1]
@@ -215,6 +246,9 @@ def test_stages_3_to_6_on_abstract_traces(abstract_run, abstract_dir):
     sample_answers(config)
     answers = read_rows(config.folder("answers"), "answers")
     assert len(answers) == len(traces) * config.sampling.num_answers
+    for answer in answers:  # what follows the trace's ids, as scoring has it
+        assert answer["text"] == tokenizer.decode(answer["token_ids"])
+        assert tuple(answer["token_ids"][:1]) == span.separator_ids
     changed = load_config(path, ["sampling.max_symbols=4"])
     with pytest.raises(
         ValueError, match="sampled with 3, and are scored under the same constraint"
@@ -251,6 +285,7 @@ def test_evaluation_samples_a_trace_and_an_answer(abstract_run, abstract_dir, tm
         cut = row["token_ids"].index(end)
         traces.setdefault(row["question_id"], set()).add(tuple(row["token_ids"][:cut]))
         answers.setdefault(row["question_id"], set()).add(tuple(row["token_ids"][cut:]))
+        assert row["text"].partition(END)[2].startswith("\n")
     assert all(len(found) == 1 for found in traces.values())  # greedy symbols
     assert any(len(found) > 1 for found in answers.values())  # sampled answers
 
@@ -267,6 +302,34 @@ def test_models_without_symbols_and_lengths_that_do_not_fit_are_refused(make_run
         sample_traces(load_config(path))
     with pytest.raises(ValueError, match="sampling.min_symbols: 9 is above sampling.max_symbols 8"):
         load_config(path, ["sampling.min_symbols=9", "sampling.max_symbols=8"])
+
+
+def test_vllm_gets_two_requests_and_the_separator_is_in_none_of_them():
+    """Symbols 10 and 11, end 9, separator 20 21; vLLM draws 10 11, then 30 31."""
+    calls = []
+
+    async def generate(request, stop_token_ids, **constraints):
+        calls.append((request, stop_token_ids, constraints))
+        is_trace = bool(constraints)
+        ids = [10, 11] if is_trace else [30, 31][: request.max_new_tokens]
+        return Completion(ids, "length" if is_trace else "stop")
+
+    engine = VllmEngine.__new__(VllmEngine)
+    engine._generate, engine._ends, engine._decode = generate, [2], lambda ids: f"<{ids[0]}>"
+    span = Span((10, 11), 9, 1, 2, temperature=0.5, separator_ids=(20, 21))
+    asked = request(seed=7, span=span, stop=("<2>",), new=8)
+    done = asyncio.run(engine._sample(asked))
+    assert done == Completion([10, 11, 9, 20, 21, 30, 31], "stop")
+    (trace, stops, constraints), (rest, ends, free) = calls
+    assert constraints == {"allowed_token_ids": [10, 11, 9], "min_tokens": 1} and stops == [9]
+    assert (trace.max_new_tokens, trace.temperature, trace.seed) == (2, 0.5, 7)
+    assert rest.prompt_ids == [5, 6, 7, 10, 11, 9, 20, 21] and (ends, free) == ([2], {})
+    assert (rest.max_new_tokens, rest.seed) == (3, 8)
+    for room, ids in ((4, [10, 11, 9, 20]), (5, [10, 11, 9, 20, 21]), (3, [10, 11, 9])):
+        done = asyncio.run(engine._sample(asked._replace(max_new_tokens=room)))
+        assert done == Completion(ids, "length")
+    done = asyncio.run(engine._sample(asked._replace(stop=("<9>",))))
+    assert done == Completion([10, 11, 9], "stop")  # a trace alone
 
 
 @pytest.mark.slow

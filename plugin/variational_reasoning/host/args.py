@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
 from variational_reasoning.method.abstract import BEGIN, END, symbol_names
-from variational_reasoning.method.families import BOTTLENECK, FAMILIES, REASONER
+from variational_reasoning.method.families import BOTTLENECK, FAMILIES, POSTERIOR, REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
 
-OVERLONG_POLICIES = ("drop", "truncate", "error")
+CUT_CHAIN = "cut_chain"
+OVERLONG_POLICIES = ("drop", "truncate", "error", CUT_CHAIN)
+"""What happens to a row longer than cutoff_len: it is left out, loses the end of its response, ends
+the training, or loses the end of its verbal chain (abstract.py), never of symbols or answer."""
 
 
 @dataclass
@@ -63,7 +66,8 @@ class VariationalArguments:
         default="drop",
         metadata={
             "help": "Rows of our data formats longer than cutoff_len: one of "
-            f"{', '.join(OVERLONG_POLICIES)}."
+            f"{', '.join(OVERLONG_POLICIES)}. The last shortens the verbal chain before symbols, "
+            "and leaves out rows that do not fit then."
         },
     )
     trace_loss_weight: float = field(
@@ -107,6 +111,14 @@ class VariationalConfig:
     def is_bottleneck(self) -> bool:
         """Whether the rows' answers must not see the verbal chain before the symbols."""
         return self.prompt_kind == BOTTLENECK
+
+    @property
+    def shows_chain(self) -> bool:
+        """Whether prompts hold a verbal chain before the symbols, in ids of its own."""
+        if self.renderer is None or not self.renderer.is_abstract or self.prompt_kind is None:
+            return False
+        texts = self.renderer.family.kinds.get(self.prompt_kind)
+        return texts is not None and "{hint}" in texts.opening
 
     @property
     def has_parts(self) -> bool:
@@ -311,6 +323,12 @@ def _check_symbols(
             f"flash_attn: {flash} takes no mask that hides the chain from the answer "
             f"(prompt_kind {BOTTLENECK}); set it to sdpa, which computes a row in two calls, with "
             "flash kernels where there are any"
+        )
+    if config.overlong == CUT_CHAIN and not config.shows_chain:
+        faults.append(
+            f"overlong: {CUT_CHAIN} shortens a verbal chain before symbols, which the prompt kind "
+            f"{config.prompt_kind} does not show; set it to drop, truncate or error, or choose "
+            f"the prompt kind {POSTERIOR} or {BOTTLENECK} of the prompt family abstract"
         )
     if "trace_loss_weight" not in ours:
         return

@@ -1,7 +1,7 @@
 """Our data formats inside the host's data loading, and what lets weights and ids reach the trainer.
 
 The host maps every data set twice: to texts (`align_dataset`) and to ids (a processor). It drops
-all columns that it does not know. Ours keep three lists per example in addition to the host's
+all columns that it does not know. Ours keep lists per example in addition to the host's
 columns, with one entry per data row in it (several when packed):
 
     row_weights   float, the row's weight
@@ -9,6 +9,7 @@ columns, with one entry per data row in it (several when packed):
     row_names     text, data set, row number and ids, for messages
     row_segments  int, four per row: its tokens of x, of the verbal chain, of the trace with its
                   delimiters, and of the answer; they add up to the row's length
+    row_cuts      int, tokens that the row's verbal chain lost to `overlong: cut_chain`
 
 A pack of a row with two targets (weight 0.5) and a row with three (weight 2):
 
@@ -37,6 +38,7 @@ from llamafactory.data.processor.supervised import (
 from llamafactory.extras import logging
 
 from variational_reasoning import __version__
+from variational_reasoning.host.args import CUT_CHAIN
 from variational_reasoning.host.formats import (
     ID_COLUMNS,
     RowRenderer,
@@ -53,9 +55,10 @@ logger = logging.get_logger(LOGGER)
 
 ROW_COLUMNS = ("row_weights", "row_targets", "row_names")
 SEGMENTS = "row_segments"
+CUTS = "row_cuts"
 MEDIA_COLUMNS = ("images", "videos", "audios")
 
-CACHE_KEY = f"{__version__}, layout 3"
+CACHE_KEY = f"{__version__}, layout 4"
 """Part of the key under which `datasets` caches our rows; raise the number when rows change."""
 
 PADDING_MULTIPLE = 8
@@ -89,6 +92,7 @@ _ROW_TYPES = {
     "row_targets": pa.list_(pa.int64()),
     "row_names": pa.list_(pa.string()),
     SEGMENTS: pa.list_(pa.int64()),
+    CUTS: pa.list_(pa.int64()),
     **{name: pa.list_(pa.string()) for name in ID_COLUMNS},
 }
 _PACK_TYPES = _ROW_TYPES | {
@@ -218,7 +222,8 @@ class Row:
     """A tokenized data row.
 
     input_ids, labels: int32 [length]; a label is a target unless it is IGNORE_INDEX.
-    segments: tokens of x, chain, trace and answer (module docstring).
+    segments: tokens of x, chain, trace and answer (module docstring). cut: tokens that the chain
+    lost.
     index: which of the batch's examples it is. ids: by name, None where it has none.
     """
 
@@ -226,6 +231,7 @@ class Row:
     input_ids: np.ndarray
     labels: np.ndarray
     segments: list[int]
+    cut: int
     weight: float
     name: str
     ids: dict[str, str | None]
@@ -240,8 +246,16 @@ class Row:
             "row_targets": [num_targets],
             "row_names": [self.name],
             SEGMENTS: self.segments,
+            CUTS: [self.cut],
             **{name: [value] for name, value in self.ids.items()},
         }
+
+
+Encoded = tuple[list[int], list[int], list[int], int]
+"""Of a row: ids, labels, segments, and tokens that were cut from its chain."""
+
+PromptIds = tuple[list[int], list[int], list[int]]
+"""Ids of x, chain and opening (PromptParts)."""
 
 
 @dataclass
@@ -297,7 +311,7 @@ class RowProcessor(SupervisedDatasetProcessor):
             encoded = self._encode_ours(examples, i) if is_ours else self._encode_hosts(examples, i)
             if encoded is None:
                 continue
-            input_ids, labels, segments = encoded
+            input_ids, labels, segments, cut = encoded
             # Nothing predicts the first token; in a pack, the row before must not.
             labels[0] = IGNORE_INDEX
             rows.append(
@@ -306,6 +320,7 @@ class RowProcessor(SupervisedDatasetProcessor):
                     input_ids=np.array(input_ids, np.int32),
                     labels=np.array(labels, np.int32),
                     segments=segments,
+                    cut=cut,
                     weight=weights[i] if is_ours else 1.0,
                     name=names[i] if is_ours else "row of the host's formats",
                     ids={name: values[i] for name, values in ids.items()},
@@ -313,21 +328,23 @@ class RowProcessor(SupervisedDatasetProcessor):
             )
         return rows
 
-    def _encode_ours(
-        self, examples: Mapping[str, Sequence[Any]], i: int
-    ) -> tuple[list[int], list[int], list[int]] | None:
-        """(ids, labels, segments) of a row in our formats, or None for one that is dropped.
+    def _encode_ours(self, examples: Mapping[str, Sequence[Any]], i: int) -> Encoded | None:
+        """A row in our formats, or None for one that is dropped.
 
         Of an abstract row, with the ids of x, a chain of two tokens, begin, one symbol, end, the
         separator, an answer of one token and the end of turn:
 
-            labels     -100 -100 -100 -100    z end    separator y eos
+            labels     -100 -100 -100 -100    z end    -100 y eos
             segments   1, 2, 3, 3
         """
         config = self.data_args.variational
         cutoff_len = longest_row(self.data_args)
         prompt = self._encode_prompt([part["content"] for part in examples["_prompt"][i]])
         target = self._encode_target(examples["_response"][i][0]["content"])
+        cut = 0
+        if config.overlong == CUT_CHAIN:
+            excess = sum(map(len, (*prompt, *target))) - cutoff_len
+            prompt, cut = _with_shorter_chain(prompt, excess)
         lengths = [len(ids) for ids in (*prompt, *target)]
         prompt_ids = [token for part in prompt for token in part]
         target_ids = [token for part in target for token in part]
@@ -339,17 +356,21 @@ class RowProcessor(SupervisedDatasetProcessor):
                     f"fit cutoff_len {cutoff_len}; raise cutoff_len, or set `overlong: drop` or "
                     "`overlong: truncate`"
                 )
-            if config.overlong == "drop" or room <= 0:
+            if config.overlong in ("drop", CUT_CHAIN) or room <= 0:
                 return None
             target_ids = target_ids[:room]
-        x, chain, opening, trace, *_ = lengths
+        x, chain, opening, trace, lead, _ = lengths
         labels = [IGNORE_INDEX] * len(prompt_ids) + target_ids
+        # The separator is never sampled: engines put it there.
+        for position in range(len(prompt_ids) + trace, len(prompt_ids) + trace + lead):
+            if position < len(labels):
+                labels[position] = IGNORE_INDEX
         ids = prompt_ids + target_ids
         through_trace = min(x + chain + opening + trace, len(ids))
         in_trace = through_trace - x - chain
-        return ids, labels, [x, chain, in_trace, len(ids) - through_trace]
+        return ids, labels, [x, chain, in_trace, len(ids) - through_trace], cut
 
-    def _encode_prompt(self, texts: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+    def _encode_prompt(self, texts: Sequence[str]) -> PromptIds:
         """Ids of x, chain and opening (PromptParts); a text that comes whole is all x."""
         parts = [self._encode(text) if text else [] for text in texts]
         x, chain, opening = parts if len(parts) == 3 else (parts[0], [], [])
@@ -361,9 +382,7 @@ class RowProcessor(SupervisedDatasetProcessor):
         trace, lead, answer = (self._encode(text) if text else [] for text in parts)
         return trace, lead, answer
 
-    def _encode_hosts(
-        self, examples: Mapping[str, Sequence[Any]], i: int
-    ) -> tuple[list[int], list[int], list[int]] | None:
+    def _encode_hosts(self, examples: Mapping[str, Sequence[Any]], i: int) -> Encoded | None:
         prompt, response = examples["_prompt"][i], examples["_response"][i]
         # The host's own rule for an example that it cannot use.
         if len(prompt) % 2 != 1 or len(response) != 1:
@@ -379,10 +398,21 @@ class RowProcessor(SupervisedDatasetProcessor):
             audios=examples["_audios"][i] or [],
         )
         # One turn after another: no part of it is a trace.
-        return (input_ids, list(labels), [len(input_ids), 0, 0, 0]) if input_ids else None
+        return (input_ids, list(labels), [len(input_ids), 0, 0, 0], 0) if input_ids else None
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+
+def _with_shorter_chain(prompt: PromptIds, excess: int) -> tuple[PromptIds, int]:
+    """(prompt, tokens cut): the chain without its last `excess` tokens, if it keeps one.
+
+    Example: a chain of 5 tokens keeps 2 for an excess of 3, and stays whole for one of 5.
+    """
+    x, chain, opening = prompt
+    if excess <= 0 or excess >= len(chain):
+        return prompt, 0
+    return (x, chain[: len(chain) - excess], opening), excess
 
 
 @dataclass
@@ -502,11 +532,13 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 class RowFacts:
     """What a tokenized data set holds: the figures that C comes from, and those a run reports.
 
+    dropped: rows that do not fit cutoff_len. cut: rows whose verbal chain was shortened to fit.
     weights: float64 [rows]. target_tokens: int64 [rows].
     """
 
     rows: int
     dropped: int | None
+    cut: int
     weights: torch.Tensor
     target_tokens: torch.Tensor
 
@@ -519,6 +551,11 @@ class RowFacts:
             "max": self.weights.max().item(),
         }
 
+    def describe_length(self) -> str:
+        """What became of rows longer than cutoff_len, for the log."""
+        text = f"dropped {self.dropped} rows longer than cutoff_len"
+        return text + (f", cut the verbal chain of {self.cut} rows to fit it" if self.cut else "")
+
     def mean_target_tokens(self) -> float:
         """Mean number of targets of a row."""
         return self.target_tokens.double().mean().item()
@@ -526,12 +563,15 @@ class RowFacts:
 
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before that."""
-    columns = tokenized.select_columns(["row_weights", "row_targets"]).with_format("arrow")[:]
+    names = ["row_weights", "row_targets", CUTS]
+    columns = tokenized.select_columns(names).with_format("arrow")[:]
+    cuts = columns[CUTS].combine_chunks().flatten().to_numpy()
     weights = columns["row_weights"].combine_chunks().flatten().to_numpy()
     target_tokens = columns["row_targets"].combine_chunks().flatten().to_numpy()
     return RowFacts(
         rows=len(weights),
         dropped=num_aligned - len(weights),
+        cut=int((cuts > 0).sum()),
         weights=torch.tensor(weights, dtype=torch.float64),
         target_tokens=torch.tensor(target_tokens, dtype=torch.int64),
     )

@@ -40,7 +40,7 @@ from variational_reasoning.host.attention import (
     use_row_attention,
 )
 from variational_reasoning.host.bottleneck import count_trace_targets, layout_of, rows_of
-from variational_reasoning.host.dataset import LOGGER, ROW_COLUMNS, SEGMENTS
+from variational_reasoning.host.dataset import CUTS, LOGGER, ROW_COLUMNS, SEGMENTS
 from variational_reasoning.host.formats import ID_COLUMNS
 from variational_reasoning.host.probes import added_loss, head_is_plain, pack_fault, tapped
 from variational_reasoning.host.steps import (
@@ -107,7 +107,7 @@ class RowCollator:
                 tokens.append(torch.tensor(feature["attention_mask"]) > 0)
         rows = [[feature.pop(name) for name in ROW_COLUMNS] for feature in features]
         for feature in features:
-            for name in ID_COLUMNS:
+            for name in (*ID_COLUMNS, CUTS):
                 feature.pop(name, None)
         batch = self.collator(features)
         width = max(len(weights) for weights, _, _ in rows)
@@ -294,8 +294,10 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _log_start(self) -> None:
         if self.constant_loss_normalizer is None:
+            counted = f"; {self.facts.describe_length()}" if self.facts is not None else ""
             logger.info_rank0(
                 "variational_reasoning: the host's own loss; rows in our formats, all of weight 1"
+                + counted
             )
             return
         source = (
@@ -315,7 +317,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
                 f"{self.facts.mean_target_tokens():.2f} target tokens per row; "
                 f"weights: count {weights['count']}, mean {weights['mean']:.6g}, "
                 f"min {weights['min']:.6g}, max {weights['max']:.6g}; "
-                f"dropped {self.facts.dropped} rows longer than cutoff_len"
+                f"{self.facts.describe_length()}"
             )
 
     def _plain_head(self) -> torch.nn.Linear | None:
@@ -675,6 +677,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             record["rows"] = {
                 "count": self.facts.rows,
                 "dropped_longer_than_cutoff_len": self.facts.dropped,
+                **({"chains_cut_to_cutoff_len": self.facts.cut} if self.facts.cut else {}),
                 "mean_target_tokens": self.facts.mean_target_tokens(),
                 "weights": self.facts.weight_summary(),
             }

@@ -101,9 +101,9 @@ class PromptFamily:
     def is_abstract(self) -> bool:
         """Whether traces are sequences of reserved symbols (abstract.py).
 
-        Then only symbols are sampled between the delimiters, and the constant text between the end
-        delimiter and the solution is tokenized apart: the end delimiter, which sees the chain in a
-        bottleneck, predicts nothing of the solution.
+        Then only symbols are sampled between the delimiters. The constant text between the end
+        delimiter and the solution is tokenized apart, never sampled and never trained: the end
+        delimiter, which sees the chain in a bottleneck, predicts nothing of the solution.
         """
         return self.boundary == END
 
@@ -232,6 +232,14 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
     forbidden = values.get("forbidden", ())
     if isinstance(forbidden, str) or not all(isinstance(text, str) and text for text in forbidden):
         faults.append(f"forbidden is {forbidden!r}; a list of texts is needed")
+    if boundary == END and not values.get("answer_open"):
+        faults += [
+            f"answer_open: is empty, and kinds.{kind} has an answer after a chain and a trace; the "
+            "end of the trace, which sees the chain, would predict the answer's first token. Put a "
+            'constant text between them, such as "\\n"'
+            for kind, texts in kinds.items()
+            if texts.has_answer and texts.close == END
+        ]
     hint = values.get("hint", "solution")
     if hint not in HINTS:
         faults.append(f"hint is {hint!r}; allowed are {', '.join(HINTS)}")

@@ -88,8 +88,8 @@ class PromptParts(NamedTuple):
 class TargetParts(NamedTuple):
     """The texts of a response that become ids apart; joined, they are the response.
 
-    trace: through the boundary. lead: the constant text before the solution, only in `abstract`.
-    answer: the rest, with the end of turn.
+    trace: through the boundary. lead: the constant text before the solution, only in `abstract`,
+    where it has no loss (`Renderer.separator`). answer: the rest, with the end of turn.
     """
 
     trace: str
@@ -289,6 +289,20 @@ class Renderer:
         """
         return self.texts(REASONER).close.removeprefix(self.boundary) + self.answer_open
 
+    @property
+    def separator(self) -> str:
+        """The constant text between an abstract trace and its answer; empty for verbal traces.
+
+        It is never sampled: engines append it, as they append the end of a trace at its longest.
+        So it has no loss, and the end of the trace, which sees the chain under the bottleneck,
+        predicts nothing that is trained.
+        """
+        return self.answer_lead if self.family.is_abstract else ""
+
+    def encode_separator(self, encode: Encode) -> list[int]:
+        """The ids that follow an abstract trace's end; none after a verbal trace."""
+        return encode(self.separator) if self.separator else []
+
     def detect_kind(self, prompt: str) -> str | None:
         """The kind that a rendered prompt is laid out for, or None for a text of another layout."""
         for kind in self._most_literal_first:
@@ -356,7 +370,7 @@ class Renderer:
     def target_parts(self, response: str) -> TargetParts:
         """The texts of a response that become ids apart, closed by the end of turn."""
         head, rest = self.split_target(response)
-        lead = self.answer_lead if self.family.is_abstract else ""
+        lead = self.separator
         if not rest.startswith(lead):
             lead = ""
         return TargetParts(head, lead, rest.removeprefix(lead))
@@ -432,7 +446,7 @@ class Renderer:
         """
         lead = self.answer_lead
         if self.family.is_abstract:  # tokenized apart, as in `target_parts`
-            lead_ids = encode(lead) if lead else []
+            lead_ids = self.encode_separator(encode)
             rest_ids = encode(solution + self.answer_close) if solution else []
             start = len(lead_ids)
             return lead_ids + rest_ids, start, start + _first_prefix(rest_ids, solution, decode)

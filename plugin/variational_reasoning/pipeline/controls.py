@@ -132,7 +132,7 @@ def ask(
     The settings are the evaluation's. A question that some kind leaves no room is left out of all.
     """
     config, renderer = model.config, model.renderer
-    boundary = encode(renderer.boundary)
+    boundary = [*encode(renderer.boundary), *renderer.encode_separator(encode)]
     settings = (config.eval.temperature, config.eval.top_p)
     requests = []
     for row in benchmark.questions:

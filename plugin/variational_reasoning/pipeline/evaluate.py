@@ -322,12 +322,14 @@ def _span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
     constraint = span_settings(config, renderer)
     if not constraint:
         return {}
-    limit, needed = config.eval.max_new_tokens, config.sampling.max_symbols + 2
+    # A separator has one token at least; the tokenizer, which knows how many, is not loaded yet.
+    num_constant = 2 if renderer.separator else 1
+    limit, needed = config.eval.max_new_tokens, config.sampling.max_symbols + num_constant + 1
     if limit is not None and limit < needed:
         raise ValueError(
             f"eval.max_new_tokens: {limit} has no room for a trace of up to "
-            f"{config.sampling.max_symbols} symbols (sampling.max_symbols), its end and an answer; "
-            f"set at least {needed}"
+            f"{config.sampling.max_symbols} symbols (sampling.max_symbols), its end, the separator "
+            f"and an answer; set at least {needed}"
         )
     return constraint | resolved(config, "eval.trace_temperature")
 
@@ -367,7 +369,7 @@ class ResponseSampler(Sampler):
             question = self.questions[question_id]["question"]
             prompt_ids = self.renderer.encode_prompt("reasoner", question, None, self.encode)
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
-            if room < (1 if self.span is None else self.span.max_symbols + 2):
+            if room < (1 if self.span is None else self.span.least_room):
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
             counts["bounded_by_context"] += num_samples * (room < limit)

@@ -213,12 +213,14 @@ def abstract_span(config: Config, tokenizer: Any, temperature: float) -> Span:
             "scripts/extend_vocabulary.py and train it again"
         )
     settings = config.sampling
+    encode, _ = text_codec(tokenizer)
     return Span(
         vocabulary.symbol_ids,
         vocabulary.end_id,
         settings.min_symbols,
         settings.max_symbols,
         temperature,
+        tuple(config.renderer.encode_separator(encode)),
     )
 
 
@@ -416,7 +418,11 @@ class TraceSampler(Sampler):
 
 
 class AnswerSampler(Sampler):
-    """Stage 6's worker."""
+    """Stage 6's worker.
+
+    A row holds what follows the trace's ids. After an abstract trace that begins with the
+    separator, which is not sampled.
+    """
 
     names = ("question_id", "trace_id", "answer_id")
 
@@ -425,6 +431,7 @@ class AnswerSampler(Sampler):
     ) -> None:
         super().__init__(config, engine)
         self.questions, self.traces = questions, traces
+        self.separator_ids = self.renderer.encode_separator(self.encode)
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
@@ -438,7 +445,7 @@ class AnswerSampler(Sampler):
             [row] = questions[question_id]
             prompt_ids = self.renderer.encode_prompt("reasoner", row["question"], None, self.encode)
             for trace in traces[question_id]:
-                start_ids = prompt_ids + trace["token_ids"]
+                start_ids = prompt_ids + trace["token_ids"] + self.separator_ids
                 room = min(limit, config.cutoff_len - len(start_ids))
                 counts["traces"] += 1
                 if not trace["is_well_formed"]:
@@ -459,14 +466,15 @@ class AnswerSampler(Sampler):
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
-        text = self.decode(result.token_ids)
+        token_ids = self.separator_ids + result.token_ids
+        text = self.decode(token_ids)
         solution = self.renderer.solution_of_answer(text)
         trained_tokens: int | None = None
         if solution is not None:
             parts = self.renderer.answer_parts(solution)
             trained_tokens = sum(len(self.encode(part)) for part in parts if part)
         return {
-            "token_ids": result.token_ids,
+            "token_ids": token_ids,
             "text": text,
             "finish_reason": result.finish_reason,
             "seed": request.seed,

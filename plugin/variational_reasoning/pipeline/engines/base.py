@@ -17,7 +17,8 @@ class Span(NamedTuple):
         symbols so far    0          1, 2                  3
         can be drawn      symbols    symbols or the end    the end
 
-    so every sample holds the end once, after the last symbol.
+    so every sample holds the end once, after the last symbol. Then follow separator_ids, which are
+    not drawn, unless the sample ends with the trace.
     """
 
     symbol_ids: tuple[int, ...]
@@ -25,6 +26,12 @@ class Span(NamedTuple):
     min_symbols: int
     max_symbols: int
     temperature: float
+    separator_ids: tuple[int, ...] = ()
+
+    @property
+    def least_room(self) -> int:
+        """Tokens of the longest trace, its end, the separator, and one of an answer."""
+        return self.max_symbols + 1 + len(self.separator_ids) + 1
 
     def allowed_ids(self, num_symbols: int) -> tuple[int, ...]:
         """What can follow after so many symbols."""
@@ -38,8 +45,8 @@ class Span(NamedTuple):
 class Request(NamedTuple):
     """One sample to draw. `key` is the caller's and only appears in errors.
 
-    span: the sample begins with an abstract trace; it goes on without a constraint unless the end
-    of the trace is among the stops.
+    span: the sample begins with an abstract trace. Unless the end of the trace is among the stops,
+    it goes on with the separator, and then without a constraint.
     """
 
     key: tuple

@@ -123,7 +123,8 @@ class Scorer:
             if reason := _fault(sequence, self._context):
                 failures[sequence.key] = reason
             else:
-                places.setdefault((tuple(sequence.token_ids), tuple(sequence.spans)), []).append(i)
+                asked = tuple(sequence.token_ids), tuple(sequence.spans), sequence.support
+                places.setdefault(asked, []).append(i)
         results: list[list[torch.Tensor]] = [[] for _ in sequences]
         batches = self._batches(
             {group[0]: len(sequences[group[0]].token_ids) for group in places.values()}
@@ -197,18 +198,13 @@ class Scorer:
         logps = torch.empty(
             len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device
         )
-        for begin in range(0, len(rows), self.chunk_positions):
-            end = begin + self.chunk_positions
-            logps[:, begin:end] = self._chunk_logps(needed[begin:end], targets[begin:end])
-        first = 0
-        for sequence in sequences:
-            if sequence.support is not None:
-                start, stop = sequence.spans[0]
-                trace = slice(first, first + stop - start)
-                logps[:, trace] = self._constrained_logps(
-                    needed[trace], targets[trace], sequence.support
-                )
-            first += sum(stop - start for start, stop in sequence.spans)
+        is_over_all_ids = torch.ones(len(rows), dtype=torch.bool)
+        for trace, support in _constrained_traces(sequences):
+            is_over_all_ids[trace] = False
+            logps[:, trace] = self._constrained_logps(needed[trace], targets[trace], support)
+        others = is_over_all_ids.nonzero()[:, 0].to(needed.device)
+        for chunk in others.split(self.chunk_positions):
+            logps[:, chunk] = self._chunk_logps(needed[chunk], targets[chunk]).to(logps.dtype)
         logps = logps.cpu()
         lengths = [stop - start for sequence in sequences for start, stop in sequence.spans]
         parts = iter(logps.split(lengths, dim=1))
@@ -303,6 +299,21 @@ class Scorer:
                 ids = slice(first, first + VOCABULARY_TILE)
                 bias = None if self._head.bias is None else self._head.bias[ids]
                 yield first, torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
+
+
+def _constrained_traces(sequences: Sequence[ScoredSequence]) -> list[tuple[slice, Span]]:
+    """Where the constrained traces are among all positions that are scored, with their supports.
+
+    A row with the spans [3, 5) and [6, 9), of which the first is a trace of symbols, and then a row
+    whose trace has four ids: the slices 0:2 and 5:9.
+    """
+    found, first = [], 0
+    for sequence in sequences:
+        if sequence.support is not None:
+            start, stop = sequence.spans[0]
+            found.append((slice(first, first + stop - start), sequence.support))
+        first += sum(stop - start for start, stop in sequence.spans)
+    return found
 
 
 def _compile_layers(model: Any) -> None:

@@ -202,7 +202,7 @@ class VllmEngine(Engine):
 
         vLLM knows the ids of a trace by `allowed_token_ids`, and its shortest length by
         `min_tokens`, which keeps the stop tokens from being drawn. A trace that reaches its longest
-        length has no end yet, and gets it here.
+        length has no end yet, and gets it here; so does the separator, which is never drawn.
         """
         if request.span is None:
             return await self._generate(request, self._ends)
@@ -222,9 +222,10 @@ class VllmEngine(Engine):
             token_ids = [*token_ids, span.end_id]
         if self._decode([span.end_id]) in request.stop:
             return Completion(token_ids, "stop")
+        token_ids = [*token_ids, *span.separator_ids]
         room = request.max_new_tokens - len(token_ids)
-        if room == 0:
-            return Completion(token_ids, "length")
+        if room <= 0:
+            return Completion(token_ids[: request.max_new_tokens], "length")
         # A seed of its own: the answer must not repeat the noise of the trace.
         rest = request._replace(
             prompt_ids=[*request.prompt_ids, *token_ids],

@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from variational_reasoning.chat_template import chat_template_of
 from variational_reasoning.host import formats
+from variational_reasoning.host.formats import CUT_CHAIN, OVERLONG_POLICIES
 from variational_reasoning.method.abstract import BEGIN, END, symbol_names
 from variational_reasoning.method.families import BOTTLENECK, FAMILIES, POSTERIOR, REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 
 if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
-
-CUT_CHAIN = "cut_chain"
-OVERLONG_POLICIES = ("drop", "truncate", "error", CUT_CHAIN)
-"""What happens to a row longer than cutoff_len: it is left out, loses the end of its response, ends
-the training, or loses the end of its verbal chain (abstract.py), never of symbols or answer."""
 
 
 @dataclass

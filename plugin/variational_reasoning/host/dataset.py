@@ -38,8 +38,8 @@ from llamafactory.data.processor.supervised import (
 from llamafactory.extras import logging
 
 from variational_reasoning import __version__
-from variational_reasoning.host.args import CUT_CHAIN
 from variational_reasoning.host.formats import (
+    CUT_CHAIN,
     ID_COLUMNS,
     RowRenderer,
     map_columns,

@@ -32,6 +32,11 @@ CHAIN = "chain"
 ID_COLUMNS = ("question_id", "trace_id", "answer_id")
 OPTIONAL_COLUMNS = ("weight", *ID_COLUMNS)
 
+CUT_CHAIN = "cut_chain"
+OVERLONG_POLICIES = ("drop", "truncate", "error", CUT_CHAIN)
+"""What happens to a row longer than cutoff_len: it is left out, loses the end of its response, ends
+the training, or loses the end of its verbal chain (abstract.py), never of symbols or answer."""
+
 FILE_TYPES = {
     ".arrow": "arrow",
     ".csv": "csv",

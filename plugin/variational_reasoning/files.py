@@ -217,6 +217,19 @@ def _row_fault(value: Any, where: str, may_hold_half: bool) -> str | None:
     return None
 
 
+def file_state(path: str | os.PathLike) -> list[int] | None:
+    """[size in bytes, time of the last change in ns] of a file; None where there is none.
+
+    Whoever writes a file changes its state, so a digest that was right for a state need not be
+    computed again. A copy may have another state and the same bytes.
+    """
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
 def file_digest(path: str | os.PathLike) -> str:
     """sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as stream:

@@ -20,6 +20,7 @@ from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions import hints as hints_module
 from variational_reasoning.pipeline.questions.hints import Hints, hints_of_others
 from variational_reasoning.pipeline.questions.table import training_questions
+from variational_reasoning.pipeline.reading import SUMMARY
 from variational_reasoning.pipeline.rows import Identity, read_manifest, read_rows, write_table
 from variational_reasoning.pipeline.sample import sample_answers, sample_seed, sample_traces
 from variational_reasoning.pipeline.score import score_traces
@@ -85,6 +86,7 @@ def test_traces_have_ids_seeds_and_counts(make_run):
     assert counts["stop"] + counts["length"] == 18 if "stop" in counts else counts["length"] == 18
     assert counts["malformed"] == sum(not row["is_well_formed"] for row in rows)
     assert "tokens/s" in describe_table(summary)
+    assert (config.folder("traces") / SUMMARY).is_file()  # for all processes of the next stage
     encode, _ = text_codec(load_tokenizer(str(config.model_folder("reasoner"))))
     for row in rows:
         ids = encode(row["text"] + CHATML.boundary) if row["is_well_formed"] else None

@@ -1,9 +1,13 @@
 """How weight falls on easy and hard questions, with shares by hand."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from variational_reasoning.files import file_digest
 from variational_reasoning.report import diagnostics
 from variational_reasoning.report.difficulty import (
     DIFFICULTIES,
@@ -42,6 +46,16 @@ def test_shares_of_weight_and_of_questions(tmp_path):
     assert shares.questions.tolist() == [0, 1 / 3, 1 / 3, 0, 1 / 3]
     assert shares.mean_accuracy == (0.125 + 0.5 + 2) / 4
     assert (shares.num_questions, shares.num_unknown) == (3, 1)
+
+
+def test_a_train_file_that_was_changed_after_it_was_written_is_refused(tmp_path):
+    path = write_train(tmp_path, "t", [("q", 1.0, 0.5)])
+    manifest = {"shards": [{"name": path.name, "rows": 1, "sha256": file_digest(path)}]}
+    path.with_suffix(".manifest.json").write_text(json.dumps(manifest))
+    assert read_weight_shares(path).num_questions == 1
+    write_train(tmp_path, "t", [("q", 1.0, 0.75)])
+    with pytest.raises(ValueError, match=r"t\.parquet was changed after it was written"):
+        read_weight_shares(path)
 
 
 def test_the_section_has_a_row_per_file_and_names_those_without_verdicts(tmp_path):

@@ -12,10 +12,20 @@ their text, 6 GB, and its summary has 2 MB:
     reader.rows_of(["q0"], ["token_ids"])       reads shard 0 and nothing else
 
 The summary is kept in `summary.parquet` next to the shards, with the digest of the table it belongs
-to; it is made by whoever finishes the table, or by the first reader of a table that has none. A
-shard is compared with the manifest's digest when it is read, once per process.
+to. Whoever finishes the table makes it, or the first reader of a table that has none.
+
+A shard is compared with the manifest's digest when it is read, once per process. Where the summary
+is read in place of the shards, hashing them all would cost more than the work. So the summary also
+keeps each shard's size and time of change, as they were when its digest was right:
+
+    shard         kept           on disk        what a reader of the summary does
+    shard-00000   12 MB, 10:00   12 MB, 10:00   nothing
+    shard-00001   12 MB, 10:01   12 MB, 11:30   hashes it: a copy, and the new time is kept
+    shard-00002   12 MB, 10:02   11 MB, 11:31   hashes it: changed, and refused by name
+    shard-00003   12 MB, 10:03                  refused by name: it is missing
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -26,7 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from variational_reasoning.files import write_atomically
+from variational_reasoning.files import file_state, write_atomically
 from variational_reasoning.pipeline.rows import (
     check_shard,
     digest_of,
@@ -57,6 +67,10 @@ place.
 """
 
 _DIGEST = b"variational_reasoning.digest"
+_STATES = b"variational_reasoning.shard_states"
+
+States = Mapping[str, list[int] | None]
+"""Shard to its `file_state`."""
 
 
 class TableReader:
@@ -65,12 +79,16 @@ class TableReader:
     manifest: what the writer said of it. digest: that of `rows.table_digest`.
     """
 
-    def __init__(self, folder: Path, table: str) -> None:
-        """Raises: ValueError for a table that is not finished, or is another one."""
+    def __init__(self, folder: Path, table: str, checked: States | None = None) -> None:
+        """Args: checked: the states of shards that the caller has just compared with the digests.
+
+        Raises: ValueError for a table that is not finished, or is another one.
+        """
         self.folder, self.table = folder, table
         self.manifest = read_manifest(folder, table)
         self.digest = digest_of(self.manifest)
-        self._checked: set[str] = set()
+        self._checked = dict(checked or {})
+        """Shard to its state when its digest was right."""
         self._last: tuple[tuple[str, tuple[str, ...]], pa.Table] | None = None
 
     @cached_property
@@ -80,22 +98,58 @@ class TableReader:
 
         Raises: ValueError for a shard that is missing or was changed.
         """
+        kept, states = self._kept_summary()
+        if kept is None:
+            summary = self._summarized_shards()
+            self._keep(summary, self._checked)
+            return summary
+        current = {}
+        for shard in self.manifest["shards"]:
+            name = shard["name"]
+            current[name] = file_state(self.folder / name)
+            if current[name] is None or current[name] != states.get(name):
+                self._check(shard)
+        if current != states:
+            self._keep(kept, current)
+        return kept
+
+    def _kept_summary(self) -> tuple[pa.Table | None, States]:
+        """The summary on disk with its states; (None, {}) without one of this table."""
         path = self.folder / SUMMARY
-        if path.is_file():
-            found = pq.read_table(path)
-            if (found.schema.metadata or {}).get(_DIGEST) == self.digest.encode():
-                return found.replace_schema_metadata(None)
+        if not path.is_file():
+            return None, {}
+        try:
+            found = pq.read_table(path, page_checksum_verification=True)
+        except (pa.ArrowException, OSError):  # damaged; the shards have all that it says
+            return None, {}
+        metadata = found.schema.metadata or {}
+        if metadata.get(_DIGEST) != self.digest.encode():
+            return None, {}
+        states = json.loads(metadata.get(_STATES, b"{}"))
+        return found.replace_schema_metadata(None), states
+
+    def _summarized_shards(self) -> pa.Table:
+        wanted = [name for name in TABLES[self.table].columns.names if name not in LARGE_COLUMNS]
+        if "token_ids" in TABLES[self.table].columns.names:
+            wanted.append("token_ids")
         parts = []
         for number, shard in enumerate(self.manifest["shards"]):
-            part = _summarized(self._read_shard(shard, None))
-            parts.append(
-                part.append_column("shard", pa.array([number] * part.num_rows, pa.int32()))
-            )
-        summary = pa.concat_tables(parts, promote_options="default")
-        marked = summary.replace_schema_metadata({_DIGEST: self.digest.encode()})
-        if os.access(self.folder, os.W_OK):  # elsewhere every process makes it for itself
-            write_atomically(path, lambda temporary: pq.write_table(marked, temporary))
-        return summary
+            part = _summarized(self._read_shard(shard, wanted))
+            numbers = pa.array([number] * part.num_rows, pa.int32())
+            parts.append(part.append_column("shard", numbers))
+        self._last = None
+        return pa.concat_tables(parts, promote_options="default")
+
+    def _keep(self, summary: pa.Table, states: States) -> None:
+        """Write the summary, with the states in which its shards had their digests."""
+        if not os.access(self.folder, os.W_OK):
+            return  # every process makes it for itself
+        metadata = {_DIGEST: self.digest.encode(), _STATES: json.dumps(states).encode()}
+        marked = summary.replace_schema_metadata(metadata)
+        write_atomically(
+            self.folder / SUMMARY,
+            lambda temporary: pq.write_table(marked, temporary, write_page_checksum=True),
+        )
 
     @cached_property
     def _shards_of(self) -> dict[str, list[int]]:
@@ -154,14 +208,20 @@ class TableReader:
         names = None if columns is None else tuple(columns)
         if self._last is not None and self._last[0] == (shard["name"], names):
             return self._last[1]
+        self._check(shard)
         path = self.folder / shard["name"]
-        if path.name not in self._checked or not path.is_file():
-            check_shard(path, shard["sha256"])
-            self._checked.add(path.name)
         part = read_parquet(path, self.table, names).replace_schema_metadata(None)
         if names is not None:
             self._last = (shard["name"], names), part
         return part
+
+    def _check(self, shard: dict[str, Any]) -> None:
+        """Compare a shard with its digest, unless it still is as it was when it had it."""
+        path = self.folder / shard["name"]
+        state = file_state(path)  # before the digest, so that a change while it is read is seen
+        if state is None or self._checked.get(path.name) != state:
+            check_shard(path, shard["sha256"])
+            self._checked[path.name] = state
 
 
 def _summarized(part: pa.Table) -> pa.Table:

@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 
 from variational_reasoning.files import (
     file_digest,
+    file_state,
     is_abandoned,
     read_json_object,
     write_atomically,
@@ -89,7 +90,10 @@ class Identity:
 
 @dataclass
 class Stage:
-    """A table that is being filled. Made by `open_stage`."""
+    """A table that is being filled. Made by `open_stage`.
+
+    states: name to `file_state` of the shards that `finish` has compared with their digests.
+    """
 
     folder: Path
     table: str
@@ -98,6 +102,8 @@ class Stage:
     is_complete: bool
     started: float = field(default_factory=time.monotonic)
     num_found: int = 0
+    states: dict[str, list[int] | None] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
 
     def pending(self) -> Iterator[tuple[int, list[str]]]:
         """(shard index, unit ids) of what is not on disk yet, in order."""
@@ -138,10 +144,17 @@ class Stage:
         write_parquet(self.folder / shard_name(index), self.table, rows, statistics, replace=False)
 
     def read_shard(self, index: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The rows of a shard that is on disk, for use before the table is whole; all columns by
+        """The rows of a shard that is on disk, also before the table is whole; all columns by
         default.
+
+        Raises: ValueError for a shard of a finished table that was changed.
         """
         path = self.folder / shard_name(index)
+        if self.is_complete:  # before that, nothing says what the shard has to be
+            if not self._digests:
+                shards = read_manifest(self.folder, self.table)["shards"]
+                self._digests = {shard["name"]: shard["sha256"] for shard in shards}
+            check_shard(path, self._digests[path.name])
         return pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
 
     def statistics(self, index: int) -> dict[str, Any]:
@@ -169,6 +182,7 @@ class Stage:
             counts.update(statistics["counts"])
             dropped += statistics["dropped"]
             failed += [row | {"shard": path.name} for row in statistics["failed"]]
+            self.states[path.name] = file_state(path)  # before the digest, so no change is missed
             keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
             shards.append(
                 {"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)}

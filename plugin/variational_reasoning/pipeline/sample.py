@@ -134,6 +134,7 @@ def traces_job(config: Config) -> StageJob:
             total=lambda: sum(map(size, units)),
         ),
         gpus=config.sampling.tensor_parallel_size,
+        is_planned_with=True,
     )
 
 
@@ -189,6 +190,7 @@ def answers_job(config: Config) -> StageJob:
             total=lambda: sum(map(size, units)),
         ),
         gpus=config.sampling.tensor_parallel_size,
+        is_planned_with=True,
     )
 
 

@@ -168,6 +168,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
             total=lambda: sum(map(sizes.__getitem__, units)),
         ),
         gpus=1,
+        is_planned_with=True,
     )
 
 

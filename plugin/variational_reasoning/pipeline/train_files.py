@@ -21,6 +21,7 @@ from variational_reasoning.files import (
 )
 from variational_reasoning.pipeline.rows import (
     Identity,
+    check_shard,
     checked_rows,
     file_metadata,
     installed_versions,
@@ -108,6 +109,17 @@ def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
     manifest = read_json_object(manifest_path, "remove it and run the stage again")
     is_same = all(manifest.get(name) == value for name, value in identity.to_dict().items())
     return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
+
+
+def check_file(path: Path) -> None:
+    """Compare a train file with its manifest, if it has one.
+
+    Raises: ValueError for a file that was changed after it was written.
+    """
+    manifest_path = path.with_suffix(".manifest.json")
+    if manifest_path.is_file():
+        manifest = read_json_object(manifest_path, "remove it and run the stage again")
+        check_shard(path, manifest["shards"][0]["sha256"])
 
 
 def write_file_once(

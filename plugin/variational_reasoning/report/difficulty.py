@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from variational_reasoning.pipeline.train_files import check_file
+
 DIFFICULTIES = ("never", "hard", "middle", "easy", "always")
 """P = 0, up to 1/4, up to 3/4, below 1, and 1."""
 
@@ -34,7 +36,11 @@ class WeightShares(NamedTuple):
 
 
 def read_weight_shares(path: Path) -> WeightShares | None:
-    """The shares of one train file of stage 8; None where no P is known."""
+    """The shares of one train file of stage 8; None where no P is known.
+
+    Raises: ValueError for a file that was changed after its manifest was written.
+    """
+    check_file(path)
     table = pq.read_table(path, columns=["question_id", "weight", "question_accuracy"])
     groups = table.group_by("question_id", use_threads=False)
     grouped = groups.aggregate([("weight", "sum"), ("question_accuracy", "max")])

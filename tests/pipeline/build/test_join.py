@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.build.test_datasets import FORWARD_KL, THREE, WEIGHTED, sampled, write_run
@@ -34,6 +35,23 @@ from variational_reasoning.pipeline.sample import sample_traces
 )
 def test_only_the_tables_that_a_setting_needs(settings, expected):
     assert set(needed_tables(OutputConfig(name="x", **settings))) == expected
+
+
+@pytest.mark.parametrize(
+    "table", ["traces", "trace_logps/reasoner", "trace_logps/posterior", "answers", "verdicts"]
+)
+def test_a_shard_that_was_changed_after_the_summaries_were_written_is_refused_by_name(
+    tmp_path, tiny_model_dir, table
+):
+    """Stage 8 reads the summaries of these tables, and of trace_logps nothing else."""
+    config = write_run(tmp_path, tiny_model_dir, THREE, [WEIGHTED])
+    join(config, config.build.outputs)
+    shard = config.folder(table) / "shard-00000.parquet"
+    pq.write_table(pq.read_table(shard).slice(1), shard)
+    with pytest.raises(
+        ValueError, match=rf"{table}/shard-00000\.parquet was changed after it was written"
+    ):
+        join(config, config.build.outputs)
 
 
 def test_the_answer_counts_of_a_question_are_of_decided_answers(tmp_path, tiny_model_dir):

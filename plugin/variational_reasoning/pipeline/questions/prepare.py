@@ -38,6 +38,7 @@ from variational_reasoning.pipeline.questions.sources import (
 )
 from variational_reasoning.pipeline.questions.subsets import read_ids
 from variational_reasoning.pipeline.questions.usable_rows import Dropped, fitting_rows, usable_rows
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import MANIFEST, Identity, write_table
 from variational_reasoning.pipeline.tables import TABLES
 from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
@@ -107,6 +108,8 @@ def prepare_data(config: Config) -> PrepareSummary:
         dropped_ids=dropped,
         **facts,
     )
+    if not was_there:
+        _ = TableReader(folder, "questions").summary  # once, not in every process of stage 3
     if contamination and not (was_there and (folder / CONTAMINATION).is_file()):
         write_json(folder / CONTAMINATION, contamination)
     train_files = {f"{config.data.name}_{role}": experts for role in ("reasoner", "posterior")}

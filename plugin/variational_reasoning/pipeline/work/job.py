@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
+from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import Stage, read_manifest
 from variational_reasoning.pipeline.work.limits import FailureCount, FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
@@ -104,6 +105,7 @@ class StageJob:
     cost: of a unit, on any scale that is the same for all.
     load: loads what fills the shards. gpus: how many that takes.
     limit: on failed rows.
+    is_planned_with: whether later stages plan with the table's summary.
     """
 
     stage: Stage
@@ -114,6 +116,7 @@ class StageJob:
     load: Callable[[], ShardFiller]
     limit: FailureLimit | None = None
     gpus: int = 0
+    is_planned_with: bool = False
 
 
 def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
@@ -164,7 +167,12 @@ def conclude(
     missing = sum(1 for _ in job.stage.pending())
     if job.limit and not missing:
         FailureCount(job.stage, job.limit).check()
-    manifest = None if missing else job.stage.finish(**facts)
+    manifest = None
+    if not missing:
+        manifest = job.stage.finish(**facts)
+        if job.is_planned_with:
+            # Made here, once, and not by every process of the next stage at the same time.
+            _ = TableReader(job.stage.folder, job.stage.table, job.stage.states).summary
     return StageSummary(job.stage.folder, manifest, statistics, seconds, missing, counts)
 
 

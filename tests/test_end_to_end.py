@@ -21,6 +21,9 @@ from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.rows import group_by, read_manifest, read_rows
 from variational_reasoning.report.runs import read_run
 
+# The first test also makes the demo's base and the run that all others read.
+pytestmark = pytest.mark.timeout(2400)
+
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "rounds=2",

@@ -1,4 +1,4 @@
-"""Several faults as one message: the first ten, and how many more there are."""
+"""Several faults, or several names, as one message: the first ones, and how many more there are."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,11 @@ def list_faults(head: str, faults: Sequence[str]) -> str:
     if len(faults) > NUM_LISTED:
         lines.append(f"  and {len(faults) - NUM_LISTED} more")
     return "\n".join(lines)
+
+
+def list_names(names: Sequence[str], most: int) -> str:
+    """Names in a line: "a, b, c and 2 more" of five names, where `most` is 3."""
+    listed = ", ".join(names[:most])
+    if len(names) > most:
+        listed += f" and {len(names) - most} more"
+    return listed

@@ -193,13 +193,17 @@ class StepSampler:
             else:
                 longest = max(lengths, default=idle)
                 positions += max(len(lengths), 1) * -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+        table = self.table
+        num_trace_targets = 0
+        if table.trace_targets:
+            num_trace_targets = sum(table.trace_targets[row] for row in rows)
+        num_targets = sum(table.targets[row] for row in rows)
+        num_tokens = sum(table.tokens[row] for row in rows)
         return StepFacts(
             num_rows=len(rows),
-            num_targets=sum(self.table.targets[row] for row in rows),
-            num_trace_targets=sum(
-                self.table.trace_targets[row] for row in rows if self.table.trace_targets
-            ),
-            tokens=sum(self.table.tokens[row] for row in rows),
+            num_targets=num_targets,
+            num_trace_targets=num_trace_targets,
+            tokens=num_tokens,
             positions=positions,
             time=arrangement.time,
             ideal_time=arrangement.total / self.ranks,

@@ -207,7 +207,8 @@ def paper_results() -> list[PaperResult]:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     names = [name for group in BENCHMARKS.values() for name in group]
-    return [
-        PaperResult(row["model"], row["backbone"], {name: float(row[name]) for name in names})
-        for row in rows
-    ]
+    results = []
+    for row in rows:
+        scores = {name: float(row[name]) for name in names}
+        results.append(PaperResult(row["model"], row["backbone"], scores))
+    return results

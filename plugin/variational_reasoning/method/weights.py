@@ -161,7 +161,9 @@ def effective_sample_size(weights: Sequence[float]) -> float:
             f"weights must be non-negative and one of them positive; they are {list(weights)!r:.80}"
         )
     peak = max(weights)  # squares of small weights must not vanish
-    return math.fsum(w / peak for w in weights) ** 2 / math.fsum((w / peak) ** 2 for w in weights)
+    shares = [weight / peak for weight in weights]
+    squares = [share**2 for share in shares]
+    return math.fsum(shares) ** 2 / math.fsum(squares)
 
 
 def iwae_bound(log_rhos: Sequence[float]) -> float:

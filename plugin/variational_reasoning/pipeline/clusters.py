@@ -18,7 +18,7 @@ extend_vocabulary starts the symbol's row (init=steps clusters=FILE).
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.prompts import REASONER, make_renderer
@@ -74,10 +74,10 @@ def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
         return read_json_object(path, f"remove {folder}")
     steps = read_rows(config.folder("steps"), "steps")
     labels = fit(steps, config.steps.clusters, config.seed, config.steps.max_fitted)
-    rows = [
-        {"question_id": step["question_id"], "step": step["step"], "cluster": label}
-        for step, label in zip(steps, labels, strict=True)
-    ]
+    rows = []
+    for step, label in zip(steps, labels, strict=True):
+        row = {"question_id": step["question_id"], "step": step["step"], "cluster": label}
+        rows.append(row)
     write_table(folder, "step_clusters", rows, identity)
     reader, _ = training_questions(config)
     answers = _answers(reader, {step["question_id"] for step in steps})
@@ -99,12 +99,10 @@ def do_states(config: Config, model_folder: Path) -> StageSummary:
     """Fill run_dir/steps: hidden states per step of every training question's chain."""
     reader, units = training_questions(config)
     renderer = make_renderer(config.chat_format, config.steps.family)
+    settings = resolved(config, "cutoff_len", "steps.pattern", "steps.layer", "scoring.dtype")
     identity = Identity(
-        {"questions": reader.digest},
-        {
-            **renderer.to_record(),
-            **resolved(config, "cutoff_len", "steps.pattern", "steps.layer", "scoring.dtype"),
-        },
+        inputs={"questions": reader.digest},
+        config=renderer.to_record() | settings,
         model=model_identity(model_folder),
     )
     folder = config.folder("steps")
@@ -117,6 +115,14 @@ def do_states(config: Config, model_folder: Path) -> StageSummary:
         load=lambda: StepReader(config, reader, model_folder),
     )
     return do_shards(job, set(range(len(job.stage.shards))))
+
+
+class _Chain(NamedTuple):
+    """One question with its chain: ids of both, and each step with the positions of its tokens."""
+
+    question_id: str
+    ids: list[int]
+    steps: list[tuple[Step, range]]
 
 
 class StepReader(ShardByShard):
@@ -145,16 +151,20 @@ class StepReader(ShardByShard):
         found = self.questions.rows_of(units, ["question", "trace"])
         rows: list[dict[str, Any]] = []
         dropped = []
-        batch: list[tuple[str, list[int], list[tuple[Step, range]]]] = []
+        batch: list[_Chain] = []
         for question_id in units:
             row = found[question_id][0]
-            ids, places = self._ids(row["question"], row["trace"])
-            if not places or len(ids) > self.config.cutoff_len:
-                reason = "no step in its chain" if not places else "beyond cutoff_len"
+            chain = self._chain(question_id, row["question"], row["trace"])
+            reason = ""
+            if not chain.steps:
+                reason = "no step in its chain"
+            elif len(chain.ids) > self.config.cutoff_len:
+                reason = "beyond cutoff_len"
+            if reason:
                 dropped.append({"question_id": question_id, "reason": reason})
                 progress(1)
                 continue
-            batch.append((question_id, ids, places))
+            batch.append(chain)
             if self._is_full(batch):
                 rows += self._states(batch)
                 progress(len(batch))
@@ -164,31 +174,42 @@ class StepReader(ShardByShard):
             progress(len(batch))
         return Shard(rows, Counter(steps=len(rows), dropped=len(dropped)), dropped)
 
-    def _is_full(self, batch: Sequence[tuple[str, list[int], Any]]) -> bool:
-        longest = max(len(ids) for _, ids, _ in batch)
+    def _is_full(self, batch: Sequence[_Chain]) -> bool:
+        """Whether one more chain, padded to the longest, is more than scoring.batch_tokens."""
+        longest = max(len(chain.ids) for chain in batch)
         return longest * (len(batch) + 1) > self.config.scoring.batch_tokens
 
-    def _ids(self, question: str, trace: str) -> tuple[list[int], list[tuple[Step, range]]]:
-        """(ids of prompt and chain, each step with the positions of its tokens)."""
+    def _chain(self, question_id: str, question: str, trace: str) -> _Chain:
+        """Prompt and chain as ids, and where each step's tokens are.
+
+        Example: a prompt of 4 tokens, and the chain "+5=1*4=4" of the tokens `+5`, `=1*`, `4=`,
+        `4`. A token belongs to the step in which its text begins:
+
+            step 0, "+5=1", characters 0 to 4    `+5`, `=1*`    positions 4, 5
+            step 1, "*4=4", characters 4 to 8    `4=`, `4`      positions 6, 7
+        """
         prompt = self.encode(self.renderer.prompt(REASONER, question))
         encoded = self.tokenizer(trace, add_special_tokens=False, return_offsets_mapping=True)
         starts = [start for start, _ in encoded["offset_mapping"]]
-        places = []
+        steps = []
         for step in split_steps(trace, self.config.steps.pattern):
             inside = [i for i, start in enumerate(starts) if step.start <= start < step.stop]
             if inside:
                 first = len(prompt) + inside[0]
-                places.append((step, range(first, first + len(inside))))
-        return prompt + encoded["input_ids"], places
+                steps.append((step, range(first, first + len(inside))))
+        return _Chain(question_id, prompt + encoded["input_ids"], steps)
 
-    def _states(
-        self, batch: Sequence[tuple[str, list[int], list[tuple[Step, range]]]]
-    ) -> list[dict[str, Any]]:
+    def _states(self, batch: Sequence[_Chain]) -> list[dict[str, Any]]:
+        """A row of the table `steps` for every step of these chains."""
         torch = need("torch", "train")
-        longest = max(len(ids) for _, ids, _ in batch)
+        longest = max(len(chain.ids) for chain in batch)
         # Padding on the right changes nothing to its left under a causal mask.
-        padded = torch.tensor([ids + [0] * (longest - len(ids)) for _, ids, _ in batch])
-        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for _, ids, _ in batch])
+        padded = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(padded)
+        for number, chain in enumerate(batch):
+            length = len(chain.ids)
+            padded[number, :length] = torch.tensor(chain.ids)
+            mask[number, :length] = 1
         with torch.inference_mode():
             output = self.model(
                 input_ids=padded.to(self.model.device),
@@ -198,19 +219,18 @@ class StepReader(ShardByShard):
             )
         states = output.hidden_states[self.layer].float().cpu()
         rows = []
-        for number, (question_id, ids, places) in enumerate(batch):
-            for index, (step, span) in enumerate(places):
+        for number, chain in enumerate(batch):
+            for index, (step, span) in enumerate(chain.steps):
                 vector = states[number, span.start : span.stop].mean(0)
-                rows.append(
-                    {
-                        "question_id": question_id,
-                        "step": index,
-                        "text": step.text,
-                        "value": step.value,
-                        "token_ids": ids[span.start : span.stop],
-                        "vector": vector.tolist(),
-                    }
-                )
+                row = {
+                    "question_id": chain.question_id,
+                    "step": index,
+                    "text": step.text,
+                    "value": step.value,
+                    "token_ids": chain.ids[span.start : span.stop],
+                    "vector": vector.tolist(),
+                }
+                rows.append(row)
         return rows
 
 
@@ -236,8 +256,10 @@ def fit(steps: Sequence[Mapping[str, Any]], num_clusters: int, seed: int, limit:
     model = KMeans(num_clusters, n_init=NUM_INITS, random_state=seed)
     model.fit(points[np.sort(chosen)])
     labels = model.predict(points).tolist()
-    by_size = sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
-    rank = {label: place for place, (label, _) in enumerate(by_size)}
+    # Labels 0, 1, 2 with 5, 9, 5 steps get the ranks 1, 0, 2.
+    sizes = Counter(labels)
+    by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
+    rank = {label: place for place, label in enumerate(by_size)}
     return [rank[label] for label in labels]
 
 
@@ -248,7 +270,8 @@ def directions(steps: Sequence[Mapping[str, Any]]) -> "np.ndarray":
     points = np.array([step["vector"] for step in steps], dtype=np.float64)
     places = np.array([step["step"] for step in steps])
     for place in np.unique(places):
-        points[places == place] -= points[places == place].mean(0)
+        is_there = places == place
+        points[is_there] -= points[is_there].mean(0)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     # A place that only one chain has is centered to zero; it stays there.
     return points / np.maximum(lengths, 1e-12)
@@ -270,19 +293,39 @@ def describe(
         of_answer[step["step"]].append((label, answers[step["question_id"]]))
         counts[label].update(step["token_ids"])
     sizes = Counter(labels)
-    places = sorted(of_answer)
+    about_value, of_whole_value = _information(of_value)
+    about_answer, of_whole_answer = _information(of_answer)
     return {
         "num_steps": len(steps),
         "num_clusters": num_clusters,
         "sizes": [sizes[label] for label in range(num_clusters)],
-        "bits_about_value": [round(mutual_information(of_value[p]), 4) for p in sorted(of_value)],
-        "bits_of_value": [round(entropy(v for _, v in of_value[p]), 4) for p in sorted(of_value)],
-        "bits_about_answer": [round(mutual_information(of_answer[p]), 4) for p in places],
-        "bits_of_answer": [round(entropy(a for _, a in of_answer[p]), 4) for p in places],
+        "bits_about_value": about_value,
+        "bits_of_value": of_whole_value,
+        "bits_about_answer": about_answer,
+        "bits_of_answer": of_whole_answer,
         "different_answers": len(set(answers.values())),
         "num_questions": len(answers),
-        "clusters": [{str(token): n for token, n in sorted(c.items())} for c in counts],
+        "clusters": [_by_token(counted) for counted in counts],
     }
+
+
+def _information(pairs: Mapping[int, list[tuple[int, str]]]) -> tuple[list[float], list[float]]:
+    """Per place in the chain: (bits that the symbol tells of the text, bits of the text itself).
+
+    Args:
+        pairs: place to (symbol, text) of each step there.
+    """
+    told = []
+    whole = []
+    for place in sorted(pairs):
+        told.append(round(mutual_information(pairs[place]), 4))
+        whole.append(round(entropy(text for _, text in pairs[place]), 4))
+    return told, whole
+
+
+def _by_token(counted: Counter[int]) -> dict[str, int]:
+    """How often each token occurs, as JSON can hold it."""
+    return {str(token): counted[token] for token in sorted(counted)}
 
 
 def describe_clusters(figures: Mapping[str, Any]) -> str:

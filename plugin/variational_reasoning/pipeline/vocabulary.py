@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from variational_reasoning.faults import list_names
 from variational_reasoning.files import read_json_object
 from variational_reasoning.method.abstract import (
     BEGIN,
@@ -138,11 +139,9 @@ def _check_absent(tokenizer: Any, names: Sequence[str], base: str) -> None:
     known = tokenizer.get_vocab()
     present = [name for name in names if name in known]
     if present:
-        more = f" and {len(present) - 3} more" if len(present) > 3 else ""
         raise ValueError(
-            f"{base} already has {', '.join(present[:3])}{more}; extending it again would "
-            "initialize rows that may be trained. Extend the model that it came from, or use it as "
-            "it is"
+            f"{base} already has {list_names(present, 3)}; extending it again would initialize "
+            "rows that may be trained. Extend the model that it came from, or use it as it is"
         )
 
 

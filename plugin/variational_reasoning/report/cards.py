@@ -107,21 +107,23 @@ def data_card(config: Config) -> str:
         tags=["variational-reasoning", "reasoning"],
         configs=[{"config_name": name, "data_files": f"{name}.parquet"} for name in manifests],
     )
-    stages = {name: _manifest(config.folder(name)) for name in ("traces", "answers", "verdicts")}
-    stages |= {
-        f"log-likelihoods, {name}": _manifest(config.folder("trace_logps", name))
-        for name in ("reasoner", "posterior")
-    }
+    tables = {name: config.folder(name) for name in ("traces", "answers", "verdicts")}
+    for name in ("reasoner", "posterior"):
+        tables[f"log-likelihoods, {name}"] = config.folder("trace_logps", name)
+    models = {}
+    for name, table in tables.items():
+        manifest = _manifest(table)
+        if manifest is not None:
+            models[name] = manifest
+    facts = read_stages(config.folder(), {})
     return _card(
         data.to_yaml(),
         "data_card.md",
         config=config,
         license_name=config.cards.data_license,
         files={name: _recipe(manifest) for name, manifest in manifests.items()},
-        models={name: manifest for name, manifest in stages.items() if manifest is not None},
-        stages=_stage_rows(
-            read_stages(config.folder(), {}), lambda name: not name.startswith("train ")
-        ),
+        models=models,
+        stages=_stage_rows(facts, lambda name: not name.startswith("train ")),
     )
 
 
@@ -171,6 +173,11 @@ def model_card(
     )
     renderer = renderer_of_record(record, source=str(model))
     state = training_folders(config.folder()).get(model.name, model) / "trainer_state.json"
+    num_steps = None
+    if state.is_file():
+        num_steps = read_json_object(state, "train again").get("global_step")
+    settings = record.get("yaml", {})
+    facts = read_stages(config.folder(), {})
     return _card(
         data.to_yaml(),
         "model_card.md",
@@ -185,17 +192,9 @@ def model_card(
         chat_format=renderer.chat_format.name,
         prompt_family=renderer.family.name,
         evaluations={_task(name, config): evaluation.result for name, evaluation in mine.items()},
-        hyper_parameters={
-            name: record["yaml"][name]
-            for name in HYPER_PARAMETERS
-            if name in record.get("yaml", {})
-        },
-        num_steps=read_json_object(state, "train again").get("global_step")
-        if state.is_file()
-        else None,
-        stages=_stage_rows(
-            read_stages(config.folder(), {}), lambda name: _belongs(name, model.name, role)
-        ),
+        hyper_parameters={name: settings[name] for name in HYPER_PARAMETERS if name in settings},
+        num_steps=num_steps,
+        stages=_stage_rows(facts, lambda name: _belongs(name, model.name, role)),
         transformers_code=transformers_snippet(kind, renderer, config),
         vllm_code=vllm_snippet(kind, renderer, config),
     )

@@ -91,8 +91,12 @@ def plan_push(folder: Path, repo: str, kind: str | None = None, private: bool = 
             "wrote it; remove its value from the file, and revoke it if others could read the file"
         )
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    files = [name for name in names if not any(fnmatch(name, pattern) for pattern in LEFT_OUT)]
+    files = [name for name in names if not _is_left_out(name)]
     return Push(folder, repo, kind, private, files)
+
+
+def _is_left_out(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in LEFT_OUT)
 
 
 def push(plan: Push) -> str:

@@ -305,12 +305,14 @@ def choose_paper_rows(texts: str | None) -> list[PaperResult]:
     rows = paper_results()
     if not texts:
         return rows
-    wanted = texts.split(",")
-    for text in wanted:
-        if not any(_fits(row, text) for row in rows):
+    chosen = set()
+    for text in texts.split(","):
+        fitting = [place for place, row in enumerate(rows) if _fits(row, text)]
+        if not fitting:
             models = ", ".join(row.model for row in rows)
             raise ValueError(f"paper={text!r} fits no model or backbone of {models}")
-    return [row for row in rows if any(_fits(row, text) for text in wanted)]
+        chosen.update(fitting)
+    return [rows[place] for place in sorted(chosen)]
 
 
 def _plots(results: Results, paper: Sequence[PaperResult]) -> dict[str, bytes]:

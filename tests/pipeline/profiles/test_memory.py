@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from variational_reasoning.pipeline.profiles.memory import (
-    Training,
+    WayToTrain,
     activation_gigabytes,
     default_tokens,
     fitting_training,
@@ -87,7 +87,7 @@ def test_gpus_of_one_engine(shape):
 
 
 def test_what_a_person_calls_it():
-    names = [Training(lora, zero, None, 1, 1).name for lora, zero in ((True, 0), (False, 3))]
+    names = [WayToTrain(lora, zero, None, 1, 1).name for lora, zero in ((True, 0), (False, 3))]
     assert names == ["LoRA of rank 64", "full fine-tuning with ZeRO-3"]
 
 

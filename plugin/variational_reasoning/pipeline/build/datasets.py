@@ -172,21 +172,19 @@ def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> 
     stage 1.
     """
     names = ["traces_chosen", *(f"fallback_{name}" for name in ESTIMATORS)]
-    without = [
-        file.path.stem
-        for file in files
-        if not any(file.figures["counts"].get(name) for name in names)
-    ]
+    without = []
+    for file in files:
+        counts = file.figures["counts"]
+        if not any(counts.get(name) for name in names):
+            without.append(file.path.stem)
     if without:
         raise ValueError(
             f"no trace was chosen for {', '.join(without)}: the rows would be the original ones "
-            f"alone, and the final "
-            f"model would learn nothing from the traces. Look at {config.folder('traces')} and "
-            f"{config.folder('verdicts')}: with the estimator acc a trace needs a verified answer, "
-            f"so train the reasoner "
-            "longer, sample more traces or answers (sampling.num_traces, sampling.num_answers), or "
-            "set an output's "
-            "estimator or fallback to gml. build.allow_no_traces: true writes the file all the same"
+            "alone, and the final model would learn nothing from the traces. Look at "
+            f"{config.folder('traces')} and {config.folder('verdicts')}: with the estimator acc a "
+            "trace needs a verified answer, so train the reasoner longer, sample more traces or "
+            "answers (sampling.num_traces, sampling.num_answers), or set an output's estimator or "
+            "fallback to gml. build.allow_no_traces: true writes the file all the same"
         )
 
 

@@ -92,14 +92,15 @@ def needed_tables(output: OutputConfig) -> dict[str, str]:
     estimator = find_estimator(output.estimator)
     if not estimator.samples_answers:
         needs |= dict.fromkeys(estimator.tables, f"estimator {output.estimator}")
-    settings = {
+    settings_of_verdicts = {
         f"question_weight {output.question_factor}": output.question_factor != "none",
         "verified_only": output.verified_only,
         "hint verified": output.hint == "verified",
         f"estimator {output.estimator}": estimator.samples_answers,
     }
-    for setting, is_set in settings.items():
-        needs |= dict.fromkeys(("answers", "verdicts"), setting) if is_set else {}
+    for setting, is_set in settings_of_verdicts.items():
+        if is_set:
+            needs |= dict.fromkeys(("answers", "verdicts"), setting)
     return needs
 
 
@@ -113,20 +114,22 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     for output in outputs:
         for name, setting in needed_tables(output).items():
             wanted.setdefault(name, []).append(f"{output.name} ({setting})")
-        keys = {
+        keys_of_verdicts = {
             "build.question_accuracy": config.build.question_accuracy.is_set,
             "verify.trace_check": config.verify.trace_check is not None,
         }
-        for key, is_set in keys.items():
-            for name in ("answers", "verdicts") if is_set else ():
-                wanted.setdefault(name, []).append(f"{output.name} ({key})")
+        for key, is_set in keys_of_verdicts.items():
+            if is_set:
+                wanted.setdefault("answers", []).append(f"{output.name} ({key})")
+                wanted.setdefault("verdicts", []).append(f"{output.name} ({key})")
     readers: dict[str, TableReader] = {}
     faults = []
     for name, users in wanted.items():
-        is_score = name in SCORES
-        folder = config.folder("trace_logps", name) if is_score else config.folder(name)
+        table, folder = name, config.folder(name)
+        if name in SCORES:
+            table, folder = "trace_logps", config.folder("trace_logps", name)
         try:
-            readers[name] = TableReader(folder, "trace_logps" if is_score else name)
+            readers[name] = TableReader(folder, table)
         except ValueError as error:
             reason = ""
             if users:
@@ -152,35 +155,33 @@ def _foreign_inputs(tables: OpenTables) -> list[str]:
                 folder = tables.folders[name]
                 faults.append(
                     f"{folder} was made from another {tables.folders[source]} than the one that is "
-                    f"there now, so the two "
-                    f"are of different runs; remove {folder} and run stage {STAGES[name]} again"
+                    f"there now, so the two are of different runs; remove {folder} and run stage "
+                    f"{STAGES[name]} again"
                 )
     return faults
 
 
 def scores_are_partial(outputs: Sequence[OutputConfig], tables: OpenTables) -> bool:
-    """Whether only traces with a verified answer were scored. Raises: ValueError when an output
-    needs the others, too.
+    """Whether only traces with a verified answer were scored.
+
+    Raises: ValueError when an output needs the others, too.
     """
-    partly = [
-        manifest["config"]
-        for manifest in (tables.manifests[name] for name in tables.scores)
-        if manifest["config"].get("scoring.score_only") == "verified"
-    ]
+    settings = [tables.manifests[name]["config"] for name in tables.scores]
+    partly = [each for each in settings if each.get("scoring.score_only") == "verified"]
     if not partly:
         return False
-    wanting = [
-        output.name
-        for output in outputs
-        if (not find_estimator(output.estimator).samples_answers and not output.verified_only)
-        or (output.selection == "unweighted" and not output.verified_only)
-        or (output.fallback in ESTIMATORS and not all(part["kept_for_fallback"] for part in partly))
-    ]
+    has_fallback_scores = all(each["kept_for_fallback"] for each in partly)
+    wanting = []
+    for output in outputs:
+        samples_answers = find_estimator(output.estimator).samples_answers
+        needs_unverified = not samples_answers or output.selection == "unweighted"
+        needs_fallback = output.fallback in ESTIMATORS and not has_fallback_scores
+        if needs_fallback or (needs_unverified and not output.verified_only):
+            wanting.append(output.name)
     if wanting:
         raise ValueError(
             f"build.outputs {', '.join(wanting)} need the log-likelihoods of all traces, but they "
-            f"were scored with "
-            "scoring.score_only: verified; remove trace_logps and score with all, or leave these "
-            "outputs out"
+            "were scored with scoring.score_only: verified; remove trace_logps and score with all, "
+            "or leave these outputs out"
         )
     return True

@@ -47,7 +47,7 @@ _NUM_LISTED = 5
 Question = Mapping[str, Any]
 
 
-class Row(NamedTuple):
+class PlannedRow(NamedTuple):
     """A row without its texts.
 
     answer: (trace_id, answer_id) of the accepted answer that the final model's row ends with, or
@@ -71,7 +71,7 @@ class PlannedQuestion(NamedTuple):
     original_tokens: None where the data have no trace of their own.
     """
 
-    rows: list[Row]
+    rows: list[PlannedRow]
     place_of_original: int | None
     original_tokens: int | None
 
@@ -79,7 +79,7 @@ class PlannedQuestion(NamedTuple):
 class _Candidate(NamedTuple):
     """A row while its texts are in memory."""
 
-    row: Row
+    row: PlannedRow
     trace: str
     solution: str
 
@@ -203,7 +203,7 @@ class OutputPlan:
         """Rows that a sampled trace was chosen for."""
         return sum(row.source >= 0 for row in self._rows())
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[PlannedRow]:
         return [row for question in self.questions.values() for row in question.rows]
 
     def _choose(
@@ -266,7 +266,7 @@ class OutputPlan:
         if not lengths.fits(output.target, question, solution, num_tokens):
             counts["dropped_overlong"] += 1
             return None
-        row = Row(
+        row = PlannedRow(
             source=trace.trace_id,
             answer=None if drawn is None else (drawn.trace_id, drawn.answer_id),
             weight=1.0,
@@ -306,7 +306,7 @@ class OutputPlan:
             if fitting:
                 best = best_of(fitting, output.fallback, output.ratio)
                 counts[f"fallback_{output.fallback}"] += 1
-                row = Row(
+                row = PlannedRow(
                     source=best.trace_id,
                     answer=None,
                     weight=1.0,
@@ -331,7 +331,7 @@ class OutputPlan:
         trace, solution = question["trace"], question["solution"]
         num_tokens = lengths.of_trace(trace, question["trace_tokens"])
         num_tokens += lengths.of_rest(self.output.target, solution, question["solution_tokens"])
-        return _Candidate(Row(source, None, weight, num_tokens), trace, solution)
+        return _Candidate(PlannedRow(source, None, weight, num_tokens), trace, solution)
 
     def _add_original(self, question: PlannedQuestion, copies: float) -> None:
         """The original row in a mix, as a row of its own or as weight of its equal."""
@@ -345,9 +345,9 @@ class OutputPlan:
             return
         counts["original"] += 1
         place = question.place_of_original
-        if is_fallback or place is None:  # the fallback and the original: two rows, as in the
-            # paper's files
-            rows.append(Row(ORIGINAL, None, copies, question.original_tokens))
+        if is_fallback or place is None:
+            # The fallback and the original are two rows, as in the paper's files.
+            rows.append(PlannedRow(ORIGINAL, None, copies, question.original_tokens))
         else:
             counts["duplicates_merged"] += 1
             rows[place] = rows[place]._replace(weight=rows[place].weight + copies)
@@ -355,12 +355,13 @@ class OutputPlan:
     def _figures(self) -> dict[str, Any]:
         rows, sizes = self._rows(), self._sizes
         weights = [row.weight for row in rows]
+        num_tokens = sum(row.num_tokens for row in rows)
         figures = {
             "rows": len(rows),
             "mean_weight": math.fsum(weights) / len(weights),
             "min_weight": min(weights),
             "max_weight": max(weights),
-            "mean_tokens": sum(row.num_tokens for row in rows) / len(rows),
+            "mean_tokens": num_tokens / len(rows),
             "counts": {name: count for name, count in self._counts.items() if count},
         }
         if sizes:
@@ -374,7 +375,7 @@ class OutputPlan:
         return figures
 
     def _rendered(
-        self, row: Row, question: Question, traces: Mapping[int, Trace]
+        self, row: PlannedRow, question: Question, traces: Mapping[int, Trace]
     ) -> dict[str, Any]:
         """The columns of a row but for those that all rows of its question share."""
         output, trace_text, solution = self.output, question["trace"], question["solution"]

@@ -71,8 +71,8 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     if device != "split":
         _check_device(device)
     if device == "split" or importlib.util.find_spec("accelerate"):
-        # straight to the device: eight processes of a node do not each hold the weights in the
-        # host's memory first
+        # Straight to the device: eight processes of a node do not each hold the weights in the
+        # host's memory first.
         options["device_map"] = "auto" if device == "split" else {"": device}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
@@ -86,7 +86,9 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
         raise ValueError(
             f"attention: {attention!r} cannot be used here; set it to auto. {error}"
         ) from error
-    return (model if "device_map" in options else model.to(device)).eval()
+    if "device_map" not in options:
+        model = model.to(device)
+    return model.eval()
 
 
 def _check_device(device: str) -> None:
@@ -345,13 +347,9 @@ class TransformersEngine(Engine):
         with torch.inference_mode():
             for block in self._blocks(prompts, shared_prefixes(prompts)):
                 stems = self._compute_stems(block)
-                stem_of = {
-                    prompt: prompt[: cuts[-1]] if cuts else () for prompt, cuts in block.items()
-                }
-                chosen = sorted(
-                    (i for prompt in block for i in of_prompt[prompt]),
-                    key=lambda i: len(requests[i].prompt_ids),
-                )
+                stem_of = {prompt: _longest_prefix(prompt, cuts) for prompt, cuts in block.items()}
+                chosen = [i for prompt in block for i in of_prompt[prompt]]
+                chosen.sort(key=lambda i: len(requests[i].prompt_ids))
                 batches = self._batches(
                     chosen, lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens)
                 )
@@ -362,15 +360,11 @@ class TransformersEngine(Engine):
                     except torch.OutOfMemoryError as error:
                         torch.cuda.empty_cache()
                         if len(batch) > 1:
-                            batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                            half = len(batch) // 2
+                            batches[:0] = [batch[:half], batch[half:]]
                             continue
-                        drawn = [
-                            Completion(
-                                [],
-                                "error",
-                                f"the row alone does not fit the memory: {str(error)[:200]}",
-                            )
-                        ]
+                        message = f"the row alone does not fit the memory: {str(error)[:200]}"
+                        drawn = [Completion([], "error", message)]
                     results.update(zip(batch, drawn, strict=True))
                     progress(len(batch))
         return [results[i] for i in range(len(requests))]
@@ -378,22 +372,21 @@ class TransformersEngine(Engine):
     def _blocks(
         self, prompts: Sequence[Prompt], cuts: Sequence[list[int]]
     ) -> Iterator[dict[Prompt, list[int]]]:
-        """Runs of prompts with their prefixes' lengths; the prefixes of a run fit the cache
+        """Runs of prompts with their prefixes' lengths. The prefixes of a run fit the cache
         together.
         """
         block: dict[Prompt, list[int]] = {}
         stems: set[Prompt] = set()
         num_tokens = 0
         for prompt, lengths in zip(prompts, cuts, strict=True):
-            new = {prompt[:length] for length in lengths} - stems
-            added = sum(map(len, new))
+            prefixes = {prompt[:length] for length in lengths}
+            added = sum(map(len, prefixes - stems))
             if block and num_tokens + added > self.batch_tokens:
                 yield block
                 block, stems, num_tokens = {}, set(), 0
-                new = {prompt[:length] for length in lengths}
-                added = sum(map(len, new))
+                added = sum(map(len, prefixes))
             block[prompt] = lengths
-            stems |= new
+            stems |= prefixes
             num_tokens += added
         if block:
             yield block
@@ -401,31 +394,33 @@ class TransformersEngine(Engine):
     def _compute_stems(self, block: dict[Prompt, list[int]]) -> dict[Prompt, KeysValues]:
         """Keys and values of every shared prefix of a block, each computed on top of the prefix
         before it.
+
+        With the prompts of `shared_prefixes`: first `ss` on top of nothing, then `ssaa` on top of
+        `ss`, of which two ids are computed.
         """
         stems: dict[Prompt, KeysValues] = {(): []}
         for depth in range(max(map(len, block.values()))):
-            parents = {
-                prompt[: cuts[depth]]: prompt[: cuts[depth - 1]] if depth else ()
-                for prompt, cuts in block.items()
-                if len(cuts) > depth
-            }
-            for prefixes in self._batches(
-                sorted(parents, key=len), lambda prefix: (len(prefix), 0)
-            ):
+            parents: dict[Prompt, Prompt] = {}
+            for prompt, cuts in block.items():
+                if len(cuts) > depth:
+                    prefix = prompt[: cuts[depth]]
+                    parents[prefix] = _longest_prefix(prompt, cuts[:depth])
+            by_length = sorted(parents, key=len)
+            for prefixes in self._batches(by_length, lambda prefix: (len(prefix), 0)):
                 cache, _, _ = self._prefill(prefixes, parents, stems)
-                for i, prefix in enumerate(prefixes):
-                    stems[prefix] = [
-                        (
-                            layer.keys[i, :, -len(prefix) :].clone(),
-                            layer.values[i, :, -len(prefix) :].clone(),
-                        )
-                        for layer in cache.layers
-                    ]
+                for row, prefix in enumerate(prefixes):
+                    stems[prefix] = _last_columns(cache, row, len(prefix))
         return stems
 
     def _batches(self, items: Sequence[T], size: Callable[[T], tuple[int, int]]) -> list[list[T]]:
-        """Cut items into batches; a change of length costs a mask and padding, so a batch that is
+        """Cut items into batches. A change of length costs a mask and padding, so a batch that is
         half full ends there.
+
+        Example, batch_tokens = 100, every item may get 10 tokens:
+
+            tokens of the items      10    10    12    12
+            of the batch with it     20    40    66    44
+            batches                  0     0     1     1      66 is more than half, and 12 is not 10
 
         Args:
             items: sorted by length.
@@ -435,10 +430,11 @@ class TransformersEngine(Engine):
         longest = room = 0
         for item in items:
             length, new = size(item)
-            tokens = (len(batches[-1]) + 1 if batches else 1) * (length + max(room, new))
-            fits = tokens <= self.batch_tokens and (
-                length == longest or 2 * tokens <= self.batch_tokens
-            )
+            num_rows = len(batches[-1]) + 1 if batches else 1
+            tokens = num_rows * (length + max(room, new))
+            is_at_most_half = 2 * tokens <= self.batch_tokens
+            is_as_long = length == longest and tokens <= self.batch_tokens
+            fits = is_as_long or is_at_most_half
             if not batches or not fits:
                 batches.append([])
                 room = 0
@@ -452,11 +448,15 @@ class TransformersEngine(Engine):
         stem_of: Mapping[Prompt, Prompt],
         stems: Mapping[Prompt, KeysValues],
     ) -> tuple[Any, "torch.Tensor", "torch.Tensor | None"]:
-        """Keys and values of prompts, of which those of a prefix are known.
+        """Keys and values of prompts, of which those of a prefix (the stem) are known.
 
-        Rows are padded on the left. The columns that every row has from its stem are copied, those
-        after them computed, the same number for all rows: a row whose stem is longer has some of it
-        computed again.
+        Rows are padded on the left. The same number of columns is computed for all rows, and the
+        columns before them are copied from the stems. A prompt of 5 ids with a stem of 3, and one
+        of 4 ids with a stem of 3:
+
+            column    0 1 2 3 4
+            5 ids     s s s x x      s copied from the stem, x computed
+            4 ids     - s s x x      its last id of the stem is computed again
 
         Returns: (cache, logits after the last column, mask [rows, columns] or None when no row is
         padded).
@@ -469,28 +469,14 @@ class TransformersEngine(Engine):
         computed = max(len(prompt) - len(stem_of[prompt]) for prompt in prompts)
         copied = longest - computed
         cache = DynamicCache()
-        some_stem = (
-            next((stem_of[prompt] for prompt in prompts if stem_of[prompt]), ()) if copied else ()
-        )
-        for layer, pair in enumerate(stems[some_stem]):
-            blocks = [
-                like.new_zeros(len(prompts), like.shape[0], copied, like.shape[2]) for like in pair
-            ]
-            for i, prompt in enumerate(prompts):
-                used = len(prompt) - computed
-                if used > 0:
-                    for block, stem in zip(blocks, stems[stem_of[prompt]][layer], strict=True):
-                        block[i, :, copied - used :] = stem[:, :used]
-            keys, values = blocks
-            cache.update(keys, values, layer)
-        ids = torch.tensor(
-            [(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device
-        )[:, copied:]
+        if copied:
+            _copy_stems(cache, prompts, computed, stem_of, stems)
+        padded = [(0,) * (longest - len(prompt)) + prompt for prompt in prompts]
+        ids = torch.tensor(padded, device=device)[:, copied:]
         mask = None
         if any(len(prompt) < longest for prompt in prompts):
-            mask = torch.tensor(
-                [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
-            )
+            is_real = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+            mask = torch.tensor(is_real, device=device)
         self._computed += sum(min(computed, len(prompt)) for prompt in prompts)
         return cache, self._forward(ids, mask, cache), mask
 
@@ -512,10 +498,10 @@ class TransformersEngine(Engine):
         spans = OpenSpans(requests)
         for step in range(batch.num_steps):
             uniform = torch.from_numpy(uniforms(batch.seeds[batch.rows], step)).to(device)
-            now = logits, temperature
+            allowed, heat = logits, temperature
             if spans.is_open.any():
-                now = spans.constrain(logits, temperature, batch.rows, step)
-            tokens = pick_tokens(now[0], uniform, now[1], top_p)
+                allowed, heat = spans.constrain(logits, temperature, batch.rows, step)
+            tokens = pick_tokens(allowed, uniform, heat, top_p)
             drawn = tokens.cpu().numpy()
             spans.record(batch.rows, drawn)
             batch.record(step, drawn, can_end, self._ends)
@@ -530,7 +516,7 @@ class TransformersEngine(Engine):
                 batch.keep_rows(alive)
             if mask is not None:
                 mask = torch.cat([mask, mask.new_ones(len(batch.rows), 1)], dim=1)
-            # a row that has failed holds -1, and stays until the next compaction
+            # A row that has failed holds -1, and stays until the next compaction.
             logits = self._forward(tokens.clamp(min=0)[:, None], mask, cache)
         self._sampled += int(batch.lengths.sum())
         return batch.completions()
@@ -570,17 +556,19 @@ class TransformersEngine(Engine):
             options["attention_mask"] = mask
             options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         logits = self.model(input_ids=input_ids, **options).logits[:, -1]
-        # rows beyond the tokenizer's vocabulary only pad the matrix; an id from there would have no
-        # text
+        # Rows beyond the tokenizer's vocabulary only pad the matrix. An id from there would have no
+        # text.
         return logits[:, : self._vocabulary].float()
 
     def _tokens_that_can_end(self, requests: Sequence[Request]) -> np.ndarray:
         """[vocabulary] bool: ids that end a text, or whose piece holds the last character of a stop
         string.
+
+        Example: the stop string `</end>` and the pieces `</`, `end`, `>.`. Only `>.` can end it.
         """
         if self._pieces is None:
             self._pieces = self.tokenizer.batch_decode(
-                [[i] for i in range(self._vocabulary)],
+                [[token] for token in range(self._vocabulary)],
                 skip_special_tokens=False,
                 clean_up_tokenization_spaces=False,
             )
@@ -588,23 +576,80 @@ class TransformersEngine(Engine):
         if lasts in self._can_end:
             return self._can_end[lasts]
         if any(ord(last) > 127 for last in lasts):
-            return np.ones(
-                self._vocabulary, dtype=bool
-            )  # such a character may be split over several tokens
-        can_end = np.array([any(last in piece for last in lasts) for piece in self._pieces])
+            # Such a character may be split over several tokens, and no piece shows it.
+            return np.ones(self._vocabulary, dtype=bool)
+        can_end = np.array([not lasts.isdisjoint(piece) for piece in self._pieces])
         can_end[[token for token in self._eos if token < self._vocabulary]] = True
         self._can_end[lasts] = can_end
         return can_end
 
     def _ends(self, request: Request, token_ids: np.ndarray) -> bool:
-        """Whether the newest token ends the row; the tail is decoded only when its piece alone does
-        not show it.
+        """Whether the newest token ends the row.
+
+        The tail is decoded only where the newest token's piece alone does not show it.
         """
         last = int(token_ids[-1])
-        if last in self._eos or any(stop in self._pieces[last] for stop in request.stop):  # type: ignore[index]
+        if last in self._eos:
             return True
-        # a token holds at least one byte, so that many tokens hold any stop string that the newest
-        # one completes
-        reach = max((len(stop.encode()) for stop in request.stop), default=0)
-        tail = self._decode(token_ids[-reach:].tolist()) if reach else ""
+        if not request.stop:
+            return False
+        assert self._pieces is not None  # _tokens_that_can_end has read them
+        if any(stop in self._pieces[last] for stop in request.stop):
+            return True
+        # A token holds one byte at least. So as many tokens as the longest stop string has bytes
+        # hold any stop string that the newest one completes.
+        reach = max(len(stop.encode()) for stop in request.stop)
+        tail = self._decode(token_ids[-reach:].tolist())
         return any(stop in tail for stop in request.stop)
+
+
+def _longest_prefix(prompt: Prompt, cuts: Sequence[int]) -> Prompt:
+    """The prompt up to the last of these lengths; the empty prefix without any."""
+    return prompt[: cuts[-1]] if cuts else ()
+
+
+def _last_columns(cache: Any, row: int, num: int) -> KeysValues:
+    """Copies of the last `num` columns of one row of a cache: of every layer, keys and values."""
+    copies = []
+    for layer in cache.layers:
+        keys = layer.keys[row, :, -num:].clone()
+        values = layer.values[row, :, -num:].clone()
+        copies.append((keys, values))
+    return copies
+
+
+def _copy_stems(
+    cache: Any,
+    prompts: Sequence[Prompt],
+    num_computed: int,
+    stem_of: Mapping[Prompt, Prompt],
+    stems: Mapping[Prompt, KeysValues],
+) -> None:
+    """Fill an empty cache with the stems' columns, aligned on the right as `_prefill` shows.
+
+    Args:
+        num_computed: columns at the end of every row that are not copied.
+    """
+    longest = max(prompts, key=len)
+    num_copied = len(longest) - num_computed
+    # The longest prompt has more ids than are computed, so it has a stem.
+    for layer, (some_keys, some_values) in enumerate(stems[stem_of[longest]]):
+        keys = _zero_columns(some_keys, len(prompts), num_copied)
+        values = _zero_columns(some_values, len(prompts), num_copied)
+        for row, prompt in enumerate(prompts):
+            num_used = len(prompt) - num_computed
+            if num_used > 0:
+                stem_keys, stem_values = stems[stem_of[prompt]][layer]
+                keys[row, :, num_copied - num_used :] = stem_keys[:, :num_used]
+                values[row, :, num_copied - num_used :] = stem_values[:, :num_used]
+        cache.update(keys, values, layer)
+
+
+def _zero_columns(like: "torch.Tensor", num_rows: int, num_columns: int) -> "torch.Tensor":
+    """Zeros of the shape [rows, heads, columns, head size].
+
+    Args:
+        like: [heads, tokens, head size], of the same layer.
+    """
+    num_heads, _, head_size = like.shape
+    return like.new_zeros(num_rows, num_heads, num_columns, head_size)

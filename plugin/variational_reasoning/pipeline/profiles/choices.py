@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from variational_reasoning.pipeline.profiles.memory import ModelShape, Training
+from variational_reasoning.pipeline.profiles.memory import ModelShape, WayToTrain
 from variational_reasoning.pipeline.profiles.options import ProfileOptions
 
 
@@ -45,7 +45,7 @@ class Choices:
     run_dir: str = ""
     base: str = ""
     shape: ModelShape | None = None
-    training: Training | None = None
+    training: WayToTrain | None = None
     parallel: int = 1
     cutoff_len: int = 0
     chat_format: str = ""

@@ -25,7 +25,7 @@ from variational_reasoning.pipeline.profiles.choices import Choices, HeldOut
 from variational_reasoning.pipeline.profiles.memory import (
     USABLE,
     ModelShape,
-    Training,
+    WayToTrain,
     fitting_training,
     parallel_size,
     read_shape,
@@ -216,13 +216,18 @@ def _choose_check(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
         )
     choices.check_kind = choices.options.check_kind
     if choices.check_kind == "auto":
-        words = [gold for gold in golds if gold and not any(c.isdigit() or c == "\\" for c in gold)]
+        words = [gold for gold in golds if gold and not _has_digit_or_command(gold)]
         is_exact = bool(golds) and len(words) > len(golds) / 2
         choices.check_kind = "exact" if is_exact else "math"
         why = "most golds are words" if is_exact else "compared by value, in the last box"
         if is_gym(choices.train):
             why = "the task's own verifier decides"
         choices.reasons.append(f"check_kind: {choices.check_kind} ({why})")
+
+
+def _has_digit_or_command(gold: str) -> bool:
+    """Whether a gold looks like math: it has a digit or a LaTeX command."""
+    return "\\" in gold or any(map(str.isdigit, gold))
 
 
 def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Path) -> None:
@@ -375,7 +380,7 @@ def _halves(length: int) -> list[int]:
 
 
 def _explain_training(
-    choices: Choices, shape: ModelShape, training: Training, context: int
+    choices: Choices, shape: ModelShape, training: WayToTrain, context: int
 ) -> None:
     options = choices.options
     choices.reasons.append(
@@ -519,11 +524,11 @@ def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], confi
     elif too_long:
         choices.notes.append(f"{too_long} of the first {len(table)} prompts are too long")
     if choices.start == "traces":
-        kinds = ("reasoner", config.posterior_prompt)
-        dropped = sum(
-            any(sum(example_tokens(kind, renderer, row, encode)) > cutoff_len for kind in kinds)
-            for row in table
-        )
+        dropped = 0
+        for row in table:
+            of_reasoner = sum(example_tokens("reasoner", renderer, row, encode))
+            of_posterior = sum(example_tokens(config.posterior_prompt, renderer, row, encode))
+            dropped += max(of_reasoner, of_posterior) > cutoff_len
         if dropped > len(table) / 2:
             choices.faults.append(
                 f"lengths: {dropped} of the first {len(table)} rows with their traces are longer "

@@ -112,7 +112,7 @@ def _stored_parameters(folder: Path) -> int | None:
 
 
 @dataclass(frozen=True)
-class Training:
+class WayToTrain:
     """A way to train that fits.
 
     zero: stage of ZeRO, 0 without DeepSpeed. tokens: of a micro-batch; None for the plugin's
@@ -156,7 +156,7 @@ def default_tokens(cutoff_len: int) -> int:
     return max(8192, cutoff_len * 3 // 2)
 
 
-def ways_to_train(shape: ModelShape, gpus: int, lora: str, cutoff_len: int) -> Iterator[Training]:
+def ways_to_train(shape: ModelShape, gpus: int, lora: str, cutoff_len: int) -> Iterator[WayToTrain]:
     """What a machine could do, the best first: full before LoRA, little communication before much,
     and each with the default micro-batch before one of a single longest row.
 
@@ -172,12 +172,12 @@ def ways_to_train(shape: ModelShape, gpus: int, lora: str, cutoff_len: int) -> I
         states = state_gigabytes(shape, is_lora, zero, gpus)
         for tokens in (None, cutoff_len):
             activations = activation_gigabytes(shape, tokens or default_tokens(cutoff_len))
-            yield Training(is_lora, zero, tokens, states, activations)
+            yield WayToTrain(is_lora, zero, tokens, states, activations)
 
 
 def fitting_training(
     shape: ModelShape, gpus: int, gpu_gb: float, lora: str, cutoff_len: int
-) -> Training | None:
+) -> WayToTrain | None:
     """The best way to train that fits the GPUs, or None. Without a GPU everything fits."""
     for way in ways_to_train(shape, gpus, lora, cutoff_len):
         if gpus == 0 or way.states + way.activations <= USABLE * gpu_gb:

@@ -58,20 +58,18 @@ def profile_files(choices: Choices) -> dict[str, str]:
 
 def family_text(family: PromptFamily, name: str, instruction: str) -> str:
     """A prompt family that asks every question with an instruction after it."""
-    told = {
-        kind: replace(
-            texts, user=texts.user.replace("{question}", f"{{question}}\n\n{instruction}", 1)
-        )
-        for kind, texts in family.kinds.items()
-    }
+    told = {}
+    for kind, texts in family.kinds.items():
+        user = texts.user.replace("{question}", f"{{question}}\n\n{instruction}", 1)
+        told[kind] = replace(texts, user=user)
     values = family_to_dict(replace(family, name=f"{family.name}_{name}", kinds=told))
     lines = [
         f"# The prompt family `{family.name}` with an instruction after each question, since the",
         "# checks read the answer where it says. To change it, edit it before stage 0.",
-        *(f"{key}: {_text(values[key])}" for key in ("name", "boundary")),
-        *(f"{key}: {_text(values[key])}" for key in ("answer_open", "answer_close", "forbidden")),
-        "kinds:",
     ]
+    for key in ("name", "boundary", "answer_open", "answer_close", "forbidden"):
+        lines.append(f"{key}: {_text(values[key])}")
+    lines.append("kinds:")
     for kind, texts in values["kinds"].items():
         lines.append(f"  {kind}:")
         lines += [f"    {key}: {_text(text)}" for key, text in texts.items()]

@@ -41,12 +41,14 @@ def split_words(text: str) -> list[str]:
 
 
 def ngrams(words: Sequence[str], n: int) -> dict[tuple[str, ...], None]:
-    """The different runs of n words in their order; the whole where there are fewer; none for no
-    words.
+    """The different runs of n words in their order; all words where there are fewer than n.
+
+    Example, n = 2: a b a b c has the runs (a, b), (b, a), (b, c).
     """
     if not words:
         return {}
-    return {tuple(words[i : i + n]): None for i in range(max(len(words) - n, 0) + 1)}
+    num_runs = max(len(words) - n, 0) + 1
+    return {tuple(words[start : start + n]): None for start in range(num_runs)}
 
 
 def find_matches(
@@ -84,16 +86,20 @@ def contamination_report(
     counts = {}
     for name, texts in benchmarks.items():
         hits = [match for match in matches if match.benchmark == name]
+        num_short = sum(len(split_words(text)) < n for text in texts)
+        rows_found = {match.row for match in hits}
+        train_questions = {match.question_id for match in hits}
         counts[name] = {
             "questions": len(texts),
-            "shorter_than_ngram": sum(len(split_words(text)) < n for text in texts),
-            "questions_found_in_train": len({match.row for match in hits}),
-            "train_questions": len({match.question_id for match in hits}),
+            "shorter_than_ngram": num_short,
+            "questions_found_in_train": len(rows_found),
+            "train_questions": len(train_questions),
         }
+    in_a_benchmark = {match.question_id for match in matches}
     return {
         "ngram_words": n,
         "train_questions": num_train,
-        "train_questions_in_a_benchmark": len({match.question_id for match in matches}),
+        "train_questions_in_a_benchmark": len(in_a_benchmark),
         "benchmarks": counts,
         "matches": [match._asdict() for match in matches],
     }

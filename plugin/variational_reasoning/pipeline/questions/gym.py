@@ -36,10 +36,8 @@ def gym_faults(source: str, gym: GymConfig) -> list[str]:
     """What is wrong with the name of such a data set, and with the tasks of data.gym."""
     names = _task_names(source)
     faults = [f"{source}: {fault}" for name in names if (fault := task_fault(name))]
-    faults += [
-        f"{source}: the task {name!r} is there twice"
-        for name in sorted({name for name in names if names.count(name) > 1})
-    ]
+    repeated = {name for name in names if names.count(name) > 1}
+    faults += [f"{source}: the task {name!r} is there twice" for name in sorted(repeated)]
     faults += [
         f"data.gym.tasks.{name}: {settings!r} is not a section of settings"
         for name, settings in gym.tasks.items()

@@ -44,6 +44,17 @@ from variational_reasoning.pipeline.tables import TABLES
 from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
 CONTAMINATION = "decontamination.json"
+_KEYS_OF_ROWS = (
+    "data.format",
+    "data.columns",
+    "data.ids",
+    "data.check_kind",
+    "data.check_kinds",
+    "data.max_train_questions",
+    "data.max_test_questions",
+    "data.hold_out",
+)
+"""The settings of `data` that decide what the rows are."""
 
 
 class PrepareSummary(NamedTuple):
@@ -81,12 +92,14 @@ def prepare_data(config: Config) -> PrepareSummary:
     listed = _read_listed(config, inputs)
     identity = _identity(config, inputs | checks.digests | digests, raw)
     kept, dropped = _usable(raw, checks, config)
-    contamination = (
-        _decontaminate(kept, benchmarks, dropped["train"], config) if benchmarks else None
-    )
+    contamination = None
+    if benchmarks:
+        contamination = _decontaminate(kept, benchmarks, dropped["train"], config)
     experts = kept["train"]
+    chosen: list[dict[str, Any]] = []
     if listed is not None:
         kept["train"], experts = _subset(kept["train"], listed, dropped["train"], config)
+        chosen = [row for row in kept["train"] if row["trace"]]
     experts = [row for row in experts if row["trace"]]
     if not experts and config.posterior == "trained":
         raise ValueError(
@@ -98,48 +111,63 @@ def prepare_data(config: Config) -> PrepareSummary:
     was_there = (folder / MANIFEST).is_file()
     questions = [row for rows in kept.values() for row in rows]
     counts = {split: _counts(reasons) for split, reasons in dropped.items()}
-    facts: dict[str, Any] = {"num_expert_rows": len(experts), "unusable_tests": checks.unusable}
-    write_table(
-        folder,
-        "questions",
-        questions,
-        identity,
-        dropped_counts=counts,
-        dropped_ids=dropped,
-        **facts,
-    )
+    facts: dict[str, Any] = {
+        "dropped_counts": counts,
+        "dropped_ids": dropped,
+        "num_expert_rows": len(experts),
+        "unusable_tests": checks.unusable,
+    }
+    write_table(folder, "questions", questions, identity, **facts)
     if not was_there:
         _ = TableReader(folder, "questions").summary  # once, not in every process of stage 3
     if contamination and not (was_there and (folder / CONTAMINATION).is_file()):
         write_json(folder / CONTAMINATION, contamination)
-    train_files = {f"{config.data.name}_{role}": experts for role in ("reasoner", "posterior")}
-    if listed is not None:
-        chosen = [row for row in kept["train"] if row["trace"]]
-        train_files[f"{config.data.name}_chosen"] = chosen
-    train_files = {name: rows for name, rows in train_files.items() if rows}
-    paths = {name: config.folder("train", f"{name}.parquet") for name in train_files}
-    columns = TABLES["reasoning"].columns.names
-    written = [
-        write_file_once(
-            paths[name],
-            "reasoning",
-            [{column: row[column] for column in columns} for row in rows],
-            identity,
-        )
-        for name, rows in train_files.items()
-    ]
-    register_datasets(config.folder("train"), dict.fromkeys(train_files, "reasoning"))
+    train_files, has_written = _write_train_files(experts, chosen, identity, config)
+    check_kinds = Counter(json.loads(row["check"])["kind"] for row in questions)
     return PrepareSummary(
         folder=folder,
         num_rows={split: len(rows) for split, rows in kept.items()},
         num_expert_rows=len(experts),
         dropped=counts,
-        check_kinds=dict(Counter(json.loads(row["check"])["kind"] for row in questions)),
+        check_kinds=dict(check_kinds),
         unusable_tests=checks.unusable,
         contamination=contamination,
-        train_files=list(paths.values()),
-        did_something=not was_there or any(written),
+        train_files=train_files,
+        did_something=has_written or not was_there,
     )
+
+
+def _write_train_files(
+    experts: Sequence[Mapping[str, Any]],
+    chosen: Sequence[Mapping[str, Any]],
+    identity: Identity,
+    config: Config,
+) -> tuple[list[Path], bool]:
+    """The train files that have rows, and their entries in train/dataset_info.json.
+
+    Args:
+        experts: rows of <name>_reasoner and <name>_posterior.
+        chosen: rows of <name>_chosen.
+
+    Returns: their paths, and whether one was written now.
+    """
+    name = config.data.name
+    files = {f"{name}_reasoner": experts, f"{name}_posterior": experts, f"{name}_chosen": chosen}
+    columns = TABLES["reasoning"].columns.names
+    paths = {}
+    has_written = False
+    for file_name, rows in files.items():
+        if not rows:
+            continue
+        paths[file_name] = config.folder("train", f"{file_name}.parquet")
+        train_rows = [_with_columns(row, columns) for row in rows]
+        has_written |= write_file_once(paths[file_name], "reasoning", train_rows, identity)
+    register_datasets(config.folder("train"), dict.fromkeys(paths, "reasoning"))
+    return list(paths.values()), has_written
+
+
+def _with_columns(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    return {column: row[column] for column in columns}
 
 
 def describe_preparation(summary: PrepareSummary) -> str:
@@ -212,10 +240,10 @@ def _check_settings(config: Config) -> None:
             f"data.train: {data.train!r} has questions without traces; set posterior: prompted or "
             "own_traces, with models.reasoner (docs/own_questions.md)"
         )
-    names = {name: None for columns in LAYOUTS.values() for name in columns} | dict.fromkeys(
-        OPTIONAL_COLUMNS
-    )
-    if unknown := sorted(data.columns.keys() - names.keys()):
+    of_layouts = [name for columns in LAYOUTS.values() for name in columns]
+    names = dict.fromkeys([*of_layouts, *OPTIONAL_COLUMNS])
+    unknown = sorted(data.columns.keys() - names.keys())
+    if unknown:
         faults.append(
             f"data.columns: {unknown} are not columns of ours; allowed are {', '.join(names)}"
         )
@@ -226,23 +254,24 @@ def _check_settings(config: Config) -> None:
             )
     if data.hold_out and not data.question_ids:
         faults.append("data.hold_out is true, but data.question_ids names no questions to hold out")
-    benchmarks = data.decontaminate.benchmarks
-    for section, names_and_files in (
-        ("tests", [(tests.source, tests.file) for tests in data.tests]),
-        ("decontaminate.benchmarks", [(each.name, each.file) for each in benchmarks]),
-    ):
-        keys = [name for name, _ in names_and_files]
-        faults += [
-            f"data.{section}.{i}: needs a name and a file"
-            for i, (name, file) in enumerate(names_and_files)
-            if not (name and file)
-        ]
-        faults += [
-            f"data.{section}: {key!r} is there twice"
-            for key in sorted({k for k in keys if k and keys.count(k) > 1})
-        ]
+    tests = [(each.source, each.file) for each in data.tests]
+    faults += _faults_of_files("data.tests", tests)
+    benchmarks = [(each.name, each.file) for each in data.decontaminate.benchmarks]
+    faults += _faults_of_files("data.decontaminate.benchmarks", benchmarks)
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def _faults_of_files(section: str, names_and_files: Sequence[tuple[str, str]]) -> list[str]:
+    """Entries of a list of the configuration without a name or a file, and names used twice."""
+    faults = []
+    for i, (name, file) in enumerate(names_and_files):
+        if not name or not file:
+            faults.append(f"{section}.{i}: needs a name and a file")
+    uses = Counter(name for name, _ in names_and_files)
+    repeated = [name for name, count in uses.items() if name and count > 1]
+    faults += [f"{section}: {name!r} is there twice" for name in sorted(repeated)]
+    return faults
 
 
 def _base(config: Config) -> str | None:
@@ -278,29 +307,24 @@ def _read_split(source: str, split: str, data: DataConfig) -> tuple[list[dict[st
 
 
 def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Questions of the benchmarks by name, and digests. Raises: ValueError for rows without text in
-    their column.
+    """Questions of the benchmarks by name, and digests.
+
+    Raises: ValueError for rows without text in their column.
     """
-    texts, digests = {}, {}
+    texts = {}
+    digests = {}
     for benchmark in config.data.decontaminate.benchmarks:
-        rows, digests[f"benchmark.{benchmark.name}"] = read_source(
-            benchmark.file, benchmark.split, config.data.allow_hub
-        )
-        name = benchmark.column
-        wrong = [
-            (number, row)
-            for number, row in enumerate(rows, 1)
-            if not isinstance(row.get(name), str)
-        ]
-        faults = [
-            f"row {number}: no text in the column {name!r}; it has {', '.join(row)}"
-            for number, row in wrong
-        ]
+        name, column = benchmark.name, benchmark.column
+        rows, digest = read_source(benchmark.file, benchmark.split, config.data.allow_hub)
+        faults = []
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get(column), str):
+                columns = ", ".join(row)
+                faults.append(f"row {number}: no text in the column {column!r}; it has {columns}")
         raise_listed(benchmark.file, faults)
-        texts[benchmark.name] = [row[name] for row in rows]
-        print(
-            f"reads {len(rows)} questions of the benchmark {benchmark.name} from {benchmark.file}"
-        )
+        texts[name] = [row[column] for row in rows]
+        digests[f"benchmark.{name}"] = digest
+        print(f"reads {len(rows)} questions of the benchmark {name} from {benchmark.file}")
     return texts, digests
 
 
@@ -318,19 +342,8 @@ def _identity(
 ) -> Identity:
     """What the rows depend on; files are known by their digests, not by their paths."""
     data = config.data
-    names = (
-        "format",
-        "columns",
-        "ids",
-        "check_kind",
-        "check_kinds",
-        "max_train_questions",
-        "max_test_questions",
-        "hold_out",
-    )
-    settings = resolved(
-        config, "cutoff_len", "posterior_prompt", *(f"data.{name}" for name in names)
-    )
+    keys = ("cutoff_len", "posterior_prompt", *_KEYS_OF_ROWS)
+    settings = resolved(config, *keys)
     settings |= config.renderer.to_record()
     settings["data.tests"] = {tests.source: tests.column for tests in data.tests}
     if data.decontaminate.benchmarks:
@@ -352,8 +365,9 @@ def _identity(
 def _usable(
     raw: Mapping[str, Sequence[Mapping[str, Any]]], checks: QuestionChecks, config: Config
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Dropped]]:
-    """Rows of the questions table and dropped rows, by split. Raises: ValueError when a split has
-    no usable row.
+    """Rows of the questions table and dropped rows, by split.
+
+    Raises: ValueError when a split has no usable row.
     """
     data, renderer = config.data, config.renderer
     base = _base(config)
@@ -394,10 +408,8 @@ def _decontaminate(
 
     Raises: ValueError when nothing remains.
     """
-    settings, questions = (
-        config.data.decontaminate,
-        {row["question_id"]: row["question"] for row in kept["train"]},
-    )
+    settings = config.data.decontaminate
+    questions = {row["question_id"]: row["question"] for row in kept["train"]}
     matches = find_matches(questions, benchmarks, settings.ngram_words)
     report = {"mode": settings.mode} | contamination_report(
         matches, len(questions), benchmarks, settings.ngram_words
@@ -431,8 +443,8 @@ def _subset(
     if unknown:
         raise ValueError(
             f"{where}: {len(unknown)} of its {len(listed)} ids are none of {config.data.train}, "
-            f"such as {unknown[:3]}; ids "
-            f"there are such as {rows[0]['question_id']!r} (data.ids: {config.data.ids})"
+            f"such as {unknown[:3]}; ids there are such as {rows[0]['question_id']!r} "
+            f"(data.ids: {config.data.ids})"
         )
     lost = Counter(reasons[name] for name in listed if name not in there)
     chosen = [row for row in rows if row["question_id"] in wanted]
@@ -440,16 +452,13 @@ def _subset(
         f"takes {len(chosen)} of the {len(listed)} questions of {where}"
         + (f"; dropped: {dict(lost)}" if lost else "")
     )
-    experts = (
-        [row for row in rows if row["question_id"] not in wanted] if config.data.hold_out else rows
-    )
-    if not chosen or not experts:
-        what = (
-            "none of its questions is usable"
-            if not chosen
-            else "with data.hold_out no row remains for stages 1 and 2"
-        )
-        raise ValueError(f"{where}: {what}")
+    experts = rows
+    if config.data.hold_out:
+        experts = [row for row in rows if row["question_id"] not in wanted]
+    if not chosen:
+        raise ValueError(f"{where}: none of its questions is usable")
+    if not experts:
+        raise ValueError(f"{where}: with data.hold_out no row remains for stages 1 and 2")
     return chosen, experts
 
 
@@ -458,12 +467,10 @@ def _counts(dropped: Dropped) -> dict[str, int]:
 
 
 def _refuse_repeated_ids(rows: Sequence[Mapping[str, Any]]) -> None:
-    repeated = [
-        name for name, count in Counter(row["question_id"] for row in rows).items() if count > 1
-    ]
+    uses = Counter(row["question_id"] for row in rows)
+    repeated = [question_id for question_id, count in uses.items() if count > 1]
     if repeated:
         raise ValueError(
             f"{len(repeated)} question ids are there more than once, such as {repeated[0]!r}; "
-            f"correct the column, or map "
-            "question_id to another in data.columns"
+            "correct the column, or map question_id to another in data.columns"
         )

@@ -16,13 +16,13 @@ COMMENT = "#"
 
 
 def choose_ids(ids: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of these ids, in their order. Raises: ValueError for repeated ids and for fewer than
-    `count`.
+    """`count` of these ids, in their order.
+
+    Raises: ValueError for repeated ids and for fewer than `count`.
     """
-    if len(set(ids)) != len(ids):
-        raise ValueError(
-            f"{len(ids) - len(set(ids))} of the {len(ids)} ids to choose from are repeated"
-        )
+    num_repeated = len(ids) - len(set(ids))
+    if num_repeated:
+        raise ValueError(f"{num_repeated} of the {len(ids)} ids to choose from are repeated")
     if not 1 <= count <= len(ids):
         raise ValueError(f"count is {count}; there are {len(ids)} ids to choose from")
     chosen = set(sorted(ids, key=lambda name: (_rank(name, seed), name))[:count])
@@ -79,7 +79,8 @@ class IdChooser:
 
 def format_ids(ids: Iterable[str], header: Sequence[str]) -> str:
     """The text of a list of ids: a comment line per header line, then an id per line."""
-    return "".join([f"{COMMENT} {line}\n" for line in header] + [f"{name}\n" for name in ids])
+    comments = [f"{COMMENT} {line}" for line in header]
+    return "".join(f"{line}\n" for line in [*comments, *ids])
 
 
 def read_ids(path: Path) -> list[str]:

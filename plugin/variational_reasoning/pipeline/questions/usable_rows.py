@@ -6,7 +6,7 @@ is an error.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -63,10 +63,9 @@ def usable_rows(
         place = f"row {row['number']}"
         texts = {name: row[name] for name in NEEDED_COLUMNS}
         if not needs_traces:
-            texts |= {
-                name: texts[name] if texts[name] is not None else ""
-                for name in ("trace", "solution")
-            }
+            for name in ("trace", "solution"):
+                if texts[name] is None:
+                    texts[name] = ""
         question_id = _question_id(row, texts, split, config.data.ids)
         if not is_of_split(row["split"], wanted_split):
             reason = f"of the split {row['split']!r}, not {wanted_split}"
@@ -75,25 +74,15 @@ def usable_rows(
         if split == "train" and config.data.format != "columns" and texts["question"] is None:
             dropped.setdefault(NOT_LAID_OUT[config.data.format], []).append(question_id or place)
             continue
-        wrong = [
-            f"{name} is {type(text).__name__}"
-            for name, text in texts.items()
-            if not isinstance(text, str)
-        ]
+        wrong = []
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                wrong.append(f"{name} is {type(text).__name__}")
         if wrong:
             faults.append(f"{place}: {', '.join(wrong)}; text is needed")
             continue
-        empty = [
-            name
-            for name in (NEEDED_COLUMNS if needs_traces else ("question",))
-            if not texts[name].strip()
-        ]
-        tagged = [name for name, text in texts.items() if any(tag in text for tag in tags)]
-        unusable: str | None = None
-        if empty:
-            unusable = f"empty {empty[0]}"
-        elif tagged:
-            unusable = f"tags in the {tagged[0]}"
+        needed = NEEDED_COLUMNS if needs_traces else ("question",)
+        unusable = _unusable_text(texts, needed, tags)
         if unusable is None:
             check, fault = checks.of(row, texts["solution"])
             if fault:
@@ -103,10 +92,11 @@ def usable_rows(
                 texts |= _completed(texts, check)
                 if not texts["solution"] and check["kind"] == "none":
                     unusable = "no solution, answer, check or tests"
-            if unusable is None and texts["question"] in seen_questions:
-                same = seen_questions[texts["question"]] == split
-                other = seen_questions[texts["question"]]
-                unusable = "duplicate question" if same else f"question of the {other} split"
+            earlier_split = seen_questions.get(texts["question"])
+            if unusable is None and earlier_split == split:
+                unusable = "duplicate question"
+            elif unusable is None and earlier_split is not None:
+                unusable = f"question of the {earlier_split} split"
             elif unusable is None and limit is not None and len(rows) >= limit:
                 unusable = f"beyond data.max_{split}_questions"
         if unusable is not None:
@@ -115,13 +105,27 @@ def usable_rows(
         seen_questions[texts["question"]] = split
         source = "" if row["source"] is None else str(row["source"])
         check_text = json.dumps(check, ensure_ascii=False)
-        rows.append(
-            {"question_id": question_id}
-            | texts
-            | {"source": source, "check": check_text, "split": split}
-        )
+        facts = {"source": source, "check": check_text, "split": split}
+        rows.append({"question_id": question_id} | texts | facts)
     raise_listed(where, faults)
     return rows, dropped
+
+
+def _unusable_text(
+    texts: Mapping[str, str], needed: Sequence[str], tags: Iterable[str]
+) -> str | None:
+    """Why a row's texts cannot be used, or None.
+
+    A needed one is empty, or one holds a tag of the prompt family, so that a reader could not tell
+    where its part of a prompt ends.
+    """
+    for name in needed:
+        if not texts[name].strip():
+            return f"empty {name}"
+    for name, text in texts.items():
+        if any(tag in text for tag in tags):
+            return f"tags in the {name}"
+    return None
 
 
 def _completed(texts: Mapping[str, str], check: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from variational_reasoning.faults import list_names
 from variational_reasoning.pipeline.rows import MANIFEST, Stage, shard_name
 
 _NUM_LISTED = 20
@@ -113,9 +114,7 @@ class FailureCount:
             return f"Nothing of it was written; fix the cause, or raise {self.limit.setting}"
         if (self.stage.folder / MANIFEST).is_file():
             files.insert(0, MANIFEST)
-        listed = ", ".join(files[:_NUM_LISTED])
-        if len(files) > _NUM_LISTED:
-            listed += f" and {len(files) - _NUM_LISTED} more"
+        listed = list_names(files, _NUM_LISTED)
         return (
             f"To try these rows again, remove from {self.stage.folder}: {listed}. "
             f"To keep them as they are, raise {self.limit.setting}. All other shards stay valid"

@@ -55,7 +55,7 @@ _READS = {"input", "stdin", "open"}
 _CODE_LINE = re.compile(r"^(?:def \w|class \w|import \w|from \S+ import |print\()", re.MULTILINE)
 
 
-class Block(NamedTuple):
+class CodeBlock(NamedTuple):
     """A complete fenced block. is_python: its fence says so; otherwise the fence says nothing."""
 
     text: str
@@ -108,7 +108,7 @@ def extract_program(text: str, function: str | None = None) -> str | None:
     return (named or blocks)[-1].text
 
 
-def python_blocks(text: str) -> list[Block]:
+def python_blocks(text: str) -> list[CodeBlock]:
     """The complete fenced blocks whose language is Python or not named. Empty ones are left out.
 
     A fence of the same sign that is at least as long closes a block. A program may therefore
@@ -140,7 +140,7 @@ def _closes(line: str, opening: re.Match[str]) -> bool:
     return len(closing["lead"].expandtabs(4)) <= columns
 
 
-def _block(lines: list[str], info: str) -> Block | None:
+def _block(lines: list[str], info: str) -> CodeBlock | None:
     is_python = bool(_LANGUAGE.match(info) or _FILE_NAME.match(info))
     is_unnamed = not info.strip(" \t{}.")
     code_lines = [line for line in lines if line.strip()]
@@ -151,10 +151,10 @@ def _block(lines: list[str], info: str) -> Block | None:
     first = code_lines[0]
     margin = first[: len(first) - len(first.lstrip())]
     unindented = [line.removeprefix(margin) for line in lines]
-    return Block("\n".join(unindented) + "\n", is_python)
+    return CodeBlock("\n".join(unindented) + "\n", is_python)
 
 
-def _is_program(block: Block, content: _Content, earlier: list[_Content]) -> bool:
+def _is_program(block: CodeBlock, content: _Content, earlier: list[_Content]) -> bool:
     if block.text.lstrip().startswith(">>>"):  # a session in the interpreter
         return False
     if not content.is_parsed:

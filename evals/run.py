@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from variational_evals.model_folders import find_model, with_parallelism
-from variational_evals.tasks import load_questions, load_task
+from variational_evals.tasks import load_questions, load_task, task_names
 from variational_reasoning.faults import list_faults
 from variational_reasoning.files import is_plain_name, read_json_lines
 from variational_reasoning.pipeline.commands import read_command, run_command
@@ -46,6 +46,8 @@ def run_questions(config: Config) -> list[dict[str, Any]]:
         if is_gym(where):
             found, _ = gym_rows(where, "test", config.data.gym)
             rows = [row | {"check": json.dumps(row["check"])} for row in found]
+        elif where in task_names():
+            rows = list(load_questions(load_task(where)))
         else:
             rows = read_questions(Path(where))
     else:

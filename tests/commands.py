@@ -37,14 +37,24 @@ def infer_environment(**more: str) -> dict[str, str]:
 
 
 def skythought_evaluate(
-    infer_python: str, model: Path, questions: Path, results: Path, context: int, max_tokens: int
+    infer_python: str,
+    model: Path,
+    questions: Path,
+    results: Path,
+    context: int,
+    max_tokens: int,
+    more: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     """`skythought evaluate` on vr_file at temperature 0 with vLLM: (summary.json, results.json,
     standard output).
+
+    Args:
+        more: of --backend-args, such as max_symbols=3.
     """
     command = [str(Path(infer_python).parent / "skythought"), "evaluate", "--task", "vr_file"]
     command += ["--model", str(model), "--backend", "vllm", "--result-dir", str(results)]
-    command += ["--backend-args", f"dtype=float32,max_model_len={context},enforce_eager=True"]
+    backend = f"dtype=float32,max_model_len={context},enforce_eager=True"
+    command += ["--backend-args", f"{backend},{more}" if more else backend]
     command += ["--sampling-params", f"temperature=0,top_p=1,max_tokens={max_tokens}"]
     if OFFLINE:  # without any network but the loopback, which vLLM's processes talk over
         command = [*OFFLINE, sys.executable, "-c", WITH_LOOPBACK, *command]

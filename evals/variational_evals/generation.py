@@ -6,18 +6,21 @@ the run's seed, the question and the sample. All requests go to the engine at on
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import vllm
+from huggingface_hub import snapshot_download
 from skythought.evals.common.entities import Backend, BackendParameters, SamplingParameters
 from skythought.evals.models import ModelConfig
 from skythought.evals.util.response import Response
 
+from variational_evals import trace_generation
 from variational_evals.models import stop_strings, tensor_parallel_size
 from variational_reasoning.method.prompts import Renderer
-from variational_reasoning.pipeline.engines import text_codec
-from variational_reasoning.pipeline.sample import sample_seed
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.sample import abstract_span, sample_seed
 
 
 class SeededConfig(ModelConfig):
@@ -73,6 +76,10 @@ def generate(
             f"not the prompt that {model_config.model_id} was trained on; use --backend vllm, or "
             "evals/run.py for several GPUs"
         )
+    if model_config.renderer.is_abstract:
+        return generate_with_traces(
+            conversations, backend_params.params, model_config, sampling_params.params
+        )
     settings = engine_settings(model_config.model_id, backend_params.params)
     engine = vllm.LLM(model=model_config.model_id, **settings)
     prompts = prompt_ids(conversations, model_config.renderer, engine.get_tokenizer())
@@ -102,26 +109,54 @@ def generate(
     return responses
 
 
+def generate_with_traces(
+    conversations: Sequence[Sequence[dict[str, str]]],
+    backend_args: dict[str, Any],
+    model_config: ReasonerConfig,
+    params: vllm.SamplingParams,
+) -> list[Response]:
+    """`generate` for a model of abstract traces: symbols under their constraint, then the answer.
+
+    Raises: ValueError for --backend-args and --sampling-params that do not fit, and for a question
+    without room for a trace and an answer.
+    """
+    traces, given = trace_generation.take_settings(backend_args)
+    trace_generation.refuse_other_parameters(params)
+    model, seed = model_config.model_id, model_config.seed
+    folder = model if Path(model).is_dir() else snapshot_download(model)
+    arguments = engine_settings(folder, given)
+    config = trace_generation.configuration(folder, arguments, seed, traces)
+    tokenizer = load_tokenizer(folder)
+    heat = traces.trace_temperature
+    if heat is None:
+        heat = params.temperature
+    prompts = prompt_ids(conversations, model_config.renderer, tokenizer)
+    requests = trace_generation.trace_requests(
+        [question_id_of(each, number) for number, each in enumerate(conversations)],
+        prompts,
+        params,
+        seed,
+        lengths=response_lengths(prompts, params.max_tokens, config.cutoff_len),
+        stop=stop_strings(model_config.renderer, given_stops(params)),
+        span=abstract_span(config, tokenizer, heat, model_config.renderer),
+    )
+    engine = trace_generation.open_engine(config, folder, arguments)
+    return trace_generation.draw(engine, requests, params.n)
+
+
 def prompt_ids(
     conversations: Sequence[Sequence[dict[str, str]]], renderer: Renderer, tokenizer: Any
 ) -> list[list[int]]:
     """The ids that training has before each target.
 
     Only the user's text of a conversation is read.
-
-    Raises: ValueError for a model of abstract traces.
     """
-    if renderer.is_abstract:
-        raise ValueError(
-            f"{tokenizer.name_or_path} writes abstract traces, whose symbols `skythought evaluate` "
-            "would draw without their constraint; run the same benchmarks with evals/run.py"
-        )
     encode, decode = text_codec(tokenizer)
     renderer.check_codec(encode, decode, tokenizer.name_or_path)
     ids = []
     for messages in conversations:
         question = next(each["content"] for each in messages if each["role"] == "user")
-        ids.append(encode(renderer.prompt("reasoner", question)))
+        ids.append(renderer.encode_prompt("reasoner", question, None, encode))
     return ids
 
 
@@ -151,39 +186,58 @@ def request_parameters(
 ) -> list[vllm.SamplingParams]:
     """Parameters of every sample, question by question: its seed, its room, and all stops.
 
-    Prints how many get less than the command's max_tokens, because the context ends.
+    Raises: ValueError for a prompt that fills the context.
+    """
+    lengths = response_lengths(prompts, params.max_tokens, max_model_len)
+    for_all = msgspec.structs.replace(
+        params,
+        n=1,
+        stop=stop_strings(model_config.renderer, given_stops(params)),
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,
+        spaces_between_special_tokens=False,
+    )
+    found = []
+    for number, (conversation, length) in enumerate(zip(conversations, lengths, strict=True)):
+        question_id = question_id_of(conversation, number)
+        for answer_id in range(params.n):
+            seed = sample_seed(model_config.seed, f"eval/{question_id}", answer_id)
+            own = msgspec.structs.replace(for_all, seed=seed, max_tokens=length)
+            found.append(own)
+    return found
+
+
+def question_id_of(conversation: Sequence[dict[str, str]], number: int) -> str | int:
+    """What the seeds of a question depend on: its id, or its place for a task of SkyThought's."""
+    return getattr(conversation, "question_id", number)
+
+
+def given_stops(params: vllm.SamplingParams) -> list[str]:
+    """The stops of --sampling-params."""
+    stops = params.stop or []
+    return [stops] if isinstance(stops, str) else list(stops)
+
+
+def response_lengths(
+    prompts: Sequence[Sequence[int]], max_tokens: int | None, max_model_len: int
+) -> list[int]:
+    """The new tokens that each question may get: what is asked for, or what the context leaves.
+
+    Prints how many get less than the command's max_tokens.
 
     Raises: ValueError for a prompt that fills the context.
     """
-    given_stops = params.stop or []
-    if isinstance(given_stops, str):
-        given_stops = [given_stops]
     rooms = [max_model_len - len(ids) for ids in prompts]
     if min(rooms) < 1:
         raise ValueError(
             f"a prompt has {max_model_len - min(rooms)} tokens, and max_model_len is "
             f"{max_model_len}"
         )
-    wanted = params.max_tokens or max_model_len
+    wanted = max_tokens or max_model_len
     short = [room for room in rooms if room < wanted]
     if short:
         print(
             f"max_tokens {wanted}: {len(short)} of {len(rooms)} questions get less, {min(short)} "
             f"at least, because prompt and response share max_model_len {max_model_len}"
         )
-    for_all = msgspec.structs.replace(
-        params,
-        n=1,
-        stop=stop_strings(model_config.renderer, given_stops),
-        include_stop_str_in_output=True,
-        skip_special_tokens=False,
-        spaces_between_special_tokens=False,
-    )
-    found = []
-    for number, (conversation, room) in enumerate(zip(conversations, rooms, strict=True)):
-        question_id = getattr(conversation, "question_id", number)
-        for answer_id in range(params.n):
-            seed = sample_seed(model_config.seed, f"eval/{question_id}", answer_id)
-            own = msgspec.structs.replace(for_all, seed=seed, max_tokens=min(wanted, room))
-            found.append(own)
-    return found
+    return [min(wanted, room) for room in rooms]

@@ -23,7 +23,8 @@ from variational_evals.generation import Conversation
 from variational_evals.host_fit import require
 from variational_evals.models import INVOCATION
 from variational_evals.tasks import FILE_TASK, definitions, load_questions, load_task
-from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.method.chat_formats import CHAT_FORMATS
+from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.verify import open_programs
 from variational_reasoning.verify.checks import parse_check
@@ -31,6 +32,10 @@ from variational_reasoning.verify.pool import Job, VerifierPool
 from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 HANDLER_NAME = "variational"
+
+RECOGNIZED = ("paper", "abstract")
+"""Prompt families whose openings no other model's prompt has; `<think>` of the family `think` is
+everybody's."""
 
 
 class VariationalTaskHandler(TaskHandler):
@@ -159,15 +164,32 @@ class VariationalTaskHandler(TaskHandler):
 def _solution(record: dict[str, Any], response: str) -> str | None:
     """The text that is judged.
 
-    For a reasoner of ours it is the text inside the solution tags. For another model it is the
+    For a reasoner of ours it is the solution, without trace and tags. For another model it is the
     whole response.
     """
     last = record["input_conversation"][-1]
-    # Responses that are judged in another process than they were sampled in have the paper's tags.
-    renderer = INVOCATION.renderer or make_renderer("chatml")
-    opening = renderer.texts("reasoner").opening.strip()
-    is_ours = last["role"] == "assistant" and last["content"].startswith(opening)
-    return renderer.solution_of_response(response) if is_ours else response
+    if last["role"] != "assistant":
+        return response
+    opened = [
+        renderer
+        for renderer in _possible_renderers()
+        if last["content"].startswith(renderer.texts("reasoner").opening.strip())
+    ]
+    if not opened:
+        return response
+    solutions = (renderer.solution_of_response(response) for renderer in opened)
+    return next((solution for solution in solutions if solution is not None), None)
+
+
+def _possible_renderers() -> list[Renderer]:
+    """The prompts that this process asked with; where it asked nothing, those of `RECOGNIZED`.
+
+    `skythought score` judges what another process has sampled, and its records do not name the
+    prompts. Chat formats differ in the end of a solution.
+    """
+    if INVOCATION.renderer is not None:
+        return [INVOCATION.renderer]
+    return [make_renderer(chat, family) for family in RECOGNIZED for chat in CHAT_FORMATS]
 
 
 def _entry(result: Result) -> dict[str, Any]:

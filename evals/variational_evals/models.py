@@ -51,6 +51,10 @@ POSTERIORS = frozenset(
 )
 """The published models that cannot be evaluated: their prompt has the reference answer in it."""
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "variational_reasoning"
+ABSTRACT = {"leapeto/Qwen3-4B-AbstractCoT-warmup": EXAMPLES / "qwen3_4b_abstract"}
+"""Published models of abstract traces (arXiv 2604.22709), to the folder of their prompts."""
+
 PAPER_TENSOR_PARALLEL = ((3e9, 1), (20e9, 4), (float("inf"), 8))
 """(parameters below, GPUs): the paper's 4 for 4B to 8B and 8 for 32B; a small model needs one."""
 
@@ -70,6 +74,8 @@ def reasoner_renderer(model: str) -> Renderer | None:
         )
     if model in REASONERS:
         return make_renderer("chatml")
+    if model in ABSTRACT:
+        return abstract_renderer(model)
     record = read_record(model) if Path(model).is_dir() else None
     if record is None:
         return None
@@ -83,6 +89,12 @@ def reasoner_renderer(model: str) -> Renderer | None:
     if kind is None or record.get("chat_format") is None:
         return None
     return renderer_of_record(record, source=str(path))
+
+
+def abstract_renderer(name: str) -> Renderer:
+    """The prompts of a published model of abstract traces. Args: name: a key of `ABSTRACT`."""
+    folder = ABSTRACT[name]
+    return make_renderer(str(folder / "chat_format.json"), str(folder / "prompts.yaml"))
 
 
 def stop_strings(renderer: Renderer, more: Iterable[str] = ()) -> list[str]:

@@ -24,15 +24,22 @@ from collections.abc import Callable
 from typing import Any
 
 from variational_evals.host_fit import found_faults
-from variational_evals.models import INVOCATION, reasoner_renderer
+from variational_evals.models import (
+    ABSTRACT,
+    INVOCATION,
+    abstract_renderer,
+    reasoner_renderer,
+)
 from variational_evals.tasks import definitions
 from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam, faults, replace_all
 
-PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
-"""Values of `--system-prompt-name` in addition to SkyThought's: the reasoner's prompt in a chat
-format."""
+PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS} | {
+    f"vr_{folder.name}": abstract_renderer(name) for name, folder in ABSTRACT.items()
+}
+"""Values of `--system-prompt-name` in addition to SkyThought's: the paper's reasoner in a chat
+format, and the prompts of a published model of abstract traces, for a copy in a folder."""
 
 NO_PROMPT = "vr_none"
 """The value for a model that runs with its chat template and no system prompt."""
@@ -89,9 +96,9 @@ def _choose_prompt(original: Callable) -> classmethod:
                 f"nothing says which prompt {model_id} was trained on: it is not a folder with a "
                 "record of a reasoner, not a published model of the paper, and not in SkyThought's "
                 f"table. Name one: --system-prompt-name {' | '.join(PROMPT_NAMES)} for the paper's "
-                f"prompt in this chat format, {NO_PROMPT} for the model's chat template and no "
-                f"system prompt, or one of SkyThought's ({', '.join(known)}), or give "
-                "--system-prompt TEXT"
+                "prompt in this chat format or for the prompt of the published model of abstract "
+                f"traces, {NO_PROMPT} for the model's chat template and no system prompt, or one "
+                f"of SkyThought's ({', '.join(known)}), or give --system-prompt TEXT"
             )
         name = system_prompt_name
         if name == NO_PROMPT:

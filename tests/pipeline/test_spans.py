@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.pipeline.test_vllm import infer
 from variational_reasoning.method.abstract import BEGIN, END
 from variational_reasoning.method.prompts import make_renderer
@@ -352,19 +351,3 @@ def test_the_real_vllm_draws_the_same_traces(abstract_run, abstract_dir, infer_p
         *symbols, end = row["token_ids"]
         assert end == span.end_id and 2 <= len(symbols) <= 3
         assert set(symbols) <= set(span.symbol_ids) and BEGIN not in row["text"]
-
-
-def test_skythoughts_own_command_is_refused(abstract_dir, infer_python):
-    """It draws without the constraint; evals/run.py draws with it."""
-    code = (
-        "import sys\n"
-        "from variational_evals.generation import prompt_ids\n"
-        "from variational_reasoning.method.prompts import make_renderer\n"
-        "from variational_reasoning.pipeline.engines import load_tokenizer\n"
-        "try:\n"
-        "    prompt_ids([], make_renderer('chatml', 'abstract'), load_tokenizer(sys.argv[1]))\n"
-        "except ValueError as error:\n"
-        "    print(error)\n"
-    )
-    done = infer(infer_python, "-c", code, str(abstract_dir), path=ROOT / "evals")
-    assert "run the same benchmarks with evals/run.py" in done.stdout

@@ -201,8 +201,13 @@ def span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
     return resolved(config, "sampling.min_symbols", "sampling.max_symbols")
 
 
-def abstract_span(config: Config, tokenizer: Any, temperature: float) -> Span:
+def abstract_span(
+    config: Config, tokenizer: Any, temperature: float, renderer: Renderer | None = None
+) -> Span:
     """The constraint of an abstract trace of this model.
+
+    Args:
+        renderer: the model's prompts, where they may differ from those of the configuration.
 
     Raises: ValueError for a model without the symbols.
     """
@@ -210,11 +215,11 @@ def abstract_span(config: Config, tokenizer: Any, temperature: float) -> Span:
     vocabulary = vocabulary_of(tokenizer, source)
     if vocabulary is None:
         raise ValueError(
-            f"{source} has no symbols of abstract traces, which prompt_family "
-            f"{config.renderer.family.name!r} needs; extend its base with "
-            "scripts/extend_vocabulary.py and train it again"
+            f"{source} has no symbols of abstract traces, which its prompt family needs; extend "
+            "its base with scripts/extend_vocabulary.py and train it again"
         )
     settings = config.sampling
+    renderer = renderer or config.renderer
     encode, _ = text_codec(tokenizer)
     return Span(
         vocabulary.symbol_ids,
@@ -222,7 +227,7 @@ def abstract_span(config: Config, tokenizer: Any, temperature: float) -> Span:
         settings.min_symbols,
         settings.max_symbols,
         temperature,
-        tuple(config.renderer.encode_separator(encode)),
+        tuple(renderer.encode_separator(encode)),
     )
 
 
@@ -332,7 +337,7 @@ class Sampler(ABC):
         """
         if not self.renderer.is_abstract:
             return None
-        return abstract_span(self.config, self.engine.tokenizer, temperature)
+        return abstract_span(self.config, self.engine.tokenizer, temperature, self.renderer)
 
     def _no_room(self, question_id: str, num_tokens: int) -> dict[str, Any]:
         reason = f"no room in cutoff_len {self.config.cutoff_len}"

@@ -276,6 +276,31 @@ def test_hints_of_the_posteriors_prompt(make_run, hint, expected):
     assert "sampling.hint" not in read_manifest(reference.folder("traces"), "traces")["config"]
 
 
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        ("reference", ["First, 3 + 4 = 7.", "It is 2, surely."]),
+        ("answer", ["7", "7"]),
+        ("other_question", ["It is 2, surely.", "First, 3 + 4 = 7."]),
+        ("none", ["", ""]),
+    ],
+)
+def test_hints_in_place_of_a_verbal_chain(make_run, hint, expected):
+    """The posterior of abstract traces sees the chain; its controls are put where that is."""
+    path = make_run(num_questions=2, prompt_family="abstract")
+    config = load_config(path, [f"sampling.hint={hint}"])
+    check = json.dumps({"kind": "exact", "gold": "7"})
+    rewritten_questions(config, check=lambda row: check)
+    reader, ids = training_questions(config)
+    hints = Hints(config, "abstract_posterior", reader, ids)
+    rows = reader.rows_of(ids, hints_module.COLUMNS)
+    found = [hints.of(rows[name][0]) for name in ids]
+    assert found == expected
+    prompt = config.renderer.prompt_parts("abstract_posterior", "3 + 4?", found[0])
+    plain = config.renderer.prompt_parts("reasoner", "3 + 4?")
+    assert prompt == plain._replace(chain=found[0])
+
+
 def test_a_question_without_a_text_for_the_hint_is_left_out_with_its_reason(make_run):
     config = load_config(make_run(num_questions=2), ["sampling.hint=answer"])
     rewritten_questions(

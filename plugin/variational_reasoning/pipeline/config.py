@@ -133,10 +133,15 @@ class DataConfig:
     # conversations: rows as in Bespoke-Stratos; text: one column `text`, a whole example in the
     # configured chat format; prompt_response: the same as two columns, as in the published data
     # sets. Of the reasoner or of either posterior. think_messages: a column `messages`, one
-    # question and one answer that begins with a <think> block of 200 characters or more.
+    # question and one answer that begins with a <think> block.
     format: Literal["columns", "conversations", "text", "prompt_response", "think_messages"] = (
         "columns"
     )
+    # Of think_messages: characters of a <think> block, and of the answer after it; rows with fewer
+    # are dropped, being templates without a thought.
+    min_chain: int = _number(200, at_least=1)
+    # of the answer
+    min_answer: int = _number(5, at_least=1)
     # our column name: theirs, where they differ
     columns: dict[str, str] = field(default_factory=dict)
     # question_id of train rows without one; content: a hash of the row; row: the row's number, from
@@ -213,7 +218,8 @@ class SamplingConfig:
     # run_dir/from_reasoner.
     traces_from: Literal["posterior", "reasoner"] = "posterior"
     # What the posterior's prompt shows: the question's solution, its final answer only, another
-    # question's solution, or nothing. The tables of the last three are in run_dir/hint_<name>.
+    # question's solution, or nothing; with abstract traces the verbal chain in place of a solution.
+    # The tables of the last three are in run_dir/hint_<name>.
     hint: Literal["reference", "answer", "other_question", "none"] = "reference"
     num_traces: int = _number(8, at_least=1)  # K, per question
     num_answers: int = _number(8, at_least=1)  # M, per trace
@@ -474,7 +480,8 @@ class EvalConfig:
     # (max_position_embeddings).
     context: Literal["cutoff_len", "model"] = "cutoff_len"
     split: Literal["test", "train"] = "test"  # of the questions table
-    # instead of it, a .jsonl with question_id, question and check, or reasoning_gym:NAME
+    # instead of it, a .jsonl with question_id, question and check, reasoning_gym:NAME, or the name
+    # of a benchmark, such as vr_math500
     file: str | None = None
     max_questions: int | None = _number(None, at_least=1)  # of each task
     # vllm; null: sampling's, 0: by the model's size and the GPUs (the paper's 4 for 4B to 8B, 8 for

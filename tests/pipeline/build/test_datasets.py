@@ -752,6 +752,15 @@ def test_a_hint_may_be_any_verified_answer_of_the_question(tmp_path, tiny_model_
     assert "with_reference_hint" not in summary.files[0].figures["counts"]
 
 
+def test_a_verified_answer_is_not_a_verbal_chain(tmp_path, tiny_model_dir):
+    questions = {"q0": [sampled(0, "a", 0.0, (True,))]}
+    outputs = [FORWARD_KL | {"hint": "verified"}]
+    config = write_run(tmp_path, tiny_model_dir, questions, outputs, sampler="reasoner")
+    config = replace(config, prompt_family="abstract", posterior_prompt="abstract_posterior")
+    with pytest.raises(ValueError, match="family 'abstract' shows the verbal chain; leave it out"):
+        build.build_datasets(config)
+
+
 def test_undecided_verdicts_are_left_out_of_the_accuracy(tmp_path, tiny_model_dir):
     traces = [
         sampled(0, "a", 0.0, (True, "unverifiable", False, "checker_error")),

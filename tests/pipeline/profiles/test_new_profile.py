@@ -17,9 +17,10 @@ import yaml
 from tests.conftest import ROOT
 from tests.host.conftest import run_exp  # noqa: F401, the fixture
 from tests.pipeline.profiles.conftest import MODELS
-from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.method.families import load_family
+from variational_reasoning.pipeline.config import Config, load_config
 from variational_reasoning.pipeline.profiles import choose as choose_module
-from variational_reasoning.pipeline.profiles.choose import FIRST_ROWS, choose
+from variational_reasoning.pipeline.profiles.choose import FIRST_ROWS, _prompt_length, choose
 from variational_reasoning.pipeline.profiles.options import ProfileOptions
 from variational_reasoning.pipeline.profiles.write import write_profile
 from variational_reasoning.pipeline.questions.sources import stream_source
@@ -158,6 +159,24 @@ def test_a_broken_line_after_the_first_rows_is_found(make_profile, model_folder,
     with pytest.raises(ValueError, match="line 601 is not valid JSON"):
         make_profile(base=str(model_folder("qwen3")), data=str(path))
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_family_of_symbols_is_refused_by_name(make_profile, model_folder, questions_file):
+    with pytest.raises(
+        ValueError, match="family: abstract is of abstract traces, .* copy examples"
+    ):
+        make_profile(base=str(model_folder("qwen3")), data=str(questions_file), family="abstract")
+
+
+def test_prompts_are_measured_with_the_hint_that_they_show():
+    row = {"question": "3 + 4?", "solution": "7", "trace": "Three and four make seven."}
+    lengths = {}
+    for name in ("think", "abstract"):
+        config = Config(prompt_family=name, posterior_prompt=load_family(name).posteriors[-1])
+        lengths[name] = _prompt_length(row, config.renderer, config, list)
+        hint = row["trace" if name == "abstract" else "solution"]
+        prompt = config.renderer.prompt(config.posterior_prompt, row["question"], hint)
+        assert lengths[name] == len(prompt)
 
 
 def test_a_model_that_does_not_fit_the_machine(make_profile, model_folder, questions_file):

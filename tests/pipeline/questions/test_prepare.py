@@ -1,6 +1,7 @@
 """Stage 0 on real files of every layout, with what it drops and what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.hub import PUBLISHED, published_rows
+from tests.conftest import ROOT
+from tests.hub import (
+    PUBLISHED,
+    client_environment,
+    published_rows,
+    serve,
+    write_repository,
+)
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions import prepare
+from variational_reasoning.pipeline.questions.usable_rows import NOT_LAID_OUT
 from variational_reasoning.pipeline.rows import read_manifest, read_rows
 from variational_reasoning.pipeline.train_files import register_datasets
 
@@ -586,3 +595,67 @@ def test_half_a_surrogate_pair_is_named_with_its_row(tmp_path, tiny_model_dir, n
     path = write_config(tmp_path, tiny_model_dir, text, name)
     with pytest.raises(ValueError, match=r"(line|row) 2, column 'trace' holds '\\ud800'"):
         prepared(path)
+
+
+def think_row(number: int) -> dict:
+    """A row as Dolci-Think-SFT-7B has it; every third has a block that is too short."""
+    chain = f"{number} and one make {number + 1}. " * (12 if number % 3 else 2)
+    answer = f"<think>\n{chain}\n</think>\n\nIt is \\boxed{{{number + 1}}}."
+    turns = (("user", f"{number} + 1?"), ("assistant", answer))
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+DOLCI = {"format": "think_messages", "stream_rows": 60, "stream_buffer": 50, "stream_seed": 42}
+"""The published checkpoint's way to read it, in small: a shuffled part of the stream, then the
+first rows that can be used (data.max_train_questions)."""
+
+
+def test_chains_of_words_are_no_train_files_of_symbols(tmp_path, tiny_model_dir):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    lines = [json.dumps(think_row(number)) + "\n" for number in range(90)]
+    (copy / "train.jsonl").write_text("".join(lines))
+    path = write_config(tmp_path, tiny_model_dir, "", **DOLCI, max_train_questions=20)
+    here = f"data.train={copy}"
+    summary, table = prepared(path, here, "prompt_family=abstract")
+    assert len(table) == 20 and all(len(row["trace"]) >= 200 for row in table)
+    numbers = [int(row["question"].partition(" ")[0]) for row in table]
+    assert numbers != sorted(numbers) and all(number % 3 for number in numbers)
+    assert [row["solution"] for row in table] == [f"It is \\boxed{{{n + 1}}}." for n in numbers]
+    reasons = summary.dropped["train"]
+    assert sum(reasons.values()) == 40 and len(reasons) == 2
+    assert {"beyond data.max_train_questions", NOT_LAID_OUT["think_messages"]} == reasons.keys()
+    # Stages 1 and 2 would train on words, so there are no files for them.
+    assert summary.train_files == [] and not (tmp_path / "run/train").exists()
+    said = prepare.describe_preparation(summary)
+    assert "20 rows have a verbal chain; scripts/build_arms.py makes train files" in said
+    # In a family of words the same data are what stages 1 and 2 train on.
+    summary, _ = prepared(path, here, "prompt_family=think", f"run_dir={tmp_path / 'words'}")
+    assert [file.name for file in summary.train_files] == [
+        "own_reasoner.parquet",
+        "own_posterior.parquet",
+    ]
+
+
+@pytest.mark.slow
+def test_think_messages_of_the_hub(tmp_path, tiny_model_dir):
+    rows = [think_row(number) for number in range(90)]
+    write_repository(tmp_path / "hub", "Dolci-Think-SFT-7B", rows, account="allenai")
+    local, hub = tmp_path / "hub/allenai/Dolci-Think-SFT-7B", "allenai/Dolci-Think-SFT-7B"
+    path = write_config(tmp_path, tiny_model_dir, "", **DOLCI, allow_hub=True)
+    with serve(tmp_path / "hub") as endpoint:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts/prepare_data.py"), str(path), f"data.train={hub}"],
+            env=os.environ | client_environment(endpoint, tmp_path / "home"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "reads 60 train rows from allenai/Dolci-Think-SFT-7B" in done.stdout
+    streamed = read_rows(tmp_path / "run/questions", "questions")
+    # A copy in a folder gives the same rows in the same order.
+    _, copied = prepared(path, f"data.train={local}", f"run_dir={tmp_path / 'copied'}")
+    assert streamed == copied and 30 < len(copied) <= 60

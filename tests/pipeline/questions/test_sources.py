@@ -188,6 +188,10 @@ def test_messages_with_a_think_block():
     found = [(row["question"], row["trace"], row["solution"]) for row in table]
     assert found == [parts] * 2 + [(None, None, None)] * 8
 
+    shorter = DataConfig(format="think_messages", min_chain=100, min_answer=1)
+    found = to_columns([{"messages": row} for row in rows], "dolci", CHATML, shorter)
+    assert [row["question"] is not None for row in found] == [True] * 4 + [False] * 6
+
 
 def test_a_part_of_a_shuffled_stream(tmp_path):
     folder = tmp_path / "data"

@@ -243,6 +243,11 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
                 f"{where}.hint: only the posterior's rows have a hint; leave it out, or set "
                 f"target: posterior"
             )
+        if output.hint == "verified" and config.renderer.family.hint == "trace":
+            faults.append(
+                f"{where}.hint: verified answers are solutions, and the posterior of the prompt "
+                f"family {config.renderer.family.name!r} shows the verbal chain; leave it out"
+            )
         if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
             faults.append(
                 f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; "

@@ -238,6 +238,14 @@ def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Pa
     except ValueError as error:
         choices.faults.append(f"family: {error}")
         return
+    if family.is_abstract:
+        choices.faults.append(
+            f"family: {options.family} is of abstract traces, which need a vocabulary, first "
+            "traces and a loop of trainings that this command does not write; copy "
+            "examples/variational_reasoning/qwen3_4b_abstract_lora and change its base and data "
+            "(docs/abstract.md)"
+        )
+        return
     choices.family, choices.posterior_prompt = options.family, family.posteriors[-1]
     if options.family not in FAMILIES:
         choices.family = path_text(Path(options.family), root)
@@ -542,10 +550,13 @@ def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], confi
 
 
 def _prompt_length(row: Mapping[str, Any], renderer: Renderer, config: Config, encode: Any) -> int:
-    """Tokens of the longer prompt, which is mostly the posterior's: it shows the solution too."""
+    """Tokens of the longer prompt, which is mostly the posterior's: it shows the solution too, or
+    the data's trace in a family whose hint is that.
+    """
+    hint = row[renderer.family.hint]
     prompts = [
         renderer.prompt("reasoner", row["question"]),
-        renderer.prompt(config.posterior_prompt, row["question"], hint=row["solution"]),
+        renderer.prompt(config.posterior_prompt, row["question"], hint=hint),
     ]
     return max(len(encode(prompt)) for prompt in prompts)
 

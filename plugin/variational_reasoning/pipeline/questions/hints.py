@@ -5,9 +5,11 @@
 
     reference        the question's own solution, y' of the paper; or its own trace, for a prompt
                      family whose posterior sees that (`abstract`)
-    answer           its final answer only (`final_answer`)
-    other_question   the solution of another training question, the same in every stage
-    none             an empty hint: the same model and prompt, without what is in it
+    answer           its final answer only (`final_answer`); in `abstract` in the chain's place, so
+                     the symbols can tell of the answer, but not of the steps to it
+    other_question   the solution (or trace) of another training question, the same in every stage
+    none             an empty hint: the same model and prompt, without what is in it; in `abstract`
+                     that is the reasoner's prompt
 
 A question that has no such text (a program without a solution has no answer) is left out of
 stage 3 with a reason. The sampled and the scored prompt are made here, so rho is of one prompt.

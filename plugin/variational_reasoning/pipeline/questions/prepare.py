@@ -7,7 +7,8 @@ row's number. Lengths are counted with the base model's tokenizer exactly as tra
 so that sampling, filtering and training agree on one cutoff_len. With data.question_ids the
 questions table, and so stages 3 to 8, has the listed questions only; the two train files have all
 of them, or with data.hold_out all others; and a third, <name>_chosen, has the listed rows, for SFT
-on these alone.
+on these alone. A prompt family of abstract traces has no such files: it trains on symbols, and the
+data's traces are words (scripts/build_arms.py writes its first train files).
 """
 
 import json
@@ -61,8 +62,9 @@ class PrepareSummary(NamedTuple):
     """Rows of the questions table by split, dropped rows as {split: {reason: count}}, and what else
     was found.
 
-    num_expert_rows: rows of the two train files. unusable_tests: source to reason. contamination:
-    see `decontaminate.contamination_report`, or None.
+    num_expert_rows: rows with a trace, which are those of the two train files.
+    unusable_tests: source to reason.
+    contamination: see `decontaminate.contamination_report`, or None.
     """
 
     folder: Path
@@ -80,7 +82,8 @@ def prepare_data(config: Config) -> PrepareSummary:
     """Stage 0: fill run_dir/questions, run_dir/train/<name>_{reasoner,posterior}.parquet and
     train/dataset_info.json.
 
-    With data.question_ids also <name>_chosen.parquet.
+    With data.question_ids also <name>_chosen.parquet. No train file in a prompt family of abstract
+    traces.
 
     Raises: ValueError for settings and files that do not fit, all faults of one file together;
     FileNotFoundError for a file that is not there.
@@ -143,7 +146,8 @@ def _write_train_files(
     identity: Identity,
     config: Config,
 ) -> tuple[list[Path], bool]:
-    """The train files that have rows, and their entries in train/dataset_info.json.
+    """The train files that have rows, and their entries in train/dataset_info.json. None for a
+    family of abstract traces, whose traces are symbols and not the data's words.
 
     Args:
         experts: rows of <name>_reasoner and <name>_posterior.
@@ -151,6 +155,8 @@ def _write_train_files(
 
     Returns: their paths, and whether one was written now.
     """
+    if config.renderer.is_abstract:
+        return [], False
     name = config.data.name
     files = {f"{name}_reasoner": experts, f"{name}_posterior": experts, f"{name}_chosen": chosen}
     columns = TABLES["reasoning"].columns.names
@@ -179,11 +185,15 @@ def describe_preparation(summary: PrepareSummary) -> str:
             f"{split}: {count} questions"
             + (f"; dropped: {reasons}" if reasons else "; none dropped")
         )
-    lines.append(
-        f"stages 1 and 2 train on {summary.num_expert_rows} rows"
-        if summary.num_expert_rows
-        else "no row has a trace, so there is no train file for stages 1 and 2"
-    )
+    if not summary.num_expert_rows:
+        lines.append("no row has a trace, so there is no train file for stages 1 and 2")
+    elif not summary.train_files:
+        lines.append(
+            f"{summary.num_expert_rows} rows have a verbal chain; scripts/build_arms.py makes "
+            "train files of symbols"
+        )
+    else:
+        lines.append(f"stages 1 and 2 train on {summary.num_expert_rows} rows")
     lines.append(
         "checks: "
         + ", ".join(f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items()))
@@ -208,9 +218,7 @@ def describe_preparation(summary: PrepareSummary) -> str:
             lines.append(f"  {name}: {counts['train_questions']} ({found})")
     if not summary.did_something:
         lines.append("nothing to do: everything was finished before")
-    lines.append(
-        f"files: {summary.folder}, " + ", ".join(str(path) for path in summary.train_files)
-    )
+    lines.append("files: " + ", ".join(map(str, (summary.folder, *summary.train_files))))
     return "\n".join(lines)
 
 
@@ -353,6 +361,10 @@ def _identity(
         }
     if config.traces_are_optional:
         settings["data.traces"] = "optional"
+    for name in ("min_chain", "min_answer"):
+        # Named only where it is not the default, so that tables written before stay valid.
+        if getattr(data, name) != getattr(DataConfig, name):
+            settings |= resolved(config, f"data.{name}")
     column = data.columns.get("split", "split")
     for split, rows in raw.items():
         wanted = resolved(config, f"data.{split}_split")

@@ -34,11 +34,6 @@ LAYOUTS = {
 them.
 """
 
-MIN_CHAIN = 200
-MIN_ANSWER = 5
-"""Characters that a <think> block, and the answer after it, must have; shorter ones are templates
-without a thought."""
-
 _FILE_TYPES = (".jsonl", ".json", ".parquet")
 _ROWS_AT_ONCE = 1024
 
@@ -143,7 +138,7 @@ def to_columns(
             picked["question_id"] = row.get("id")
         if data.format != "columns":
             parts = _take_apart(
-                [row.get(columns.get(name, name)) for name in needed], data.format, renderer
+                [row.get(columns.get(name, name)) for name in needed], data, renderer
             )
             picked |= dict(zip(NEEDED_COLUMNS, parts or (None, None, None), strict=True))
         table.append(picked | {"number": number})
@@ -272,27 +267,29 @@ def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterator[di
 
 
 def _take_apart(
-    values: Sequence[Any], layout: str, renderer: Renderer
+    values: Sequence[Any], data: DataConfig, renderer: Renderer
 ) -> tuple[str, str, str] | None:
-    """(question, trace, solution) of a row's columns in this layout, or None."""
-    if layout == "conversations":
+    """(question, trace, solution) of a row's columns in its layout, or None."""
+    if data.format == "conversations":
         return _from_conversation(values[0], renderer)
-    if layout == "think_messages":
-        return _from_think_messages(values[0])
+    if data.format == "think_messages":
+        return _from_think_messages(values[0], data.min_chain, data.min_answer)
     if not all(isinstance(value, str) for value in values):
         return None
     return renderer.split_example("".join(values))
 
 
-def _from_think_messages(messages: Any) -> tuple[str, str, str] | None:
+def _from_think_messages(
+    messages: Any, min_chain: int, min_answer: int
+) -> tuple[str, str, str] | None:
     """(question, chain, answer) of [{role: user, content}, {role: assistant, content}], or None.
 
     A system message before them is left out: a run has its own. The assistant writes
 
         <think>\nFirst, ...\n</think>\n\nThe answer is 7.
 
-    None where there are more turns, not one block at the beginning, or a block or an answer that is
-    too short.
+    None where there are more turns, not one block at the beginning, or a block or an answer of
+    fewer characters than `min_chain` and `min_answer`: a template without a thought.
     """
     turns = messages if isinstance(messages, list) else []
     if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
@@ -306,7 +303,7 @@ def _from_think_messages(messages: Any) -> tuple[str, str, str] | None:
     if before.strip() or not (opened and closed) or "think>" in chain + answer:
         return None
     chain, answer = chain.strip(), answer.strip()
-    is_long_enough = len(chain) >= MIN_CHAIN and len(answer) >= MIN_ANSWER
+    is_long_enough = len(chain) >= min_chain and len(answer) >= min_answer
     return (question, chain, answer) if is_long_enough else None
 
 

@@ -28,7 +28,7 @@ NOT_LAID_OUT = {
     "conversations": "not one question and one answer with all four tags",
     "text": "not one whole example of this chat_format",
     "prompt_response": "not one whole example of this chat_format",
-    "think_messages": "not one question and one answer with a <think> block of 200 characters",
+    "think_messages": "not one question and one answer with a long enough <think> block",
 }
 """data.format to the reason of a row that cannot be taken apart."""
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from sequence import read_plan, report_failure, run_all
+from sequence_arms import run_arms
 
 from variational_reasoning.pipeline.commands import run_command
 
@@ -39,7 +40,9 @@ def main() -> None:
         words[0] = str(Path(words[0]).resolve())  # a path is relative to where it was typed
     os.chdir(root)
     try:
-        is_evaluated = run_all(read_plan(words))
+        plan = read_plan(words)
+        run_profile = run_arms if plan.config.arms else run_all
+        is_evaluated = run_profile(plan)
     except subprocess.CalledProcessError as error:
         report_failure(error)
         raise SystemExit(error.returncode if error.returncode > 0 else 1) from None

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from variational_reasoning.model_record import masked_word
 from variational_reasoning.pipeline.config import Config, OutputConfig, SequenceConfig, load_config
 from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
+
+Result = TypeVar("Result")
 
 PROFILES = Path("examples/variational_reasoning")
 OWN_PROFILES = Path("profiles")
@@ -38,14 +40,15 @@ OWN = ("run", "seed", "base", "rounds", "carry", "finals", "hints", "gpus", "dry
 @dataclass(frozen=True)
 class Plan:
     """What one call asks for. examples: the profile's folder; settings: key=value for the stages;
-    hints: controls of round 1; sequence: what the profile needs of this program.
+    rounds: None where the call does not say; hints: controls of round 1; sequence: what the profile
+    needs of this program.
     """
 
     examples: Path
     run: Path
     seed: int
     base: str | None
-    rounds: int
+    rounds: int | None
     carry: str
     finals: list[str]
     hints: list[str]
@@ -122,7 +125,7 @@ def read_plan(words: Sequence[str]) -> Plan:
         run=run,
         seed=_number("seed", own.get("seed", "0"), at_least=0),
         base=own.get("base"),
-        rounds=_number("rounds", own.get("rounds", "1"), at_least=1),
+        rounds=_number("rounds", own["rounds"], at_least=1) if own.get("rounds") else None,
         carry=own.get("carry") or config.sequence.carry or finals[0],
         finals=finals,
         hints=[name for name in own.get("hints", "").split(",") if name],
@@ -147,28 +150,21 @@ def read_plan(words: Sequence[str]) -> Plan:
 def _start_faults(plan: Plan) -> list[str]:
     """What does not fit the start of round 1, and the rounds."""
     config, faults = plan.config, []
+    if config.arms:
+        return _arm_faults(plan)
     is_taught = config.posterior == "own_traces" and not config.models.posterior
-    if plan.rounds > 1 and plan.carry not in plan.finals:
+    has_rounds = plan.rounds is not None and plan.rounds > 1
+    if has_rounds and plan.carry not in plan.finals:
         faults.append(
             f"rounds={plan.rounds} needs carry={plan.carry} among the finals "
             f"{', '.join(plan.finals)}: it is the next round's reasoner"
         )
     has_recipe = any((plan.examples / name).is_file() for name in POSTERIOR_RECIPES)
-    if config.posterior != "prompted" and (plan.rounds > 1 or is_taught) and not has_recipe:
+    if config.posterior != "prompted" and (has_rounds or is_taught) and not has_recipe:
         faults.append(
             f"{plan.examples} has no {' or '.join(POSTERIOR_RECIPES)} to train a posterior with"
         )
-    if config.arms and plan.rounds > 1:
-        faults.append(f"rounds={plan.rounds}: arms are given traces, which have one round")
-    without_arm = sorted(set(plan.finals) - {arm.name for arm in config.arms})
-    if config.arms and without_arm:
-        faults.append(f"finals: there is no entry of arms for {', '.join(without_arm)}")
-    is_sampled = not config.arms  # given traces need no reasoner that samples them
-    if (
-        is_sampled
-        and config.models.reasoner is None
-        and not (plan.examples / REASONER_RECIPE).is_file()
-    ):
+    if config.models.reasoner is None and not (plan.examples / REASONER_RECIPE).is_file():
         faults.append(
             f"models.reasoner is not set and {plan.examples} has no {REASONER_RECIPE}; name the "
             "model to start from (docs/own_questions.md)"
@@ -178,6 +174,21 @@ def _start_faults(plan: Plan) -> list[str]:
         faults.append(
             f"hints: {', '.join(unknown)} is not among {', '.join(sorted(kinds))}; the reference "
             "is always sampled"
+        )
+    return faults
+
+
+def _arm_faults(plan: Plan) -> list[str]:
+    """What does not fit a profile of arms."""
+    config, faults = plan.config, []
+    if plan.rounds is not None and plan.rounds > 1 and not config.loops:
+        faults.append(f"rounds={plan.rounds}: arms are given traces, which have one round")
+    if config.base is None and plan.base is None:
+        faults.append(f"{plan.examples}/pipeline.yaml has no base, the model that arms start from")
+    known = {arm.name for arm in config.arms} | {output.name for output in config.build.outputs}
+    if without_arm := sorted(set(plan.finals) - known):
+        faults.append(
+            f"finals: there is no entry of arms, nor of build.outputs, for {', '.join(without_arm)}"
         )
     return faults
 
@@ -235,74 +246,13 @@ def run_all(plan: Plan) -> bool:
     Raises: CalledProcessError for the first command that failed otherwise, after its own output.
     """
     prepare_profile(plan)
-    if plan.config.arms:
-        return run_arms(plan)
     models = Models(plan.config.models.reasoner, plan.config.models.posterior)
     is_evaluated = True
-    for number in range(1, plan.rounds + 1):
+    for number in range(1, (plan.rounds or 1) + 1):
         models, evaluates = run_round(plan, number, models)
         is_evaluated &= evaluates
     execute(plan, python("scripts/report.py", plan.run))
     return is_evaluated
-
-
-def run_arms(plan: Plan) -> bool:
-    """A profile of given traces (`arms`): clusters of steps, the extended model, a training per arm,
-    its evaluation, and whether it uses its trace; False where one could not be evaluated.
-    """
-    run, config = plan.run, plan.config
-    base = plan.base or config.base
-    if base is None:
-        raise ValueError(
-            f"{plan.examples}/pipeline.yaml has no base, the model that arms start from"
-        )
-    extended = run / "models/extended"
-    settings = [f"run_dir={run}", f"seed={plan.seed}", f"base={base}", *plan.settings]
-    stage = partial(run_stage, plan, settings)
-    stage("prepare_data")  # 0
-    stage("cluster_steps", f"model={base}")
-    clusters = run / "step_clusters/clusters.json"
-    if plan.dry_run or not extended.exists():
-        words = [f"base={base}", f"out={extended}", f"symbols={config.steps.clusters}"]
-        words += ["init=steps", f"clusters={clusters}", f"seed={plan.seed}"]
-        execute(plan, python("scripts/extend_vocabulary.py", *words))
-    stage("build_arms", f"model={extended}")  # 8
-    train = partial(train_model, plan, run, [f"dataset_dir={run}/train", f"seed={plan.seed}"])
-    arms = {arm.name: arm for arm in config.arms if arm.name in plan.finals}
-    starts = {name: extended if arm.family else base for name, arm in arms.items()}
-    trainings = [
-        partial(train, name, f"9_train_{name}.yaml", f"model_name_or_path={start}")
-        for name, start in starts.items()
-    ]
-    side_by_side(plan, trainings)  # 9
-    evaluations = [("base", base, ["models.allow_unrecorded=true"])]
-    for name, arm in arms.items():
-        family = [f"prompt_family={arm.family}"] if arm.family else []
-        evaluations.append((name, f"{run}/models/{name}", family))
-    tasks = [partial(evaluate_arm, plan, settings, *each) for each in evaluations]
-    try:
-        side_by_side(plan, tasks)
-    except subprocess.CalledProcessError as error:
-        report_failure(error)
-        return False
-    execute(plan, python("scripts/compare_arms.py", run))
-    execute(plan, python("scripts/report.py", run))
-    return True
-
-
-def evaluate_arm(
-    plan: Plan, settings: Sequence[str], name: str, model: str, more: Sequence[str]
-) -> None:
-    """Accuracy and tokens of one model, then its answers after other traces."""
-    words = [
-        str(plan.examples / "pipeline.yaml"),
-        *settings,
-        f"name={name}",
-        f"model={model}",
-        *more,
-    ]
-    execute(plan, python("evals/run.py", *words))
-    execute(plan, python("scripts/trace_controls.py", *words))
 
 
 class Models(NamedTuple):
@@ -497,14 +447,14 @@ def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_b
     return True
 
 
-def side_by_side(plan: Plan, tasks: Sequence[Callable[[], None]]) -> None:
-    """Run the tasks, sequence.at_once at a time; all of them, even when one fails. Raises: what the
-    first failed one raised.
+def side_by_side(plan: Plan, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run the tasks, sequence.at_once at a time; all of them, even when one fails.
+
+    Returns: what they return, in their order. Raises: what the first failed one raised.
     """
     with ThreadPoolExecutor(1 if plan.dry_run else plan.sequence.at_once) as pool:
         futures = [pool.submit(task) for task in tasks]
-    for future in futures:
-        future.result()
+    return [future.result() for future in futures]
 
 
 def python(script: str | Path, *words: str | Path) -> list[str]:

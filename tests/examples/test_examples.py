@@ -14,6 +14,7 @@ import pytest
 import yaml
 from tests.host.conftest import ROWS, make_model, make_tokenizer, run_exp  # noqa: F401, run_exp is a fixture
 
+from variational_reasoning.method.families import load_family
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import load_config
 
@@ -87,6 +88,9 @@ def train_folder(tmp_path_factory) -> Path:
         for question, trace, solution, weight in ROWS:
             if entry.get("formatting") == "reasoning":
                 rows.append({"question": question, "trace": trace, "solution": solution})
+            elif entry.get("formatting") == "abstract":
+                texts = {"question": question, "trace": "<TOKEN_A>", "solution": solution}
+                rows.append(texts | {"chain": trace, "weight": weight})
             elif entry.get("formatting") == "weighted_sft":
                 family = family_from_root(values)
                 prompt, response = make_renderer(chat_format, family).render(
@@ -151,12 +155,13 @@ def test_dataset_info_names_every_data_set_of_a_yaml_and_no_other_local_file():
     assert named.keys() == {name for name, entry in info.items() if "hf_hub_url" not in entry}
     for name, path in named.items():
         if "constant_loss_normalizer" in read(path):
-            run_dir = load_config(
-                path.parent / "pipeline.yaml", _chat_format_from_root(path.parent)
-            ).run_dir
+            config = load_config(path.parent / "pipeline.yaml", _chat_format_from_root(path.parent))
+            run_dir = config.run_dir
             roles = ("_reasoner", "_posterior", "_chosen", "_solution", "_expert")
             is_of_stage_0 = name.endswith(roles)
             formatting = "reasoning" if is_of_stage_0 else "weighted_sft"
+            if config.arms:
+                run_dir, formatting = place_of_an_arm(config, read(path))
             assert info[name] == {
                 "file_name": f"../{run_dir}/train/{name}.parquet",
                 "formatting": formatting,
@@ -181,9 +186,13 @@ def test_the_yamls_of_a_profile_agree(profile):
         f"{'9' if target == 'reasoner' else '2'}_train_{name}.yaml": name
         for name, target in targets.items()
     }
-    arms = {f"9_train_{arm.name}.yaml": arm for arm in config.arms}
-    if arms:  # no model samples traces
-        roles = {name: arm.name for name, arm in arms.items()}
+    arms = {
+        f"{2 if arm.target == 'posterior' else 9}_train_{arm.name}.yaml": arm for arm in config.arms
+    }
+    if arms:  # which need no stages 1 and 2
+        for name in ("1_train_reasoner.yaml", "2_train_posterior.yaml"):
+            del roles[name]
+        roles |= {name: arm.name for name, arm in arms.items()}
     datasets = {name: f"{config.data.name}_{role}" for name, role in roles.items()}
     if config.data.question_ids:  # the SFT baseline of the subset, which no stage 8 is needed for
         roles["9_train_sft.yaml"], datasets["9_train_sft.yaml"] = (
@@ -203,17 +212,57 @@ def test_the_yamls_of_a_profile_agree(profile):
         is_of_all_questions = config.data.question_ids and name[0] in "12"
         assert values["cutoff_len"] == (16384 if is_of_all_questions else config.cutoff_len)
         assert values["chat_format"] == read(folder / "pipeline.yaml")["chat_format"]
-        family = arms[name].family if arms else read(folder / "pipeline.yaml").get("prompt_family")
-        assert values.get("prompt_family") == family
+        if arms:
+            check_training_of_an_arm(config, values, roles[name])
+            continue
+        assert values.get("prompt_family") == read(folder / "pipeline.yaml").get("prompt_family")
         assert values["dataset"] == datasets[name]
         kind = "adapters" if values["finetuning_type"] == "lora" else "models"
         assert values["output_dir"] == f"{config.run_dir}/{kind}/{roles[name]}"
-        has_symbols = bool(arms and family)
-        start = f"{config.run_dir}/models/extended" if has_symbols else config.base
-        assert values["model_name_or_path"] == start
+        assert values["model_name_or_path"] == config.base
         assert values["prompt_kind"] == (
             config.posterior_prompt if name.startswith("2_") else "reasoner"
         )
+
+
+def check_training_of_an_arm(config, values, name):
+    """The training YAML of an arm, or of a train file that a loop's stage 8 writes."""
+    arm = {arm.name: arm for arm in config.arms}.get(name)
+    kinds = {"reasoner": "reasoner", "bottleneck": "abstract_bottleneck"}
+    kinds["posterior"] = "abstract_posterior"
+    loops = {output: loop for loop in config.loops for output in trained_in(loop)}
+    family = loops[name].family if arm is None else arm.family
+    assert values.get("prompt_family") == family
+    assert values["prompt_kind"] == kinds["reasoner" if arm is None else arm.target]
+    assert values["dataset"] == f"{config.data.name}_{name}"
+    extended = f"{config.run_dir}/models/extended"
+    if name not in loops:  # given traces
+        assert values["output_dir"] == f"{config.run_dir}/models/{name}"
+        writes_symbols = family is not None and load_family(family).is_abstract
+        assert values["model_name_or_path"] == (extended if writes_symbols else config.base)
+        return
+    folder = f"{config.run_dir}/{loops[name].name}/round"
+    assert values["output_dir"].startswith(folder)
+    start = loops[name].reasoner
+    known = [f"{config.run_dir}/models/{start}" if start else extended]
+    known += [f"{folder}{number}/models/{each}" for number in (1, 2) for each in loops]
+    assert values["model_name_or_path"] in known
+
+
+def place_of_an_arm(config, values) -> tuple[str, str]:
+    """(folder, format) of a train file: in the run, or in the round of a loop that writes it."""
+    name = values["dataset"].removeprefix(f"{config.data.name}_")
+    is_apart = values["prompt_kind"] != "reasoner"  # the tiny chat format cannot tell the chain
+    sampled = [each for loop in config.loops for phase in loop.phases for each in phase.train]
+    folder = config.run_dir
+    if name in sampled:
+        folder = values["output_dir"].partition("/models/")[0]
+    return folder, "abstract" if is_apart else "weighted_sft"
+
+
+def trained_in(loop) -> list[str]:
+    names = [name for phase in loop.phases for name in phase.train]
+    return names + ([loop.first] if loop.first else [])
 
 
 def test_the_settings_of_the_1k_runs():

@@ -1,9 +1,14 @@
 """Train files whose traces are given: symbols of clusters, random ones, chains, values, nothing."""
 
+import json
+
 import pytest
 
-from variational_reasoning.pipeline.arms import build_arms, describe_arms
-from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.files import read_json_object
+from variational_reasoning.method.chat_formats import chat_format_to_dict
+from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline.arms import build_arms, describe_arms, has_texts_apart
+from variational_reasoning.pipeline.config import ArmConfig, load_config
 from variational_reasoning.pipeline.engines import load_tokenizer
 from variational_reasoning.pipeline.rows import Identity, read_parquet, read_rows, write_table
 
@@ -160,3 +165,37 @@ def test_a_file_without_a_row_is_refused(run, abstract_dir):
     config = run(("chain", {"trace": "chain", "family": "think"}), cutoff_len=10)
     with pytest.raises(ValueError, match="no question has a trace of 'chain' that fits cutoff_len"):
         build_arms(config, abstract_dir)
+
+
+def test_the_bottleneck_keeps_its_texts_apart(run, abstract_dir):
+    config = run(
+        ("given", {"trace": "clusters", "target": "bottleneck"}), ("other", {"trace": "empty"})
+    )
+    [arm] = build_arms(config, abstract_dir, ["given"])
+    rows = read_parquet(arm.path, "abstract").to_pylist()
+    assert rows[0] == {
+        "question_id": "q000",
+        "trace_id": 0,
+        "question": rows[0]["question"],
+        "trace": "<TOKEN_C><TOKEN_A>",
+        "solution": "7",
+        "chain": "+5=1*4=4",
+        "weight": 1.0,
+    }
+    info = read_json_object(config.folder("train", "dataset_info.json"), "")
+    assert [(name, entry["formatting"]) for name, entry in info.items()] == [
+        (arm.path.stem, "abstract")
+    ]
+    with pytest.raises(ValueError, match="arms has no wrong; it has given, other"):
+        build_arms(config, abstract_dir, ["wrong"])
+
+
+def test_a_chain_that_no_text_tells_from_the_question_is_kept_apart(tmp_path):
+    """As in the embedded task, whose model's turn has no opening."""
+    arm = ArmConfig(name="a", target="posterior")
+    assert not has_texts_apart(arm, make_renderer("chatml", "abstract"))
+    values = chat_format_to_dict(make_renderer("chatml").chat_format)
+    bare = values | {"name": "bare", "user": "{question}", "assistant": "", "system": ""}
+    path = tmp_path / "bare.json"
+    path.write_text(json.dumps(bare), encoding="utf-8")
+    assert has_texts_apart(arm, make_renderer(str(path), "abstract"))

@@ -40,3 +40,23 @@ def test_runs_without_or_with_other_evaluations_are_refused(tmp_path):
     write(tmp_path / "b", "y", 0.5, 0.1)
     with pytest.raises(ValueError, match="a: x; .*b: y"):
         compare_arms([tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_second_evaluation_is_a_column_and_what_the_channel_carries_a_line(tmp_path):
+    for seed, accuracy in enumerate((0.8, 1.0)):
+        folder = tmp_path / str(seed)
+        write(folder, "arm", 0.9, 0.1, donor=0.2)
+        write(folder, "arm_sampled", accuracy, 0.1)
+        write(folder, "other", 0.5, 0.1)
+        place = folder / "evals" / "phase_a_1"
+        place.mkdir(parents=True)
+        (place / "oracle.json").write_text(json.dumps({"accuracy": 0.5, "standard_error": 0.02}))
+    table = compare_arms([tmp_path / "0", tmp_path / "1"]).splitlines()
+    assert table[0].startswith("| arm | accuracy | sampled | tokens | donor trace |")
+    assert table[2:] == [
+        "| other | 50.0 ± 0.0 |  | 9.0 |  |  |  |  |  |",
+        # 80 and 100: standard deviation 14.1 over two seeds, 14.1 / sqrt(2) = 10
+        "| arm | 90.0 ± 0.0 | 90.0 ± 10.0 | 9.0 | 20.0 |  |  |  |  |",
+        "",
+        "phase_a_1: 50.0 ± 0.0 with the chain in view of the symbols alone",
+    ]

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.faults import list_faults
 from variational_reasoning.method.abstract import symbol_names
+from variational_reasoning.method.families import BOTTLENECK
 from variational_reasoning.method.prompts import REASONER, Renderer, make_renderer
 from variational_reasoning.method.steps import random_symbols, split_steps, values_only
 from variational_reasoning.pipeline.clusters import clusters_of
@@ -49,24 +50,41 @@ class Arm(NamedTuple):
     num_rows: int
     num_dropped: int
     mean_tokens: float
+    format: str
 
 
-def build_arms(config: Config, model_folder: Path) -> list[Arm]:
-    """Write every train file of `arms`, and the tables of first traces that they need.
+def build_arms(config: Config, model_folder: Path, names: Sequence[str] = ()) -> list[Arm]:
+    """Write the train files of `arms`, and the tables of first traces that they need.
 
     Args:
         model_folder: the extended model, whose tokenizer counts and encodes.
+        names: of the arms to write; none names all of them.
 
-    Raises: ValueError for an empty list, clusters that are not there, and chains without values.
+    Raises: ValueError for an empty list, a name that is not there, clusters that are not there, and
+    chains without values.
     """
     if not config.arms:
         raise ValueError("arms is empty; name at least one train file")
+    known = {arm.name: arm for arm in config.arms}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"arms has no {', '.join(unknown)}; it has {', '.join(known)}")
     writer = ArmWriter(config, model_folder)
-    arms = [writer.write(arm) for arm in config.arms]
-    register_datasets(
-        config.folder("train"), dict.fromkeys((arm.path.stem for arm in arms), "weighted_sft")
-    )
-    return arms
+    written = [writer.write(known[name]) for name in names or known]
+    register_datasets(config.folder("train"), {arm.path.stem: arm.format for arm in written})
+    return written
+
+
+def has_texts_apart(arm: ArmConfig, renderer: Renderer) -> bool:
+    """Whether rows keep question, chain and trace apart (the format `abstract`) and are not one
+    prompt.
+
+    The chain of a bottleneck is cut out in ids. A posterior's prompt may be one text where it shows
+    itself where the chain begins, which not every chat format does.
+    """
+    if arm.target == "posterior":
+        kind = renderer.family.posteriors[-1]
+        return renderer.detect_kind(renderer.prompt(kind, "1", "1")) != kind
+    return arm.target == "bottleneck"
 
 
 class ArmWriter:
@@ -91,6 +109,7 @@ class ArmWriter:
         renderer = config.renderer
         if arm.family is not None:
             renderer = make_renderer(config.chat_format, arm.family)
+        is_apart = has_texts_apart(arm, renderer)
         traces, inputs = self.traces(arm, renderer)
         settings: dict[str, Any] = {"arm": _settings(arm), **renderer.to_record()}
         settings |= resolved(config, "cutoff_len", "steps.pattern")
@@ -104,11 +123,16 @@ class ArmWriter:
                 prompt, response = self.texts(renderer, arm, question_id, trace)
                 target = renderer.encode_target(response, self.encode)
                 if len(self.encode(prompt)) + len(target) <= config.cutoff_len:
-                    fitting.append((trace_id, prompt, response))
+                    fitting.append((trace_id, trace, prompt, response))
                     lengths.append(len(target))
             num_questions += bool(fitting)
-            # Two of a question's traces fit: each has the weight 1/2.
-            rows += [_row(question_id, *each, 1 / len(fitting)) for each in fitting]
+            for trace_id, trace, prompt, response in fitting:
+                # Two of a question's traces fit: each has the weight 1/2.
+                weight = 1 / len(fitting)
+                if is_apart:
+                    rows.append(self._apart(question_id, trace_id, trace, weight))
+                else:
+                    rows.append(_row(question_id, trace_id, prompt, response, weight))
         if not rows:
             raise ValueError(
                 f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
@@ -116,21 +140,31 @@ class ArmWriter:
                 f"so {arm.name!r} would be empty"
             )
         path = config.folder("train", f"{config.data.name}_{arm.name}.parquet")
-        write_file_once(path, "train", rows, identity)
+        write_file_once(path, "abstract" if is_apart else "train", rows, identity)
         num_dropped = len(self.questions) - num_questions
-        return Arm(path, len(rows), num_dropped, sum(lengths) / len(lengths))
+        mean_tokens = sum(lengths) / len(lengths)
+        return Arm(
+            path, len(rows), num_dropped, mean_tokens, "abstract" if is_apart else "weighted_sft"
+        )
 
     def texts(
         self, renderer: Renderer, arm: ArmConfig, question_id: str, trace: str
     ) -> tuple[str, str]:
         """(prompt, response): the reasoner answers after the trace, the posterior reads the chain
-        and writes the trace only.
+        and writes the trace only, the bottleneck reads the chain and answers, too.
         """
         row = self.questions[question_id]
         if arm.target == "reasoner":
             return renderer.render(REASONER, row["question"], trace, row["solution"])
-        kind = renderer.family.posteriors[-1]
+        kind = BOTTLENECK if arm.target == "bottleneck" else renderer.family.posteriors[-1]
         return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
+
+    def _apart(self, question_id: str, trace_id: int, trace: str, weight: float) -> dict[str, Any]:
+        """A row of the format `abstract`."""
+        row = self.questions[question_id]
+        texts = {"question": row["question"], "trace": trace, "solution": row["solution"]}
+        ids = {"question_id": question_id, "trace_id": trace_id}
+        return ids | texts | {"chain": row["trace"], "weight": weight}
 
     def traces(self, arm: ArmConfig, renderer: Renderer) -> tuple[Traces, dict[str, str]]:
         """(the traces of a kind, digests of the tables that they are made from)."""
@@ -229,8 +263,11 @@ def _alone(traces: Mapping[str, str]) -> Traces:
 
 
 def _settings(arm: ArmConfig) -> dict[str, Any]:
-    """An arm in a manifest; a count only where there is one, as in files of earlier releases."""
+    """An arm in a manifest, without what its rows do not depend on; a count only where there is
+    one, as in files of earlier releases.
+    """
     settings = asdict(arm)
+    del settings["evaluation"]
     if arm.count is None:
         del settings["count"]
     return settings

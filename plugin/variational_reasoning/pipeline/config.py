@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -447,10 +448,60 @@ class ArmConfig:
     # Of random: the fewest and the most symbols of a trace, such as [8, 64]. null: the paper's
     # rule, by the lengths of the chain's steps.
     count: list[int] | None = None
-    # posterior: the prompt shows the chain, and only the trace is learned
-    target: Literal["reasoner", "posterior"] = "reasoner"
+    # posterior: the prompt shows the chain, and only the trace is learned. bottleneck: trace and
+    # answer are learned, and the answer does not see the chain (phase A).
+    target: Literal["reasoner", "posterior", "bottleneck"] = "reasoner"
     # prompt family of the rows, and of the model's evaluation; null: prompt_family
     family: str | None = None
+    # Settings of the model's evaluation alone, each key=value. eval.trace_temperature=1000 draws
+    # every symbol alike.
+    evaluation: list[str] = field(default_factory=list)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether stage 3 has to sample its traces first."""
+        return self.trace in ("policy", "posterior")
+
+    @property
+    def sampler(self) -> str:
+        """The model whose traces stage 3 samples for it: posterior or reasoner."""
+        return "reasoner" if self.trace == "policy" else "posterior"
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of a round: traces are sampled by the models of this moment, and models train on them.
+
+    The first of them is the reasoner of what follows.
+    """
+
+    # names of build.outputs, or of arms whose traces are sampled
+    train: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """scripts/run.py: rounds of sampling and training that begin with models of arms, in
+    run_dir/<name>/round<t> (docs/abstract.md).
+    """
+
+    # of its folder
+    name: str = ""
+    # the arm whose model is the first reasoner; null: the model with untrained symbols
+    reasoner: str | None = None
+    # The arm whose model samples with the chain in view; null: settings say posterior=prompted, and
+    # the reasoner does.
+    posterior: str | None = None
+    # an arm of given traces that is trained in place of the first phase of round 1
+    first: str | None = None
+    # T; run.py's rounds=T is for all loops
+    rounds: int = _number(1, at_least=1)
+    # of a round, one after another
+    phases: list[PhaseConfig] = field(default_factory=list)
+    # prompt family of its stages; null: prompt_family
+    family: str | None = None
+    # of its stages, each key=value
+    settings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -517,6 +568,8 @@ class SequenceConfig:
     carry: str | None = None
     # trainings, scorings and evaluations that run at the same time, where the order allows it
     at_once: int = _number(1, at_least=1)
+    # Of arms: the temperature of a second evaluation, NAME_sampled. null: none.
+    sampled_at: float | None = _number(None, above=0)
 
 
 @dataclass(frozen=True)
@@ -555,14 +608,18 @@ class Config:
     steps: StepsConfig = field(default_factory=StepsConfig)
     # train files whose traces are given
     arms: list[ArmConfig] = field(default_factory=list)
+    # what comes after the arms of given traces
+    loops: list[LoopConfig] = field(default_factory=list)
     build: BuildConfig = field(default_factory=BuildConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cards: CardsConfig = field(default_factory=CardsConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
 
-    @property
+    @cached_property
     def renderer(self) -> Renderer:
-        """The prompt family in the chat format."""
+        """The prompt family in the chat format. Stage 8 asks for it several times per row, and a
+        family of a file takes milliseconds to read.
+        """
         model = self.base or self.models.reasoner
         return make_renderer(self.chat_format, self.prompt_family, model, chat_template_of)
 
@@ -707,6 +764,7 @@ def _cross_faults(config: Config) -> list[str]:
                 "and '.', not first"
             )
     faults += _command_faults(config.sequence.before)
+    faults += _loop_faults(config)
     faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
     arms = [arm.name for arm in config.arms]
     faults += _empty("arms.{}.name: is empty; it names the train file", arms)
@@ -728,6 +786,39 @@ def _count_fault(arm: ArmConfig, max_symbols: int) -> str:
     if arm.count[1] > max_symbols:
         return f"{arm.count} goes beyond sampling.max_symbols {max_symbols}; change one of them"
     return ""
+
+
+def _loop_faults(config: Config) -> list[str]:
+    """Names in `loops` that stand for nothing."""
+    given = {arm.name for arm in config.arms if not arm.is_sampled}
+    sampled = {arm.name for arm in config.arms if arm.is_sampled}
+    sampled |= {output.name for output in config.build.outputs}
+    faults = []
+    for index, loop in enumerate(config.loops):
+        where = f"loops.{index}"
+        if not is_plain_name(loop.name):
+            faults.append(f"{where}.name: {loop.name!r} cannot be the name of a folder")
+        for key in ("reasoner", "posterior", "first"):
+            name = getattr(loop, key)
+            if name is not None and name not in given:
+                faults.append(
+                    f"{where}.{key}: {name!r} is not an arm of given traces; there are "
+                    f"{', '.join(sorted(given)) or 'none'}"
+                )
+        if not loop.phases:
+            faults.append(f"{where}.phases: is empty; a round needs at least one phase")
+        for place, phase in enumerate(loop.phases):
+            if not phase.train:
+                faults.append(f"{where}.phases.{place}.train: is empty; name what is trained")
+            for name in phase.train:
+                if name not in sampled:
+                    faults.append(
+                        f"{where}.phases.{place}.train: {name!r} is neither a name of "
+                        "build.outputs nor an arm whose traces are sampled; there are "
+                        f"{', '.join(sorted(sampled)) or 'none'}"
+                    )
+    faults += _repeated("loops: the name {!r} is there twice", [loop.name for loop in config.loops])
+    return faults
 
 
 def _command_faults(lines: Sequence[str]) -> list[str]:

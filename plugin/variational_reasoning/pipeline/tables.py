@@ -166,6 +166,21 @@ class ReasoningRow(TypedDict):
     source: str
 
 
+class AbstractRow(TypedDict):
+    """A train file of the bottleneck: the texts of a row apart, with a trace of symbols.
+
+    chain: the verbal chain that the symbols may see and the answer may not.
+    """
+
+    question_id: str
+    trace_id: Int32
+    question: str
+    trace: str
+    solution: str
+    chain: str
+    weight: float
+
+
 class TrainRow(TypedDict):
     """A train file of stage 8, with the terms of rho raw (RHO_TERMS).
 
@@ -250,6 +265,7 @@ TABLES: dict[str, Schema] = {
     "verdicts": _schema(VerdictRow, num_keys=3),
     "golds": _schema(GoldRow, num_keys=1),
     "reasoning": _schema(ReasoningRow, num_keys=1),
+    "abstract": _schema(AbstractRow, num_keys=2),
     "train": _schema(TrainRow, num_keys=2),
     "samples": _schema(SampleRow, num_keys=2),
     "evals": _schema(EvalRow, num_keys=2),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
+from variational_reasoning.method.families import BOTTLENECK
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.model_record import RECORD_NAME, read_record
 from variational_reasoning.pipeline.config import Config
@@ -28,7 +29,8 @@ def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Confi
         )
     record = read_record(folder) or {}
     faults = []
-    if record.get("prompt_kind") not in (None, kind):
+    # Phase A teaches to write symbols, and its model is asked for them with and without the chain.
+    if record.get("prompt_kind") not in (None, kind, BOTTLENECK):
         faults.append(
             f"it was trained on the prompt {record['prompt_kind']!r}, but would be given {kind!r} "
             "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"

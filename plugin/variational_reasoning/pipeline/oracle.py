@@ -1,0 +1,214 @@
+"""What phase A's channel carries: the answer after symbols that were written with the chain in
+view, while the answer does not see the chain.
+
+The model writes z given question and chain. Then the whole row is read once, under the mask of its
+training, with the reference solution as the answer:
+
+    x x | c c c | begin z z end | separator y
+                                  ^^^^^^^^^^^^ sees x and z, not c
+
+The answer is right when the most likely token is the reference's at each of its places, that is,
+when greedy decoding would write it. A check that accepts other spellings would accept more.
+
+The channel is the hidden states of z. The same symbols read again without the chain are another
+question (controls.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from variational_reasoning.files import read_json_object, write_json
+from variational_reasoning.method.evaluation import mean_and_error
+from variational_reasoning.method.families import BOTTLENECK
+from variational_reasoning.method.prompts import Decode, Encode, Renderer
+from variational_reasoning.model_record import model_identity
+from variational_reasoning.packages import need
+from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.engines import (
+    Request,
+    load_model,
+    load_tokenizer,
+    open_engine,
+    text_codec,
+)
+from variational_reasoning.pipeline.engines.fitting import check_prompt_kind
+from variational_reasoning.pipeline.reading import TableReader
+from variational_reasoning.pipeline.rows import read_rows
+from variational_reasoning.pipeline.sample import abstract_span, sample_seed, span_settings
+
+if TYPE_CHECKING:
+    import torch
+
+ORACLE = "oracle.json"
+
+
+class OracleRow(NamedTuple):
+    """A row in ids. Positions count in it: the chain is chain_start to chain_stop, what does not
+    see it begins at answer_start, and the solution's tokens are start to stop.
+    """
+
+    token_ids: list[int]
+    chain_start: int
+    chain_stop: int
+    answer_start: int
+    start: int
+    stop: int
+
+
+def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, Any]:
+    """The share of test questions that are answered right, into run_dir/evals/<name>/oracle.json.
+
+    Symbols are drawn at eval.trace_temperature, or eval.temperature.
+
+    Raises: ValueError for a prompt family without the kind of the bottleneck, a model that was
+    trained on another kind, and test questions without a chain.
+    """
+    renderer = config.renderer
+    renderer.texts(BOTTLENECK)  # refuses a family without it
+    check_prompt_kind(model_folder, BOTTLENECK, renderer, config)
+    questions = _questions(config)
+    identity = {
+        "questions": TableReader(config.folder("questions"), "questions").digest,
+        "model": model_identity(model_folder),
+        "seed": config.seed,
+        **renderer.to_record(),
+        **resolved(config, "cutoff_len", "eval.split", "eval.temperature"),
+        **resolved(config, "eval.trace_temperature", "eval.max_questions"),
+        **span_settings(config, renderer),
+    }
+    path = config.folder("evals", name, ORACLE)
+    if path.is_file():
+        found = read_json_object(path, f"remove {path}")
+        if found["identity"] == identity:
+            return found
+    encode, decode = text_codec(load_tokenizer(str(model_folder)))
+    traces = _sampled_traces(config, model_folder, questions, encode)
+    rows = [
+        row_of(renderer, question, traces[question["question_id"]], encode, decode)
+        for question in questions
+    ]
+    right = are_right(config, model_folder, rows)
+    estimate = mean_and_error([float(each) for each in right])
+    result = {
+        "identity": identity,
+        "num_questions": len(rows),
+        "accuracy": estimate.mean,
+        "standard_error": estimate.standard_error,
+        "mean_symbols": sum(len(trace) - 1 for trace in traces.values()) / len(traces),
+        "distinct": len({tuple(trace) for trace in traces.values()}) / len(traces),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+    return result
+
+
+def _questions(config: Config) -> list[dict[str, Any]]:
+    columns = ["question_id", "question", "trace", "solution", "split"]
+    every = read_rows(config.folder("questions"), "questions", columns)
+    rows = [row for row in every if row["split"] == config.eval.split and row["trace"]]
+    if not rows:
+        raise ValueError(
+            f"{config.folder('questions')}: no question of the split {config.eval.split} has a "
+            "chain, so nothing can be written with it in view"
+        )
+    return rows[: config.eval.max_questions]
+
+
+def _sampled_traces(
+    config: Config, model_folder: Path, questions: Sequence[Mapping[str, Any]], encode: Encode
+) -> dict[str, list[int]]:
+    """{question_id: the symbols with the end}, written with the chain in view."""
+    renderer, settings = config.renderer, config.eval
+    engine = open_engine(config, str(model_folder))
+    temperature = settings.temperature
+    if settings.trace_temperature is not None:
+        temperature = settings.trace_temperature
+    span = abstract_span(config, engine.tokenizer, temperature)
+    requests = []
+    for row in questions:
+        prompt = renderer.encode_prompt(BOTTLENECK, row["question"], row["trace"], encode)
+        key = (row["question_id"],)
+        seed = sample_seed(config.seed, f"oracle/{row['question_id']}")
+        room = span.max_symbols + 1
+        stop = renderer.trace_stops
+        requests.append(
+            Request(key, prompt, room, seed, stop, settings.temperature, settings.top_p, span)
+        )
+    results = engine.generate(requests)
+    engine.close()
+    found = zip(requests, results, strict=True)
+    return {request.key[0]: list(result.token_ids) for request, result in found}
+
+
+def row_of(
+    renderer: Renderer,
+    question: Mapping[str, Any],
+    trace: Sequence[int],
+    encode: Encode,
+    decode: Decode,
+) -> OracleRow:
+    """A question's row with a given trace, laid out as the training of phase A has it."""
+    parts = renderer.prompt_parts(BOTTLENECK, question["question"], question["trace"])
+    x = encode(parts.x)
+    chain = encode(parts.chain)
+    opening = encode(parts.opening)
+    answer, start, stop = renderer.encode_answer(question["solution"], encode, decode)
+    before = [*x, *chain, *opening, *trace]
+    return OracleRow(
+        token_ids=before + answer,
+        chain_start=len(x),
+        chain_stop=len(x) + len(chain),
+        answer_start=len(before),
+        start=len(before) + start,
+        stop=len(before) + stop,
+    )
+
+
+def bottleneck_mask(rows: Sequence[OracleRow], longest: int) -> "torch.Tensor":
+    """bool [rows, 1, longest, longest], True where a query (third axis) sees a key.
+
+    Padding is on the right and seen by nothing before it.
+    """
+    import torch
+
+    mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(rows), 1, 1)
+    for number, row in enumerate(rows):
+        mask[number, row.answer_start :, row.chain_start : row.chain_stop] = False
+    return mask.unsqueeze(1)
+
+
+def are_right(config: Config, model_folder: Path, rows: Sequence[OracleRow]) -> list[bool]:
+    """Whether the most likely token is the reference's at every place of each row's solution."""
+    torch = need("torch", "train")
+    # A dense mask is what SDPA takes as it is.
+    model = load_model(str(model_folder), config.scoring.dtype, config.scoring.device, "sdpa")
+    at_once = max(1, config.scoring.batch_tokens // max(len(row.token_ids) for row in rows))
+    right = []
+    for first in range(0, len(rows), at_once):
+        batch = rows[first : first + at_once]
+        longest = max(len(row.token_ids) for row in batch)
+        ids = [row.token_ids + [0] * (longest - len(row.token_ids)) for row in batch]
+        with torch.inference_mode():
+            logits = model(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=bottleneck_mask(batch, longest).to(model.device),
+                use_cache=False,
+            ).logits
+        likely = logits.argmax(-1).tolist()
+        for row, found in zip(batch, likely, strict=True):
+            # The token at a place is predicted one place before it.
+            predicted = found[row.start - 1 : row.stop - 1]
+            right.append(predicted == row.token_ids[row.start : row.stop])
+    return right
+
+
+def describe_oracle(name: str, result: Mapping[str, Any]) -> str:
+    """The line that the command prints."""
+    error = result["standard_error"] or 0.0
+    return (
+        f"{name}: {100 * result['accuracy']:.1f} ± {100 * error:.1f} % of "
+        f"{result['num_questions']} answers are right after symbols that were written with the "
+        f"chain in view, which the answer does not see; {result['mean_symbols']:.1f} symbols, "
+        f"{result['distinct']:.0%} of the traces are different"
+    )

@@ -1,0 +1,93 @@
+"""The answer after symbols that see the chain, while it does not see the chain itself."""
+
+import random
+
+import torch
+
+from variational_reasoning.host.bottleneck import dense_mask, layout_of
+from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.oracle import (
+    OracleRow,
+    are_right,
+    bottleneck_mask,
+    describe_oracle,
+    measure_oracle,
+    row_of,
+)
+
+
+def test_the_mask_is_that_of_the_training():
+    """Of two rows, one shorter: (x x c c z z y) and (x c z y)."""
+    rows = [
+        OracleRow(list(range(7)), 2, 4, 6, start=6, stop=7),
+        OracleRow(list(range(4)), 1, 2, 3, start=3, stop=4),
+    ]
+    mask = bottleneck_mask(rows, 7)
+    layout = layout_of([[(7, (2, 4, 6))], [(4, (1, 2, 3))]])
+    trained = dense_mask(layout, 7)
+    assert torch.equal(mask[0], trained[0])
+    assert torch.equal(mask[1, 0, :4, :4], trained[1, 0, :4, :4])
+    assert mask.any(-1).all()  # padding sees something, so no softmax is over nothing
+
+
+def test_a_row_is_laid_out_as_the_training_has_it(abstract_dir):
+    renderer = make_renderer("chatml", "abstract")
+    encode, decode = text_codec(load_tokenizer(str(abstract_dir)))
+    question = {"question": "two and two", "trace": "two, three, four", "solution": "four"}
+    trace = encode("<TOKEN_B><TOKEN_A><endabstract>")
+    row = row_of(renderer, question, trace, encode, decode)
+    assert decode(row.token_ids[row.chain_start : row.chain_stop]) == "two, three, four"
+    assert decode(row.token_ids[row.chain_stop : row.answer_start]) == (
+        "<beginabstract><TOKEN_B><TOKEN_A><endabstract>"
+    )
+    assert decode(row.token_ids[row.answer_start : row.start]) == "\n"
+    assert decode(row.token_ids[row.start : row.stop]) == "four"
+
+
+def test_an_answer_is_right_when_the_model_finds_it_most_likely(make_run, abstract_dir):
+    """Compared with a forward pass per row, under a mask that is made cell by cell."""
+    config = load_config(make_run(prompt_family="abstract"))
+    model = load_model(str(abstract_dir), "float32", "cpu", "sdpa")
+    rng = random.Random(0)
+    rows, expected = [], []
+    for length in (9, 7, 8, 9):
+        ids = [rng.randrange(5, 100) for _ in range(length)]
+        row = OracleRow(ids, 2, 4, length - 3, start=length - 1, stop=length)
+        context = ids[: row.start]
+        mask = torch.zeros(1, 1, len(context), len(context), dtype=torch.bool)
+        for query in range(len(context)):
+            for key in range(query + 1):
+                in_chain = row.chain_start <= key < row.chain_stop
+                mask[0, 0, query, key] = not (query >= row.answer_start and in_chain)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([context]), attention_mask=mask).logits[0, -1]
+        likely, unlikely = logits.argmax().item(), logits.argmin().item()
+        rows += [row._replace(token_ids=[*context, token]) for token in (likely, unlikely)]
+        expected += [True, False]
+    assert are_right(config, abstract_dir, rows) == expected
+
+
+def test_a_measurement_is_kept_until_its_inputs_change(make_run, abstract_dir):
+    settings = {"max_symbols": 3}
+    path = make_run(2, num_test=4, prompt_family="abstract", sampling=settings)
+    words = ["eval.temperature=0", "models.allow_unrecorded=true"]
+    config = load_config(path, words)
+    first = measure_oracle(config, abstract_dir, "some")
+    assert first["num_questions"] == 4 and 0 <= first["accuracy"] <= 1
+    assert 1 <= first["mean_symbols"] <= 3
+    written = config.folder("evals", "some", "oracle.json")
+    time = written.stat().st_mtime_ns
+    assert measure_oracle(config, abstract_dir, "some") == first
+    assert written.stat().st_mtime_ns == time
+    fewer = measure_oracle(
+        load_config(path, [*words, "eval.max_questions=3"]), abstract_dir, "some"
+    )
+    assert fewer["num_questions"] == 3
+
+
+def test_what_is_printed():
+    result = {"accuracy": 0.5, "standard_error": 0.1, "num_questions": 25}
+    result |= {"mean_symbols": 5.0, "distinct": 1.0}
+    assert describe_oracle("a", result).startswith("a: 50.0 ± 10.0 % of 25 answers are right")

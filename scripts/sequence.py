@@ -352,13 +352,23 @@ def hints_of(plan: Plan) -> list[str]:
 def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
     """Stages 3 to 8 with one hint in the posterior's prompt."""
     more = [] if hint == "reference" else [f"sampling.hint={hint}"]
+
+    def score() -> None:  # 4, 5
+        scorings = [
+            partial(stage, "score_traces", f"model={name}", *more)
+            for name in ("reasoner", "posterior")
+        ]
+        side_by_side(plan, scorings)
+
+    def judge() -> None:  # 6, 7
+        stage("sample_answers", *more)
+        stage("verify_answers", *more)
+
     stage("sample_traces", *more)  # 3
-    scorings = [
-        partial(stage, "score_traces", f"model={name}", *more) for name in ("reasoner", "posterior")
-    ]
-    side_by_side(plan, scorings)  # 4, 5
-    stage("sample_answers", *more)  # 6
-    stage("verify_answers", *more)  # 7
+    # Only traces with a right answer are scored, so the verdicts come first.
+    needs_verdicts = plan.config.scoring.score_only == "verified"
+    for step in (judge, score) if needs_verdicts else (score, judge):
+        step()
     outputs = plan.config.build.outputs
     if any(output.sampler == "posterior" and output.traces_hint == hint for output in outputs):
         stage("build_dataset", *more)  # 8

@@ -1,11 +1,15 @@
 """Commands of the README as the tests run them: without a network where the kernel allows it."""
 
+import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 CAN_UNSHARE = (
@@ -91,3 +95,39 @@ def run_evaluation(config: Path, model: Path, *settings: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+class Runner:
+    """scripts/run.py in this process, since a process of its own for every command takes minutes."""
+
+    def __init__(self, monkeypatch, train, **settings):
+        """Args: train: the host's run_exp. settings: of all trainings, over those of the YAMLs."""
+        monkeypatch.chdir(ROOT)
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        spec = importlib.util.spec_from_file_location("sequence", ROOT / "scripts/sequence.py")
+        self.sequence = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "sequence", self.sequence)
+        spec.loader.exec_module(self.sequence)
+        monkeypatch.setattr(self.sequence, "execute", self.execute)
+        self.monkeypatch, self.train, self.commands = monkeypatch, train, []
+        self.settings = settings
+
+    def run(self, *words: str) -> bool:
+        return self.sequence.run_all(self.sequence.read_plan(words))
+
+    def execute(self, plan, command, log=None, is_shown=True) -> None:
+        self.commands.append(command[1:3])
+        if command[0] == "llamafactory-cli":
+            recipe, settings = Path(command[2]), command[3:]
+            values = yaml.safe_load(recipe.read_text("utf-8"))
+            values |= {
+                key: yaml.safe_load(value)
+                for key, value in (word.split("=", 1) for word in settings)
+            }
+            self.train(values | self.settings)
+            return
+        self.monkeypatch.setattr(sys, "argv", command[1:])
+        try:
+            runpy.run_path(command[1], run_name="__main__")
+        except SystemExit as error:
+            assert not error.code, command

@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import OFFLINE, run_evaluation, skythought_evaluate
+from tests.commands import OFFLINE, Runner, run_evaluation, skythought_evaluate
+from tests.host.conftest import run_exp  # noqa: F401, the fixture
 from variational_reasoning.files import file_digest
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.rows import group_by, read_manifest, read_rows
@@ -139,6 +140,51 @@ def test_the_second_round_starts_from_the_models_of_the_first(undisturbed):
         "final_acc_weighted",
         "reasoner",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.host
+def test_a_posterior_of_own_traces_is_trained_and_samples(
+    undisturbed,
+    tmp_path,
+    monkeypatch,
+    run_exp,  # noqa: F811
+):
+    # Round 1 without any expert trace: the reasoner of the other run answers some questions by
+    # itself, and those answers teach the posterior.
+    reasoner, run = undisturbed / "models/reasoner", tmp_path / "run"
+    for name in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):  # the profile sets both in this process
+        monkeypatch.setenv(name, "1")
+    runner = Runner(monkeypatch, run_exp)
+    settings = [name for name in SMALL if not name.startswith(("rounds", "finals"))]
+    is_evaluated = runner.run(
+        "tiny",
+        f"run={run}",
+        "posterior=own_traces",
+        f"models.reasoner={reasoner}",
+        "finals=final_acc_weighted",
+        "sequence.at_once=1",  # one process runs one command at a time
+        *settings,
+    )
+    assert is_evaluated
+    assert not (run / "models/reasoner").exists()
+    posterior = read_record(run / "models/posterior")
+    assert posterior["prompt_kind"] == "posterior_b"
+    assert posterior["yaml"]["model_name_or_path"] == str(reasoner)
+    # Eq. 9: the own traces with a verified answer, each question with a total weight of one.
+    rows = read_rows(run / "from_reasoner/verdicts", "verdicts", ["question_id", "verdict"])
+    right = {row["question_id"] for row in rows if row["verdict"] == "correct"}
+    taught = pq.read_table(run / "train/tiny_posterior_weighted.parquet").to_pylist()
+    groups = group_by(taught, "question_id")
+    assert set(groups) == right != set()
+    for group in groups.values():
+        assert math.fsum(row["weight"] for row in group) == pytest.approx(1, rel=1e-12)
+    # That posterior samples the traces that the final model is trained on.
+    model = read_manifest(run / "traces", "traces")["model"]
+    assert Path(model["path"]) == run / "models/posterior"
+    kinds = {row["prompt_kind"] for row in read_rows(run / "traces", "traces", ["prompt_kind"])}
+    assert kinds == {"posterior_b"}
+    assert set(read_run(run).evaluations) == {"base", "reasoner", "final_acc_weighted"}
 
 
 @pytest.mark.slow

@@ -269,6 +269,16 @@ def test_hints_are_sampled_with_the_reference_and_nothing_is_built_from_them(com
     assert len(built) == 1 and "sampling.hint" not in built[0]
 
 
+@pytest.mark.parametrize("score_only", ["all", "verified"])
+def test_scores_of_verified_traces_wait_for_the_verdicts(commands, score_only):
+    lines = commands("tiny", "finals=final_acc_weighted", f"scoring.score_only={score_only}")
+    names = [Path(line[1]).stem for line in lines]
+    first = names.index("sample_traces") + 1
+    scores, verdicts = ["score_traces"] * 2, ["sample_answers", "verify_answers"]
+    order = [*verdicts, *scores] if score_only == "verified" else [*scores, *verdicts]
+    assert names[first : first + 5] == [*order, "build_dataset"]
+
+
 def test_rejection_sampling_alone_has_no_posterior(commands):
     output = "{name: final_acc_weighted, traces_from: reasoner, ratio: none, selection: weighted}"
     words = ["finals=final_acc_weighted", f"build.outputs.2={output}"]

@@ -1,9 +1,7 @@
 """A profile in one command: for five model families, and what is refused before anything is
 written."""
 
-import importlib.util
 import json
-import runpy
 import subprocess
 import sys
 import weakref
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.commands import Runner
 from tests.conftest import ROOT
 from tests.host.conftest import run_exp  # noqa: F401, the fixture
 from tests.pipeline.profiles.conftest import MODELS
@@ -255,40 +254,6 @@ def test_questions_of_reasoning_gym(make_profile, model_folder):
     assert (data.gym.train_size, data.gym.test_size) == (20, 10)
 
 
-class Runner:
-    """scripts/run.py in this process, since a process of its own for every command takes minutes."""
-
-    def __init__(self, monkeypatch, train):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-        spec = importlib.util.spec_from_file_location("sequence", ROOT / "scripts/sequence.py")
-        self.sequence = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "sequence", self.sequence)
-        spec.loader.exec_module(self.sequence)
-        monkeypatch.setattr(self.sequence, "execute", self.execute)
-        self.monkeypatch, self.train, self.commands = monkeypatch, train, []
-
-    def run(self, *words: str) -> bool:
-        return self.sequence.run_all(self.sequence.read_plan(words))
-
-    def execute(self, plan, command, log=None, is_shown=True) -> None:
-        self.commands.append(command[1:3])
-        if command[0] == "llamafactory-cli":
-            recipe, settings = Path(command[2]), command[3:]
-            values = yaml.safe_load(recipe.read_text("utf-8"))
-            values |= {
-                key: yaml.safe_load(value)
-                for key, value in (word.split("=", 1) for word in settings)
-            }
-            self.train(values | {"max_steps": 2})
-            return
-        self.monkeypatch.setattr(sys, "argv", command[1:])
-        try:
-            runpy.run_path(command[1], run_name="__main__")
-        except SystemExit as error:
-            assert not error.code, command
-
-
 @pytest.mark.slow
 @pytest.mark.host
 @pytest.mark.parametrize("family", MODELS)
@@ -309,7 +274,7 @@ def test_a_profile_of_each_family_runs_to_the_end(
         num_answers=1,
     )
     assert choices.chat_format == MODELS[family][3]
-    runner = Runner(monkeypatch, run_exp)
+    runner = Runner(monkeypatch, run_exp, max_steps=2)
     is_evaluated = runner.run(
         str(folder),
         f"run={tmp_path}/run",

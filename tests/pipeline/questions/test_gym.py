@@ -7,10 +7,13 @@ import pytest
 
 from tests.conftest import ROOT
 from variational_reasoning.pipeline.config import GymConfig, load_config
+from variational_reasoning.pipeline.questions import gym as gym_module
 from variational_reasoning.pipeline.questions.gym import gym_faults, gym_rows
 from variational_reasoning.pipeline.questions.prepare import prepare_data
 from variational_reasoning.pipeline.rows import read_rows
 from variational_reasoning.verify.checks import check_faults
+from variational_reasoning.verify.gym import tasks
+from variational_reasoning.verify.verdicts import Verdict
 
 pytest.importorskip("reasoning_gym", reason="needs reasoning-gym: pip install -e '.[gym]'")
 
@@ -44,6 +47,39 @@ def test_several_tasks_share_the_sizes():
     ] * 2
     assert all(check_faults(row["check"]) == [] for row in rows)
     assert len({row["question_id"] for row in rows}) == 5
+
+
+def rejecting(monkeypatch, *numbers: int) -> None:
+    """The verifier of every task rejects the golds of the questions with these numbers."""
+    rejected = {
+        gym_rows("reasoning_gym:gcd", "train", GymConfig())[0][n]["question"] for n in numbers
+    }
+
+    def judge(check, solution):
+        is_wrong = check["entry"]["question"] in rejected
+        return (Verdict.WRONG, "score 0.01") if is_wrong else tasks.compare(check, solution)
+
+    monkeypatch.setattr(gym_module, "compare", judge)
+
+
+def test_a_question_whose_own_gold_is_rejected_is_left_out(monkeypatch, capsys):
+    gym = {"source": "reasoning_gym:gcd", "train_size": 4, "test_size": 2}
+    before = questions("train", **gym) + questions("test", **gym)
+    rejecting(monkeypatch, 1, 4)
+    train, test = questions("train", **gym), questions("test", **gym)
+    # Of the stream q0 q1 q2 q3 q4 q5 ... the second and the fifth are gone.
+    assert train[:3] == [before[0], before[2], before[3]]
+    assert train[3] == before[5] and not set(train) & set(test)
+    assert not {before[1], before[4]} & {*train, *test}
+    assert "2 more are left out, because the task's verifier does not accept" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_task_with_too_few_questions_says_how_many_golds_were_rejected(monkeypatch):
+    monkeypatch.setattr(gym_module, "compare", lambda *_: (Verdict.WRONG, "score 0"))
+    with pytest.raises(ValueError, match=r"has fewer different questions: \d+ more are left out"):
+        questions("test", "reasoning_gym:gcd", train_size=2, test_size=2)
 
 
 def test_a_task_with_too_few_questions_is_refused():

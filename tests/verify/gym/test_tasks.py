@@ -32,6 +32,30 @@ def test_a_gold_passes_its_own_check(task):
     assert tasks.compare(check, check["gold"])[0] is Verdict.CORRECT
 
 
+SLOW_TO_MAKE = ("intermediate_integration", "knight_swap")
+"""Tasks that take seconds per question."""
+
+
+@pytest.mark.slow
+def test_every_tasks_gold_passes_its_own_check_after_a_table():
+    tasks.load_library()
+    from reasoning_gym.factory import DATASETS
+
+    offered = set(DATASETS) - set(tasks.LEFT_OUT) - set(SLOW_TO_MAKE)
+    without_gold, rejected = set(), {}
+    for task in sorted(offered):
+        check = check_of(task)
+        if check["gold"] is None:
+            without_gold.add(task)
+            continue
+        verdict, reason = tasks.compare(check, check["gold"])
+        if verdict is not Verdict.CORRECT:
+            rejected[task] = reason
+    assert rejected == {}
+    several_answers = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
+    assert without_gold == several_answers
+
+
 def test_the_answer_is_in_the_box_or_the_whole():
     check = check_of("chain_sum")
     gold = check["gold"]

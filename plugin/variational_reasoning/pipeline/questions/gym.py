@@ -9,6 +9,9 @@ are asked for, so that the two never share a question:
     train_size 2      q0  q1
     test_size 2                   q2  q3
 
+A question whose own gold its verifier rejects is left out and counted: no answer to it could be
+right.
+
 Several tasks are joined by +, `reasoning_gym:chain_sum+gcd`, and share the sizes equally.
 """
 
@@ -18,7 +21,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from variational_reasoning.pipeline.config import GymConfig
-from variational_reasoning.verify.gym.tasks import open_task, task_fault
+from variational_reasoning.verify.gym.tasks import compare, open_task, task_fault
+from variational_reasoning.verify.verdicts import Verdict
 
 PREFIX = "reasoning_gym:"
 SOURCE = "reasoning_gym"
@@ -85,40 +89,74 @@ def _task_rows(
 ) -> list[dict[str, Any]]:
     settings = gym.tasks.get(name, {})
     first, last = (0, train_size) if split == "train" else (train_size, train_size + test_size)
+    entries = _Entries(name, settings, gym.seed)
     rows = []
-    for place, (number, entry) in enumerate(_different_entries(name, settings, gym.seed, last)):
+    for place, row in enumerate(entries.different(last)):
         if place >= first:
-            rows.append(_row(name, settings, number, entry))
+            rows.append(row)
     if len(rows) < last - first:
         found = first + len(rows) if rows else "fewer"
         raise ValueError(
-            f"reasoning-gym: {name} with the settings {settings} has {found} different questions; "
-            f"data.gym asks for train_size {train_size} and test_size {test_size}. Ask for fewer, "
-            f"or give it harder settings in data.gym.tasks.{name}"
+            f"reasoning-gym: {name} with the settings {settings} has {found} different questions"
+            f"{entries.about_rejected()}; data.gym asks for train_size {train_size} and test_size "
+            f"{test_size}. Ask for fewer, or give it other settings in data.gym.tasks.{name}"
         )
+    if entries.num_rejected:
+        print(f"reasoning-gym: {name}{entries.about_rejected()}")
     return rows
 
 
-def _different_entries(
-    name: str, settings: dict[str, Any], seed: int, count: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number in the stream, entry) of the first `count` different questions, or of all there
-    are."""
-    # Question i of the library's seed s is question i - 1 of its seed s + 1, so neighboring seeds
-    # would share nearly all. A hash sets them far apart.
-    start = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
-    task = open_task(name, settings, seed=start, size=_PATIENCE * (count + 50))
-    seen: set[str] = set()
-    number = fruitless = 0
-    while len(seen) < count and fruitless <= _PATIENCE * (len(seen) + 50):
-        entry = task[number]
-        if entry["question"].strip() in seen:
-            fruitless += 1
-        else:
-            fruitless = 0
+class _Entries:
+    """The stream of a task, in the order of its numbers."""
+
+    def __init__(self, name: str, settings: dict[str, Any], seed: int) -> None:
+        self.name, self.settings, self.seed = name, settings, seed
+        self.num_rejected = 0
+        self._first_rejected = ""
+
+    def different(self, count: int) -> Iterator[dict[str, Any]]:
+        """Rows of the first `count` different questions whose gold is accepted, or of all there
+        are."""
+        # Question i of the library's seed s is question i - 1 of its seed s + 1, so neighboring
+        # seeds would share nearly all. A hash sets them far apart.
+        hashed = hashlib.sha256(f"{self.seed} {self.name}".encode()).digest()
+        start = int.from_bytes(hashed[:4], "big")
+        size = _PATIENCE * (count + 50)
+        task = open_task(self.name, self.settings, seed=start, size=size)
+        seen: set[str] = set()
+        number = found = fruitless = 0
+        while found < count and fruitless <= _PATIENCE * (found + 50):
+            entry = task[number]
+            is_new = entry["question"].strip() not in seen
             seen.add(entry["question"].strip())
-            yield number, entry
-        number += 1
+            row = _row(self.name, self.settings, number, entry) if is_new else None
+            if row is not None and self._is_accepted(row):
+                found, fruitless = found + 1, 0
+                yield row
+            else:
+                fruitless += 1
+            number += 1
+
+    def about_rejected(self) -> str:
+        """How many questions were left out, for a message; empty for none."""
+        if not self.num_rejected:
+            return ""
+        return (
+            f": {self.num_rejected} more are left out, because the task's verifier does not accept "
+            f"their own answer, such as {self._first_rejected}"
+        )
+
+    def _is_accepted(self, row: dict[str, Any]) -> bool:
+        """Whether a question's own gold passes its check; one without a gold has nothing to try."""
+        check = row["check"]
+        if "gold" not in check:
+            return True
+        verdict, reason = compare(check, check["gold"])
+        if verdict is Verdict.CORRECT:
+            return True
+        self.num_rejected += 1
+        self._first_rejected = self._first_rejected or f"{row['question_id']} ({reason or verdict})"
+        return False
 
 
 def _row(name: str, settings: dict[str, Any], number: int, entry: Any) -> dict[str, Any]:

@@ -42,6 +42,11 @@ _PARSED = (
 )
 """Tasks whose verifiers call sympy's parse_expr on the answer."""
 
+_BOARDS = ("arc_agi", "rearc")
+"""Tasks whose verifiers compare the answer with a board of tuples, which a table in JSON holds as
+lists: to Python, [[1, 2]] is not equal to ((1, 2),).
+"""
+
 _FUNCTIONS = {
     *("sqrt", "exp", "log", "ln", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos"),
     *("atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "Abs", "pi"),
@@ -131,13 +136,22 @@ def compare(check: Mapping[str, Any], solution: str) -> tuple[Verdict, str]:
         return Verdict.MALFORMED, "more than an expression of numbers, letters and functions"
     verifier = _verifier(task, json.dumps(check.get("settings", {}), sort_keys=True))
     try:
-        score = verifier.score_answer(answer, check["entry"])
+        score = verifier.score_answer(answer, _as_generated(task, check["entry"]))
     except (MemoryError, RecursionError):
         raise  # decided by the worker
     except Exception as error:  # noqa: BLE001, the library's verifiers raise what they like
         reason = f"{PACKAGE}: {task}: {type(error).__name__}: {error}"
         return Verdict.CHECKER_ERROR, reason[:300]
     return (Verdict.CORRECT, "") if score >= 1 else (Verdict.WRONG, f"score {score:.3g}")
+
+
+def _as_generated(task: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A question as the library made it, from what JSON kept of it."""
+    if task not in _BOARDS:
+        return entry
+    metadata = entry["metadata"]
+    board = tuple(tuple(row) for row in metadata["output"])
+    return {**entry, "metadata": {**metadata, "output": board}}
 
 
 @functools.lru_cache(maxsize=64)

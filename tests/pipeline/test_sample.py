@@ -150,6 +150,19 @@ def test_a_table_without_any_row_is_an_error(make_run):
         sample_traces(load_config(make_run(cutoff_len=10)))
 
 
+def test_traces_that_are_all_malformed_are_shown_before_a_model_is_loaded(make_run):
+    config = load_config(make_run(), ["sampling.max_trace_tokens=1"])
+    sample_traces(config)
+    first = read_rows(config.folder("traces"), "traces")[0]["text"]
+    for stage in (sample_answers, lambda c: score_traces(c, "reasoner")):
+        with pytest.raises(ValueError) as caught:
+            stage(config)
+        text = str(caught.value)
+        assert "none of the 18 traces is well formed: 18 were cut by" in text
+        assert "sampling.max_trace_tokens (1)" in text and repr(first[:200]) in text
+        assert "docs/own_questions.md" in text
+
+
 def test_a_posterior_of_another_prompt_is_refused_by_name(make_run):
     path = make_run()
     with pytest.raises(

@@ -146,6 +146,7 @@ def answers_job(config: Config) -> StageJob:
     check_context(model_folder, config)
     questions, train = training_questions(config)
     traces = TableReader(config.folder("traces"), "traces")
+    refuse_malformed(traces, config)
     counted = traces.summary.group_by("question_id", use_threads=False).aggregate(
         [("trace_id", "count"), ("is_well_formed", "sum")]
     )
@@ -228,6 +229,27 @@ def abstract_span(
         settings.max_symbols,
         temperature,
         tuple(renderer.encode_separator(encode)),
+    )
+
+
+def refuse_malformed(traces: TableReader, config: Config) -> None:
+    """Raises: ValueError where no trace is well formed, so that none can be answered or scored; it
+    says how they ended, and shows one.
+    """
+    summary = traces.summary
+    if any(summary["is_well_formed"].to_pylist()):
+        return
+    endings = Counter(summary["finish_reason"].to_pylist())
+    rest = summary.num_rows - endings["length"]
+    first = summary["question_id"][0].as_py()
+    text = traces.rows_of([first], ["text"])[first][0]["text"]
+    raise ValueError(
+        f"{traces.folder}: none of the {summary.num_rows} traces is well formed: "
+        f"{endings['length']} were cut by sampling.max_trace_tokens "
+        f"({config.sampling.max_trace_tokens}) or cutoff_len ({config.cutoff_len}), {rest} ended "
+        f"without {config.renderer.boundary!r} or with a tag inside. The first one begins "
+        f"{text[:200]!r}. Allow more tokens, or choose a prompt family or an instruction that the "
+        "model follows (docs/own_questions.md), and remove the folder"
     )
 
 

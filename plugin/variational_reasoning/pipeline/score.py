@@ -44,7 +44,7 @@ from variational_reasoning.pipeline.rows import (
     group_by,
     open_stage,
 )
-from variational_reasoning.pipeline.sample import abstract_span, span_settings
+from variational_reasoning.pipeline.sample import abstract_span, refuse_malformed, span_settings
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
@@ -99,6 +99,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     questions, train = training_questions(config)
     hints = Hints(config, kind, questions, train)
     traces = TableReader(config.folder("traces"), "traces")
+    refuse_malformed(traces, config)
     with_traces = set(traces.question_ids())
     units = [question_id for question_id in train if question_id in with_traces]
     settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")

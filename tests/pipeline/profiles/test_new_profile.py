@@ -63,6 +63,8 @@ def test_the_command_writes_a_profile_and_says_why(command, model_folder, questi
         "columns: question is 'problem', gold is 'answer'",
         "chat_format: template (the model's own)",
         "data: 3 of 30 questions are kept for the test",
+        "sampling: 8 traces for each of 27 questions (num_traces) and 8 answers after each "
+        "(num_answers): 216 traces, 1,728 answers",
         f"python scripts/run.py {tmp_path}/mine dry_run=true",
     ):
         assert text in done.stdout

@@ -32,7 +32,12 @@ from variational_reasoning.pipeline.profiles.memory import (
     ways_to_train,
 )
 from variational_reasoning.pipeline.profiles.options import ProfileOptions
-from variational_reasoning.pipeline.profiles.write import family_text, profile_files
+from variational_reasoning.pipeline.profiles.write import (
+    family_text,
+    gpus_text,
+    machine,
+    profile_files,
+)
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
 from variational_reasoning.pipeline.questions.gym import gym_rows, is_gym
 from variational_reasoning.pipeline.questions.sources import stream_source, to_columns
@@ -91,6 +96,7 @@ def choose(name: str, folder: Path, options: ProfileOptions, root: Path) -> Choi
     if data and not choices.faults:
         _split_rows(choices, data, root)
         _look_at_rows(choices, first)
+        _explain_sampling(choices)
     if choices.faults:
         raise ValueError("\n".join(choices.faults))
     _look_at_machine(choices)
@@ -410,6 +416,17 @@ def _explain_training(
         choices.reasons.append(f"tensor_parallel_size: {choices.parallel}, so that weights fit")
 
 
+def _explain_sampling(choices: Choices) -> None:
+    """How much is sampled, which takes most of the time."""
+    options, questions = choices.options, choices.num_train
+    traces = questions * options.num_traces
+    choices.reasons.append(
+        f"sampling: {options.num_traces} traces for each of {questions} questions (num_traces) and "
+        f"{options.num_answers} answers after each (num_answers): {traces:,} traces, "
+        f"{traces * options.num_answers:,} answers"
+    )
+
+
 def _split_rows(choices: Choices, data: _Data, root: Path) -> None:
     """Test questions from the user's file, where there are none: written next to the YAMLs."""
     options = choices.options
@@ -567,7 +584,7 @@ def _look_at_machine(choices: Choices) -> None:
     if not choices.is_on_gpu:
         return
     count = cuda.device_count() if cuda.is_available() else 0
-    wanted = f"{options.gpus} GPU(s) of {options.gpu_gb:g} GB"
+    wanted = machine(options)
     if count == 0:
         choices.notes.append(
             f"no GPU is visible here; the profile is for a machine with {wanted} (gpus=0 writes "
@@ -577,5 +594,5 @@ def _look_at_machine(choices: Choices) -> None:
     memory = min(cuda.get_device_properties(i).total_memory for i in range(count)) / 1e9
     if count < options.gpus or memory < options.gpu_gb:
         choices.notes.append(
-            f"this machine has {count} GPU(s) of {memory:.0f} GB; the profile is for {wanted}"
+            f"this machine has {gpus_text(count, round(memory))}; the profile is for {wanted}"
         )

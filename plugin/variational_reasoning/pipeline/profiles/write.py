@@ -10,6 +10,7 @@ import yaml
 from variational_reasoning.method.families import PromptFamily, family_to_dict
 from variational_reasoning.pipeline.profiles.choices import Choices, HeldOut
 from variational_reasoning.pipeline.profiles.memory import RANK
+from variational_reasoning.pipeline.profiles.options import ProfileOptions
 from variational_reasoning.pipeline.questions.gym import is_gym
 
 FINAL = "final_acc"
@@ -87,7 +88,7 @@ def pipeline_text(choices: Choices) -> str:
     assert training is not None
     is_start_of_questions = choices.start == "questions"
     lines = [
-        f"# {choices.name}: all that the trainings do not say, for {machine(choices)}.",
+        f"# {choices.name}: all that the trainings do not say, for {machine(choices.options)}.",
         "# Written by scripts/new_profile.py. Never run at full size by its authors.",
         f"#   python scripts/run.py {choices.folder}",
         f"run_dir: {choices.run_dir}",
@@ -169,7 +170,7 @@ def training_text(choices: Choices, role: str) -> str:
         f"# Stage {stage}: {_MEANINGS[role]}",
         f"# Reads {dataset} ({choices.run_dir}/train). Writes {output}.",
         f"#   llamafactory-cli train {choices.folder / recipe}",
-        f"# For {machine(choices)}. Not measured.",
+        f"# For {machine(choices.options)}. Not measured.",
         "",
         "### model",
         f"model_name_or_path: {_quoted(choices.base)}",
@@ -288,13 +289,15 @@ def rows_per_step(choices: Choices, role: str) -> int:
     return size
 
 
-def machine(choices: Choices) -> str:
+def machine(options: ProfileOptions) -> str:
     """What the profile is for."""
-    options = choices.options
-    if not choices.is_on_gpu:
-        return "a CPU"
-    plural = "" if options.gpus == 1 else "s"
-    return f"{options.gpus} GPU{plural} of {options.gpu_gb:g} GB"
+    return gpus_text(options.gpus, options.gpu_gb) if options.gpus else "a CPU"
+
+
+def gpus_text(count: int, memory: float) -> str:
+    """`1 GPU of 24 GB`, `8 GPUs of 80 GB`."""
+    plural = "" if count == 1 else "s"
+    return f"{count} GPU{plural} of {memory:g} GB"
 
 
 def _quoted(text: str | None) -> str:

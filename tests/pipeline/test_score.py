@@ -441,7 +441,7 @@ def test_the_solution_after_the_first_tokens_of_a_trace_and_after_none(make_run)
 def test_a_model_may_be_loaded_twice_for_one_job(make_run):
     """A Ray worker that lost its model loads it again."""
     config = load_config(make_run(scoring={"at_sampling_temperature": True}))
-    sample_traces(config)
+    well_formed_traces(config)
     job = score.reasoner_job(config)
     temperatures = [job.load().scorer.temperatures for _ in range(2)]
     assert temperatures == [(1.0, 1.0)] * 2

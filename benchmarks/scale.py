@@ -2,6 +2,7 @@
 it:
 
     python benchmarks/scale.py SHARE [SHARE ...] [folder=runs/scale] [keep=true] [until=9] [begin=0]
+                               [texts=short]
 
 A share is one of the paper's run (16,710 questions, 8 traces each, 8 answers per trace): 0.01, 0.1,
 1 or 10. Tables are made with random words of the paper's lengths, in the real schemas, with the
@@ -10,6 +11,11 @@ command writes the last one and the manifest, so its seconds and its memory are 
 pays for one shard plus what it pays for the rest of the table. Stage 8, which is about the whole
 table, makes the train file of the 17K recipe (`best`, mixed) and that of the 1K recipe (`weighted`);
 "9" is the report. begin=8 measures from stage 8 on in a folder that was kept.
+
+texts=short is for shares whose texts do not fit on the disk. Stage 8 alone is measured, on tables
+with every row, in which these columns are short: `question`, `trace` and `solution` of questions,
+`token_ids` (8) and `text` of traces, `token_ids` (1) and `text` of answers. All columns of numbers
+are as long as ever: lengths are those of the paper, and no row is missing.
 
 For every stage: wall and processor seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
 With two shares or
@@ -66,9 +72,11 @@ children.
 def main() -> None:
     words = sys.argv[1:]
     settings = {"folder": "runs/scale", "keep": "false", "until": "9", "begin": "0"}
+    settings["texts"] = "long"
+    known = set(settings)
     settings |= dict(word.split("=", 1) for word in words if "=" in word)
     shares = [float(word) for word in words if "=" not in word]
-    if not shares or settings.keys() - {"folder", "keep", "until", "begin"}:
+    if not shares or settings.keys() - known or settings["texts"] not in ("long", "short"):
         raise SystemExit(__doc__)
     found = {}
     for share in shares:
@@ -76,6 +84,8 @@ def main() -> None:
         begin = int(settings["begin"])
         if begin == 0:
             shutil.rmtree(folder, ignore_errors=True)
+        if settings["texts"] == "short":
+            begin = begin or make_short_tables(folder, share)
         found[share] = run(folder, share, begin, int(settings["until"]))
         if settings["keep"] != "true":
             shutil.rmtree(folder)
@@ -120,6 +130,113 @@ def run(folder: Path, share: float, begin: int, until: int) -> dict[str, dict[st
             flush=True,
         )
     return found
+
+
+def make_short_tables(folder: Path, share: float) -> int:
+    """The tables of a run with short texts, a shard at a time as Arrow arrays; the first stage to
+    measure.
+    """
+    from variational_reasoning.pipeline import sample, score
+    from variational_reasoning.pipeline.config import load_config
+
+    folder.mkdir(parents=True)
+    make_models(folder)
+    words = Words(folder / "models/reasoner")
+    for name, output in OUTPUTS.items():
+        settings = settings_of(folder, output)
+        for section in ("sampling", "scoring", "verify"):
+            settings[section]["questions_per_shard"] = 64
+        (folder / f"{name}.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    config = load_config(folder / "best.yaml")
+    make_questions(folder, round(QUESTIONS * share), words, is_short=True)
+    answer = words.renderer.answer_lead + " \\boxed{7}<|end_of_solution|>"
+    no_facts = {"excluded_questions": {}, "workers_replaced": 0, "tier": None}
+    jobs = {
+        "traces": lambda: sample.traces_job(config),
+        "reasoner": lambda: score.reasoner_job(config),
+        "posterior": lambda: score.posterior_job(config),
+        "answers": lambda: sample.answers_job(config),
+    }
+    for name, open_job in jobs.items():
+        write_short_shards(open_job().stage, name, answer)
+    # stage 7's own opening would try every gold
+    verdicts = open_stage_of_verdicts(config)
+    write_short_shards(verdicts, "verdicts", answer, **no_facts)
+    return 8
+
+
+def open_stage_of_verdicts(config):
+    """Stage 7's table without its golds."""
+    from unittest import mock
+
+    from variational_reasoning.pipeline import verify
+
+    with mock.patch.object(verify, "_excluded_questions", lambda *arguments: {}):
+        return verify.verdicts_job(config).stage
+
+
+def write_short_shards(stage, name: str, answer: str, **facts) -> None:
+    """Every shard of a table, and its manifest. Shard k is random under the seed k."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+
+    from variational_reasoning.pipeline.rows import file_metadata, shard_name
+    from variational_reasoning.pipeline.tables import TABLES
+
+    schema = TABLES[stage.table].columns
+    for index, units in tqdm(list(stage.pending()), unit="shard", leave=False, desc=name):
+        random = np.random.default_rng(index)
+        per_trace = ANSWERS if stage.table in ("answers", "verdicts") else 1
+        num_traces = len(units) * TRACES
+        size = num_traces * per_trace
+        numbers = np.repeat(np.arange(num_traces), per_trace)
+        drawn = np.array(lengths(random, MEAN_ANSWER if per_trace > 1 else MEAN_TRACE, size))
+        texts = [f" {index} {number}" for number in range(size)] if name == "traces" else answer
+        num_ids = 8 if name == "traces" else 1
+        ids = pa.ListArray.from_arrays(
+            pa.array(np.arange(0, size * num_ids + 1, num_ids), pa.int32()),
+            pa.array(np.zeros(size * num_ids), pa.int32()),
+            type=schema.field("token_ids").type if "token_ids" in schema.names else None,
+        )
+        values = {
+            "question_id": np.array(units)[numbers // TRACES],
+            "trace_id": numbers % TRACES,
+            "answer_id": np.arange(size) % ANSWERS,
+            "token_ids": ids,
+            "text": texts,
+            "finish_reason": "stop",
+            "is_well_formed": True,
+            "is_retokenized": False,
+            "seed": random.integers(2**62, size=size),
+            "prompt_kind": "posterior_b",
+            "temperature": 0.7 if name == "traces" else 1.0,
+            "trained_tokens": drawn,
+            "is_trained_as_sampled": True,
+            "trace_logp": -8 * random.uniform(0.4, 0.6, size),
+            "trace_tokens": 8,
+            "answer_logp": -100.0 if name == "reasoner" else None,
+            "answer_tokens": MEAN_ANSWER if name == "reasoner" else None,
+            "verdict": np.where(random.random(size) < 0.5, "correct", "wrong"),
+            "reason": "",
+            "seconds": 0.0,
+            "tier": "",
+        }
+        columns = []
+        for field in schema:
+            value = values.get(field.name)
+            is_one = value is None or isinstance(value, str | int | float)
+            if isinstance(value, pa.Array):
+                columns.append(value)
+            elif is_one:
+                columns.append(pa.repeat(pa.scalar(value, field.type), size))
+            else:
+                columns.append(pa.array(value).cast(field.type))
+        metadata = file_metadata({"counts": {}, "dropped": []})
+        shard = pa.table(columns, schema.with_metadata(metadata))
+        pq.write_table(shard, stage.folder / shard_name(index), compression="zstd")
+    stage.finish(**facts)
 
 
 def measured(command: list) -> dict[str, float]:
@@ -186,6 +303,9 @@ class Words:
         import numpy as np
         from transformers import AutoTokenizer
 
+        from variational_reasoning.method.prompts import make_renderer
+
+        self.renderer = make_renderer("chatml")
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         vocabulary = self.tokenizer.get_vocab()
         # "Ġ" is how byte-level BPE writes a leading space.
@@ -268,7 +388,7 @@ def lengths(random, mean: float, num: int) -> list[int]:
     return [min(max(int(length), 8), CUTOFF - 4000) for length in drawn]
 
 
-def make_questions(folder: Path, num: int, words: Words) -> None:
+def make_questions(folder: Path, num: int, words: Words, is_short: bool = False) -> None:
     """Stage 0's table, by its own writer."""
     import numpy as np
 
@@ -281,11 +401,12 @@ def make_questions(folder: Path, num: int, words: Words) -> None:
     names = ("prompt_tokens", "trace_tokens", "solution_tokens")
     rows = []
     for number, length in enumerate(lengths(random, MEAN_TRACE, num)):
+        shown, rest = (1, 1) if is_short else (length, MEAN_ANSWER)
         row = {
             "question_id": f"q{number:06d}",
-            "question": words.draw(random, 80)[1],
-            "trace": words.draw(random, length)[1],
-            "solution": words.draw(random, MEAN_ANSWER)[1] + " \\boxed{7}",
+            "question": words.draw(random, 8 if is_short else 80)[1],
+            "trace": words.draw(random, shown)[1],
+            "solution": words.draw(random, rest)[1] + " \\boxed{7}",
             "source": "random",
             "check": json.dumps({"kind": "math", "gold": "7"}),
             "split": "train",

@@ -259,8 +259,8 @@ def open_stage(
         list(units[start : start + units_per_shard])
         for start in range(0, len(units), units_per_shard)
     ]
-    units_digest = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-    wanted = {"table": table, **identity.to_dict(), "num_units": len(units), "units": units_digest}
+    wanted = {"table": table, **identity.to_dict(), "num_units": len(units)}
+    wanted["units"] = units_digest(shards)
     folder.mkdir(parents=True, exist_ok=True)
     plan_path, versions = folder / STAGE, installed_versions()
     if plan_path.is_file():
@@ -286,6 +286,11 @@ def open_stage(
             + (remedy or "remove the folder and run the stage again")
         )
     return stage
+
+
+def units_digest(shards: Sequence[Sequence[str]]) -> str:
+    """sha256 of which units are in which shard, as a stage.json has it."""
+    return hashlib.sha256(json.dumps([list(units) for units in shards]).encode()).hexdigest()
 
 
 def replace_table(folder: Path, newer: Path) -> None:

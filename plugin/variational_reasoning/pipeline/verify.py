@@ -11,25 +11,27 @@ tier is probed and printed first, and every row has it.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
+import pyarrow.compute as pc
 
 from variational_reasoning.faults import NUM_LISTED, list_faults
-from variational_reasoning.files import file_digest
+from variational_reasoning.files import file_digest, read_json_object
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
+    STAGE,
     Identity,
     open_stage,
     read_manifest,
-    read_rows,
-    table_digest,
+    read_table,
+    units_digest,
 )
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
@@ -67,54 +69,66 @@ def verify_answers(config: Config) -> VerifySummary:
     )
 
 
-def verdicts_job(config: Config) -> StageJob:
-    """Check what stage 7 reads, golds included, and open its table."""
-    renderer = config.renderer
-    folder = config.folder("verdicts")
-    columns = ["question_id", "solution", "check", "split"]
-    if config.verify.trace_check:
-        columns.append("question")
-    question_rows = read_rows(config.folder("questions"), "questions", columns)
-    questions = {row["question_id"]: row for row in question_rows if row["split"] == "train"}
+class _Inputs(NamedTuple):
+    """What stage 7 plans with: ids and counts, no texts.
+
+    units: questions that have answers, in the order of the questions. sizes: answers of each.
+    limits: the settings of the checkers.
+    """
+
+    questions: TableReader
+    answers: TableReader
+    units: list[str]
+    sizes: dict[str, int]
+    limits: dict[str, Any]
+
+
+def _open_inputs(config: Config) -> _Inputs:
+    questions, train = training_questions(config)
     answers = TableReader(config.folder("answers"), "answers")
-    counted = answers.summary.group_by("question_id", use_threads=False).aggregate(
-        [("answer_id", "count")]
-    )
+    groups = answers.summary.select(["question_id", "answer_id"]).group_by("question_id")
+    counted = groups.aggregate([("answer_id", "count")])
     sizes = {row["question_id"]: row["answer_id_count"] for row in counted.to_pylist()}
-    unknown = sorted(sizes.keys() - questions.keys())
+    unknown = sorted(sizes.keys() - set(train))
     if unknown:
         raise ValueError(
             f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}"
         )
-    units = [question_id for question_id in questions if question_id in sizes]
+    units = [question_id for question_id in train if question_id in sizes]
     limits = {
         **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
         **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
         **resolved(config, "verify.program_memory_mib", "verify.program_output_mib"),
     }
-    questions_digest = table_digest(config.folder("questions"), "questions")
+    return _Inputs(questions, answers, units, sizes, limits)
+
+
+def verdicts_job(config: Config) -> StageJob:
+    """Check what stage 7 reads, golds included, and open its table."""
+    renderer = config.renderer
+    folder = config.folder("verdicts")
+    inputs = _open_inputs(config)
+    answers, units, sizes = inputs.answers, inputs.units, inputs.sizes
     identity = Identity(
         inputs={
-            "questions": questions_digest,
+            "questions": inputs.questions.digest,
             "answers": answers.digest,
         },
         config={
             **renderer.to_record(),
-            **limits,
+            **inputs.limits,
             **resolved(config, "verify.bad_golds", "verify.unverifiable"),
             **_trace_check_identity(config),
         },
     )
-    masks = open_masks(config, questions) if config.verify.trace_check else None
-    checks, programs = {}, None
+    masks = open_masks(config, inputs.questions) if config.verify.trace_check else None
+    programs = None
     if (folder / MANIFEST).is_file():
         excluded = read_manifest(folder, "verdicts")["excluded_questions"]
     else:  # a refusal here must leave no trace of its policies on disk
-        checks = read_checks(questions[question_id] for question_id in units)
-        programs = open_programs(checks, config)
-        excluded = _excluded_questions(
-            checks, questions, Identity({"questions": questions_digest}, limits), programs, config
-        )
+        kinds = _read_kinds(config, inputs)
+        programs = probe_programs(config) if kinds.has_programs else None
+        excluded = _excluded_questions(config, inputs, kinds)
 
     def num_verifiable() -> int:
         return sum(sizes[unit] for unit in units if unit not in excluded)
@@ -127,7 +141,7 @@ def verdicts_job(config: Config) -> StageJob:
         row="answer",
         size=sizes.__getitem__,
         cost=sizes.__getitem__,
-        load=lambda: AnswerVerifier(config, answers, checks, excluded, programs, masks),
+        load=lambda: AnswerVerifier(config, inputs.questions, answers, excluded, programs, masks),
         limit=FailureLimit(
             "verify.max_fault_fraction",
             config.verify.max_fault_fraction,
@@ -139,6 +153,7 @@ def verdicts_job(config: Config) -> StageJob:
             ),
             may_fail=lambda counts: any(counts.get(verdict.value) for verdict in UNDECIDED),
         ),
+        is_planned_with=True,
     )
 
 
@@ -148,13 +163,13 @@ class AnswerVerifier(ShardByShard):
     def __init__(
         self,
         config: Config,
+        questions: TableReader,
         answers: TableReader,
-        checks: Mapping[str, dict[str, Any]],
         excluded: Mapping[str, str],
         programs: ProgramSettings | None,
         masks: "TraceMasks | None" = None,
     ) -> None:
-        self.answers, self.checks, self.excluded = answers, checks, excluded
+        self.questions, self.answers, self.excluded = questions, answers, excluded
         self.masks = masks
         self.renderer = config.renderer
         self.tier = f"T{programs.tier}" if programs else None
@@ -176,7 +191,8 @@ class AnswerVerifier(ShardByShard):
         """See ShardByShard."""
         found = self.answers.rows_of(units, ["text", "finish_reason"])
         answers = [row for question_id in units for row in found[question_id]]
-        rows = _judge(answers, self.checks, self.excluded, self.renderer, self.pool, progress)
+        checks = read_checks(_rows_of(self.questions, units, ["check"]))
+        rows = _judge(answers, checks, self.excluded, self.renderer, self.pool, progress)
         if self.masks is not None:
             self.masks.apply(rows)
         return Shard(rows, Counter(row["verdict"] for row in rows))
@@ -186,7 +202,7 @@ class TraceMasks(NamedTuple):
     """The check of traces: what it reads of them, and the check itself."""
 
     traces: TableReader
-    questions: Mapping[str, Mapping[str, Any]]
+    questions: TableReader
     check: TraceCheck
 
     def apply(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -197,9 +213,10 @@ class TraceMasks(NamedTuple):
         wanted = dict.fromkeys((row["question_id"], row["trace_id"]) for row in right)
         question_ids = list(dict.fromkeys(question_id for question_id, _ in wanted))
         found = self.traces.rows_of(question_ids, ["text"])
+        questions = self.questions.rows_of(question_ids, ["question", "solution", "check"])
         shown = []
         for question_id in question_ids:
-            question = self.questions[question_id]
+            [question] = questions[question_id]
             parts = {name: question[name] for name in ("question_id", "question", "solution")}
             parts["check"] = json.loads(question["check"])
             for trace in found[question_id]:
@@ -215,7 +232,7 @@ class TraceMasks(NamedTuple):
                 row |= {"verdict": Verdict.WRONG_TRACE.value, "reason": reason}
 
 
-def open_masks(config: Config, questions: Mapping[str, Mapping[str, Any]]) -> TraceMasks:
+def open_masks(config: Config, questions: TableReader) -> TraceMasks:
     """The check of verify.trace_check on the traces of this run."""
     assert config.verify.trace_check is not None
     check = open_trace_check(config.verify.trace_check, config.verify.trace_check_seconds)
@@ -251,9 +268,22 @@ def open_programs(
     """
     if not any(check["kind"] == "program" for check in checks.values()):
         return None
+    return probe_programs(config, setting)
+
+
+def probe_programs(
+    config: Config, setting: str = f"verify.{SETTING}", is_announced: bool = True
+) -> ProgramSettings:
+    """The same for checks that are known to need it.
+
+    Raises: as `open_programs`.
+    """
     settings = config.verify
     found = probe(settings.program_python)
-    found.announce(settings.allow_unsandboxed_code, setting)
+    if is_announced:
+        found.announce(settings.allow_unsandboxed_code, setting)
+    else:
+        found.check(settings.allow_unsandboxed_code, setting)
     limits = Limits(
         cpu_seconds=settings.program_cpu_seconds,
         wall_seconds=wall_limit(settings.program_cpu_seconds),
@@ -266,22 +296,41 @@ def open_programs(
 
 
 def read_checks(
-    questions: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]],
+    questions: Iterable[Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """question_id to check, from rows with both columns. Raises: ValueError that lists the
     questions at fault.
     """
-    checks, faults = {}, []
+    checks: dict[str, dict[str, Any]] = {}
+    faults: list[str] = []
     for row in questions:
-        try:
-            checks[row["question_id"]] = parse_check(row["check"])
-        except ValueError as error:
-            faults.append(f"question {row['question_id']}: {error}")
+        check = _parse_check(row["question_id"], row["check"], faults)
+        if check is not None:
+            checks[row["question_id"]] = check
+    _refuse_checks(faults)
+    return checks
+
+
+def _parse_check(question_id: str, text: str, faults: list[str]) -> dict[str, Any] | None:
+    try:
+        return parse_check(text)
+    except ValueError as error:
+        faults.append(f"question {question_id}: {error}")
+        return None
+
+
+def _refuse_checks(faults: Sequence[str]) -> None:
     if faults:
         raise ValueError(
             list_faults(f"{len(faults)} questions have checks that cannot be used", faults)
         )
-    return checks
+
+
+def _rows_of(
+    questions: TableReader, units: Sequence[str], columns: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    found = questions.rows_of(units, columns)
+    return [found[question_id][0] for question_id in units]
 
 
 def solution_of_answer(
@@ -325,10 +374,7 @@ def try_golds(
             if not golds and check["kind"] == "countdown":
                 golds = [solutions[question_id]]
             jobs += [Job((question_id, number), check, gold) for number, gold in enumerate(golds)]
-    results: dict[tuple[str, int], Result] = {}
-    bar = tqdm(pool.check(jobs), total=len(jobs), unit="gold", desc="golds against themselves")
-    for key, result in bar:
-        results[key] = result
+    results: dict[tuple[str, int], Result] = dict(pool.check(jobs))
     tried: dict[str, dict[str, str]] = {}
     for (question_id, _), result in sorted(results.items()):
         earlier = tried.get(question_id)
@@ -417,44 +463,71 @@ def _judge(
     return rows
 
 
-def _excluded_questions(
-    checks: Mapping[str, dict[str, Any]],
-    questions: Mapping[str, Mapping[str, Any]],
-    identity: Identity,
-    programs: ProgramSettings | None,
-    config: Config,
-) -> dict[str, str]:
+class _Kinds(NamedTuple):
+    """What the checks of all questions are, without the checks.
+
+    unverifiable: questions of a kind that nothing here decides, with the reason.
+    """
+
+    unverifiable: dict[str, str]
+    has_programs: bool
+
+
+def _read_kinds(config: Config, inputs: _Inputs) -> _Kinds:
+    """From the manifest of the golds, or from all checks, one of them in memory at a time.
+
+    Raises: ValueError for checks that cannot be read, with all questions at fault.
+    """
+    folder = golds_folder(config)
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder, "golds")
+        if "has_programs" in manifest:  # an earlier release did not write it
+            return _Kinds(manifest["unverifiable"], manifest["has_programs"])
+    wanted = set(inputs.units)
+    unverifiable: dict[str, str] = {}
+    has_programs = False
+    faults: list[str] = []
+    for shard in inputs.questions.scan(["question_id", "check"]):
+        for question_id, text in zip(shard["question_id"], shard["check"], strict=True):
+            name = question_id.as_py()
+            check = _parse_check(name, text.as_py(), faults) if name in wanted else None
+            if check is None:
+                continue
+            has_programs = has_programs or check["kind"] == "program"
+            if check["kind"] in UNVERIFIABLE_KINDS:
+                unverifiable[name] = UNVERIFIABLE_KINDS[check["kind"]]
+    _refuse_checks(faults)
+    return _Kinds(unverifiable, has_programs)
+
+
+def _excluded_questions(config: Config, inputs: _Inputs, kinds: _Kinds) -> dict[str, str]:
     """Questions that are not verified under a named policy, with the reason.
 
     Raises: ValueError without the policy; the table of golds is removed then, so that they are
     tried again.
     """
-    unverifiable = {
-        question_id: UNVERIFIABLE_KINDS[check["kind"]]
-        for question_id, check in checks.items()
-        if check["kind"] in UNVERIFIABLE_KINDS
-    }
     faults = []
-    if unverifiable and config.verify.unverifiable == "refuse":
+    if kinds.unverifiable and config.verify.unverifiable == "refuse":
         listed = [
-            f"question {question_id}: {reason}" for question_id, reason in unverifiable.items()
+            f"question {question_id}: {reason}"
+            for question_id, reason in kinds.unverifiable.items()
         ]
         faults.append(
             list_faults(
-                f"{len(unverifiable)} of {len(checks)} questions cannot be verified; leave them "
+                f"{len(listed)} of {len(inputs.units)} questions cannot be verified; leave them "
                 "out, or set "
                 "verify.unverifiable: accept (stage 8 then treats them by its fallback policy)",
                 listed,
             )
         )
     folder = golds_folder(config)
-    rejected = settled_golds(folder, identity, checks, questions, programs, config)
+    rejected = settled_golds(config)
     if rejected and config.verify.bad_golds == "refuse":
         listed = [f"question {question_id}: {reason}" for question_id, reason in rejected.items()]
         faults.append(
             list_faults(
-                f"{len(rejected)} of {len(checks)} gold answers are not accepted by their own "
-                "check; correct them, or set "
+                f"{len(rejected)} of {len(inputs.units)} gold answers are not accepted by their "
+                "own check; correct them, or set "
                 "verify.bad_golds: exclude",
                 listed,
             )
@@ -468,7 +541,7 @@ def _excluded_questions(
         raise ValueError("\n".join(faults))
     for question_id in list(rejected)[:NUM_LISTED]:
         print(f"excluded: question {question_id}, gold {rejected[question_id]}")
-    return unverifiable | dict.fromkeys(rejected, BAD_GOLD_REASON)
+    return kinds.unverifiable | dict.fromkeys(rejected, BAD_GOLD_REASON)
 
 
 def golds_folder(config: Config) -> Path:
@@ -478,39 +551,102 @@ def golds_folder(config: Config) -> Path:
     return config.folder("verdicts", "golds")
 
 
-def settled_golds(
-    folder: Path,
-    identity: Identity,
-    checks: Mapping[str, dict[str, Any]],
-    questions: Mapping[str, Mapping[str, Any]],
-    programs: ProgramSettings | None,
-    config: Config,
-) -> dict[str, str]:
+def settled_golds(config: Config) -> dict[str, str]:
     """Questions whose check rejects their own gold: id to the verdict and its reason, the same in
     all processes.
 
-    Processes that share the stage may all try the golds; the first to finish decides, and all read
-    its table.
+    Processes that share the stage share the golds too, and all read the whole table: a check near
+    its time limit may accept a gold in one process and reject it in another. Were each to go by its
+    own result, one would exclude the question and the other would verify answers to it.
 
-    A check near its time limit may accept a gold in one process and reject it in another. Were each
-    to go by its own result, one would exclude the question and the other would verify answers to
-    it.
+    Raises: ValueError as `golds_job` does.
     """
-    stage = open_stage(folder, "golds", identity, list(checks), len(checks))
-    if not stage.is_complete:
-        if not stage.has(0):
-            solutions = {question_id: row["solution"] for question_id, row in questions.items()}
-            with open_pool(config, programs) as pool:
-                tried = try_golds(checks, solutions, pool)
-            rows = [
-                {"question_id": question_id}
-                | tried.get(question_id, {"verdict": None, "reason": ""})
-                for question_id in checks
-            ]
-            stage.write_shard(0, rows)  # which leaves a shard that is there already as it is
-        stage.finish()
-    rejected = {}
-    for row in read_rows(folder, "golds"):
-        if row["verdict"] not in (None, Verdict.CORRECT.value):
-            rejected[row["question_id"]] = f"{row['verdict']}: {row['reason']}"
+    folder = golds_folder(config)
+    try:
+        if not (folder / MANIFEST).is_file():
+            run(golds_job, config)
+        table = read_table(folder, "golds")
+    except (OSError, ValueError) as error:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} was removed while this process read it, because another process of the "
+                "stage refuses the golds; its message lists them"
+            ) from error
+        raise
+    is_rejected = pc.not_equal(table["verdict"], Verdict.CORRECT.value)  # null without a gold
+    rejected = {
+        row["question_id"]: f"{row['verdict']}: {row['reason']}"
+        for row in table.filter(is_rejected).to_pylist()
+    }
     return dict(sorted(rejected.items()))
+
+
+def golds_job(config: Config) -> StageJob:
+    """The table of golds, which all processes of stage 7 fill together before the first answer.
+
+    Raises: ValueError for checks that cannot be read, and when there is a table of other questions.
+    """
+    folder = golds_folder(config)
+    inputs = _open_inputs(config)
+    kinds = _read_kinds(config, inputs)
+    identity = Identity({"questions": inputs.questions.digest}, inputs.limits)
+    per_shard = _golds_per_shard(folder, inputs.units, config)
+
+    def load() -> GoldTrier:
+        programs = probe_programs(config, is_announced=False) if kinds.has_programs else None
+        return GoldTrier(config, inputs.questions, kinds, programs)
+
+    return StageJob(
+        stage=open_stage(folder, "golds", identity, inputs.units, per_shard),
+        title=f"golds against themselves, of {len(inputs.units)} questions; writes {folder}",
+        row="gold",
+        size=lambda unit: 1,
+        cost=lambda unit: 1.0,
+        load=load,
+        is_needed_whole=True,
+    )
+
+
+def _golds_per_shard(folder: Path, units: Sequence[str], config: Config) -> int:
+    """How many questions a shard of golds has. An earlier release wrote all of them as one; such a
+    table goes on as it is.
+    """
+    if (folder / STAGE).is_file():
+        plan = read_json_object(folder / STAGE, f"remove {folder} and run stage 7 again")
+        if plan.get("units") == units_digest([units]):
+            return len(units)
+    return config.verify.questions_per_shard
+
+
+class GoldTrier(ShardByShard):
+    """The worker of the table of golds; it has the checks of one shard in memory."""
+
+    def __init__(
+        self,
+        config: Config,
+        questions: TableReader,
+        kinds: _Kinds,
+        programs: ProgramSettings | None,
+    ) -> None:
+        self.questions, self.kinds = questions, kinds
+        self.pool = open_pool(config, programs)
+
+    def facts(self) -> dict[str, Any]:
+        """See ShardFiller. A restart reads them in place of all checks."""
+        return self.kinds._asdict()
+
+    def close(self) -> None:
+        """See ShardFiller."""
+        self.pool.close()
+
+    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+        """See ShardByShard."""
+        questions = _rows_of(self.questions, units, ["check", "solution"])
+        solutions = {row["question_id"]: row["solution"] for row in questions}
+        tried = try_golds(read_checks(questions), solutions, self.pool)
+        rows = []
+        for question_id in units:
+            untried = {"verdict": None, "reason": ""}
+            rows.append({"question_id": question_id} | tried.get(question_id, untried))
+        progress(len(units))
+        return Shard(rows, {})

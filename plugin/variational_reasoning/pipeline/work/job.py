@@ -22,6 +22,7 @@ shards twice or leave some out. The command prints how many are missing, and any
 them.
 """
 
+import random
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -106,6 +107,8 @@ class StageJob:
     load: loads what fills the shards. gpus: how many that takes.
     limit: on failed rows.
     is_planned_with: whether later stages plan with the table's summary.
+    is_needed_whole: whether no process can go on without the whole table. One that has done its
+    share then does what is missing of the others' shares, since it cannot know whether they run.
     """
 
     stage: Stage
@@ -117,6 +120,7 @@ class StageJob:
     limit: FailureLimit | None = None
     gpus: int = 0
     is_planned_with: bool = False
+    is_needed_whole: bool = False
 
 
 def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
@@ -134,13 +138,17 @@ def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     print(job.title)
     if len(mine) < len(stage.shards):
         print(f"this process does {len(mine)} of {len(stage.shards)} shards")
-    sizes = {index: sum(map(job.size, stage.shards[index])) for index in mine}
+    order = sorted(mine)
+    if job.is_needed_whole:
+        order += _shards_of_others(stage, order)
+    sizes = {index: sum(map(job.size, stage.shards[index])) for index in order}
     found = sum(size for index, size in sizes.items() if stage.has(index))
     filler = job.load()
     done: Counter[str] = Counter()
     started = time.monotonic()
     with closing(filler), tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
-        pending = ((index, units) for index, units in stage.pending() if index in mine)
+        # Asked shard by shard, because other processes go on meanwhile.
+        pending = ((index, stage.shards[index]) for index in order if not stage.has(index))
         for index, shard in filler.fill(pending, bar.update):
             if failures:
                 failures.check_shard(shard.rows, shard.failed)
@@ -151,6 +159,13 @@ def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
             bar.set_postfix_str(f"{rate:.0f} tokens/s" if rate else "", refresh=False)
     seconds = time.monotonic() - started
     return conclude(job, filler.facts(), filler.statistics(), dict(done), seconds)
+
+
+def _shards_of_others(stage: Stage, mine: Sequence[int]) -> list[int]:
+    """All shards but these. Every process has another order, so that two rarely do the same one."""
+    others = sorted(set(range(len(stage.shards))) - set(mine))
+    random.Random(mine[0] if mine else len(others)).shuffle(others)
+    return others
 
 
 def conclude(

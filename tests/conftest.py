@@ -102,7 +102,7 @@ def make_model_dir(
 
 
 def record_of(kind: str, chat_format: str = "chatml") -> dict:
-    """What a training would write beside a model."""
+    """What a training would write next to a model."""
     from variational_reasoning.method.prompts import make_renderer
 
     return {"prompt_kind": kind} | make_renderer(chat_format).to_record()

@@ -41,8 +41,8 @@ def chat_template_of(model: str) -> Callable[[list[dict[str, str]], bool], str]:
     if _DAY in template:
         raise ValueError(
             f"chat_format: template: the chat template of {model} writes today's date ({_DAY}), so "
-            f"its prompts would be "
-            "others tomorrow; name a chat format (llama3 for Llama 3) or a .json file instead"
+            "its prompts would be others tomorrow; name a chat format (llama3 for Llama 3) or a "
+            ".json file instead"
         )
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:

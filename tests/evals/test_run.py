@@ -279,7 +279,7 @@ def test_the_context_bounds_an_answer_and_is_named(suite, tmp_path, bpe_tokenize
     assert "bounded by context 12" in output
 
 
-def test_the_record_beside_a_model_decides_its_prompt(suite, reasoner):
+def test_the_record_next_to_a_model_decides_its_prompt(suite, reasoner):
     assert open_model(suite, reasoner).renderer == make_renderer("chatml")
     write_record(reasoner, record_of("reasoner", "llama3"))
     assert open_model(suite, reasoner).renderer == make_renderer("llama3")

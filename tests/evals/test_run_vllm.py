@@ -67,6 +67,6 @@ def test_one_engine_draws_independent_samples_of_two_benchmarks_and_two_seeds(
     )
     assert (
         seeds["0", "one"] == seeds["0", "two"]
-    )  # they are the question's, whatever benchmark it stands in
+    )  # they are the question's, whatever benchmark it is in
     manifest = read_manifest(tmp_path / "0/one/samples", "samples")
     assert "vllm" in manifest["execution"] and manifest["config"]["sampling.engine"] == "vllm"

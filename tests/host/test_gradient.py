@@ -123,7 +123,7 @@ def test_a_row_of_weight_zero_adds_nothing_but_counts(world, run_exp):
 
 
 def test_token_nll_is_the_loss_of_stock_sft(world, run_exp):
-    # The host's own loss on the same rows is the token mean; ours is logged beside the Dr. SFT
+    # The host's own loss on the same rows is the token mean; ours is logged next to the Dr. SFT
     # loss.
     world.add_rows("ones", [(*row[:3], 1.0) for row in ROWS])
     stock, ours = GradientCapture(torch.float64), GradientCapture(torch.float64)

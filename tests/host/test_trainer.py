@@ -1,5 +1,5 @@
-"""What the trainer does besides the step gradient: LoRA, bf16, evaluation, ids, records, and the
-refusals inside a run.
+"""What the trainer does in addition to the step gradient: LoRA, bf16, evaluation, ids, records, and
+the refusals inside a run.
 """
 
 import json
@@ -142,7 +142,7 @@ def test_evaluation(world, run_exp, compute_accuracy, do_train):
     assert ("eval_accuracy" in results) == compute_accuracy
 
 
-def test_record_is_written_beside_model_and_checkpoints(world, run_exp):
+def test_record_is_written_next_to_model_and_checkpoints(world, run_exp):
     run_exp(world.config(constant_loss_normalizer="auto", save_strategy="steps", save_steps=1))
     record = json.loads((world.root / "out/variational_reasoning.json").read_text(encoding="utf-8"))
     assert record == json.loads(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def trained(tmp_path):
-    """A training YAML and what the trainer wrote beside its model: 96 rows per step."""
+    """A training YAML and what the trainer wrote next to its model: 96 rows per step."""
     recipe, model = tmp_path / "train.yaml", tmp_path / "model"
     recipe.write_text(
         f"output_dir: {model}\nlearning_rate: 1.0e-5\nper_device_train_batch_size: 1\n"

@@ -177,7 +177,7 @@ class Deadly(LogitsProcessor):
 """
 
 
-def test_the_engine_beside_the_embedded_one_and_one_that_dies(
+def test_the_engine_next_to_the_embedded_one_and_one_that_dies(
     make_vllm_run, infer_python, tmp_path
 ):
     script = tmp_path / "engines.py"
@@ -201,11 +201,11 @@ def test_the_engine_beside_the_embedded_one_and_one_that_dies(
         ended = [token_ids for token_ids, reason, _ in results if reason == "stop"]
         assert ended and all(token_ids[-1] == answer["eos"] for token_ids in ended)
         assert all(len(token_ids) == 300 for token_ids, reason, _ in results if reason == "length")
-    # once with the other request beside it, once alone; the other has the ids that it has without
+    # once together with the other request, once alone; the other has the ids that it has without
     # it
-    [[_, beside], [_, empty], [_, [killer]]] = answer["groups"]
+    [[_, together], [_, empty], [_, [killer]]] = answer["groups"]
     assert killer[1] == "error" and "died on it twice" in killer[2]
-    assert beside == answer["many"][:1] and empty == []
+    assert together == answer["many"][:1] and empty == []
     assert answer["deaths"] == 2 and answer["steps_with_deaths"] == 12 + 2
     # as many as vLLM's LLM runs at once on a CPU; 128 would be for an engine whose use it does not
     # know
@@ -217,7 +217,7 @@ def test_a_broken_environment_fails_and_is_not_skipped(tmp_path):
     code = (
         "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))"
     )
-    test = f"{Path(__file__)}::test_the_engine_beside_the_embedded_one_and_one_that_dies"
+    test = f"{Path(__file__)}::test_the_engine_next_to_the_embedded_one_and_one_that_dies"
     environment = os.environ | {"VR_INFER_PYTHON": "/bin/false"}
     done = subprocess.run(
         [sys.executable, "-c", code, test],

@@ -146,7 +146,7 @@ def test_the_headers_are_what_the_hub_reads(run):
         "text-generation",
         "apache-2.0",
     )
-    assert final.base_model is None  # a folder, which the hub cannot link to; it stands in the text
+    assert final.base_model is None  # a folder, which the hub cannot link to; the text names it
     assert final.datasets == ["bespokelabs/Bespoke-Stratos-17k"]
     (result,) = final.eval_results
     assert (result.metric_value, result.metric_name, result.dataset_type) == (83.12, "Avg@8", "x")

@@ -223,7 +223,7 @@ def test_pass_curve_by_hand(tmp_path):
     assert [estimate.mean for estimate in curve] == pytest.approx([0.5, 5 / 6, 1.0])
 
 
-def test_benchmarks_beside_the_papers_figures(tmp_path):
+def test_benchmarks_next_to_the_papers_figures(tmp_path):
     write_evaluation(tmp_path, "final/vr_math500", [[True, True], [True, False]])
     write_evaluation(tmp_path, "final/other", [[True, True]])
     (tmp_path / "models/final").mkdir(parents=True)

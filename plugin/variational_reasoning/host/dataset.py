@@ -19,6 +19,8 @@ A weight is tied to its targets by their order alone, so padding, trimming and p
 separate them.
 """
 
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -177,16 +179,18 @@ class RowAligner:
                 f"{name}: has the weight {row['weight']:g}, which the host's own loss would "
                 "ignore; set `constant_loss_normalizer` in the YAML to a number"
             )
-        return {
+        aligned = {
             "_prompt": [{"role": "user", "content": text} for text in row["prompt"]],
             "_response": [{"role": "assistant", "content": row["response"]}],
             "_system": "",
             "_tools": "",
-            **{f"_{column}": None for column in MEDIA_COLUMNS},
+            **dict.fromkeys(f"_{column}" for column in MEDIA_COLUMNS),
             "_weight": row["weight"],
             "_name": name,
-            **{f"_{column}": row[column] for column in ID_COLUMNS},
         }
+        for column in ID_COLUMNS:
+            aligned[f"_{column}"] = row[column]
+        return aligned
 
 
 def with_our_columns(aligned: IterableDataset) -> IterableDataset:
@@ -451,19 +455,17 @@ class PackedRowProcessor(RowProcessor):
         """
         lengths = [len(row.input_ids) for row in rows]
         boundaries = np.cumsum([0, *lengths]).tolist()
-        multiples = -(-longest_row(self.data_args) // PADDING_MULTIPLE)
+        multiples = math.ceil(longest_row(self.data_args) / PADDING_MULTIPLE)
         padding = multiples * PADDING_MULTIPLE - boundaries[-1]
-        pack = defaultdict(list)
+        pack: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
             for name, values in row.columns().items():
                 pack[name].append(values)
         numbers = [np.full(length, number, np.int32) for number, length in enumerate(lengths, 1)]
         positions = [np.arange(length, dtype=np.int32) for length in lengths]
-        joined = {
-            name: [value for values in lists for value in values]
-            for name, lists in pack.items()
-            if name not in ("input_ids", "labels")
-        }
+        input_ids = _padded(pack.pop("input_ids"), padding, self.tokenizer.pad_token_id)
+        labels = _padded(pack.pop("labels"), padding, IGNORE_INDEX)
+        others = {name: list(itertools.chain.from_iterable(lists)) for name, lists in pack.items()}
         params = PackingParams(
             sequence_boundaries=boundaries + [boundaries[-1] + padding] * (padding > 0),
             image_subseq_ids=[MAX_SU_SEQ_IDX],
@@ -471,9 +473,9 @@ class PackedRowProcessor(RowProcessor):
             audio_subseq_ids=[MAX_SU_SEQ_IDX],
             right_padding_length=padding,
         )
-        return joined | {
-            "input_ids": _padded(pack["input_ids"], padding, self.tokenizer.pad_token_id),
-            "labels": _padded(pack["labels"], padding, IGNORE_INDEX),
+        return others | {
+            "input_ids": input_ids,
+            "labels": labels,
             "attention_mask": _padded(numbers, padding, 0),
             "position_ids": _padded(positions, padding, 0),
             "packing_params": asdict(params),
@@ -502,7 +504,7 @@ def _batch(
     table = getattr(examples, "pa_table", None)
     count = len(columns.get("input_ids", []))
     if table is None:
-        lists = {name: [_as_list(value) for value in columns.get(name, [])] for name in types}
+        lists = {name: list(map(_as_list, columns.get(name, []))) for name in types}
         for name in MEDIA_COLUMNS:
             media = examples[f"_{name}"]
             lists[name] = [None] * count if kept is None else [media[i] for i in kept]

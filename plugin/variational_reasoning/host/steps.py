@@ -14,6 +14,7 @@ attached to the graph, so that the collectives of ZeRO and DDP match.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -149,7 +150,7 @@ class StepSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.table.tokens) // self.rows_per_step)
+        return math.ceil(len(self.table.tokens) / self.rows_per_step)
 
     def __iter__(self) -> Iterator[Share]:
         for rows in self.steps():
@@ -184,16 +185,16 @@ class StepSampler:
 
     def facts(self, rows: Sequence[int], arrangement: Arrangement, spare_row: int) -> StepFacts:
         """Counts of the whole step, over all ranks."""
+        table = self.table
+        idle = min(IDLE_TOKENS, table.tokens[spare_row])
         positions = 0
         for batch in itertools.chain.from_iterable(arrangement.micro_steps):
-            lengths = [self.table.tokens[rows[number]] for number in batch]
-            idle = min(IDLE_TOKENS, self.table.tokens[spare_row])
+            lengths = [table.tokens[rows[number]] for number in batch] or [idle]
             if self.is_packed:
-                positions += sum(lengths) if lengths else idle
+                positions += sum(lengths)
             else:
-                longest = max(lengths, default=idle)
-                positions += max(len(lengths), 1) * -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
-        table = self.table
+                padded = math.ceil(max(lengths) / PAD_MULTIPLE) * PAD_MULTIPLE
+                positions += len(lengths) * padded
         num_trace_targets = 0
         if table.trace_targets:
             num_trace_targets = sum(table.trace_targets[row] for row in rows)
@@ -263,7 +264,8 @@ class StepCollator:
             which the host's token counters read.
         """
         share, rows = item
-        micro_batches, token_ids = [], []
+        micro_batches = []
+        token_ids = []
         for numbers in share.micro_batches:
             features = [dict(rows[number]) for number in numbers]
             token_ids += [feature["input_ids"] for feature in features]
@@ -331,13 +333,14 @@ def pack(
         values = itertools.chain.from_iterable(feature[name] for feature in features)
         return torch.tensor([list(values)], dtype=dtype)
 
+    names = [feature["row_names"] for feature in features]
     batch: dict[str, Any] = {
         "input_ids": line("input_ids", torch.int64),
         "labels": line("labels", torch.int64),
         "position_ids": torch.cat(positions).unsqueeze(0),
         "row_weights": line("row_weights", torch.float32),
         "row_targets": line("row_targets", torch.int64),
-        "row_names": [[name for feature in features for name in feature["row_names"]]],
+        "row_names": [list(itertools.chain.from_iterable(names))],
     }
     if has_parts:
         counts = [count_trace_targets(row["labels"], row["row_segments"]) for row in features]
@@ -373,7 +376,7 @@ class CompletedBatches:
         self.ranks = ranks
 
     def __len__(self) -> int:
-        return -(-len(self.batch_sampler) // self.ranks) * self.ranks
+        return math.ceil(len(self.batch_sampler) / self.ranks) * self.ranks
 
     def __iter__(self) -> Iterator[list[int]]:
         seen: list[int] = []
@@ -402,8 +405,10 @@ class MarkedRows(torch.utils.data.Dataset):
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
-        found = self.dataset.__getitems__([~n if n < 0 else n for n in numbers])
-        return [
-            without_targets(row) if number < 0 else row
-            for number, row in zip(numbers, found, strict=True)
-        ]
+        # The mark of row 3 is ~3 = -4, and ~-4 is 3 again.
+        places = [~number if number < 0 else number for number in numbers]
+        rows = list(self.dataset.__getitems__(places))
+        for place, number in enumerate(numbers):
+            if number < 0:
+                rows[place] = without_targets(rows[place])
+        return rows

@@ -18,11 +18,11 @@ The chat format's end of turn closes every response.
 The boundary between trace and answer. To most tokenizers a closing tag is ordinary text, so a
 tokenizer may merge across it, and the closing tags of reasoner and posterior may differ. Every
 response is therefore cut in ids at one place, the end of the first boundary text (`<|end_of` in
-`paper`, `</think>` in `think`), which begins every closing tag of the
-family: the trace's ids are those up to and including the boundary, and what follows is tokenized
-apart. Reasoner and posterior thus score the same ids, for any tokenizer. With the Qwen and Llama 3
-pre-tokenizers `_thought` starts a piece anyway, and `</think>` is a single token of Qwen3, so the
-ids equal those of the whole text.
+`paper`, `</think>` in `think`), which begins every closing tag of the family. The trace's ids are
+those up to and including the boundary, and what follows is tokenized apart. Reasoner and posterior
+thus score the same ids, for any tokenizer. With the Qwen and Llama 3 pre-tokenizers `_thought`
+starts a piece anyway, and `</think>` is a single token of Qwen3, so the ids equal those of the
+whole text.
 """
 
 import re
@@ -170,8 +170,7 @@ class Renderer:
         if not texts.close.startswith(self.boundary):
             raise ValueError(
                 f"chat format {self.chat_format.name!r} cannot carry {kind}: its boundary "
-                f"{self.boundary!r} "
-                f"does not begin {texts.close!r}"
+                f"{self.boundary!r} does not begin {texts.close!r}"
             )
         return texts
 
@@ -355,10 +354,9 @@ class Renderer:
         if decode(joined) != "".join(parts):
             raise ValueError(
                 f"{source}: its tokenizer changes texts that are joined in ids: {''.join(parts)!r} "
-                f"comes back as "
-                f"{decode(joined)!r}. Tokenizers that put a space before every text (SentencePiece "
-                f"with a dummy prefix, as "
-                "Llama 2's) are not supported; choose a model with a byte-level tokenizer"
+                f"comes back as {decode(joined)!r}. Tokenizers that put a space before every text "
+                "(SentencePiece with a dummy prefix, as Llama 2's) are not supported; choose a "
+                "model with a byte-level tokenizer"
             )
 
     def encode_target(self, response: str, encode: Encode) -> list[int]:

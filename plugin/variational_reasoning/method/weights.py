@@ -19,9 +19,9 @@ With ratio `none` and Acc, weight_k is w~_k of the posterior's forward KL (Eq. 9
 the question, it gives the baselines of section 3 (Eq. 10 to 12).
 
 Everything is plain float64 in log space, because rho itself spans hundreds of orders of magnitude
-with the plain likelihood. log rho may be minus infinity (no verified answer),
-and a question may have nothing but that; such a question has no weights, which is a value of its
-own (None) and never a division by zero.
+with the plain likelihood. log rho may be minus infinity (no verified answer), and a question may
+have nothing but that. Such a question has no weights, which is a value of its own (None) and never
+a division by zero.
 """
 
 import math
@@ -190,10 +190,8 @@ def top_p_warning(top_p: float, names: Sequence[str]) -> str:
     """
     return (
         f"traces were sampled with top_p {top_p:g}, but q(z | x, y') is scored without it: rho "
-        "takes each trace "
-        "for less likely under the posterior than it was, by a factor that differs between "
-        f"traces ({', '.join(names)}). "
-        "Sample with top_p 1, or use ratio: none"
+        "takes each trace for less likely under the posterior than it was, by a factor that "
+        f"differs between traces ({', '.join(names)}). Sample with top_p 1, or use ratio: none"
     )
 
 

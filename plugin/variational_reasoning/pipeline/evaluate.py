@@ -474,10 +474,9 @@ def describe_result(result: Mapping[str, Any]) -> str:
     )
     return (
         f"{result['task'] or result['name']}: Avg@{result['num_samples']} "
-        f"{100 * result['avg']:.1f}{error} on "
-        f"{result['num_questions']} questions; mean tokens {result['mean_tokens']:.1f}, truncated "
-        f"{result['truncated']:.1%}, "
-        f"no answer {result['no_answer']:.1%}{missing}"
+        f"{100 * result['avg']:.1f}{error} on {result['num_questions']} questions; mean tokens "
+        f"{result['mean_tokens']:.1f}, truncated {result['truncated']:.1%}, no answer "
+        f"{result['no_answer']:.1%}{missing}"
     )
 
 

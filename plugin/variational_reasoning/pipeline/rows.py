@@ -8,11 +8,10 @@ missing: nothing when the manifest is there, the absent shards otherwise. When i
 configuration, model or seed differ from those of `stage.json`, it refuses and names each
 difference.
 
-Shard k always holds the same units, and nothing that changes from run to run
-(time, host, versions) is written into it, so a run that was killed and resumed ends with the same
-bytes as an undisturbed one. For
-the same reason many processes may fill one table: each does the shards of its share, and whoever
-finds all of them there writes the manifest.
+Shard k always holds the same units, and nothing that changes from run to run (time, host, versions)
+is written into it. So a run that was killed and resumed ends with the same bytes as an undisturbed
+one. For the same reason many processes may fill one table: each does the shards of its share, and
+whoever finds all of them there writes the manifest.
 
     stage = open_stage(folder, "traces", identity, units=question_ids, units_per_shard=64)
     for index, unit_ids in stage.pending():
@@ -552,40 +551,46 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
 def _refuse_differences(
     folder: Path, plan: dict[str, Any], wanted: dict[str, Any], remedy: str | None
 ) -> None:
-    def flatten(value: Any, name: str) -> dict[str, Any]:
-        if isinstance(value, dict) and value:
-            return {
-                k: v
-                for part in value
-                for k, v in flatten(value[part], f"{name}.{part}" if name else part).items()
-            }
-        return {name: value}
-
-    old, new = (
-        flatten({k: v for k, v in d.items() if k != "versions"}, "") for d in (plan, wanted)
-    )
-    names = [
-        n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n) and n != "model.path"
-    ]
+    old = _flat(plan)
+    new = _flat(wanted)
+    names = []
+    for name in sorted(old.keys() | new.keys()):
+        if name != "model.path" and old.get(name) != new.get(name):
+            names.append(name)
     if "model.settings_fingerprint" not in old:
         # A table that an earlier release began does not say it, and goes on.
         names = [name for name in names if name != "model.settings_fingerprint"]
     if names:
-        lines = [
-            f"  {name}: there {old.get(name, 'nothing')!r}, now {new.get(name, 'nothing')!r}"
-            for name in names
-        ]
-        verb = (
-            "was filled"
-            if any(folder.glob("shard-*.parquet"))
-            else "has no rows yet, but was begun"
-        )
-        raise ValueError(
-            f"{folder} {verb} from something else and is left as it is:\n"
-            + "\n".join(lines)
-            + "\n  "
-            + (remedy or f"Remove {folder} (and what was made from it), or choose another run_dir.")
-        )
+        has_rows = any(folder.glob("shard-*.parquet"))
+        verb = "was filled" if has_rows else "has no rows yet, but was begun"
+        lines = [f"{folder} {verb} from something else and is left as it is:"]
+        for name in names:
+            there, now = old.get(name, "nothing"), new.get(name, "nothing")
+            lines.append(f"  {name}: there {there!r}, now {now!r}")
+        otherwise = f"Remove {folder} (and what was made from it), or choose another run_dir."
+        lines.append(f"  {remedy or otherwise}")
+        raise ValueError("\n".join(lines))
+
+
+def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says, by dotted names, without the versions that wrote it.
+
+    {"model": {"path": "m", "kind": "b"}, "seed": 1, "versions": ...} is
+    {"model.path": "m", "model.kind": "b", "seed": 1}.
+    """
+    flat: dict[str, Any] = {}
+
+    def add(value: Any, name: str) -> None:
+        if not isinstance(value, dict) or not value:
+            flat[name] = value
+            return
+        for part, inner in value.items():
+            add(inner, f"{name}.{part}")
+
+    for name, value in plan.items():
+        if name != "versions":
+            add(value, name)
+    return flat
 
 
 def _remedy(folder: Path) -> str:

@@ -43,8 +43,7 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
     if record is None and (ours := [key for key in OUR_KEYS if key in config]):
         raise ValueError(
             f"{folder} holds a model that was trained without the plugin: there is no record next "
-            "to "
-            f"it, but the YAML has {', '.join(ours)}; remove the folder or change output_dir"
+            f"to it, but the YAML has {', '.join(ours)}; remove the folder or change output_dir"
         )
     if record is None:
         print(

@@ -189,7 +189,7 @@ def test_the_other_stages_share_too(make_run):
 
 
 def test_shares_of_different_counts_on_one_folder_lose_and_spoil_nothing(make_run):
-    """0/2 beside 1/3 of six shards: some are both's, some nobody's; whoever comes next does what is
+    """0/2 and 1/3 of six shards: some are both's, some nobody's; whoever comes next does what is
     left.
     """
     settings = {"sampling": {"questions_per_shard": 1}}

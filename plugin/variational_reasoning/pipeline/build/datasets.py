@@ -10,12 +10,12 @@ hint instead. A question without an acceptable trace is treated by `fallback` an
 of rho are kept raw in every row, so that another estimator can be tried without running a model
 again.
 
-No row is there twice. Equal rows of a question become one with the sum of
-their weights: a trace that was sampled three times, or one that repeats the data set's in a mix.
-That leaves the direction of the gradient over the file as it is (C's mean length becomes that of
-the different rows); a single step varies more, since equal rows now stand in it together. Only an
-original row that is there as the fallback does not count again in the mix, unless `mix_fallback`
-asks for both as rows of their own, which is what the paper's files hold.
+No row is there twice. Equal rows of a question become one with the sum of their weights: a trace
+that was sampled three times, or one that repeats the data set's in a mix. That leaves the direction
+of the gradient over the file as it is, and C's mean length becomes that of the different rows. A
+single step varies more, since equal rows are now in one step. An original row that is there as the
+fallback does not count again in the mix, unless `mix_fallback` asks for both as rows of their own.
+The paper's files hold both.
 """
 
 from collections.abc import Sequence

@@ -113,9 +113,8 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
         if counted and counted["differ"] > OTHER_IDS_SHARE * counted["rows"]:
             warnings.append(
                 f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids "
-                f"than those that "
-                "were sampled and scored, because their text re-tokenizes differently; their rho "
-                "is of another sequence"
+                "than those that were sampled and scored, because their text re-tokenizes "
+                "differently; their rho is of another sequence"
             )
     return warnings
 

@@ -147,21 +147,10 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         traces = traces.join(gaps.left_out[name].rename(names), on=KEY, how="left")
     traces = _with_absent_columns(traces, others).sort("place", "trace_id")
 
-    is_absent = {name: pl.col(f"has_{name}").is_null() for name in others}
-    # Stages 4 and 5 may have skipped traces that have no right answer.
-    is_skipped = pl.lit(False)
-    if is_partly_scored:
-        has_gap = pl.any_horizontal([is_absent[name] for name in tables.scores])
-        is_skipped = has_gap & (pl.col("num_correct") == 0).fill_null(False)
-    skipped = pl.when(is_skipped).then(pl.lit("not scored, no verified answer"))
-    left_out = [
-        pl.when(is_absent[name]).then(pl.col(f"{name}_left_out").fill_null("missing"))
-        for name in others
-    ]
-    refused = pl.when(pl.col("is_refused")).then(pl.lit(REFUSED))
-    traces = traces.with_columns(reason=pl.coalesce(_unusable(), refused, skipped, *left_out))
+    is_skipped = _is_skipped(tables.scores) if is_partly_scored else pl.lit(False)
+    traces = traces.with_columns(reason=_reason(list(others), is_skipped))
     for name in others:
-        is_missing = is_absent[name] & pl.col(f"{name}_left_out").is_null()
+        is_missing = _is_absent(name) & pl.col(f"{name}_left_out").is_null()
         gaps.missing[name] = traces.filter(_unusable().is_null() & ~is_skipped & is_missing)
     gaps.refuse()
     return Joined(
@@ -204,7 +193,8 @@ class _Gaps:
 
     def refuse(self) -> None:
         """Raises: ValueError that lists what was found."""
-        folders, faults = self.tables.folders, []
+        folders = self.tables.folders
+        faults = []
         for name, missing in self.missing.items():
             if len(missing):
                 faults.append(
@@ -239,7 +229,8 @@ def _scores(tables: OpenTables, name: str) -> pl.DataFrame:
         f"has_{name}": pl.lit(True),
     }
     if name == "reasoner":
-        columns |= {column: pl.col(column) for column in ("answer_logp", "answer_tokens")}
+        columns["answer_logp"] = pl.col("answer_logp")
+        columns["answer_tokens"] = pl.col("answer_tokens")
     return tables.summary(name).select(*KEY, **columns)
 
 
@@ -269,18 +260,23 @@ def _counted_answers(tables: OpenTables) -> pl.DataFrame:
 
 def _with_absent_columns(traces: pl.DataFrame, others: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """The columns of tables that were not asked for, without values."""
-    kinds = {"logp": pl.Float64, "tokens": pl.Int32, "temperature": pl.Float64}
-    names: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name in ("reasoner", "posterior"):
-        names |= {f"{name}_{column}": kind for column, kind in kinds.items()}
-    names |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32, "is_refused": pl.Boolean}
-    return _with_columns(traces, names | {"num_correct": pl.UInt32, "num_decided": pl.UInt32})
+        columns[f"{name}_logp"] = pl.Float64
+        columns[f"{name}_tokens"] = pl.Int32
+        columns[f"{name}_temperature"] = pl.Float64
+    columns |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32, "is_refused": pl.Boolean}
+    columns |= {"num_correct": pl.UInt32, "num_decided": pl.UInt32}
+    return _with_columns(traces, columns)
 
 
 def _with_columns(rows: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
     """These columns without values, where they are absent."""
-    absent = {name: kind for name, kind in columns.items() if name not in rows.columns}
-    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
+    absent = []
+    for name, kind in columns.items():
+        if name not in rows.columns:
+            absent.append(pl.lit(None, kind).alias(name))
+    return rows.with_columns(absent)
 
 
 def _unusable() -> pl.Expr:
@@ -289,6 +285,33 @@ def _unusable() -> pl.Expr:
     is_cut = pl.col("finish_reason") != "stop"
     cut = pl.when(is_cut).then(pl.format("finish_reason {}", pl.col("finish_reason")))
     return pl.coalesce(malformed, cut)
+
+
+def _is_absent(name: str) -> pl.Expr:
+    """Whether a trace has no row in another table."""
+    return pl.col(f"has_{name}").is_null()
+
+
+def _is_skipped(scores: Sequence[str]) -> pl.Expr:
+    """Whether stages 4 or 5 have left out a trace because it has no right answer."""
+    has_gap = pl.any_horizontal([_is_absent(name) for name in scores])
+    has_no_right_answer = (pl.col("num_correct") == 0).fill_null(False)
+    return has_gap & has_no_right_answer
+
+
+def _reason(others: Sequence[str], is_skipped: pl.Expr) -> pl.Expr:
+    """Why a trace is not a candidate, the first of what holds; null for a candidate.
+
+    Args:
+        others: the tables next to `traces` that were asked for.
+    """
+    refused = pl.when(pl.col("is_refused")).then(pl.lit(REFUSED))
+    skipped = pl.when(is_skipped).then(pl.lit("not scored, no verified answer"))
+    reasons = [_unusable(), refused, skipped]
+    for name in others:
+        left_out = pl.col(f"{name}_left_out").fill_null("missing")
+        reasons.append(pl.when(_is_absent(name)).then(left_out))
+    return pl.coalesce(reasons)
 
 
 def _is_unanswered(tables: OpenTables) -> pl.Expr:

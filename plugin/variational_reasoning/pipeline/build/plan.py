@@ -127,7 +127,8 @@ class OutputPlan:
         chosen = self._choose(question, used, accuracy, lengths)
         if not chosen:
             return
-        place, original_tokens = None, None
+        place = None
+        original_tokens = None
         if self.output.mix > 0 and self._has_original(question):
             place = _place_of_original(chosen, question)
             original_tokens = self._original(question, ORIGINAL, 1.0, lengths).row.num_tokens
@@ -222,12 +223,8 @@ class OutputPlan:
             candidate = self._candidate(question, trace, traces, lengths)
             if candidate is not None:
                 fitting[trace.trace_id] = candidate
-        selection = select(
-            output,
-            [trace for trace in traces if trace.trace_id in fitting],
-            self.config.seed,
-            counts,
-        )
+        candidates = [trace for trace in traces if trace.trace_id in fitting]
+        selection = select(output, candidates, self.config.seed, counts)
         if not selection.chosen:
             counts["questions_without_acceptable_trace"] += 1
             return self._fallback(question, traces, lengths)
@@ -238,10 +235,9 @@ class OutputPlan:
         if selection.effective_sample_size is not None:
             weights = [weight for _, weight in selection.chosen]
             self._sizes.append((selection.effective_sample_size, weights))
-        chosen = [
-            _weighted(fitting[trace.trace_id], weight * factor)
-            for trace, weight in selection.chosen
-        ]
+        chosen = []
+        for trace, weight in selection.chosen:
+            chosen.append(_weighted(fitting[trace.trace_id], weight * factor))
         if output.target == REASONER and ESTIMATORS[output.estimator].samples_answers:
             counts["with_reference_solution"] += sum(each.row.answer is None for each in chosen)
         return _merged(chosen, counts)
@@ -289,34 +285,44 @@ class OutputPlan:
         self, question: Question, traces: Sequence[Trace], lengths: Lengths
     ) -> list[_Candidate]:
         """What takes the place of a question without an acceptable trace."""
-        output, counts, solution = self.output, self._counts, question["solution"]
+        output, counts = self.output, self._counts
         if output.fallback == "original" and self._has_original(question):
             counts["fallback_original"] += 1
             return [self._original(question, FALLBACK, 1.0, lengths)]
         if output.fallback in ESTIMATORS:
-            num_tokens = {
-                trace.trace_id: self._response_tokens(question, trace, None, lengths)
-                for trace in traces
-            }
-            fitting = [
-                trace
-                for trace in traces
-                if lengths.fits(output.target, question, solution, num_tokens[trace.trace_id])
-            ]
-            if fitting:
-                best = best_of(fitting, output.fallback, output.ratio)
+            best = self._best_by_fallback(question, traces, lengths)
+            if best is not None:
                 counts[f"fallback_{output.fallback}"] += 1
-                row = PlannedRow(
-                    source=best.trace_id,
-                    answer=None,
-                    weight=1.0,
-                    num_tokens=num_tokens[best.trace_id],
-                    estimator=output.fallback,
-                    is_trained_as_sampled=best.is_trained_as_sampled,
-                )
-                return [_Candidate(row, best.text, solution)]
+                return [best]
         counts["questions_dropped"] += 1
         return []
+
+    def _best_by_fallback(
+        self, question: Question, traces: Sequence[Trace], lengths: Lengths
+    ) -> _Candidate | None:
+        """The best trace by the fallback's estimator, with the reference solution; None where none
+        fits cutoff_len.
+        """
+        output, solution = self.output, question["solution"]
+        num_tokens: dict[int, int] = {}
+        fitting = []
+        for trace in traces:
+            length = self._response_tokens(question, trace, None, lengths)
+            if lengths.fits(output.target, question, solution, length):
+                num_tokens[trace.trace_id] = length
+                fitting.append(trace)
+        if not fitting:
+            return None
+        best = best_of(fitting, output.fallback, output.ratio)
+        row = PlannedRow(
+            source=best.trace_id,
+            answer=None,
+            weight=1.0,
+            num_tokens=num_tokens[best.trace_id],
+            estimator=output.fallback,
+            is_trained_as_sampled=best.is_trained_as_sampled,
+        )
+        return _Candidate(row, best.text, solution)
 
     def _has_original(self, question: Question) -> bool:
         """Whether the data give the question a trace, without which it has no original row. A

@@ -28,8 +28,9 @@ from variational_reasoning.pipeline.work.draws import draw
 
 
 class Selection(NamedTuple):
-    """Chosen traces with their weights, and the effective sample size before a cap (None unless by
-    weight).
+    """Chosen traces with their weights, and the effective sample size before a cap.
+
+    The size is None where traces are not chosen by weight.
     """
 
     chosen: list[tuple[Trace, float]]
@@ -39,35 +40,36 @@ class Selection(NamedTuple):
 def select(
     output: OutputConfig, candidates: Sequence[Trace], seed: int, counts: Counter
 ) -> Selection:
-    """The chosen traces of one question; none when no candidate is acceptable. Adds to `counts`
-    what was left out.
+    """The chosen traces of one question; none when no candidate is acceptable.
+
+    Adds to `counts` what was left out.
     """
     if output.selection == "unweighted":
         return Selection([(trace, 1.0) for trace in candidates])
-    log_rhos = {
-        trace.trace_id: trace.log_rho(output.estimator, output.ratio) for trace in candidates
-    }
-    acceptable = [trace for trace in candidates if log_rhos[trace.trace_id] > -math.inf]
+    log_rhos = [trace.log_rho(output.estimator, output.ratio) for trace in candidates]
+    known = zip(candidates, log_rhos, strict=True)
+    acceptable = [trace for trace, log_rho in known if log_rho > -math.inf]
     if not acceptable:
         return Selection([])
     if output.selection == "best":
-        return Selection([(best_of(acceptable, output.estimator, output.ratio), 1.0)])
+        best = best_of(acceptable, output.estimator, output.ratio)
+        return Selection([(best, 1.0)])
     if output.selection == "longest":
-        return Selection(
-            [(min(acceptable, key=lambda trace: (-trace.trace_tokens, trace.trace_id)), 1.0)]
-        )
+        longest = min(acceptable, key=lambda trace: (-trace.trace_tokens, trace.trace_id))
+        return Selection([(longest, 1.0)])
     if output.selection == "random":
-        place = draw(seed, "random trace", acceptable[0].question_id) % len(acceptable)
-        return Selection([(sorted(acceptable, key=lambda trace: trace.trace_id)[place], 1.0)])
-    weights = normalized_weights(list(log_rhos.values())) or []
+        by_id = sorted(acceptable, key=lambda trace: trace.trace_id)
+        place = draw(seed, "random trace", by_id[0].question_id) % len(by_id)
+        return Selection([(by_id[place], 1.0)])
+    weights = normalized_weights(log_rhos) or []
     size = effective_sample_size(weights)
     if output.weight_cap is not None:
         counts["capped_weights"] += sum(weight > output.weight_cap for weight in weights)
         weights = capped_weights(weights, output.weight_cap)
     counts["dropped_weight_zero"] += weights.count(0.0)
-    return Selection(
-        [(t, weight) for t, weight in zip(candidates, weights, strict=True) if weight > 0], size
-    )
+    weighted = zip(candidates, weights, strict=True)
+    chosen = [(trace, weight) for trace, weight in weighted if weight > 0]
+    return Selection(chosen, size)
 
 
 def best_of(traces: Sequence[Trace], estimator: str, ratio: str) -> Trace:

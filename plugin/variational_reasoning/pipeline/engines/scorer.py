@@ -70,8 +70,8 @@ class Scorer:
         if self._body is None:
             self.note = (
                 f"{type(model).__name__} does not split into a body and a linear head; its logits "
-                "of whole batches are "
-                "computed, which takes memory in proportion to length x vocabulary"
+                "of whole batches are computed, which takes memory in proportion to length x "
+                "vocabulary"
             )
 
     def execution(self) -> dict[str, Any]:
@@ -80,12 +80,12 @@ class Scorer:
 
         device = self.model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        facts = {
+        return {
             "device": name,
             "attention": attention_kernel(self.model),
             "dtype": str(self.model.dtype),
+            "compiled": self.is_compiled,
         }
-        return facts | {"compiled": self.is_compiled}
 
     def score(self, sequences: Sequence[ScoredSequence]) -> list[list[float]]:
         """One sum of log p per span, in nats, at scoring.temperature, for each row in the order
@@ -98,7 +98,10 @@ class Scorer:
         scored = self.token_logps(sequences, failures)
         for key, reason in failures.items():
             raise ValueError(f"row {key}: {reason}")
-        return [[float(logps[0].sum()) for logps in spans] for spans in scored]
+        sums = []
+        for spans in scored:
+            sums.append([float(logps[0].sum()) for logps in spans])
+        return sums
 
     def token_logps(
         self,
@@ -117,19 +120,9 @@ class Scorer:
         """
         import torch
 
-        # equal rows have equal numbers; a sharp posterior repeats itself often
-        places: dict[tuple, list[int]] = {}
-        for i, sequence in enumerate(sequences):
-            if reason := _fault(sequence, self._context):
-                failures[sequence.key] = reason
-            else:
-                asked = tuple(sequence.token_ids), tuple(sequence.spans), sequence.support
-                places.setdefault(asked, []).append(i)
+        copies = self._different_rows(sequences, failures)
         results: list[list[torch.Tensor]] = [[] for _ in sequences]
-        batches = self._batches(
-            {group[0]: len(sequences[group[0]].token_ids) for group in places.values()}
-        )
-        copies = {group[0]: group for group in places.values()}
+        batches = self._batches({i: len(sequences[i].token_ids) for i in copies})
         if progress and failures:
             progress(len(failures))
         with torch.inference_mode():
@@ -139,13 +132,12 @@ class Scorer:
                     scored: Sequence[Any] = self._score_batch([sequences[i] for i in batch])
                 except torch.OutOfMemoryError as error:
                     if len(batch) > 1:
-                        batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                        half = len(batch) // 2
+                        batches[:0] = [batch[:half], batch[half:]]
                         torch.cuda.empty_cache()
                         continue
-                    scored = [
-                        f"{len(sequences[batch[0]].token_ids)} tokens do not fit the memory: "
-                        f"{str(error)[:200]}"
-                    ]
+                    num_tokens = len(sequences[batch[0]].token_ids)
+                    scored = [f"{num_tokens} tokens do not fit the memory: {str(error)[:200]}"]
                 for i, spans in zip(batch, scored, strict=True):
                     for copy in copies[i]:
                         if isinstance(spans, str):
@@ -164,34 +156,47 @@ class Scorer:
                 )
         return results
 
+    def _different_rows(
+        self, sequences: Sequence[ScoredSequence], failures: dict[tuple, str]
+    ) -> dict[int, list[int]]:
+        """The first of all rows that are equal, with the numbers of all of them.
+
+        Equal rows have equal numbers, and a sharp posterior repeats itself often. Of the rows
+        A B A, with a B that cannot be scored: {0: [0, 2]}, and a reason for B.
+        """
+        equal: dict[tuple, list[int]] = {}
+        for i, sequence in enumerate(sequences):
+            reason = _fault(sequence, self._context)
+            if reason:
+                failures[sequence.key] = reason
+                continue
+            asked = tuple(sequence.token_ids), tuple(sequence.spans), sequence.support
+            equal.setdefault(asked, []).append(i)
+        return {group[0]: group for group in equal.values()}
+
     def _batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
-        """Rows of similar length together; the longest first, so that too large a batch fails at
-        the start.
+        """Rows of similar length together. The longest come first, so that too large a batch fails
+        at the start.
         """
         batches: list[list[int]] = []
+        longest = 0
         for i in sorted(lengths, key=lambda i: -lengths[i]):
-            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.batch_tokens:
+            is_full = bool(batches) and (len(batches[-1]) + 1) * longest > self.batch_tokens
+            if not batches or is_full:
                 batches.append([])
+                longest = lengths[i]
             batches[-1].append(i)
         return batches
 
     def _score_batch(self, sequences: list[ScoredSequence]) -> list[list["torch.Tensor"]]:
         import torch
 
-        longest = max(len(sequence.token_ids) for sequence in sequences)
-        columns = math.ceil(longest / self.length_step) * self.length_step
-        ids = torch.zeros(len(sequences), min(columns, self._context or columns), dtype=torch.long)
-        for i, sequence in enumerate(sequences):
-            ids[i, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
-        rows = torch.cat(
-            [torch.full((b - a,), i) for i, s in enumerate(sequences) for a, b in s.spans]
-        )
-        targets_at = torch.cat([torch.arange(a, b) for s in sequences for a, b in s.spans])
-        output = _forward(
-            self.model if self._body is None else self._body, ids.to(self.model.device)
-        )
-        # the logits at position t - 1 give the log-likelihood of token t
+        ids = self._padded_ids(sequences)
+        rows, targets_at = _places_of_targets(sequences)
+        model = self.model if self._body is None else self._body
+        output = _forward(model, ids.to(self.model.device))
         whole = output.logits if self._body is None else output.last_hidden_state
+        # Logits at position t - 1 give the log-likelihood of token t.
         needed = whole[rows.to(whole.device), (targets_at - 1).to(whole.device)].to(self._device)
         del output, whole
         targets = ids[rows, targets_at].to(needed.device)
@@ -205,14 +210,30 @@ class Scorer:
         others = is_over_all_ids.nonzero()[:, 0].to(needed.device)
         for chunk in others.split(self.chunk_positions):
             logps[:, chunk] = self._chunk_logps(needed[chunk], targets[chunk]).to(logps.dtype)
-        logps = logps.cpu()
-        lengths = [stop - start for sequence in sequences for start, stop in sequence.spans]
-        parts = iter(logps.split(lengths, dim=1))
-        return [[next(parts) for _ in sequence.spans] for sequence in sequences]
+        return _by_span(logps.cpu(), sequences)
+
+    def _padded_ids(self, sequences: Sequence[ScoredSequence]) -> "torch.Tensor":
+        """[rows, columns] ids, with zeros on the right of rows that are shorter."""
+        import torch
+
+        longest = max(len(sequence.token_ids) for sequence in sequences)
+        columns = math.ceil(longest / self.length_step) * self.length_step
+        if self._context:
+            columns = min(columns, self._context)
+        ids = torch.zeros(len(sequences), columns, dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
+        return ids
 
     def _chunk_logps(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-        """log p of the targets, [temperatures, positions] float32 or float64; log-sum-exp over
-        tiles of the vocabulary.
+        """log p of the targets, [temperatures, positions] float32 or float64.
+
+        The log-sum-exp goes over tiles of the vocabulary. For five ids in tiles of two, and the
+        target 3, its logit comes from the second tile:
+
+            tiles        0 1    2 3    4
+            chosen       0      l_3    l_3
+            normalizer   log(e^l_0 + e^l_1), then with e^l_2 + e^l_3, then with e^l_4
 
         Args:
             hidden: [positions, hidden size], or logits where the model does not split.
@@ -227,10 +248,12 @@ class Scorer:
         )
         for first, logits in self._tiles(hidden):
             places = targets - first
-            found = logits.gather(1, places.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(wide)
-            # in place: small tensors that stay, one for each tile, would keep the allocator from
-            # using a tile's memory again
-            torch.where((places >= 0) & (places < logits.shape[1]), found, chosen, out=chosen)
+            last = logits.shape[1] - 1
+            found = logits.gather(1, places.clamp(0, last)[:, None])[:, 0].to(wide)
+            is_in_tile = (places >= 0) & (places <= last)
+            # In place: small tensors that stay, one for each tile, would keep the allocator from
+            # using a tile's memory again.
+            torch.where(is_in_tile, found, chosen, out=chosen)
             for total, temperature in zip(normalizer, self.temperatures, strict=True):
                 torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
         return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
@@ -283,22 +306,19 @@ class Scorer:
         """
         import torch
 
-        if self._head is None:
+        head = self._head
+        if head is None:
             yield 0, hidden
-        elif (
-            type(self._head) is not torch.nn.Linear
-            or hidden.device.type != "cpu"
-            or self._head.weight.is_meta
-        ):
-            yield (
-                0,
-                self._head(hidden),
-            )  # meta: a hook of accelerate fetches the weight for the call
-        else:
-            for first in range(0, self._head.out_features, VOCABULARY_TILE):
-                ids = slice(first, first + VOCABULARY_TILE)
-                bias = None if self._head.bias is None else self._head.bias[ids]
-                yield first, torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
+            return
+        # A weight is meta where a hook of accelerate fetches it for the call of its module.
+        is_whole = type(head) is not torch.nn.Linear or head.weight.is_meta
+        if is_whole or hidden.device.type != "cpu":
+            yield 0, head(hidden)
+            return
+        for first in range(0, head.out_features, VOCABULARY_TILE):
+            ids = slice(first, first + VOCABULARY_TILE)
+            bias = None if head.bias is None else head.bias[ids]
+            yield first, torch.nn.functional.linear(hidden, head.weight[ids], bias)
 
 
 def _constrained_traces(sequences: Sequence[ScoredSequence]) -> list[tuple[slice, Span]]:
@@ -316,10 +336,48 @@ def _constrained_traces(sequences: Sequence[ScoredSequence]) -> list[tuple[slice
     return found
 
 
+def _places_of_targets(
+    sequences: Sequence[ScoredSequence],
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """(rows, columns) of all ids whose log-likelihood is asked for, span by span.
+
+    Row 0 with the spans [1, 3) and [3, 4), and row 1 with [2, 4):
+
+        rows       0 0   0   1 1
+        columns    1 2   3   2 3
+    """
+    import torch
+
+    rows = []
+    columns = []
+    for row, sequence in enumerate(sequences):
+        for start, stop in sequence.spans:
+            rows.append(torch.full((stop - start,), row))
+            columns.append(torch.arange(start, stop))
+    return torch.cat(rows), torch.cat(columns)
+
+
+def _by_span(
+    logps: "torch.Tensor", sequences: Sequence[ScoredSequence]
+) -> list[list["torch.Tensor"]]:
+    """Log-likelihoods in the order of `_places_of_targets`, cut into rows and their spans."""
+    found = []
+    first = 0
+    for sequence in sequences:
+        spans = []
+        for start, stop in sequence.spans:
+            after = first + stop - start
+            spans.append(logps[:, first:after])
+            first = after
+        found.append(spans)
+    return found
+
+
 def _compile_layers(model: Any) -> None:
-    """Let torch fuse what is between a layer's matrix products: norms, rotations, gates, which
-    a GPU spends a fifth of its time on otherwise. The layers share their code, so it is compiled
-    once for one row and once for more.
+    """Let torch fuse what is between a layer's matrix products: norms, rotations, gates.
+
+    A GPU spends a fifth of its time on them otherwise. The layers share their code, so it is
+    compiled once for one row and once for more.
 
     Raises: ValueError for a model that does not say what its layers are.
     """

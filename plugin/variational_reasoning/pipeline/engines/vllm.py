@@ -192,9 +192,9 @@ class VllmEngine(Engine):
         self._num_deaths += 1
         if self._num_deaths > self._max_restarts:
             raise ChildProcessError(
-                f"vLLM's engine died {self._num_deaths} times, and sampling.max_engine_restarts "
-                f"is {self._max_restarts}; its "
-                "own log says why. Finished shards are valid: the same command goes on"
+                f"vLLM's engine died {self._num_deaths} times, and sampling.max_engine_restarts is "
+                f"{self._max_restarts}; its own log says why. Finished shards are valid: the same "
+                "command goes on"
             )
 
     async def _sample(self, request: Request) -> Completion:

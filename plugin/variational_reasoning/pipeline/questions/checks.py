@@ -2,10 +2,10 @@
 solution (stage 0).
 
 The column `source` names a data set and a record, such as apps/12. data.tests says where the
-records of a source lie, whose tests then check programs; data.check_kinds says how the answers of
-another source are compared. A record whose tests cannot be used, which
-published data sets do have, makes its question one without a check, and is counted by name, because
-the user could neither repair it nor leave it out otherwise.
+records of a source are, whose tests then check programs. data.check_kinds says how the answers of
+another source are compared. Published data sets have records whose tests cannot be used. Their
+questions have no check, and they are counted by name, because the user could neither repair such a
+record nor leave it out otherwise.
 """
 
 import json
@@ -70,9 +70,9 @@ class QuestionChecks:
         unused = sorted((self.data.check_kinds.keys() | self._records.keys()) - self._seen)
         if unused:
             raise ValueError(
-                f"data.check_kinds, data.tests: no row's source begins with "
-                f"{', '.join(map(repr, unused))}; "
-                f"the sources are {', '.join(map(repr, sorted(self._seen)[:10]))}"
+                "data.check_kinds, data.tests: no row's source begins with "
+                f"{', '.join(map(repr, unused))}; the sources are "
+                f"{', '.join(map(repr, sorted(self._seen)[:10]))}"
             )
 
     def _program(self, source: str, record: str) -> tuple[dict[str, Any], str | None]:

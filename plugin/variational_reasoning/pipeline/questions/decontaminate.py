@@ -1,11 +1,10 @@
 """Which train questions share a run of words with a benchmark's question (stage 0).
 
-A word is a run of letters or digits after Unicode compatibility folding and case folding;
-punctuation, spaces and LaTeX signs separate words and do not count. Two questions match when they
-share n words in a row, exactly. A question of fewer
-than n words is one run as a whole: it matches only a question with exactly the same words. That
-rule misses a short benchmark question inside a longer one; any other would call `Find the value of
-x` a leak.
+A word is a run of letters or digits after Unicode compatibility folding and case folding.
+Punctuation, spaces and LaTeX signs separate words and do not count. Two questions match when they
+share n words in a row, exactly. A question of fewer than n words is one run as a whole: it matches
+only a question with exactly the same words. That rule misses a short benchmark question inside a
+longer one. Any other rule would call `Find the value of x` a leak.
 
 Time is linear in the words of both sides; memory is that of the benchmarks' runs. Paraphrases and
 translations are not found.

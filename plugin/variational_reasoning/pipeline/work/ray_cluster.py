@@ -51,8 +51,8 @@ def run_on_ray(
     except ConnectionError as error:
         raise ConnectionError(
             f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs "
-            "on this machine); start one "
-            f"with `ray start --head`, or set ray_address or launcher. Ray says: {error}"
+            "on this machine); start one with `ray start --head`, or set ray_address or launcher. "
+            f"Ray says: {error}"
         ) from error
     nodes = [node for node in ray.nodes() if node["Alive"]]
     num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0

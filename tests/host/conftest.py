@@ -16,6 +16,7 @@ import yaml
 
 from variational_reasoning.method.families import FAMILIES
 
+ROOT = Path(__file__).parents[2]
 ROWS = [
     # (question, trace, solution, weight); lengths differ, weights are exact in float32, one is zero
     ("What is 1 + 1?", "One and one.", "2", 0.25),
@@ -186,6 +187,31 @@ class World:
             cwd=self.root,
             check=False,
         )
+
+    def train_all(self, configs: dict[str, dict[str, Any]]) -> None:
+        """Every training on two ranks, in one torchrun; each writes into a folder of its name."""
+        configs = {
+            name: config | {"output_dir": str(self.root / name)} for name, config in configs.items()
+        }
+        path = self.root / "trainings.json"
+        path.write_text(json.dumps(configs), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", "2", "-m", "tests.host.trainings_worker", str(path)]
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(self.root / "cache"),
+        }
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=800,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-6000:]
 
     def weights(self, folder: str | None = None) -> dict[str, Any]:
         """All tensors of a saved model."""

@@ -437,7 +437,10 @@ class Renderer:
         them are the solution's.
 
         The fixed tags are context, not evidence: counting them would dilute the mean log-likelihood
-        (GML). A token that holds both tag and solution text counts as the solution's.
+        (GML). A token that holds both tag and solution text counts as the solution's. With the lead
+        `<b>`, the solution `7`, and `</b>` after it, as tokens `<b`, `>7`, `</b>`:
+
+            ids[1:2] are to be scored, since `>7` holds the solution
 
         Returns: (ids, start, stop); ids[start:stop] are to be scored, none for an empty solution.
         The end of turn is not part of the ids.
@@ -615,12 +618,15 @@ def renderer_of_record(record: Mapping[str, Any], source: str) -> Renderer:
 def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
     """The smallest count of leading ids whose text reaches the end of `through`.
 
-    By bisection, because the length of the text never falls with the count.
+    With ids of the texts `ab`, `c`, `d`, and `abc` to reach: 0, 1, 2 and 3 ids have the texts "",
+    "ab", "abc" and "abcd", so the count is 2. By bisection, because the text never gets shorter
+    with an id.
     """
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
-        if len(decode(ids[:middle])) >= len(through) and decode(ids[:middle]).startswith(through):
+        text = decode(ids[:middle])
+        if len(text) >= len(through) and text.startswith(through):
             high = middle
         else:
             low = middle + 1

@@ -332,14 +332,17 @@ def write_table(
     """
     if not rows:
         raise ValueError(f"{folder}: the table {table} would have no row")
-    key = TABLES[table].key
     _check_columns(rows, table, str(folder))
-    units = [json.dumps([row[name] for name in key]) for row in rows]
+    units = []
+    for row in rows:
+        key = [row[name] for name in TABLES[table].key]
+        units.append(json.dumps(key))
     stage = open_stage(folder, table, identity, units, rows_per_shard)
     if stage.is_complete:
         return read_manifest(folder, table)
     for index, _ in stage.pending():
-        stage.write_shard(index, rows[index * rows_per_shard : (index + 1) * rows_per_shard])
+        first = index * rows_per_shard
+        stage.write_shard(index, rows[first : first + rows_per_shard])
     return stage.finish(**extra)
 
 

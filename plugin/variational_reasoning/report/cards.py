@@ -80,9 +80,11 @@ def write_cards(config: Config) -> list[Path]:
         written.append(run / "train" / CARD)
         written[-1].write_text(data_card(config), encoding="utf-8")
     for model in sorted(path for path in run.glob("models/*") if path.is_dir()):
-        if (record := read_record(model)) is not None and record.get("prompt_kind"):
+        record = read_record(model)
+        if record is not None and record.get("prompt_kind"):
+            text = model_card(config, model, record, evaluations)
             written.append(model / CARD)
-            written[-1].write_text(model_card(config, model, record, evaluations), encoding="utf-8")
+            written[-1].write_text(text, encoding="utf-8")
     if not written:
         raise ValueError(
             f"{run} has no train files and no trained models; run stage 0 or a training first"
@@ -177,6 +179,7 @@ def model_card(
     if state.is_file():
         num_steps = read_json_object(state, "train again").get("global_step")
     settings = record.get("yaml", {})
+    shown = {name: settings[name] for name in HYPER_PARAMETERS if name in settings}
     facts = read_stages(config.folder(), {})
     return _card(
         data.to_yaml(),
@@ -192,7 +195,7 @@ def model_card(
         chat_format=renderer.chat_format.name,
         prompt_family=renderer.family.name,
         evaluations={_task(name, config): evaluation.result for name, evaluation in mine.items()},
-        hyper_parameters={name: settings[name] for name in HYPER_PARAMETERS if name in settings},
+        hyper_parameters=shown,
         num_steps=num_steps,
         stages=_stage_rows(facts, lambda name: _belongs(name, model.name, role)),
         transformers_code=transformers_snippet(kind, renderer, config),

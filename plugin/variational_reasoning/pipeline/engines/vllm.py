@@ -43,6 +43,9 @@ ENVIRONMENT = {
 }
 """Environment variables for vLLM, unless the user has set them."""
 
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that describe our processes, and would be taken for those of vLLM's."""
+
 
 class VllmEngine(Engine):
     """See the module docstring."""
@@ -58,38 +61,14 @@ class VllmEngine(Engine):
             os.environ.setdefault(name, value)
         _take_own_gpus(config.sampling.tensor_parallel_size)
         self._vllm = need("vllm", "vllm")
-        transformers = need("transformers", "vllm")
         super().__init__(load_tokenizer(model_folder))
-        if not need("torch", "vllm").cuda.is_available():
-            # A prefill in parts rewinds the request's generator, which a CPU's generator cannot,
-            # and the engine dies.
-            options = {
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(config.cutoff_len, 4096),
-            } | options
-        self._arguments = {
-            "model": str(model_folder),
-            "dtype": config.sampling.dtype,
-            "max_model_len": config.cutoff_len,
-            "tensor_parallel_size": config.sampling.tensor_parallel_size,
-            "gpu_memory_utilization": config.sampling.gpu_memory_utilization,
-            "enable_prefix_caching": True,
-            "enforce_eager": config.sampling.enforce_eager,
-            "disable_log_stats": True,
-            "seed": config.seed,  # of the engine itself; every request has its own
-            # not the model folder's sampling defaults: ours are explicit
-            "generation_config": "vllm",
-        } | options
-        ends = None
-        if (Path(model_folder) / "generation_config.json").is_file():
-            ends = transformers.GenerationConfig.from_pretrained(
-                str(model_folder), local_files_only=True
-            )
-        self._ends = sorted(end_tokens(ends, self.tokenizer))
+        self._arguments = _engine_arguments(config, model_folder) | options
+        self._ends = _end_tokens_of(model_folder, self.tokenizer)
         self._vocabulary = len(self.tokenizer)
         self._decode = text_codec(self.tokenizer)[1]
         self._ids = count()
-        self._num_deaths, self._max_restarts = 0, config.sampling.max_engine_restarts
+        self._num_deaths = 0
+        self._max_restarts = config.sampling.max_engine_restarts
         self._loop = asyncio.new_event_loop()
         self._start()
 
@@ -207,10 +186,11 @@ class VllmEngine(Engine):
         if request.span is None:
             return await self._generate(request, self._ends)
         span = request.span
+        symbols = request._replace(
+            max_new_tokens=span.max_symbols, stop=(), temperature=span.temperature
+        )
         trace = await self._generate(
-            request._replace(
-                max_new_tokens=span.max_symbols, stop=(), temperature=span.temperature
-            ),
+            symbols,
             [span.end_id],
             allowed_token_ids=[*span.symbol_ids, span.end_id],
             min_tokens=span.min_symbols,
@@ -258,9 +238,8 @@ class VllmEngine(Engine):
             **constraints,
         )
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(request.prompt_ids))
-        [output] = [
-            output async for output in self._engine.generate(prompt, params, str(next(self._ids)))
-        ]
+        outputs = self._engine.generate(prompt, params, str(next(self._ids)))
+        [output] = [output async for output in outputs]
         return self._result(request, output)
 
     def _result(self, request: Request, output: Any) -> Completion:
@@ -273,12 +252,43 @@ class VllmEngine(Engine):
         if sample.finish_reason not in ("stop", "length"):
             return Completion([], "error", f"vLLM ended it with {sample.finish_reason!r}")
         if not token_ids or max(token_ids) >= self._vocabulary:
-            return Completion(
-                [],
-                "error",
-                "vLLM drew no id, or one of the rows that only pad the embedding matrix",
-            )
+            message = "vLLM drew no id, or one of the rows that only pad the embedding matrix"
+            return Completion([], "error", message)
         return Completion(token_ids, sample.finish_reason)
+
+
+def _engine_arguments(config: Config, model_folder: str) -> dict[str, Any]:
+    """vLLM's engine arguments for a run."""
+    sampling = config.sampling
+    arguments = {
+        "model": str(model_folder),
+        "dtype": sampling.dtype,
+        "max_model_len": config.cutoff_len,
+        "tensor_parallel_size": sampling.tensor_parallel_size,
+        "gpu_memory_utilization": sampling.gpu_memory_utilization,
+        "enable_prefix_caching": True,
+        "enforce_eager": sampling.enforce_eager,
+        "disable_log_stats": True,
+        "seed": config.seed,  # of the engine itself; every request has its own
+        "generation_config": "vllm",  # not the model folder's sampling defaults: ours are explicit
+    }
+    if not need("torch", "vllm").cuda.is_available():
+        # A prefill in parts rewinds the request's generator, which a CPU's generator cannot, and
+        # the engine dies.
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(config.cutoff_len, 4096)
+    return arguments
+
+
+def _end_tokens_of(model_folder: str, tokenizer: Any) -> list[int]:
+    """The ids that end a text, by the model folder's generation_config.json and the tokenizer."""
+    transformers = need("transformers", "vllm")
+    settings = None
+    if (Path(model_folder) / "generation_config.json").is_file():
+        settings = transformers.GenerationConfig.from_pretrained(
+            str(model_folder), local_files_only=True
+        )
+    return sorted(end_tokens(settings, tokenizer))
 
 
 class _Ticket(NamedTuple):
@@ -375,23 +385,20 @@ class _Flow:
 
 
 def _take_own_gpus(num: int) -> None:
-    """Under torchrun, where every process does a share of its own, leave a process only its GPUs:
-    vLLM takes the first.
+    """Under torchrun, where every process does a share of its own, leave a process only its GPUs,
+    because vLLM takes the first ones that it sees.
+
+    With two GPUs each, the process of LOCAL_RANK 1 keeps 2,3 of 0,1,2,3.
+
+    Args:
+        num: GPUs of one process.
     """
     if "LOCAL_RANK" not in os.environ:
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = int(os.environ["LOCAL_RANK"]) * num
-    mine = (
-        visible.split(",")[first : first + num] if visible else [str(first + i) for i in range(num)]
-    )
+    after = first + num
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    mine = visible.split(",")[first:after] if visible else map(str, range(first, after))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-    for name in (
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    ):
-        os.environ.pop(name, None)  # they describe our processes, not vLLM's
+    for name in TORCHRUN:
+        os.environ.pop(name, None)

@@ -5,6 +5,7 @@ Each check refuses before any weight is loaded, except the vocabulary, which nee
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Confi
             f"the model folder {folder} does not exist; train the model first, or set models.*"
         )
     record = read_record(folder) or {}
+    faults = _faults_of_prompt(record, kind, renderer)
+    if faults:
+        raise ValueError(f"model {folder}: {'; '.join(faults)}")
+    silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
+    if silent and not config.models.allow_unrecorded:
+        raise ValueError(
+            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing "
+            f"shows that it was trained on the prompt {kind!r}; set them in the training YAML, or, "
+            "if you know it, set models.allow_unrecorded: true"
+        )
+
+
+def _faults_of_prompt(record: Mapping[str, Any], kind: str, renderer: Renderer) -> list[str]:
+    """What a model's record says of another prompt than this one."""
     faults = []
     # Phase A teaches to write symbols, and its model is asked for them with and without the chain.
     if record.get("prompt_kind") not in (None, kind, BOTTLENECK):
@@ -46,19 +61,10 @@ def check_prompt_kind(folder: Path, kind: str, renderer: Renderer, config: Confi
         name = "paper" if family is None else family.get("name")
         faults.append(
             f"its prompt family was {name!r} or another one of this name, but it would be given "
-            f"{renderer.family.name!r} "
-            "(prompt_family in the pipeline.yaml and in the training YAML)"
+            f"{renderer.family.name!r} (prompt_family in the pipeline.yaml and in the training "
+            "YAML)"
         )
-    if faults:
-        raise ValueError(f"model {folder}: " + "; ".join(faults))
-    silent = [name for name in ("prompt_kind", "chat_format") if record.get(name) is None]
-    if silent and not config.models.allow_unrecorded:
-        raise ValueError(
-            f"{folder / RECORD_NAME} does not say the model's {' and '.join(silent)}, so nothing "
-            "shows that it was trained on "
-            f"the prompt {kind!r}; set them in the training YAML, or, if you know it, set "
-            "models.allow_unrecorded: true"
-        )
+    return faults
 
 
 def check_context(folder: Path, config: Config) -> None:
@@ -66,15 +72,13 @@ def check_context(folder: Path, config: Config) -> None:
     path = folder / "config.json"
     if not path.is_file():  # the model's fingerprint says so
         return
-    positions = context_length(
-        read_json_object(path, "train the model again or choose another folder")
-    )
+    settings = read_json_object(path, "train the model again or choose another folder")
+    positions = context_length(settings)
     if positions and config.cutoff_len > positions:
         raise ValueError(
             f"cutoff_len is {config.cutoff_len}, but {folder} has positions for {positions} "
-            "tokens (max_position_embeddings in "
-            "its config.json); lower cutoff_len here and in the training YAMLs, or choose a model "
-            "with a longer context"
+            "tokens (max_position_embeddings in its config.json); lower cutoff_len here and in the "
+            "training YAMLs, or choose a model with a longer context"
         )
 
 
@@ -82,17 +86,17 @@ def vocabulary_digest(tokenizer: Any) -> str:
     """sha256 over a tokenizer's pieces and their ids: equal for two copies of one tokenizer,
     no matter who saved them.
     """
-    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+    pieces = sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()
 
 
 def check_vocabulary(config: Config, tokenizer: Any, model_folder: Path) -> None:
     """Raises: ValueError when this tokenizer's ids are not the ids of the traces."""
-    if vocabulary_digest(tokenizer) != read_manifest(config.folder("traces"), "traces").get(
-        "vocabulary"
-    ):
+    traces = config.folder("traces")
+    sampled_with = read_manifest(traces, "traces").get("vocabulary")
+    if vocabulary_digest(tokenizer) != sampled_with:
         raise ValueError(
-            f"the tokenizer of {model_folder} is not the one that the traces in "
-            f"{config.folder('traces')} were sampled "
-            "with, so their ids mean other text; reasoner and posterior must start from one base "
-            "model"
+            f"the tokenizer of {model_folder} is not the one that the traces in {traces} were "
+            "sampled with, so their ids mean other text; reasoner and posterior must start from "
+            "one base model"
         )

@@ -1,7 +1,7 @@
 """The evaluation of one model: the questions of a run, or the paper's whole suite of benchmarks."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -39,8 +39,12 @@ evals/report.py reads the results."""
 COLUMNS = ("question_id", "question", "check")
 
 
-def run_questions(config: Config) -> list[dict[str, Any]]:
-    """Rows with question_id, question and check from the questions table, or from eval.file."""
+def run_questions(config: Config, columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
+    """Rows with question_id, question and check from the questions table, or from eval.file.
+
+    Args:
+        columns: of the table; a file's rows have all that is there.
+    """
     if config.eval.file:
         where = config.eval.file
         if is_gym(where):
@@ -52,7 +56,7 @@ def run_questions(config: Config) -> list[dict[str, Any]]:
             rows = read_questions(Path(where))
     else:
         table = config.folder("questions")
-        every = read_rows(table, "questions", [*COLUMNS, "split"])
+        every = read_rows(table, "questions", [*columns, "split"])
         rows = [row for row in every if row["split"] == config.eval.split]
         where = f"{table} with split {config.eval.split}"
     if not rows:
@@ -108,10 +112,20 @@ def suite(config: Config, name: str) -> list[Benchmark]:
     return benchmarks
 
 
-def own_benchmark(config: Config, name: str) -> Benchmark:
-    """The questions of the run, or of eval.file."""
+def own_benchmark(config: Config, name: str, with_chains: bool = False) -> Benchmark:
+    """The questions of the run, or of eval.file; their verbal chains too, where they are asked for
+    and known (column `trace`).
+    """
     folder = config.folder("evals", name)
-    return Benchmark("", folder, run_questions(config), config.eval.num_samples)
+    columns = [*COLUMNS, "trace"] if with_chains else COLUMNS
+    return Benchmark("", folder, run_questions(config, columns), config.eval.num_samples)
+
+
+def benchmarks_of(config: Config, name: str, with_chains: bool = False) -> list[Benchmark]:
+    """The benchmarks that the configuration names, or the questions of the run."""
+    if config.eval.tasks:
+        return suite(config, name)
+    return [own_benchmark(config, name, with_chains)]
 
 
 def checked_name(name: str) -> str:
@@ -144,7 +158,7 @@ def read_arguments() -> tuple[Config, dict[str, str]]:
 
 def run_again(config: Config, name: str) -> Iterator[str]:
     """Judge the answers again; what is printed of each benchmark."""
-    benchmarks = suite(config, name) if config.eval.tasks else [own_benchmark(config, name)]
+    benchmarks = benchmarks_of(config, name)
     with timed(config.run_dir, f"rejudge_{name}"):
         for benchmark, rejudged in rejudge(benchmarks, name, config):
             if rejudged is None:
@@ -158,7 +172,7 @@ def run(config: Config, named: str, name: str) -> Iterator[str]:
     """Sample and judge what is missing; what is printed of each benchmark."""
     folder, renderer = find_model(config, named)
     model = Model(name, folder, renderer, with_parallelism(config, folder))
-    benchmarks = suite(config, name) if config.eval.tasks else [own_benchmark(config, name)]
+    benchmarks = benchmarks_of(config, name)
     with timed(config.run_dir, f"evaluate_{name}") as timing, closing(model):
         results = [benchmark.folder / RESULT for benchmark in benchmarks]
         timing.did_something = not all(result.is_file() for result in results)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from variational_reasoning.pipeline.commands import read_command, run_command
-from variational_reasoning.pipeline.controls import describe_controls, run_controls
+from variational_reasoning.pipeline.controls.describe import describe_controls
+from variational_reasoning.pipeline.controls.result import run_controls
 from variational_reasoning.pipeline.evaluate import Model
 from variational_reasoning.pipeline.work.timings import timed
 
@@ -29,8 +30,9 @@ def main() -> None:
     folder, renderer = find_model(config, own["model"])
     model = Model(name, folder, renderer, config)
     with timed(config.run_dir, f"controls_{name}"), closing(model):
-        result = run_controls(evaluation.own_benchmark(config, name), model)
-    print(describe_controls(name, result))
+        result = run_controls(evaluation.own_benchmark(config, name, with_chains=True), model)
+    if result is not None:  # other processes have shards of it otherwise
+        print(describe_controls(name, result))
     if config.sequence.sampled_at is not None:
         sampled = replace(config.eval, temperature=config.sequence.sampled_at)
         for line in evaluation.run(replace(config, eval=sampled), own["model"], f"{name}_sampled"):

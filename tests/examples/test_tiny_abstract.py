@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from variational_reasoning.method.abstract import symbol_names
-from variational_reasoning.pipeline.rows import read_rows
+from variational_reasoning.pipeline.rows import Identity, read_rows, write_table
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "variational_reasoning"
@@ -218,3 +219,33 @@ def test_given_traces_have_one_round(profile):
     command = [sys.executable, "scripts/run.py", str(profile), "rounds=2", "dry_run=true"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "have one round" in done.stderr
+
+
+def test_the_answer_that_a_trace_implies():
+    """`eval.controls.implied_answer` of the profile."""
+    script = runpy.run_path(str(EXAMPLES / "tiny_abstract/implied_answer.py"))
+    implied = script["implied_answer"]
+    meanings = {(0, "<TOKEN_A>"): 1, (1, "<TOKEN_A>"): 4, (0, "<TOKEN_B>"): 6}
+    # 3 + 5 = 1, then 1 * 4 = 4 modulo 7.
+    for trace in ("<TOKEN_A><TOKEN_A>", "+5=1*4=4", "=1=4"):
+        assert implied("3+5*4", trace, False, meanings) == "4"
+    # Cut after the first step: the other is done from the value that it names.
+    assert implied("3+5*4", "<TOKEN_B>", True, meanings) == "3"
+    assert implied("3+5*4", "+5=2", True, meanings) == "1"
+    # A whole trace without its last step names no result, nor does a symbol that is not known here.
+    for trace in ("<TOKEN_A>", "<TOKEN_A><TOKEN_B>", "=1=4=4", "+5=1*", ""):
+        assert implied("3+5*4", trace, False, meanings) is None
+
+
+def test_what_symbols_name(tmp_path):
+    script = runpy.run_path(str(EXAMPLES / "tiny_abstract/implied_answer.py"))
+    assert script["read_meanings"](tmp_path) == {}
+    steps, clusters = [], []
+    # Cluster 0 is always 3 in the first place; cluster 1 is 2 or 5.
+    for number, (cluster, value) in enumerate([(0, "3"), (0, "3"), (1, "2"), (1, "5")]):
+        ids = {"question_id": f"q{number}", "step": 0}
+        steps.append(ids | {"text": "", "value": value, "token_ids": [1], "vector": [0.0]})
+        clusters.append(ids | {"cluster": cluster})
+    write_table(tmp_path / "steps", "steps", steps, Identity({}, {}))
+    write_table(tmp_path / "step_clusters", "step_clusters", clusters, Identity({}, {}))
+    assert script["read_meanings"](tmp_path) == {(0, "<TOKEN_A>"): 3}

@@ -6,6 +6,7 @@ import pytest
 
 from variational_reasoning.method.steps import (
     Step,
+    chance_information,
     check_pattern,
     entropy,
     mutual_information,
@@ -68,3 +69,13 @@ def test_mutual_information():
     assert mutual_information([]) == 0
     assert entropy("aabb") == pytest.approx(1.0)
     assert entropy("") == 0
+
+
+def test_information_by_chance():
+    """Four pairs of different values always tell each other all, whatever is paired with what."""
+    assert chance_information([(n, n) for n in range(4)]) == pytest.approx(2.0)
+    rng = random.Random(0)
+    pairs = [(rng.randrange(2), rng.randrange(2)) for _ in range(2000)]
+    assert 0 <= chance_information(pairs) < 0.005
+    assert chance_information(pairs) == chance_information(pairs)
+    assert chance_information([(0, 0), (1, 1)] * 50) < 0.1 < mutual_information([(0, 0), (1, 1)])

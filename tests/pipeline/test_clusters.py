@@ -1,10 +1,18 @@
 """Clusters of steps: what is centered, how they are numbered, what they tell."""
 
 import random
+import shutil
 
 import pytest
 
-from variational_reasoning.pipeline.clusters import describe, describe_clusters, directions, fit
+from variational_reasoning.pipeline.clusters import (
+    cluster_steps,
+    describe,
+    describe_clusters,
+    directions,
+    fit,
+)
+from variational_reasoning.pipeline.config import load_config
 
 pytest.importorskip("sklearn")
 
@@ -67,3 +75,25 @@ def test_what_the_symbols_tell():
     shown = describe_clusters(figures)
     assert "step 1: symbol tells 1.58 of 1.58 bits of the answer" in shown
     assert "mostly chance" in shown  # 3 different answers of 9 questions
+
+
+def test_a_killed_command_goes_on_with_the_same_bytes(make_run, tiny_model_dir):
+    config = load_config(make_run(steps={"pattern": r"[^ ]+ *", "clusters": 3}))
+    figures = cluster_steps(config, tiny_model_dir)
+    assert figures["num_questions"] == 6
+
+    def files() -> dict[str, bytes]:
+        paths = config.folder().glob("step*/shard-*.parquet")
+        return {str(path): path.read_bytes() for path in paths}
+
+    before = files()
+    assert len(before) == 4  # three of states, one of clusters
+    # Killed before the second shard of states.
+    (config.folder("steps") / "manifest.json").unlink()
+    (config.folder("steps") / "shard-00001.parquet").unlink()
+    shutil.rmtree(config.folder("step_clusters"))
+    assert cluster_steps(config, tiny_model_dir) == figures
+    assert files() == before
+    # Killed after the clusters, before what they tell.
+    (config.folder("step_clusters") / "clusters.json").unlink()
+    assert cluster_steps(config, tiny_model_dir) == figures

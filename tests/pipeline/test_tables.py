@@ -62,6 +62,9 @@ def test_keys_are_the_first_columns():
         "train": ("question_id", "source"),
         "samples": ("question_id", "answer_id"),
         "evals": ("question_id", "answer_id"),
+        "controls": ("question_id", "answer_id", "control"),
+        "control_verdicts": ("question_id", "answer_id", "control"),
+        "abstract": ("question_id", "trace_id"),
     }
     for name, schema in TABLES.items():
         assert tuple(schema.columns.names[: len(schema.key)]) == schema.key, name

@@ -14,7 +14,7 @@ from tests.report.tables import write_traces
 
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.rows import Identity, write_table
+from variational_reasoning.pipeline.rows import Identity, digest_of, write_table
 from variational_reasoning.pipeline.tables import TABLES
 from variational_reasoning.pipeline.train_files import write_file
 from variational_reasoning.report.cards import (
@@ -248,3 +248,35 @@ def test_the_command_says_that_a_license_is_missing(run):
         and "cards.data_license is not set" not in done.stdout
     )
     assert re.search(r"^license: mit$", (run / "train/README.md").read_text(), re.M)
+
+
+def test_the_card_shows_the_controls_of_its_evaluation(run):
+    config = config_of(run)
+    write_cards(config)
+    card = run / "models/final_acc/README.md"
+    assert "Not tested. `python scripts/trace_controls.py`" in card.read_text()
+    assert "use its trace" not in (run / "models/posterior/README.md").read_text()
+    row = {"question_id": "q0", "answer_id": 0, "token_ids": [1], "text": "t", "seed": 0}
+    row["finish_reason"] = "stop"
+    folder = run / "evals/final_acc"
+    digest = digest_of(write_table(folder / "samples", "samples", [row], Identity({}, {})))
+    donor = {"accuracy": 0.125, "difference": -0.7, "changed": 0.8, "follows": 0.5, "keeps": 0.25}
+    donor |= {"neither": 0.25, "num_told": 4, "intervals": {"difference": [-0.8, -0.6]}}
+    result = {"samples": digest, "kinds": {"own": {"accuracy": 0.825}, "donor": donor}}
+    (folder / "controls.json").write_text(json.dumps(result))
+    write_cards(config)
+    text = card.read_text()
+    assert "| own | 82.5 |" in text and "| donor | 12.5 | -70.0 (-80.0 to -60.0) | 80.0 |" in text
+    assert "| donor | 4 | 50.0 | 25.0 | 25.0 |" in text
+    assert "The model uses its trace: with another question's its accuracy changes by -70.0" in text
+
+
+def test_a_model_of_symbols_is_not_called_a_final_model(run):
+    path = run / "models/final_acc/variational_reasoning.json"
+    record = json.loads(path.read_text()) | make_renderer("chatml", "abstract").to_record()
+    path.write_text(json.dumps(record))
+    write_cards(config_of(run))
+    text = (run / "models/final_acc/README.md").read_text()
+    assert "a trace z of reserved symbols" in text and "importance weights" not in text
+    assert "No independent reproduction has shown the published effect" in text
+    assert "the programs below do not enforce that" in text

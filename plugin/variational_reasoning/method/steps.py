@@ -102,6 +102,21 @@ def mutual_information(pairs: Iterable[tuple[Hashable, Hashable]]) -> float:
     return max(0.0, math.fsum(terms))
 
 
+def chance_information(
+    pairs: Sequence[tuple[Hashable, Hashable]], times: int = 5, seed: int = 0
+) -> float:
+    """What `mutual_information` gives of so many pairs where neither tells anything of the other:
+    the mean over shuffles of the second values. With few pairs per value it is far above 0.
+    """
+    rng = random.Random(seed)
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    total = 0.0
+    for _ in range(times):
+        rng.shuffle(second)
+        total += mutual_information(zip(first, second, strict=True))
+    return total / times
+
+
 def entropy(values: Iterable[Hashable]) -> float:
     """H in bits of the empirical distribution; 0 for no value."""
     counts = Counter(values)

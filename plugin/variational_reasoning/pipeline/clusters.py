@@ -128,7 +128,9 @@ class _Chain(NamedTuple):
 class StepReader(ShardByShard):
     """The worker that runs the model over question and chain."""
 
-    def __init__(self, config: Config, questions: TableReader, model_folder: Path) -> None:
+    def __init__(
+        self, config: Config, questions: "TableReader | GivenChains", model_folder: Path
+    ) -> None:
         self.config, self.questions = config, questions
         self.renderer = make_renderer(config.chat_format, config.steps.family)
         scoring = config.scoring
@@ -265,16 +267,81 @@ def fit(steps: Sequence[Mapping[str, Any]], num_clusters: int, seed: int, limit:
 
 def directions(steps: Sequence[Mapping[str, Any]]) -> "np.ndarray":
     """Unit vectors [steps, width]: each step's states, centered over the steps of its place."""
+    return _directions(steps, place_means(steps))
+
+
+def place_means(steps: Sequence[Mapping[str, Any]]) -> "dict[int, np.ndarray]":
+    """The mean over all first (second, third, ...) steps of their states."""
     import numpy as np
 
     points = np.array([step["vector"] for step in steps], dtype=np.float64)
     places = np.array([step["step"] for step in steps])
-    for place in np.unique(places):
-        is_there = places == place
-        points[is_there] -= points[is_there].mean(0)
+    return {int(place): points[places == place].mean(0) for place in np.unique(places)}
+
+
+def _directions(
+    steps: Sequence[Mapping[str, Any]], means: "Mapping[int, np.ndarray]"
+) -> "np.ndarray":
+    import numpy as np
+
+    points = np.array([step["vector"] for step in steps], dtype=np.float64)
+    for number, step in enumerate(steps):
+        points[number] -= means[step["step"]]
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     # A place that only one chain has is centered to zero; it stays there.
     return points / np.maximum(lengths, 1e-12)
+
+
+class GivenChains:
+    """Questions with their chains that are in no table, as StepReader reads them."""
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    def rows_of(
+        self, question_ids: Sequence[str], columns: Sequence[str]
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """See TableReader."""
+        return {question_id: [self._rows[question_id]] for question_id in question_ids}
+
+
+def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
+    """The clusters of the steps of other chains than those that the clusters were found on.
+
+    A step gets the cluster whose mean is nearest. A chain with more steps than every chain of the
+    run, without a step, or beyond cutoff_len has none.
+
+    Args:
+        rows: by question_id, with question and trace.
+
+    Raises: ValueError for a run without clusters.
+    """
+    import numpy as np
+
+    folder = config.folder("step_clusters")
+    manifest = read_manifest(config.folder("steps"), "steps")
+    known = read_rows(config.folder("steps"), "steps")
+    labels_of = {
+        (row["question_id"], row["step"]): row["cluster"]
+        for row in read_rows(folder, "step_clusters")
+    }
+    means = place_means(known)
+    points = _directions(known, means)
+    labels = np.array([labels_of[step["question_id"], step["step"]] for step in known])
+    names = np.unique(labels)
+    centers = np.stack([points[labels == name].mean(0) for name in names])
+    reader = StepReader(config, GivenChains(rows), Path(manifest["model"]["path"]))
+    units = list(rows)
+    steps = reader.fill_one(0, units, lambda count: None).rows
+    unknown = {step["question_id"] for step in steps if step["step"] not in means}
+    steps = [step for step in steps if step["question_id"] not in unknown]
+    found: dict[str, list[int]] = defaultdict(list)
+    if not steps:
+        return found
+    distances = np.linalg.norm(_directions(steps, means)[:, None] - centers[None], axis=2)
+    for step, nearest in zip(steps, distances.argmin(1), strict=True):
+        found[step["question_id"]].append(int(names[nearest]))
+    return dict(found)
 
 
 def describe(

@@ -29,6 +29,7 @@ from variational_reasoning.method.estimators import ESTIMATORS
 from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.method.steps import LINES, check_pattern
+from variational_reasoning.verify.implied import implied_answer_fault
 from variational_reasoning.verify.traces import trace_check_fault
 
 FROM_REASONER = "from_reasoner"
@@ -515,6 +516,23 @@ class EvalTask:
 
 
 @dataclass(frozen=True)
+class ControlsConfig:
+    """scripts/trace_controls.py: the same questions after other traces (docs/abstract.md)."""
+
+    # samples of a question whose traces are exchanged; null: all
+    num_samples: int | None = _number(None, at_least=1)
+    # What gives the upper bound. chain: the question's verbal chain itself. clusters: the clusters
+    # of its steps. posterior: a trace of models.posterior, which sees it. none: no such trace.
+    # auto: chain for verbal traces, else posterior or clusters where the run has them.
+    chain: Literal["auto", "chain", "clusters", "posterior", "none"] = "auto"
+    # A command that reads and writes JSON lines: which answer does a trace imply? {run_dir} in it
+    # is the folder of the run (docs/abstract.md).
+    implied_answer: str | None = None
+    # of that command, for the traces of one shard
+    implied_answer_seconds: float = _number(600.0, above=0)
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """The evaluation of one model: a suite of benchmarks, or the questions of this run."""
 
@@ -540,6 +558,7 @@ class EvalConfig:
     tensor_parallel_size: int | None = _number(None, at_least=0)
     # whole questions, at least one; what a kill loses at most
     answers_per_shard: int = _number(512, at_least=1)
+    controls: ControlsConfig = field(default_factory=ControlsConfig)
 
 
 @dataclass(frozen=True)
@@ -746,6 +765,9 @@ def _cross_faults(config: Config) -> list[str]:
         faults += [f"arms.{index}.count: {fault}"] if fault else []
     if config.verify.trace_check is not None:
         fault = trace_check_fault(config.verify.trace_check)
+        faults += [fault] if fault else []
+    if config.eval.controls.implied_answer is not None:
+        fault = implied_answer_fault(config.eval.controls.implied_answer)
         faults += [fault] if fault else []
     low, high = config.build.question_accuracy.at_least, config.build.question_accuracy.at_most
     if low is not None and high is not None and low > high:

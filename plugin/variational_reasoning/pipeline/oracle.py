@@ -11,7 +11,7 @@ The answer is right when the most likely token is the reference's at each of its
 when greedy decoding would write it. A check that accepts other spellings would accept more.
 
 The channel is the hidden states of z. The same symbols read again without the chain are another
-question (controls.py).
+question (controls/).
 """
 
 from collections.abc import Mapping, Sequence

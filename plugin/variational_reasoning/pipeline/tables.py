@@ -227,6 +227,45 @@ class EvalRow(SampleRow):
     tier: str
 
 
+class ControlRow(TypedDict):
+    """An answer after another trace than the model's own; control: its kind.
+
+    given: the text that was put in. trace_ids: of the whole trace through its boundary, which the
+    model has written in part where `given` is not all of it. num_symbols: its tokens without those
+    of the boundary. token_ids, text: of the answer, which begins after the boundary.
+    """
+
+    question_id: str
+    answer_id: Int32
+    control: str
+    given: str
+    trace_ids: TokenIds
+    num_symbols: Int32
+    token_ids: TokenIds
+    text: str
+    finish_reason: str
+    seed: Int64
+
+
+class ControlVerdictRow(TypedDict):
+    """What became of the answer.
+
+    is_own: whether it is the answer after the model's own trace. implied: the answer that the trace
+    implies, where the task knows it. fits_implied, own_fits_implied: whether the check accepts this
+    answer, and that after the own trace, with `implied` in place of its gold.
+    """
+
+    question_id: str
+    answer_id: Int32
+    control: str
+    verdict: str
+    reason: str
+    is_own: bool
+    implied: str | None
+    fits_implied: bool | None
+    own_fits_implied: bool | None
+
+
 class Schema(NamedTuple):
     """The columns of a table, those that identify a row, and those that a row may leave out."""
 
@@ -269,6 +308,8 @@ TABLES: dict[str, Schema] = {
     "train": _schema(TrainRow, num_keys=2),
     "samples": _schema(SampleRow, num_keys=2),
     "evals": _schema(EvalRow, num_keys=2),
+    "controls": _schema(ControlRow, num_keys=3),
+    "control_verdicts": _schema(ControlVerdictRow, num_keys=3),
 }
 """Table name to schema."""
 

@@ -1,5 +1,5 @@
 """The arms of a run as one table: accuracy, tokens, and what is left of the accuracy when the trace
-is exchanged (pipeline/controls.py).
+is exchanged (pipeline/controls/).
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from typing import Any
 from variational_reasoning.files import read_json_object
 from variational_reasoning.method.evaluation import mean_and_error
 
-COLUMNS = ("donor", "random", "shuffled", "replaced", "none")
+COLUMNS = ("donor", "random", "shuffled", "replaced", "none", "chain")
+FOLLOWS = "follows"
+"""Answers that follow a trace which was changed in one token and continued, of those that tell."""
 SAMPLED = "_sampled"
 """Ends the name of an arm's second evaluation, at sequence.sampled_at."""
 
@@ -31,14 +33,14 @@ def compare_arms(folders: Sequence[Path]) -> str:
     rows = [[_figures(folder / "evals" / name) for folder in folders] for name in names[0]]
     is_sampled = any(f"accuracy{SAMPLED}" in each for row in rows for each in row)
     head = ["arm", "accuracy", *(["sampled"] if is_sampled else []), "tokens"]
-    head += [f"{name} trace" for name in COLUMNS]
+    head += [*(f"{name} trace" for name in COLUMNS), FOLLOWS]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     order = sorted(zip(names[0], rows, strict=True), key=lambda row: row[1][0]["accuracy"])
     for name, figures in order:
         cells = [name, _with_error(figures, "")]
         if is_sampled:
             cells.append(_with_error(figures, SAMPLED))
-        cells += [_cell([each[key] for each in figures]) for key in ("tokens", *COLUMNS)]
+        cells += [_cell([each[key] for each in figures]) for key in ("tokens", *COLUMNS, FOLLOWS)]
         lines.append(f"| {' | '.join(cells)} |")
     lines += _oracle_lines(folders)
     return "\n".join(lines)
@@ -57,6 +59,8 @@ def _figures(folder: Path) -> dict[str, Any]:
     kinds = read_json_object(path, REMEDY)["kinds"] if path.is_file() else {}
     for name in COLUMNS:
         figures[name] = 100 * kinds[name]["accuracy"] if name in kinds else None
+    follows = kinds.get("continued", {}).get(FOLLOWS)
+    figures[FOLLOWS] = None if follows is None else 100 * follows
     figures["error"] = _percent(result["standard_error"])
     sampled = folder.with_name(folder.name + SAMPLED) / "result.json"
     if sampled.is_file():

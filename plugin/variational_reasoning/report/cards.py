@@ -8,7 +8,7 @@ Metadata may only name what the hub can link to. A base model or data set that i
 file is named in the text, but not in the header.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from variational_reasoning.method.prompts import (
 )
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import Config
+from variational_reasoning.pipeline.controls.describe import (
+    control_cells,
+    following_cells,
+    verdict,
+)
+from variational_reasoning.pipeline.controls.result import read_controls
 from variational_reasoning.pipeline.rows import MANIFEST
 from variational_reasoning.report.evaluations import Evaluation, read_evaluations
 from variational_reasoning.report.runs import StageFacts, read_stages
@@ -194,6 +200,8 @@ def model_card(
         prompt_kind=kind,
         chat_format=renderer.chat_format.name,
         prompt_family=renderer.family.name,
+        is_abstract=renderer.is_abstract,
+        controls=_controls(mine, config),
         evaluations={_task(name, config): evaluation.result for name, evaluation in mine.items()},
         hyper_parameters=shown,
         num_steps=num_steps,
@@ -290,6 +298,22 @@ def _stops(kind: str, renderer: Renderer) -> list[str]:
     if kind == REASONER:
         return list(renderer.answer_stops)
     return [renderer.texts(kind).close, renderer.chat_format.end_of_turn]
+
+
+def _controls(names: Iterable[str], config: Config) -> dict[str, dict[str, Any]]:
+    """The tables of controls by task, of the evaluations that have some."""
+    found = {}
+    for name in names:
+        result = read_controls(config.folder("evals", name))
+        if result is None or not result["kinds"]:
+            continue
+        following = following_cells(result)
+        found[_task(name, config)] = {
+            "table": control_cells(result).to_markdown(),
+            "following": following.to_markdown() if following else "",
+            "verdict": verdict(result),
+        }
+    return found
 
 
 def _task(name: str, config: Config) -> str:

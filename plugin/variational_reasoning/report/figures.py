@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from variational_reasoning.method.evaluation import Estimate
 from variational_reasoning.report.bound import Bound
@@ -292,6 +292,68 @@ def plot_scores(
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(axis="x", visible=False)
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3))
+
+
+@_plot
+def plot_controls(
+    figure: Figure,
+    kinds: Sequence[str],
+    models: Mapping[str, Mapping[str, tuple[float, float, float]]],
+) -> None:
+    """Accuracy in [0, 1] by the trace that was put in: a point with its interval for each model.
+
+    Args:
+        models: by name, (mean, low, high) by kind; a model may lack kinds.
+    """
+    figure.set_size_inches(max(WIDTH, 1.2 + 0.9 * len(kinds)), 3.6)
+    axes = figure.subplots()
+    handles: list[Any] = []
+    styles = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
+    for i, (values, (color, marker)) in enumerate(zip(models.values(), styles, strict=False)):
+        # The models of a kind are next to each other. They fill 0.7 of the space between two kinds.
+        offset = 0.7 * ((i + 0.5) / len(models) - 0.5)
+        known = [place for place, kind in enumerate(kinds) if kind in values]
+        found = [values[kinds[place]] for place in known]
+        means = [mean for mean, _, _ in found]
+        below = [max(0.0, mean - low) for mean, low, _ in found]
+        above = [max(0.0, high - mean) for mean, _, high in found]
+        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
+        look |= {"linestyle": "none", "elinewidth": 1, "clip_on": False}
+        places = [place + offset for place in known]
+        handles.append(axes.errorbar(places, means, yerr=[below, above], **look))
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.tick_params(axis="x", length=0)
+    for place in range(1, len(kinds)):
+        axes.axvline(place - 0.5, color="#dddddd", linewidth=0.6)
+    axes.set(ylabel="accuracy, 95 % interval", xlabel="trace", xlim=(-0.5, len(kinds) - 0.5))
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.grid(axis="x", visible=False)
+    figure.legend(handles, list(models), loc="outside lower center", ncols=min(len(models), 4))
+
+
+@_plot
+def plot_symbol_use(figure: Figure, curves: Mapping[str, Sequence[float]]) -> None:
+    """The share of each symbol, the most frequent first, on logarithmic axes; a line per table."""
+    figure.set_size_inches(WIDTH, 3.0 + 0.18 * math.ceil(len(curves) / 3))
+    axes = figure.subplots()
+    styles = zip(cycle(PALETTE), cycle(MARKERS), cycle(DASHES), strict=False)
+    for (name, shares), (color, marker, dash) in zip(curves.items(), styles, strict=False):
+        ranks = range(1, len(shares) + 1)
+        # Ranks 1, 2, 4, 8, ... have markers.
+        marked = [2**i - 1 for i in range(len(shares).bit_length())]
+        look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": dash}
+        axes.plot(ranks, shares, markevery=marked, markersize=4, linewidth=1.2, label=name, **look)
+    longest = max(map(len, curves.values()))
+    ticks = [2**i for i in range(longest.bit_length())]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.set(xlabel="rank of the symbol", ylabel="share of all symbols")
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def running_median(

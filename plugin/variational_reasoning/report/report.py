@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from variational_reasoning.report import scores
+from variational_reasoning.report import controls, scores
 from variational_reasoning.report.diagnostics import diagnose
 from variational_reasoning.report.page import Part, Section, to_html, to_markdown
 from variational_reasoning.report.runs import Run, read_rounds, read_run
@@ -86,6 +86,7 @@ def _parts_of(folder: Path, prefix: str, baseline: str) -> list[Part]:
     """
     first_round, *later_rounds = read_rounds(folder)
     sections = [scores.counts(first_round), *diagnose(folder)]
+    sections += [controls.trace_use([folder]), controls.symbol_use(folder)]
     parts = [Part(str(folder), sections, prefix)]
     for run in later_rounds:
         sections = [*_compared([run], baseline), scores.counts(run), *diagnose(run.folder)]
@@ -96,7 +97,9 @@ def _parts_of(folder: Path, prefix: str, baseline: str) -> list[Part]:
 def _compared(runs: Sequence[Run], baseline: str) -> list[Section]:
     """Scores, and what there is of health, train files and times."""
     sections = [scores.scores(runs, baseline)]
-    for section in (scores.health(runs), scores.train_files(runs), scores.times(runs)):
+    others = [scores.health(runs), scores.train_files(runs), scores.times(runs)]
+    others.append(controls.trace_use([run.folder for run in runs]))
+    for section in others:
         if not section.absent:
             sections.append(section)
     return sections

@@ -8,17 +8,17 @@ JSON object per line and writes one per line, in the same order:
     {"question_id": "q1", "question": "...", "trace": "...", "solution": "...", "check": {...}}
     {"accepted": false, "reason": "step 3 has another term"}
 
-It is the user's own program and runs without the sandbox, which is for programs that a model wrote.
+It runs without the sandbox (commands.py).
 """
 
-import json
 import re
-import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .commands import ask_command, can_run, command_files, line_fault, parsed
+
+KEY = "verify.trace_check"
 
 TraceCheck = Callable[[Sequence[Mapping[str, Any]]], list[str]]
 """From traces with their questions to a reason each; empty for a trace that is accepted."""
@@ -47,22 +47,19 @@ def trace_check_fault(setting: str) -> str:
     if setting in NAMED:
         return ""
     try:
-        words = shlex.split(setting)
+        if can_run(setting):
+            return ""
     except ValueError as error:
-        return f"verify.trace_check: {setting!r} cannot be read ({error})"
-    if words and shutil.which(words[0]):
-        return ""
+        return f"{KEY}: {setting!r} cannot be read ({error})"
     return (
-        f"verify.trace_check: {setting!r} is neither one of {', '.join(NAMED)} nor a command that "
+        f"{KEY}: {setting!r} is neither one of {', '.join(NAMED)} nor a command that "
         "this machine has, such as python my_check.py"
     )
 
 
 def trace_check_files(setting: str) -> list[Path]:
     """The files that a command names; its verdicts depend on them."""
-    if setting in NAMED:
-        return []
-    return [Path(word) for word in shlex.split(setting) if Path(word).is_file()]
+    return [] if setting in NAMED else command_files(setting)
 
 
 def open_trace_check(setting: str, seconds: float) -> TraceCheck:
@@ -77,48 +74,16 @@ def open_trace_check(setting: str, seconds: float) -> TraceCheck:
     if setting in NAMED:
         named = NAMED[setting]
         return lambda rows: [named(row) for row in rows]
-    return lambda rows: _run_command(setting, seconds, rows)
+
+    def check(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [_reason(line, setting) for line in ask_command(KEY, setting, seconds, rows)]
+
+    return check
 
 
-def _run_command(setting: str, seconds: float, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not rows:
-        return []
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    where = f"verify.trace_check: {setting!r}"
-    try:
-        done = subprocess.run(
-            shlex.split(setting),
-            input=lines,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(
-            f"{where} took longer than {seconds:g} s for {len(rows)} traces; make it faster, or "
-            "raise verify.trace_check_seconds"
-        ) from error
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["it printed no error"]
-        raise ValueError(f"{where} failed with exit code {done.returncode}: {last[0]}")
-    answers = done.stdout.splitlines()
-    if len(answers) != len(rows):
-        raise ValueError(
-            f"{where} wrote {len(answers)} lines for {len(rows)} traces; one is needed"
-        )
-    return [_reason(answer, where) for answer in answers]
-
-
-def _reason(answer: str, where: str) -> str:
+def _reason(line: str, setting: str) -> str:
     """The reason of a refusal in a line of a command, empty for an accepted trace."""
-    try:
-        found = json.loads(answer)
-    except json.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("accepted"), bool):
-        raise ValueError(
-            f'{where} wrote {answer!r:.80}; a line such as {{"accepted": true}} is needed'
-        )
+    found = parsed(line)
+    if not isinstance(found.get("accepted"), bool):
+        raise line_fault(KEY, setting, line, '{"accepted": true}')
     return "" if found["accepted"] else str(found.get("reason") or "refused")

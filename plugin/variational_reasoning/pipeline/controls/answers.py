@@ -1,0 +1,277 @@
+"""Answers after other traces: the table `controls` of an evaluation.
+
+All kinds of a sample have one seed, so that equal traces have equal answers; `again` has another.
+The settings are the evaluation's. The answer to `own` is drawn again: above temperature 0 its
+accuracy differs from the evaluation's by noise.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from variational_reasoning.method.prompts import REASONER, Decode, Encode
+from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.controls.exchange import (
+    Exchange,
+    Key,
+    Places,
+    Trace,
+    all_places,
+    closed_trace,
+    has_values,
+    value_places,
+)
+from variational_reasoning.pipeline.engines import (
+    Completion,
+    Request,
+    Span,
+    engine_name,
+)
+from variational_reasoning.pipeline.evaluate import Benchmark, Model
+from variational_reasoning.pipeline.rows import Identity, open_stage
+from variational_reasoning.pipeline.sample import (
+    Sampler,
+    ShardRequests,
+    sample_seed,
+    span_settings,
+)
+from variational_reasoning.pipeline.work.job import Shard, StageJob
+from variational_reasoning.pipeline.work.limits import FailureLimit
+
+FOLDER = "controls"
+
+
+class Asked(NamedTuple):
+    """What is asked of the model.
+
+    kinds: of every sample that is asked, in their order. num_without_trace, num_without_room:
+    samples that are not.
+    """
+
+    exchange: Exchange
+    kinds: Mapping[Key, Sequence[str]]
+    num_without_trace: int
+    num_without_room: int
+
+
+def own_traces(
+    rows: Sequence[Mapping[str, Any]],
+    model: Model,
+    encode: Encode,
+    decode: Decode,
+) -> dict[Key, Trace]:
+    """The traces of samples; those that are not closed are left out."""
+    found = {}
+    for row in rows:
+        cut = model.renderer.cut_trace(REASONER, row["token_ids"], encode, decode)
+        trace = closed_trace(cut.token_ids, model.renderer.boundary, decode)
+        if trace is not None:
+            found[row["question_id"], row["answer_id"]] = trace
+    return found
+
+
+def what_to_ask(
+    benchmark: Benchmark,
+    samples: Sequence[Mapping[str, Any]],
+    chains: Mapping[str, Trace],
+    model: Model,
+    encode: Encode,
+    decode: Decode,
+) -> Asked:
+    """Which samples get which other traces.
+
+    A sample that a trace other than `chain` leaves no room for an answer is left out of all kinds,
+    so that these have the same questions.
+    """
+    config = model.config
+    wanted = config.eval.controls.num_samples
+    rows = [row for row in samples if wanted is None or row["answer_id"] < wanted]
+    own = own_traces(rows, model, encode, decode)
+    places: Places = all_places
+    if not model.renderer.is_abstract and has_values(config.steps.pattern):
+        places = value_places(config.steps.pattern, decode)
+    boundary = encode(model.renderer.boundary)
+    separator = model.renderer.encode_separator(encode)
+    exchange = Exchange(own, config.seed, boundary, chains, places)
+    kinds: dict[Key, list[str]] = {}
+    num_traces = len({question_id for question_id, _ in own})
+    if num_traces < 2:  # a trace can only be exchanged for another question's
+        return Asked(exchange, kinds, len(rows) - len(own), 0)
+    questions = {row["question_id"]: row["question"] for row in benchmark.questions}
+    has_chance = config.eval.temperature > 0
+    for key in sorted(own):
+        prompt = model.renderer.encode_prompt(REASONER, questions[key[0]], None, encode)
+        room = config.cutoff_len - len(prompt) - len(separator)
+        lengths = {}
+        for kind in exchange.kinds_of(key):
+            lengths[kind] = len(exchange.trace(kind, key).token_ids)
+        longest = max(length for kind, length in lengths.items() if kind != "chain")
+        if longest >= room:
+            continue
+        if not has_chance:  # the same answer once more
+            del lengths["again"]
+        kinds[key] = [kind for kind, length in lengths.items() if length < room]
+    return Asked(exchange, kinds, len(rows) - len(own), len(own) - len(kinds))
+
+
+def answers_job(
+    asked: Asked, inputs: Mapping[str, str], benchmark: Benchmark, model: Model
+) -> StageJob:
+    """Open the table of the answers.
+
+    Args:
+        inputs: digests of the tables that the traces are from.
+
+    Raises: ValueError for a folder that holds the answers of another evaluation or model.
+    """
+    config, folder = model.config, benchmark.folder / FOLDER
+    identity = Identity(
+        inputs={"questions": benchmark.digest, **inputs},
+        config={
+            **model.renderer.to_record(),
+            "sampling.engine": engine_name(config),
+            **resolved(config, "cutoff_len", "sampling.dtype", "eval.temperature", "eval.top_p"),
+            **resolved(config, "eval.max_new_tokens", "eval.controls.num_samples"),
+            **_places_settings(config, model),
+            **span_settings(config, model.renderer),
+        },
+        model=model.identity,
+        seed=config.seed,
+    )
+    units = list(dict.fromkeys(question_id for question_id, _ in asked.kinds))
+    sizes: Counter[str] = Counter()
+    for (question_id, _), kinds in asked.kinds.items():
+        sizes[question_id] += len(kinds)
+    per_shard = max(1, config.eval.answers_per_shard * len(units) // sizes.total())
+    remedy = f"They are made again from this evaluation where {folder} is removed."
+    return StageJob(
+        stage=open_stage(folder, "controls", identity, units, per_shard, remedy),
+        title=(
+            f"reads {benchmark.folder / 'samples'}, {model.folder}; writes {folder}: "
+            f"{sizes.total()} answers after other traces to {len(units)} questions"
+        ),
+        row="answer",
+        size=lambda unit: sizes[unit],
+        cost=lambda unit: sizes[unit],
+        load=lambda: ControlSampler(asked, benchmark, model),
+        limit=FailureLimit(
+            "sampling.max_failed_fraction", config.sampling.max_failed_fraction, total=sizes.total
+        ),
+    )
+
+
+def _places_settings(config: Config, model: Model) -> dict[str, Any]:
+    """What a manifest says of the tokens that are replaced, and of continued traces."""
+    settings = {}
+    if model.renderer.is_abstract:
+        settings = resolved(config, "eval.trace_temperature")
+    elif has_values(config.steps.pattern):
+        settings = resolved(config, "steps.pattern")
+    return settings
+
+
+class ControlSampler(Sampler):
+    """The worker that asks the model."""
+
+    names = ("question_id", "answer_id", "control")
+
+    def __init__(self, asked: Asked, benchmark: Benchmark, model: Model) -> None:
+        super().__init__(model.config, model.engine)
+        self.asked, self.renderer = asked, model.renderer
+        self.questions = {row["question_id"]: row["question"] for row in benchmark.questions}
+        self.boundary = self.encode(self.renderer.boundary)
+        self.separator = self.renderer.encode_separator(self.encode)
+        self.keys_of: dict[str, list[Key]] = {}
+        for key in asked.kinds:
+            self.keys_of.setdefault(key[0], []).append(key)
+        settings = model.config.eval
+        own = settings.trace_temperature
+        self.span = self._span(settings.temperature if own is None else own)
+
+    def close(self) -> None:
+        """See ShardFiller. The engine is the model's."""
+
+    def plan(self, units: Sequence[str]) -> ShardRequests:
+        """See Sampler."""
+        requests = []
+        for question_id in units:
+            question = self.questions[question_id]
+            prompt = self.renderer.encode_prompt(REASONER, question, None, self.encode)
+            for key in self.keys_of[question_id]:
+                requests += [self._ask(kind, key, prompt) for kind in self.asked.kinds[key]]
+        return ShardRequests(requests, [], Counter(), 0)
+
+    def _ask(self, kind: str, key: Key, prompt: list[int]) -> Request:
+        """The request for an answer after another trace."""
+        settings = self.config.eval
+        given = self.asked.exchange.trace(kind, key)
+        is_open = self._is_open(given)
+        ids = [*prompt, *given.token_ids]
+        if not is_open:  # without a closing it has the most symbols already
+            ids += [*([] if given.closing else self.boundary), *self.separator]
+        room = self.config.cutoff_len - len(ids)
+        limit = settings.max_new_tokens or room
+        if is_open and settings.max_new_tokens:
+            limit -= len(given.body)  # what the model itself has written of the trace
+        apart = ("again",) if kind == "again" else ()
+        return Request(
+            (*key, kind),
+            ids,
+            max(1, min(limit, room)),
+            sample_seed(self.config.seed, f"controls/{key[0]}", key[1], *apart),
+            self.renderer.answer_stops,
+            settings.temperature,
+            settings.top_p,
+            self._rest_of_span(len(given.body)) if is_open else None,
+        )
+
+    def _is_open(self, given: Trace) -> bool:
+        """Whether the model goes on with the trace; not where it has the most symbols already."""
+        if given.closing:
+            return False
+        return self.span is None or len(given.body) < self.span.max_symbols
+
+    def _rest_of_span(self, num_symbols: int) -> Span | None:
+        """The constraint of a trace of which so many symbols are given."""
+        if self.span is None:
+            return None
+        return self.span._replace(
+            min_symbols=max(0, self.span.min_symbols - num_symbols),
+            max_symbols=self.span.max_symbols - num_symbols,
+        )
+
+    def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
+        """See Sampler."""
+        question_id, answer_id, kind = request.key
+        given = self.asked.exchange.trace(kind, (question_id, answer_id))
+        answer = [*self.separator, *result.token_ids]
+        trace = given
+        if self._is_open(given):
+            trace, answer = self._cut([*given.body, *result.token_ids])
+        elif not given.closing:
+            trace = given._replace(closing=self.boundary)
+        return {
+            "given": self.decode(given.token_ids).removesuffix(self.renderer.boundary),
+            "trace_ids": trace.token_ids,
+            "num_symbols": len(trace.body),
+            "token_ids": answer,
+            "text": self.decode(answer),
+            "finish_reason": result.finish_reason,
+            "seed": request.seed,
+        }
+
+    def _cut(self, ids: list[int]) -> tuple[Trace, list[int]]:
+        """(trace, answer) of a response; no answer where the trace is not closed."""
+        cut = self.renderer.cut_trace(REASONER, ids, self.encode, self.decode).token_ids
+        trace = closed_trace(cut, self.renderer.boundary, self.decode)
+        if trace is None:
+            return Trace(ids, []), []
+        # cut may be other ids of the same text, so the answer is counted by its own.
+        rest = self.decode(ids)[len(self.decode(cut)) :]
+        return trace, ids[len(cut) :] if cut == ids[: len(cut)] else self.encode(rest)
+
+    def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
+        shard = super()._shard(plan, results)
+        counts = Counter(shard.counts)
+        del counts["duplicates"]  # equal answers of a sample are what is measured
+        return shard._replace(counts=counts)

@@ -1,0 +1,107 @@
+"""The controls of a model as tables: for the terminal, the report and the model's card."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Figures = Mapping[str, Any]
+"""What controls.json says of a kind."""
+
+
+class Cells(NamedTuple):
+    """A table of texts."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+    def to_markdown(self) -> str:
+        """The table in Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def control_cells(result: Mapping[str, Any]) -> Cells:
+    """A row per kind; shares in percent, 95 % intervals in brackets."""
+    length = "symbols" if result.get("is_abstract") else "trace tokens"
+    columns = ["trace", "accuracy", "minus own", "answers that change", "not answered"]
+    columns += [length, "answer tokens", "total tokens"]
+    rows = []
+    for kind, figures in result["kinds"].items():
+        row = [kind]
+        for name in ("accuracy", "difference", "changed", "unanswered"):
+            row.append(share_cell(figures, name))
+        for name in ("symbols", "answer_tokens", "total_tokens"):
+            row.append(_cell(figures, name, 1.0))
+        rows.append(row)
+    return Cells(columns, rows)
+
+
+def following_cells(result: Mapping[str, Any]) -> Cells | None:
+    """Whether answers follow an exchanged trace; None where no command tells what traces imply."""
+    rows = []
+    for kind, figures in result["kinds"].items():
+        if "follows" in figures:
+            shares = [share_cell(figures, name) for name in ("follows", "keeps", "neither")]
+            rows.append([kind, str(figures["num_told"]), *shares])
+    columns = ["trace", "answers", "follows the trace", "keeps the own answer", "neither"]
+    return Cells(columns, rows) if rows else None
+
+
+def share_cell(figures: Figures, name: str) -> str:
+    """A share in percent with its interval, as 16.8 (13.6 to 20.2); empty where it is not known."""
+    return _cell(figures, name, 100.0)
+
+
+def _cell(figures: Figures, name: str, factor: float) -> str:
+    if name not in figures:
+        return ""
+    mean = f"{factor * figures[name]:.1f}"
+    low, high = figures.get("intervals", {}).get(name, [figures[name]] * 2)
+    bounds = [f"{factor * bound:.1f}" for bound in (low, high)]
+    return mean if bounds == [mean, mean] else f"{mean} ({bounds[0]} to {bounds[1]})"
+
+
+def control_notes(result: Mapping[str, Any]) -> list[str]:
+    """What has to be said of a table of controls."""
+    counts = (
+        f"{result['num_questions']} questions, {result['num_without_trace']} samples without a "
+        f"closed trace, {result['num_without_room']} without room for an answer"
+    )
+    return [counts]
+
+
+def describe_controls(name: str, result: Mapping[str, Any]) -> str:
+    """The lines that the command prints."""
+    parts = [f"{name}: {'; '.join(control_notes(result))}"]
+    if not result["kinds"]:
+        parts.append(
+            "Fewer than two questions have a closed trace, so there is nothing to exchange."
+        )
+        return "\n\n".join(parts)
+    parts.append(control_cells(result).to_markdown())
+    if following := following_cells(result):
+        parts.append(following.to_markdown())
+    parts.append(verdict(result))
+    return "\n\n".join(parts)
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """What the figures say of the question in one sentence, from the intervals of the differences.
+
+    donor -60 (-65 to -55)     uses it: below zero
+    donor  +1 (-2 to +4)       not shown
+    """
+    donor = result["kinds"].get("donor", {})
+    if "difference" not in donor:
+        return "There is no donor trace, so nothing is said of the model's use of its trace."
+    low, high = donor["intervals"]["difference"]
+    shown = f"{100 * donor['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    changed = f"{share_cell(donor, 'changed')} % of the answers change"
+    if high < 0:
+        return (
+            f"The model uses its trace: with another question's its accuracy changes by {shown}, "
+            f"and {changed}."
+        )
+    return (
+        f"Nothing shows that the model's accuracy depends on its trace: with another question's it "
+        f"changes by {shown}, and {changed}."
+    )

@@ -1,0 +1,214 @@
+"""Other traces for the same questions, as ids.
+
+    own        a c d b e     the trace that the model wrote in its evaluation
+    again      a c d b e     the same, answered with another seed: how much chance alone changes
+    donor      b b a e d     the trace of another question
+    random     c e e a d     as many tokens, each at random among those of all traces
+    shuffled   d e a c b     its own tokens in another order
+    replaced   a c a b e     one token in the middle is another; what follows it stays
+    continued  a c a ...     the same token is another, and the model writes what follows it
+    none                     nothing between the opening and the closing tag
+    chain      a c d b a     the trace that the verbal chain gives: an upper bound
+
+An exchange is a function of the seed, the question and the sample. What is exchanged are the tokens
+before the closing tag. A tokenizer may merge the end of a trace with it, and that token stays:
+
+    text     It is 7.<|end_of_thought|>
+    tokens   It| is| 7|.<|end|_of_thought|>       body: It| is| 7      closing: .<|end
+"""
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from variational_reasoning.method.prompts import Decode, Encode
+from variational_reasoning.method.steps import split_steps
+
+KINDS = (
+    "own",
+    "again",
+    "donor",
+    "random",
+    "shuffled",
+    "replaced",
+    "continued",
+    "none",
+    "chain",
+)
+
+Key = tuple[str, int]
+"""question_id and answer_id of a sample."""
+
+
+class Trace(NamedTuple):
+    """The ids of a trace through its boundary. closing is empty where the model goes on with it."""
+
+    body: list[int]
+    closing: list[int]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All of them."""
+        return [*self.body, *self.closing]
+
+
+Places = Callable[[Sequence[int]], Sequence[int]]
+"""From a trace to the indices of those of its tokens that can be replaced."""
+
+
+class Exchange:
+    """Traces in place of those that a model wrote."""
+
+    def __init__(
+        self,
+        own: Mapping[Key, Trace],
+        seed: int,
+        boundary: Sequence[int],
+        chains: Mapping[str, Trace] | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """
+        Args:
+            own: the traces of the model, of two questions at least.
+            boundary: what closes an empty trace.
+            chains: question_id to the trace that its verbal chain gives, where there is one.
+            places: all tokens by default.
+        """
+        self.own, self.seed, self.chains = own, seed, chains or {}
+        self.boundary, self.places = list(boundary), places or all_places
+        self.pieces = sorted({piece for trace in own.values() for piece in trace.body})
+
+    def kinds_of(self, key: Key) -> list[str]:
+        """The kinds that there are for a sample, in the order of KINDS."""
+        absent = set()
+        if key[0] not in self.chains:
+            absent.add("chain")
+        if self._middle(key) is None:
+            absent.add("continued")
+        return [kind for kind in KINDS if kind not in absent]
+
+    def trace(self, kind: str, key: Key) -> Trace:
+        """The trace of one of `kinds_of`; of `continued` only what is given."""
+        own = self.own[key]
+        body = list(own.body)
+        rng = random.Random(f"controls {self.seed} {kind} {key[0]} {key[1]}")
+        if kind == "none":
+            return Trace([], self.boundary)
+        if kind == "chain":
+            return self.chains[key[0]]
+        if kind == "donor":
+            return self.own[self._donors[key]]
+        if kind == "random" and body:
+            body = rng.choices(self.pieces, k=len(body))
+        if kind == "shuffled":
+            rng.shuffle(body)
+        place = self._middle(key)
+        if kind in ("replaced", "continued") and place is not None:
+            body[place] = self._other_piece(key, place)
+            if kind == "continued":
+                return Trace(body[: place + 1], [])
+        return Trace(body, own.closing)
+
+    @cached_property
+    def _donors(self) -> dict[Key, Key]:
+        """Each sample's donor: a sample of the next question in a random circle.
+
+        Of the circle a, b, c with 2, 1 and 2 samples: a0 <- b0, a1 <- b0, b0 <- c0, c0 <- a0,
+        c1 <- a1.
+        """
+        samples: dict[str, list[Key]] = {}
+        for key in sorted(self.own):
+            samples.setdefault(key[0], []).append(key)
+        circle = sorted(samples)
+        random.Random(f"controls {self.seed} donor").shuffle(circle)
+        donors = {}
+        for question_id, giver in zip(circle, circle[1:] + circle[:1], strict=True):
+            given = samples[giver]
+            for number, key in enumerate(samples[question_id]):
+                donors[key] = given[number % len(given)]
+        return donors
+
+    def _middle(self, key: Key) -> int | None:
+        """The index of the token that is replaced; None where there is no other one."""
+        places = self.places(self.own[key].body)
+        return places[len(places) // 2] if places and len(self.pieces) > 1 else None
+
+    def _other_piece(self, key: Key, place: int) -> int:
+        """Another token, of those that other traces have at this place if there is one."""
+        rng = random.Random(f"controls {self.seed} replaced {key[0]} {key[1]}")
+        own = self.own[key].body
+        number = len(self.places(own)) // 2
+        others = [piece for piece in self._seen[number] if piece != own[place]]
+        return rng.choice(others or [piece for piece in self.pieces if piece != own[place]])
+
+    @cached_property
+    def _seen(self) -> dict[int, list[int]]:
+        """The tokens of all traces at the places that some trace has in its middle."""
+        places = {key: self.places(trace.body) for key, trace in self.own.items()}
+        middles = {len(found) // 2 for found in places.values()}
+        seen: dict[int, set[int]] = {number: set() for number in middles}
+        for key, found in places.items():
+            for number in middles:
+                if number < len(found):
+                    seen[number].add(self.own[key].body[found[number]])
+        return {number: sorted(pieces) for number, pieces in seen.items()}
+
+
+def closed_trace(ids: Sequence[int], boundary: str, decode: Decode) -> Trace | None:
+    """The trace of ids through the boundary; None where they do not end with it."""
+    text = decode(ids)
+    if not text.endswith(boundary):
+        return None
+    trace = text.removesuffix(boundary)
+    # From the end: the boundary is a few tokens.
+    cut = len(ids)
+    while cut > 0:
+        head = decode(ids[:cut])
+        if len(head) <= len(trace) and trace.startswith(head):
+            break
+        cut -= 1
+    return Trace(list(ids[:cut]), list(ids[cut:]))
+
+
+def chain_of(text: str, boundary: str, encode: Encode, decode: Decode) -> Trace:
+    """The trace with this text, with the ids that a training has for it."""
+    found = closed_trace(encode(text + boundary), boundary, decode)
+    assert found is not None  # the text ends with it
+    return found
+
+
+def all_places(trace: Sequence[int]) -> Sequence[int]:
+    """Every token."""
+    return range(len(trace))
+
+
+def value_places(pattern: str, decode: Decode) -> Places:
+    """The last tokens of the steps' values, for verbal traces of a task that knows these.
+
+    Of "+5=1*4=4" with the tokens "+", "5", "=1", "*", "4", "=4" and a pattern whose group `value`
+    is the digit after "=": 2 and 5. A trace without such a step, or whose tokens are not whole
+    characters, has all places.
+    """
+
+    def places(trace: Sequence[int]) -> Sequence[int]:
+        text = decode(trace)
+        lengths = [len(decode([piece])) for piece in trace]
+        if sum(lengths) != len(text):
+            return all_places(trace)
+        # owner[i] is the token that character i belongs to.
+        owner = [index for index, length in enumerate(lengths) for _ in range(length)]
+        found = []
+        for step in split_steps(text, pattern):
+            if step.value:
+                last = step.start + step.text.rindex(step.value) + len(step.value) - 1
+                found.append(owner[last])
+        return found or all_places(trace)
+
+    return places
+
+
+def has_values(pattern: str) -> bool:
+    """Whether steps.pattern says what a step found out."""
+    return "value" in re.compile(pattern).groupindex

@@ -1,0 +1,209 @@
+"""Does a model use its trace? Its answers to the same questions after other traces than its own.
+
+A model that uses its trace loses its accuracy with another question's (`donor`), a `random` and no
+trace, and most of its answers change. One that does not gives the same answers whatever is in the
+trace. It works for any model with a trace, of symbols or of words: what is exchanged are the tokens
+before the boundary (exchange.py).
+
+Three parts, each of which goes on where it was killed: the traces that verbal chains give
+(chains.py), the answers (answers.py), their verdicts (verdicts.py). Then controls.json, which the
+report reads.
+
+Intervals are over questions: the samples of a question count as one value, and a resample takes
+whole questions, the same ones for all kinds. So a difference to the own trace has a small interval,
+because most of the spread is between questions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from variational_reasoning.files import read_json_object, write_json
+from variational_reasoning.method.evaluation import bootstrap_columns, mean_and_error
+from variational_reasoning.method.prompts import Renderer
+from variational_reasoning.pipeline.controls.answers import FOLDER, answers_job, what_to_ask
+from variational_reasoning.pipeline.controls.chains import chain_traces
+from variational_reasoning.pipeline.controls.exchange import KINDS
+from variational_reasoning.pipeline.controls.verdicts import FOLDER as VERDICTS
+from variational_reasoning.pipeline.controls.verdicts import verdicts_job
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
+from variational_reasoning.pipeline.evaluate import Benchmark, Model
+from variational_reasoning.pipeline.rows import (
+    MANIFEST,
+    digest_of,
+    group_by,
+    read_manifest,
+    read_rows,
+)
+from variational_reasoning.pipeline.verify import open_programs, read_checks
+from variational_reasoning.pipeline.work.job import do_shards, share_of
+from variational_reasoning.pipeline.work.launch import own_share
+from variational_reasoning.pipeline.work.summary import describe_table
+from variational_reasoning.verify.verdicts import Verdict
+
+CONTROLS = "controls.json"
+FIGURES = (
+    "accuracy",
+    "difference",
+    "changed",
+    "unanswered",
+    "symbols",
+    "answer_tokens",
+    "total_tokens",
+)
+"""Of a kind, each a mean over questions.
+
+accuracy; difference: accuracy minus that after the own trace; changed: answers that are not the one
+after the own trace; unanswered: answers that are not closed, or that hold a tag or a symbol because
+the model goes on with a trace there. All of these are in [0, 1]. symbols: tokens of the trace;
+answer_tokens: those after it; total_tokens: both, and the boundary.
+"""
+
+FOLLOWING = ("follows", "keeps", "neither")
+"""Of the answers whose trace implies another one than the own trace's: the implied answer, the own
+answer, or another one; in [0, 1]."""
+
+Row = Mapping[str, Any]
+
+
+def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
+    """The controls of a model whose evaluation is done, written next to its result.
+
+    Returns: what controls.json holds; None while answers of other processes are missing. No kind
+    where fewer than two questions have a closed trace with room for an answer.
+
+    Raises: ValueError where there is no finished evaluation, or the folder `controls` holds those
+    of another one.
+    """
+    samples = read_manifest(benchmark.folder / "samples", "samples")
+    encode, decode = text_codec(load_tokenizer(str(model.folder)))
+    chains, digests = chain_traces(benchmark, model, encode, decode)
+    rows = read_rows(benchmark.folder / "samples", "samples")
+    asked = what_to_ask(benchmark, rows, chains, model, encode, decode)
+    result: dict[str, Any] = {
+        "samples": digest_of(samples),
+        "num_questions": len({question_id for question_id, _ in asked.kinds}),
+        "num_answers": len(asked.kinds),
+        "num_without_trace": asked.num_without_trace,
+        "num_without_room": asked.num_without_room,
+        "temperature": model.config.eval.temperature,
+        "is_abstract": model.renderer.is_abstract,
+        "kinds": {},
+    }
+    if asked.kinds:
+        job = answers_job(asked, {"samples": digest_of(samples)} | digests, benchmark, model)
+        index, count = own_share(model.config)
+        mine = share_of(job.stage.shards, job.cost, index, count)
+        verdicts = benchmark.folder / FOLDER / VERDICTS
+        is_judged = (verdicts / MANIFEST).is_file()
+        checks = {} if is_judged else read_checks(benchmark.questions)
+        programs = open_programs(checks, model.config)
+        print(describe_table(do_shards(job, mine)))
+        done = do_shards(verdicts_job(job.stage, benchmark, model, programs), mine)
+        if done.manifest is None:
+            return None
+        result["kinds"] = figures_of(benchmark.folder, model.renderer)
+    write_json(benchmark.folder / CONTROLS, result)
+    return result
+
+
+def read_controls(folder: Path) -> dict[str, Any] | None:
+    """controls.json of an evaluation; None where there is none, or it is about other samples than
+    the evaluation's now.
+    """
+    path = folder / CONTROLS
+    if not path.is_file():
+        return None
+    found = read_json_object(path, f"remove {path} and run scripts/trace_controls.py again")
+    # Earlier releases kept the digest in `identity`.
+    digest = found.get("samples") or found.get("identity", {}).get("samples")
+    manifest = folder / "samples" / MANIFEST
+    if not manifest.is_file() or digest != digest_of(read_manifest(folder / "samples", "samples")):
+        return None
+    return found
+
+
+def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
+    """FIGURES and FOLLOWING of each kind, with 95 % intervals, from the tables of an evaluation."""
+    verdicts = read_rows(folder / FOLDER / VERDICTS, "control_verdicts")
+    columns = ["question_id", "answer_id", "control", "num_symbols", "trace_ids", "token_ids"]
+    columns.append("text")
+    texts = {_name(row): row for row in read_rows(folder / FOLDER, "controls", columns)}
+    own = {_name(row)[:2]: row for row in verdicts if row["control"] == "own"}
+    rows = []
+    for row in verdicts:
+        text = texts[_name(row)]
+        measured = _measured(row, own[_name(row)[:2]], text)
+        is_answered = _is_answered(renderer.solution_of_answer(text["text"]), renderer)
+        rows.append({**row, **measured, "unanswered": float(not is_answered)})
+    by_kind = group_by(rows, "control")
+    return {kind: _figures(by_kind[kind]) for kind in KINDS if kind in by_kind}
+
+
+def _name(row: Row) -> tuple[str, int, str]:
+    return row["question_id"], row["answer_id"], row["control"]
+
+
+def _is_answered(solution: str | None, renderer: Renderer) -> bool:
+    """Whether a solution can be read: "4" can, "<TOKEN_A><endabstract>4" and None cannot."""
+    return solution is not None and not any(tag in solution for tag in renderer.tags)
+
+
+def _measured(row: Row, own: Row, text: Row) -> dict[str, float]:
+    """FIGURES of one answer, but for `unanswered`."""
+    is_right = float(row["verdict"] == Verdict.CORRECT)
+    num_trace, num_answer = len(text["trace_ids"]), len(text["token_ids"])
+    return {
+        "accuracy": is_right,
+        "difference": is_right - float(own["verdict"] == Verdict.CORRECT),
+        "changed": float(not row["is_own"]),
+        "symbols": float(text["num_symbols"]),
+        "answer_tokens": float(num_answer),
+        "total_tokens": float(num_trace + num_answer),
+    }
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """The figures of one kind from its rows."""
+    found = _means(rows, FIGURES)
+    questions = group_by(rows, "question_id").values()
+    shares = [_mean(row["accuracy"] for row in group) for group in questions]
+    found |= {"num_questions": len(shares), "num_answers": len(rows)}
+    found["standard_error"] = mean_and_error(shares).standard_error
+    told = [{**row, **_following(row)} for row in rows if _is_told(row)]
+    found["num_told"] = len(told)
+    if told:
+        following = _means(told, FOLLOWING)
+        intervals = found["intervals"] | following.pop("intervals")
+        found |= following | {"intervals": intervals}
+    return found
+
+
+def _is_told(row: Row) -> bool:
+    """Whether the trace implies another answer than the one after the own trace."""
+    return row["implied"] is not None and not row["own_fits_implied"]
+
+
+def _following(row: Row) -> dict[str, float]:
+    follows = bool(row["fits_implied"])
+    keeps = not follows and bool(row["is_own"])
+    return {
+        "follows": float(follows),
+        "keeps": float(keeps),
+        "neither": float(not follows and not keeps),
+    }
+
+
+def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """The mean over questions of each column, and its interval as [low, high]."""
+    table = []
+    for group in group_by(rows, "question_id").values():
+        table.append([_mean(row[name] for row in group) for name in names])
+    found = dict(zip(names, bootstrap_columns(table), strict=True))
+    means: dict[str, Any] = {name: each.mean for name, each in found.items()}
+    return means | {"intervals": {name: [each.low, each.high] for name, each in found.items()}}
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,247 @@
+"""The sections on traces as such: does a model use its trace, and what do its symbols tell?
+
+The first needs controls.json of evaluations (scripts/trace_controls.py), the second tables of
+abstract traces: first traces, those of stage 3, and the samples of evaluations, in every round.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from variational_reasoning.method.abstract import END
+from variational_reasoning.method.steps import (
+    chance_information,
+    entropy,
+    mutual_information,
+    split_steps,
+)
+from variational_reasoning.pipeline.collapse import variety
+from variational_reasoning.pipeline.controls.describe import share_cell
+from variational_reasoning.pipeline.controls.exchange import KINDS
+from variational_reasoning.pipeline.controls.result import CONTROLS, read_controls
+from variational_reasoning.pipeline.reading import TableReader
+from variational_reasoning.pipeline.rows import MANIFEST, read_manifest
+from variational_reasoning.report import figures
+from variational_reasoning.report.page import Picture, Section, Table
+
+SHOWN_PLACES = 8
+"""Places of a trace whose information is shown."""
+EVALUATION = "evaluation of"
+SYMBOL = re.compile(r"<TOKEN_[A-Z]+>")
+
+
+def trace_use(folders: Sequence[Path]) -> Section:
+    """Accuracy of all models after other traces, as one table and one plot."""
+    section = Section(
+        "Does a model use its trace?",
+        "The same questions after another trace: another question's (donor), a random one, the own "
+        "one shuffled, with one token replaced, replaced and continued, none, and the one that the "
+        "verbal chain gives. A model that uses its trace loses its accuracy with the first two.",
+    )
+    found, stale = _read_all(folders)
+    for name in stale:
+        section.warnings.append(
+            f"the controls of {name} are about other samples than its evaluation now, and not "
+            "shown: run scripts/trace_controls.py again"
+        )
+    if not found:
+        section.absent = "There are no controls (scripts/trace_controls.py)."
+        return section
+    kinds = [kind for kind in KINDS if any(kind in result["kinds"] for result in found.values())]
+    columns = ["model", *kinds, "donor: answers that change", "none: not answered"]
+    columns += ["continued: follows", "continued: keeps"]
+    table = Table(columns, [])
+    for name, result in found.items():
+        by_kind = result["kinds"]
+        row = [name, *(share_cell(by_kind.get(kind, {}), "accuracy") for kind in kinds)]
+        row.append(share_cell(by_kind.get("donor", {}), "changed"))
+        row.append(share_cell(by_kind.get("none", {}), "unanswered"))
+        for share in ("follows", "keeps"):
+            row.append(share_cell(by_kind.get("continued", {}), share))
+        table.rows.append(row)
+    section.tables.append(table)
+    bars = {name: _intervals(result["kinds"]) for name, result in found.items()}
+    section.pictures.append(Picture("controls", figures.plot_controls(kinds, bars)))
+    section.notes.append(
+        "Percent, with 95 % intervals over questions. Changes are against the answer after the own "
+        "trace. Continued: one token in the middle is replaced and the model writes what follows "
+        "it; of the answers whose changed trace implies another one, those that follow it and "
+        "those that keep the old answer (eval.controls.implied_answer tells)."
+    )
+    return section
+
+
+def _read_all(folders: Sequence[Path]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """(controls by the name of the model, names whose controls are about other samples)."""
+    found: dict[str, Mapping[str, Any]] = {}
+    stale = []
+    for folder in folders:
+        for path in sorted(folder.glob(f"evals/*/{CONTROLS}")):
+            name = path.parent.name if len(folders) == 1 else f"{folder.name}/{path.parent.name}"
+            result = read_controls(path.parent)
+            if result is None:
+                stale.append(name)
+            elif result["kinds"]:
+                found[name] = result
+    return found, stale
+
+
+def _intervals(kinds: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """(accuracy, low, high) by kind; controls of an earlier release have a standard error."""
+    found = {}
+    for kind, values in kinds.items():
+        mean, error = values["accuracy"], values.get("standard_error") or 0.0
+        around = [mean - 1.96 * error, mean + 1.96 * error]
+        low, high = values.get("intervals", {}).get("accuracy", around)
+        found[kind] = mean, low, high
+    return found
+
+
+class SymbolTraces(NamedTuple):
+    """Traces of symbols: (question_id, symbols) in the order of a table."""
+
+    name: str
+    rows: list[tuple[str, list[str]]]
+
+
+def symbol_use(run: Path) -> Section:
+    """How often symbols are used, and what they tell about the steps' values and the answer, in a
+    run, its later rounds (round2) and those of its loops (LOOP/round1).
+    """
+    section = Section(
+        "Use of symbols",
+        "The symbols of abstract traces by how often they are used, most frequent first. A steep "
+        "curve has few symbols that say little.",
+    )
+    tables = list(_tables_of(run))
+    for folder in _rounds(run):
+        place = folder.relative_to(run)
+        tables += [traces._replace(name=f"{place}, {traces.name}") for traces in _tables_of(folder)]
+    if not tables:
+        section.absent = "There are no traces of symbols."
+        return section
+    use = Table(["traces", "number", "symbols", "bits each", "length", "different"], [])
+    curves: dict[str, dict[str, list[float]]] = {"symbols_of_rounds": {}, "symbols_of_models": {}}
+    for traces in tables:
+        found = variety(_as_rows(traces))
+        assert found is not None  # a table has a row
+        low, middle, high = found.lengths
+        length = f"{middle:g} ({low:g} to {high:g})"
+        row = [traces.name, f"{len(traces.rows):,}", str(found.num_symbols)]
+        use.rows.append([*row, f"{found.entropy:.2f}", length, f"{found.distinct:.1%}"])
+        counts = Counter(symbol for _, symbols in traces.rows for symbol in symbols)
+        shares = [count / counts.total() for _, count in counts.most_common()]
+        picture = "symbols_of_models" if EVALUATION in traces.name else "symbols_of_rounds"
+        if shares:
+            curves[picture][traces.name] = shares
+    section.tables.append(use)
+    for name, of_picture in curves.items():
+        if of_picture:
+            section.pictures.append(Picture(name, figures.plot_symbol_use(of_picture)))
+    told = _information(tables, run)
+    if told.rows:
+        section.tables.append(told)
+    section.notes.append(
+        "Length: the median, and the 10th and 90th percentile. Different: among the first traces "
+        "of the questions. Bits: mutual information of the symbol at a place with the value of the "
+        "step there, where steps.pattern knows it, and with the answer. By chance: the mean of the "
+        "same with the values shuffled; only what is above it says something."
+    )
+    return section
+
+
+def _as_rows(traces: SymbolTraces) -> Iterator[dict[str, Any]]:
+    """Rows as `variety` takes them, whose last id is the end."""
+    for number, (question_id, symbols) in enumerate(traces.rows):
+        yield {"question_id": question_id, "trace_id": number, "token_ids": [*symbols, END]}
+
+
+def _rounds(run: Path) -> list[Path]:
+    """The folders of all rounds but the first one of the run itself, by name and number."""
+    rounds = []
+    for path in [*run.glob("round*"), *run.glob("*/round*")]:
+        number = path.name.removeprefix("round")
+        if number.isdigit():
+            rounds.append((str(path.parent), int(number), path))
+    return [path for _, _, path in sorted(rounds)]
+
+
+def _tables_of(folder: Path) -> Iterator[SymbolTraces]:
+    """The tables of abstract traces of one round."""
+    places = {"posterior": folder / "traces", "reasoner": folder / "from_reasoner/traces"}
+    places |= {f"first, {path.name}": path for path in sorted(folder.glob("first_traces/*"))}
+    for name, path in places.items():
+        if _is_abstract(path, "traces"):
+            yield SymbolTraces(name, list(_symbols(path, "traces")))
+    for path in sorted(folder.glob("evals/*/samples")):
+        if _is_abstract(path, "samples"):
+            name = f"{EVALUATION} {path.parent.name}"
+            yield SymbolTraces(name, list(_symbols(path, "samples")))
+
+
+def _is_abstract(path: Path, table: str) -> bool:
+    if not (path / MANIFEST).is_file():
+        return False
+    family = read_manifest(path, table)["config"].get("prompt_family") or {}
+    return family.get("boundary") == END
+
+
+def _symbols(path: Path, table: str) -> Iterator[tuple[str, list[str]]]:
+    for part in TableReader(path, table).scan(["question_id", "text"]):
+        for row in part.to_pylist():
+            trace = row["text"].partition(END)[0]
+            yield row["question_id"], SYMBOL.findall(trace)
+
+
+def _information(tables: Sequence[SymbolTraces], run: Path) -> Table:
+    """Bits that the symbol at each place tells of the step's value and of the answer."""
+    columns = ["traces", "place", "bits of the value", "by chance", "at most"]
+    columns += ["bits of the answer", "by chance", "at most"]
+    table = Table(columns, [])
+    facts = _facts(run)
+    for traces in tables:
+        longest = max(len(symbols) for _, symbols in traces.rows)
+        for place in range(min(longest, SHOWN_PLACES)):
+            about_value, about_answer = [], []
+            for question_id, symbols in traces.rows:
+                known = facts.get(question_id)
+                if known is None or place >= len(symbols):
+                    continue
+                values, answer = known
+                about_answer.append((symbols[place], answer))
+                if place < len(values):
+                    about_value.append((symbols[place], values[place]))
+            cells = [*_bits(about_value), *_bits(about_answer)]
+            table.rows.append([traces.name, str(place + 1), *cells])
+    return table
+
+
+def _bits(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """[information, information by chance, entropy of the second] of pairs; empty without any."""
+    if not pairs:
+        return ["", "", ""]
+    bits = (
+        mutual_information(pairs),
+        chance_information(pairs),
+        entropy(value for _, value in pairs),
+    )
+    return [f"{each:.2f}" for each in bits]
+
+
+def _facts(run: Path) -> dict[str, tuple[list[str], str]]:
+    """question_id to (the values of its steps where they are known, its answer)."""
+    if not (run / "questions" / MANIFEST).is_file():
+        return {}
+    pattern = None
+    if (run / "steps" / MANIFEST).is_file():
+        pattern = read_manifest(run / "steps", "steps")["config"]["steps.pattern"]
+    facts = {}
+    columns = ["question_id", "trace", "solution"]
+    for part in TableReader(run / "questions", "questions").scan(columns):
+        for row in part.to_pylist():
+            steps = split_steps(row["trace"], pattern) if pattern else []
+            values = [step.value for step in steps if step.value is not None]
+            facts[row["question_id"]] = values, row["solution"]
+    return facts

@@ -1,13 +1,20 @@
 """Kinds of hint side by side, on small tables with figures by hand."""
 
 import json
+import random
+import re
 
 import pytest
 from tests.report.tables import write_traces
 
 from variational_reasoning.pipeline.rows import Identity, write_table
 from variational_reasoning.report import diagnostics
-from variational_reasoning.report.hints import read_hints, word_shares
+from variational_reasoning.report.hints import (
+    BACKTRACKING,
+    UNCERTAINTY,
+    read_hints,
+    word_shares,
+)
 
 QUESTIONS = {"q0": "made", "q1": "made"}
 
@@ -17,6 +24,23 @@ def test_words_of_doubt_and_of_turning_back():
     shares = word_shares(["Wait, maybe it is 7,", "not sure. await"])
     assert (shares.uncertainty, shares.backtracking) == (250.0, 125.0)
     assert word_shares([]) == (0.0, 0.0)
+
+
+def test_words_are_counted_as_python_splits_and_searches():
+    draw = random.Random(0)
+    pieces = [*UNCERTAINTY, *BACKTRACKING, "x", "Wait", "MAYBE", "é", "7", "not", "let", "ß", "É"]
+    gaps = [" ", "", ", ", "\n", "\x1c", "\u2003", "-", "_", "'"]
+    texts = []
+    for _ in range(600):  # more than are counted at once
+        parts = [draw.choice(pieces) + draw.choice(gaps) for _ in range(draw.randrange(12))]
+        texts.append("".join(parts))
+    expected = []
+    for words in (UNCERTAINTY, BACKTRACKING):
+        longest_first = sorted(words, key=len, reverse=True)
+        pattern = re.compile(r"\b(?:" + "|".join(longest_first) + r")\b")
+        found = sum(len(pattern.findall(text.lower())) for text in texts)
+        expected.append(1000 * found / sum(len(text.lower().split()) for text in texts))
+    assert list(word_shares(texts)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_each_kind_has_its_own_row(tmp_path):

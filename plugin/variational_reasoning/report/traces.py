@@ -17,7 +17,7 @@ The bound leaves its whole question out instead (`report.bound`).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class TraceTerms:
     answer_tokens: np.ndarray
     num_correct: np.ndarray | None
     num_answers: np.ndarray | None
+    _log_answers: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
 
     @property
     def num_traces(self) -> int:
@@ -76,6 +77,11 @@ class TraceTerms:
         Raises: ValueError for an unknown estimator, and for one of sampled answers without
             verdicts.
         """
+        if estimator not in self._log_answers:
+            self._log_answers[estimator] = self._computed_log_answer(estimator)
+        return self._log_answers[estimator]
+
+    def _computed_log_answer(self, estimator: str) -> np.ndarray:
         found = find_estimator(estimator)
         if found.samples_answers and self.num_answers is None:
             raise ValueError(f"estimator {estimator!r} needs verdicts (stage 7)")

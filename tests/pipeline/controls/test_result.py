@@ -143,6 +143,18 @@ def test_without_traces_there_is_nothing_to_exchange(evaluated):
     assert "8 samples without a closed trace" in text and "nothing to exchange" in text
 
 
+def test_a_single_trace_cannot_be_exchanged(evaluated):
+    benchmark, model = evaluated()
+    rows = read_rows(benchmark.folder / "samples", "samples")
+    shutil.rmtree(benchmark.folder / "samples")
+    for row in rows[2:]:
+        row["token_ids"] = [30, 31]
+    write_table(benchmark.folder / "samples", "samples", rows, Identity({}, {}))
+    result = run_controls(benchmark, model)
+    assert result["kinds"] == {}
+    assert (result["num_questions"], result["num_without_trace"]) == (1, 6)
+
+
 def test_the_figures_by_hand(tmp_path, make_run):
     """Two questions; a has two samples. Donor: a0 right as before, a1 wrong and changed, b0 follows
     its new trace.

@@ -44,12 +44,14 @@ FOLDER = "controls"
 class Asked(NamedTuple):
     """What is asked of the model.
 
-    kinds: of every sample that is asked, in their order. num_without_trace, num_without_room:
-    samples that are not.
+    kinds: of every sample that is asked, in their order; of none where a single question has a
+    trace. num_questions: with a trace and room for an answer. num_without_trace, num_without_room:
+    samples that are not asked.
     """
 
     exchange: Exchange
     kinds: Mapping[Key, Sequence[str]]
+    num_questions: int
     num_without_trace: int
     num_without_room: int
 
@@ -96,7 +98,7 @@ def what_to_ask(
     kinds: dict[Key, list[str]] = {}
     num_traces = len({question_id for question_id, _ in own})
     if num_traces < 2:  # a trace can only be exchanged for another question's
-        return Asked(exchange, kinds, len(rows) - len(own), 0)
+        return Asked(exchange, kinds, num_traces, len(rows) - len(own), 0)
     questions = {row["question_id"]: row["question"] for row in benchmark.questions}
     has_chance = config.eval.temperature > 0
     for key in sorted(own):
@@ -111,7 +113,9 @@ def what_to_ask(
         if not has_chance:  # the same answer once more
             del lengths["again"]
         kinds[key] = [kind for kind, length in lengths.items() if length < room]
-    return Asked(exchange, kinds, len(rows) - len(own), len(own) - len(kinds))
+    num_questions = len({question_id for question_id, _ in kinds})
+    num_without_room = len(own) - len(kinds)
+    return Asked(exchange, kinds, num_questions, len(rows) - len(own), num_without_room)
 
 
 def answers_job(

@@ -82,7 +82,7 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
     asked = what_to_ask(benchmark, rows, chains, model, encode, decode)
     result: dict[str, Any] = {
         "samples": digest_of(samples),
-        "num_questions": len({question_id for question_id, _ in asked.kinds}),
+        "num_questions": asked.num_questions,
         "num_answers": len(asked.kinds),
         "num_without_trace": asked.num_without_trace,
         "num_without_room": asked.num_without_room,

@@ -20,7 +20,7 @@ pip = $(1)/bin/python -m pip install --disable-pip-version-check --quiet
 install = $(if $(UV),"$(UV)" pip install --quiet --python $(1)/bin/python,$(call pip,$(1)))
 constrained = $(if $(wildcard $(1)),--constraint $(1))
 
-.PHONY: help demo demo-abstract check test docs reference constraints env dev-env infer-env clean
+.PHONY: help demo demo-abstract demo-questions check test docs reference constraints env dev-env infer-env clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ demo: env  ## the environment, then the tiny profile through all stages; SEEDS=3
 
 demo-abstract: .venv/.ready-abstract  ## traces of symbols and their controls (tiny_abstract); SEEDS=3 for standard errors
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS) tiny_abstract
+
+demo-questions: env  ## few traces, many solutions: what a hint is worth (tiny_questions); SEEDS=3 for standard errors
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash scripts/demo.sh $(SEEDS) tiny_questions
 
 check: .venv/.ready-dev  ## lint, format, spelling, types and the quick tests, on all cores: two minutes on 2
 	.venv/bin/ruff check .

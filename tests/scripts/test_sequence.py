@@ -495,6 +495,25 @@ def recorded(tmp_path):
     return run
 
 
+@pytest.mark.parametrize("profile", ["tiny", "tiny_questions"])
+def test_a_demo_over_seeds_runs_what_can_be_run(recorded, run_profile, profile):
+    lines = recorded("scripts/demo.sh", "2", profile)
+    calls = [line[2:] for line in lines if line[1] == "scripts/run.py"]
+    assert [call[0] for call in calls] == [profile] * len(calls)
+    folders = [f"runs/{profile}", f"runs/{profile}-seed1"]
+    wanted = [[f"run={folder}", f"seed={seed}"] for seed, folder in enumerate(folders)]
+    assert [call[1:] for call in calls if len(call) == 3] == wanted
+    report = ["python", "scripts/report.py", *folders, f"output=runs/{profile}-seeds.md"]
+    assert lines[-1] == report
+    others = [call for call in calls[: len(calls) // 2] if len(call) > 3]
+    assert len(others) == (2 if profile == "tiny_questions" else 0)
+    for call in others:
+        done = run_profile(*call, "dry_run=true")
+        assert done.returncode == 0, done.stderr
+        trained = trainings([shlex.split(line) for line in done.stdout.splitlines()])
+        assert set(trained) - {"models/reasoner"} in ({"models/final_rft"}, {"models/final_hint"})
+
+
 def test_k_scaling(recorded, monkeypatch):
     monkeypatch.chdir(ROOT)
     folder = "examples/variational_reasoning/qwen2_5_7b_1k"

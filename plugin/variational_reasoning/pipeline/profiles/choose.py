@@ -582,6 +582,10 @@ def _look_at_machine(choices: Choices) -> None:
     """Whether this machine is the one that the profile is for."""
     options, cuda = choices.options, need("torch", "train").cuda
     if not choices.is_on_gpu:
+        choices.notes.append(
+            "a CPU may need hours: fewer questions, num_traces, num_answers and a smaller "
+            "cutoff_len make it shorter"
+        )
         return
     count = cuda.device_count() if cuda.is_available() else 0
     wanted = machine(options)

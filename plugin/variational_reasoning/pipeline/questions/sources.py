@@ -84,7 +84,12 @@ def stream_source(
     elif path.is_dir() or (allow_hub and path.suffix not in _FILE_TYPES):
         rows = _dataset_rows(source, hub_split, stream)
     else:
-        hint = "" if allow_hub else "; for the hub's data set of this name set data.allow_hub: true"
+        hint = ""
+        if not allow_hub:
+            hint = (
+                "; for the hub's data set of this name set data.allow_hub: true (for "
+                "new_profile.py: allow_hub=true)"
+            )
         raise FileNotFoundError(f"there is no file {source} (named in the section data){hint}")
     for row in rows:
         count += 1

@@ -81,11 +81,9 @@ class Plan:
         rejection sampling alone.
         """
         outputs = self.trained_outputs
-        return (
-            bool(self.hints)
-            or len(outputs) < len(self.finals)
-            or any(o.sampler == "posterior" for o in outputs)
-        )
+        has_other_finals = len(outputs) < len(self.finals)
+        samples_posterior = any(output.sampler == "posterior" for output in outputs)
+        return bool(self.hints) or has_other_finals or samples_posterior
 
     @property
     def posterior_output(self) -> str | None:
@@ -185,7 +183,8 @@ def _arm_faults(plan: Plan) -> list[str]:
         faults.append(f"rounds={plan.rounds}: arms are given traces, which have one round")
     if config.base is None and plan.base is None:
         faults.append(f"{plan.examples}/pipeline.yaml has no base, the model that arms start from")
-    known = {arm.name for arm in config.arms} | {output.name for output in config.build.outputs}
+    known = {arm.name for arm in config.arms}
+    known |= {output.name for output in config.build.outputs}
     if without_arm := sorted(set(plan.finals) - known):
         faults.append(
             f"finals: there is no entry of arms, nor of build.outputs, for {', '.join(without_arm)}"
@@ -318,9 +317,8 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
     hints = ["reference"] if plan.needs_posterior else []
     for hint in [*hints, *(hints_of(plan) if is_first else [])]:
         sample_and_weigh(plan, stage, hint)  # 3 to 8
-    side_by_side(
-        plan, [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
-    )  # 9
+    finals = [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
+    side_by_side(plan, finals)  # 9
 
     evaluated = {"reasoner": reasoner}
     evaluated |= {name: f"{folder}/models/{name}" for name in plan.finals}

@@ -102,7 +102,7 @@ def generate(
         samples = [next(outputs).outputs[0].token_ids for _ in range(n)]
         response = Response(
             response=[decode(sample) for sample in samples],
-            num_completion_tokens=[len(sample) for sample in samples],
+            num_completion_tokens=list(map(len, samples)),
             num_input_tokens=len(ids),
         )
         responses.append(response)

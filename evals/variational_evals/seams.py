@@ -35,9 +35,8 @@ from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.seam import Seam, faults, replace_all
 
-PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS} | {
-    f"vr_{folder.name}": abstract_renderer(name) for name, folder in ABSTRACT.items()
-}
+PROMPT_NAMES = {f"vr_{name}": make_renderer(name) for name in CHAT_FORMATS}
+PROMPT_NAMES |= {f"vr_{folder.name}": abstract_renderer(name) for name, folder in ABSTRACT.items()}
 """Values of `--system-prompt-name` in addition to SkyThought's: the paper's reasoner in a chat
 format, and the prompts of a published model of abstract traces, for a copy in a folder."""
 

@@ -172,7 +172,7 @@ def draw(engine: Engine, requests: Sequence[Request], num_samples: int) -> list[
         ids = [sample.token_ids for sample in samples[start : start + num_samples]]
         response = Response(
             response=[decode(sample) for sample in ids],
-            num_completion_tokens=[len(sample) for sample in ids],
+            num_completion_tokens=list(map(len, ids)),
             num_input_tokens=len(requests[start].prompt_ids),
         )
         responses.append(response)

@@ -440,20 +440,22 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     The standard error is that of the mean over questions (null for one question).
     """
     groups = group_by(rows, "question_id").values()
-    shares = [
-        sum(row["verdict"] == Verdict.CORRECT.value for row in group) / len(group)
-        for group in groups
-    ]
+    shares = []
+    for group in groups:
+        num_correct = sum(row["verdict"] == Verdict.CORRECT.value for row in group)
+        shares.append(num_correct / len(group))
     average = mean_and_error(shares)
+    num_tokens = sum(len(row["token_ids"]) for row in rows)
+    num_truncated = sum(row["finish_reason"] == "length" for row in rows)
     verdicts = Counter(row["verdict"] for row in rows)
     return {
         "num_questions": len(shares),
         "num_answers": len(rows),
-        "num_samples": max(len(group) for group in groups),
+        "num_samples": max(map(len, groups)),
         "avg": average.mean,
         "standard_error": average.standard_error,
-        "mean_tokens": sum(len(row["token_ids"]) for row in rows) / len(rows),
-        "truncated": sum(row["finish_reason"] == "length" for row in rows) / len(rows),
+        "mean_tokens": num_tokens / len(rows),
+        "truncated": num_truncated / len(rows),
         "no_answer": verdicts[Verdict.NO_ANSWER.value] / len(rows),
         "verdicts": dict(sorted(verdicts.items())),
     }
@@ -462,16 +464,11 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def describe_result(result: Mapping[str, Any]) -> str:
     """One line of a result."""
     error = "" if result["standard_error"] is None else f" ± {100 * result['standard_error']:.1f}"
-    missing = (
-        f", {result['dropped']} questions dropped: no room in the context"
-        if result["dropped"]
-        else ""
-    )
-    missing += (
-        f", {result['failed']} samples failed in the engine and do not count"
-        if result["failed"]
-        else ""
-    )
+    missing = ""
+    if result["dropped"]:
+        missing += f", {result['dropped']} questions dropped: no room in the context"
+    if result["failed"]:
+        missing += f", {result['failed']} samples failed in the engine and do not count"
     return (
         f"{result['task'] or result['name']}: Avg@{result['num_samples']} "
         f"{100 * result['avg']:.1f}{error} on {result['num_questions']} questions; mean tokens "

@@ -520,4 +520,8 @@ def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
 def _duplicates(rows: Sequence[Mapping[str, Any]], *columns: str) -> int:
     """Rows whose ids equal those of an earlier row of the same group."""
     groups = group_by(rows, *columns).values()
-    return sum(len(group) - len({tuple(row["token_ids"]) for row in group}) for group in groups)
+    num_repeated = 0
+    for group in groups:
+        different = {tuple(row["token_ids"]) for row in group}
+        num_repeated += len(group) - len(different)
+    return num_repeated

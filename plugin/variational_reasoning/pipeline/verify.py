@@ -515,8 +515,8 @@ def _excluded_questions(config: Config, inputs: _Inputs, kinds: _Kinds) -> dict[
         faults.append(
             list_faults(
                 f"{len(listed)} of {len(inputs.units)} questions cannot be verified; leave them "
-                "out, or set "
-                "verify.unverifiable: accept (stage 8 then treats them by its fallback policy)",
+                "out, or set verify.unverifiable: accept (stage 8 then treats them by its fallback "
+                "policy)",
                 listed,
             )
         )
@@ -527,8 +527,7 @@ def _excluded_questions(config: Config, inputs: _Inputs, kinds: _Kinds) -> dict[
         faults.append(
             list_faults(
                 f"{len(rejected)} of {len(inputs.units)} gold answers are not accepted by their "
-                "own check; correct them, or set "
-                "verify.bad_golds: exclude",
+                "own check; correct them, or set verify.bad_golds: exclude",
                 listed,
             )
         )

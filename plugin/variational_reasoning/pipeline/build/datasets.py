@@ -251,8 +251,7 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
         if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
             faults.append(
                 f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; "
-                f"with {output.estimator} every trace is "
-                "acceptable. Use drop or original"
+                f"with {output.estimator} every trace is acceptable. Use drop or original"
             )
         if is_estimated and output.selection == "unweighted":
             faults.append(
@@ -286,8 +285,7 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
 def _check_num_traces(outputs: Sequence[OutputConfig], joined: Joined) -> None:
     faults = [
         f"build.outputs {output.name!r}: num_traces is {output.num_traces}, but only "
-        f"{joined.num_traces} traces per question "
-        "were sampled (sampling.num_traces)"
+        f"{joined.num_traces} traces per question were sampled (sampling.num_traces)"
         for output in outputs
         if (output.num_traces or 0) > joined.num_traces
     ]

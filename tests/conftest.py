@@ -111,11 +111,13 @@ def record_of(kind: str, chat_format: str = "chatml") -> dict:
 LONGEST_FIRST = (
     "tests/test_end_to_end.py",
     "tests/test_transformers_4.py",
+    "tests/examples/test_tiny_abstract.py",
     "tests/host/test_steps.py",
     "tests/host/test_launchers.py",
     "tests/pipeline/test_vllm.py",
     "tests/pipeline/work/test_ray_cluster.py",
     "tests/evals/test_skythought.py",
+    "tests/evals/test_abstract.py",
     "tests/evals/test_run_vllm.py",
 )
 """Files of minutes. `make test` gives whole files to its two processes: a long file that begins

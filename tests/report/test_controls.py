@@ -46,10 +46,10 @@ def test_one_table_and_one_plot_over_all_models(tmp_path):
     rows = {row[0]: row[1:] for row in table.rows}
     assert set(rows) == {"good", "other"}
     assert rows["good"][:4] == [
-        "90.0 (85.0 to 95.0)",
-        "15.0 (10.0 to 20.0)",
+        "90.0 ± 5.0",
+        "15.0 ± 5.0",
         "",
-        "0.0 (-5.0 to 5.0)",
+        "0.0 ± 5.0",
     ]
     assert rows["good"][4:] == ["80.0", "100.0", "", ""]
     assert rows["other"][-2:] == ["75.0", "5.0"]

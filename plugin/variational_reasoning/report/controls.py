@@ -18,7 +18,6 @@ from variational_reasoning.method.steps import (
     split_steps,
 )
 from variational_reasoning.pipeline.collapse import variety
-from variational_reasoning.pipeline.controls.describe import share_cell
 from variational_reasoning.pipeline.controls.exchange import KINDS
 from variational_reasoning.pipeline.controls.result import CONTROLS, read_controls
 from variational_reasoning.pipeline.reading import TableReader
@@ -50,25 +49,23 @@ def trace_use(folders: Sequence[Path]) -> Section:
         section.absent = "There are no controls (scripts/trace_controls.py)."
         return section
     kinds = [kind for kind in KINDS if any(kind in result["kinds"] for result in found.values())]
-    columns = ["model", *kinds, "donor: answers that change", "none: not answered"]
-    columns += ["continued: follows", "continued: keeps"]
+    columns = ["model", *kinds, "changed", "not answered", "follows", "keeps"]
     table = Table(columns, [])
     for name, result in found.items():
         by_kind = result["kinds"]
-        row = [name, *(share_cell(by_kind.get(kind, {}), "accuracy") for kind in kinds)]
-        row.append(share_cell(by_kind.get("donor", {}), "changed"))
-        row.append(share_cell(by_kind.get("none", {}), "unanswered"))
-        for share in ("follows", "keeps"):
-            row.append(share_cell(by_kind.get("continued", {}), share))
+        row = [name, *(_cell(by_kind, kind, "accuracy") for kind in kinds)]
+        row += [_cell(by_kind, "donor", "changed"), _cell(by_kind, "none", "unanswered")]
+        row += [_cell(by_kind, "continued", share) for share in ("follows", "keeps")]
         table.rows.append(row)
     section.tables.append(table)
     bars = {name: _intervals(result["kinds"]) for name, result in found.items()}
     section.pictures.append(Picture("controls", figures.plot_controls(kinds, bars)))
     section.notes.append(
-        "Percent, with 95 % intervals over questions. Changes are against the answer after the own "
-        "trace. Continued: one token in the middle is replaced and the model writes what follows "
-        "it; of the answers whose changed trace implies another one, those that follow it and "
-        "those that keep the old answer (eval.controls.implied_answer tells)."
+        "Percent, ± half of the 95 % interval over questions. Changed: with another question's "
+        "trace, answers that are not the one after the own trace. Not answered: without a trace. "
+        "Continued: one token in the middle is replaced and the model writes what follows it. Of "
+        "the answers whose changed trace implies another one, those that follow it and those that "
+        "keep the old answer (eval.controls.implied_answer tells)."
     )
     return section
 
@@ -86,6 +83,16 @@ def _read_all(folders: Sequence[Path]) -> tuple[dict[str, Mapping[str, Any]], li
             elif result["kinds"]:
                 found[name] = result
     return found, stale
+
+
+def _cell(by_kind: Mapping[str, Any], kind: str, name: str) -> str:
+    """A share in percent with half of its interval, as 16.8 ± 3.2; empty where it is not known."""
+    values = by_kind.get(kind, {})
+    if name not in values:
+        return ""
+    bounds = values.get("intervals", {}).get(name)
+    half = 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
+    return f"{100 * values[name]:.1f}" + (f" ± {100 * half:.1f}" if half else "")
 
 
 def _intervals(kinds: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:

@@ -8,7 +8,11 @@ import pytest
 
 from variational_reasoning.method.evaluation import bootstrap_columns
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.controls.describe import describe_controls, verdict
+from variational_reasoning.pipeline.controls.describe import (
+    control_cells,
+    describe_controls,
+    verdict,
+)
 from variational_reasoning.pipeline.controls.result import (
     CONTROLS,
     figures_of,
@@ -226,6 +230,11 @@ def test_the_tables_say_what_is_left():
     assert lines[5].startswith("| donor | 12.5 | -77.5 (-80.0 to -75.0) | 0.0 |")
     assert "| donor | 6 | 100.0 | 0.0 | 0.0 |" in lines
     assert lines[-1].startswith("The model uses its trace: with another question's")
+
+
+def test_kinds_have_one_order_whatever_the_file_has():
+    kinds = {name: kind_of(0.5) for name in ("chain", "donor", "own")}
+    assert [row[0] for row in control_cells({"kinds": kinds}).rows] == ["own", "donor", "chain"]
 
 
 def test_no_difference_is_not_called_use():

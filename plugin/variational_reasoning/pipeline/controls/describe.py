@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from variational_reasoning.pipeline.controls.exchange import KINDS
+
 Figures = Mapping[str, Any]
 """What controls.json says of a kind."""
 
@@ -25,7 +27,7 @@ def control_cells(result: Mapping[str, Any]) -> Cells:
     columns = ["trace", "accuracy", "minus own", "answers that change", "not answered"]
     columns += [length, "answer tokens", "total tokens"]
     rows = []
-    for kind, figures in result["kinds"].items():
+    for kind, figures in _in_order(result):
         row = [kind]
         for name in ("accuracy", "difference", "changed", "unanswered"):
             row.append(share_cell(figures, name))
@@ -35,10 +37,16 @@ def control_cells(result: Mapping[str, Any]) -> Cells:
     return Cells(columns, rows)
 
 
+def _in_order(result: Mapping[str, Any]) -> list[tuple[str, Figures]]:
+    """The kinds with their figures, in the order of KINDS; a file has them by name."""
+    kinds = result["kinds"]
+    return [(kind, kinds[kind]) for kind in KINDS if kind in kinds]
+
+
 def following_cells(result: Mapping[str, Any]) -> Cells | None:
     """Whether answers follow an exchanged trace; None where no command tells what traces imply."""
     rows = []
-    for kind, figures in result["kinds"].items():
+    for kind, figures in _in_order(result):
         if "follows" in figures:
             shares = [share_cell(figures, name) for name in ("follows", "keeps", "neither")]
             rows.append([kind, str(figures["num_told"]), *shares])

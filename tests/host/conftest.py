@@ -7,8 +7,10 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,6 +255,31 @@ def run_exp(monkeypatch, tmp_path) -> Callable:
 
     yield run_exp
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def unfused_flex(monkeypatch):
+    """FlexAttention on a CPU, backward too: without its kernel, as a product of whole matrices.
+
+    torch refuses a backward pass there because its compiled kernel has none. `calls` counts.
+    """
+    import torch
+    from torch.nn.attention import flex_attention as torch_flex
+
+    from variational_reasoning.host import attention, trainer
+
+    counter = SimpleNamespace(calls=0)
+
+    def count(*tensors):
+        counter.calls += 1
+
+    monkeypatch.setattr(torch_flex, "_validate_device", count)
+    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", False)
+    for module in (attention, trainer):
+        monkeypatch.setattr(module, "flex_fault", lambda *args: None)
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        yield counter
 
 
 @pytest.fixture

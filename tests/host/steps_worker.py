@@ -27,7 +27,8 @@ class StepGradients(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         gradients = {}
         for name, parameter in model.named_parameters():
-            gradients[name.removeprefix("module.")] = parameter.grad.clone()
+            if parameter.grad is not None:  # an adapter's model has parameters that are not trained
+                gradients[name.removeprefix("module.")] = parameter.grad.clone()
         self.steps.append(gradients)
 
 

@@ -8,11 +8,16 @@ from transformers import AttentionInterface
 
 from variational_reasoning.host import attention, bottleneck
 from variational_reasoning.host.attention import (
+    FLEX_ATTENTION,
     PACKABLE,
     ROW_ATTENTION,
     bottleneck_fault,
     bottleneck_mask,
+    flex_attention,
+    flex_fault,
     row_attention,
+    supports_packs,
+    use_flex_attention,
     use_row_attention,
 )
 from variational_reasoning.host.bottleneck import (
@@ -168,20 +173,49 @@ def test_all_forms_attend_alike(monkeypatch, seed, dense_row):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_flex_attention_attends_alike():
-    """Forward only: FlexAttention has no backward pass on a CPU. Uncompiled, so no compiler runs."""
-    from torch.nn.attention.flex_attention import flex_attention
-
+@pytest.mark.parametrize("heads", [(4, 2, 2), (6, 3, 3)])
+def test_flex_attention_attends_alike(unfused_flex, heads):
+    """Forward and backward, unfused: the kernel of a GPU has none on a CPU."""
     torch.manual_seed(0)
     lines = [[(20, (3, 9, 14)), (7, (1, 3, 5))], [(25, (2, 20, 23))]]
     layout = layout_of(lines)
-    tensors = [torch.randn(2, 2, 29, 8) for _ in range(3)]
-    mask = block_mask(layout, 29)
-    ours = flex_attention(*tensors, block_mask=mask)
-    theirs = torch.nn.functional.scaled_dot_product_attention(
-        *tensors, attn_mask=dense_mask(layout, 29)
-    )
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    tensors = [torch.randn(2, count, 29, 8) for count in heads]
+    is_token = (token_facts(layout, 29)[0] > 0)[:, :, None, None]
+    weight = torch.randn(2, 29, heads[0], 8) * is_token
+    ours = attend(flex_attention, block_mask(layout, 29), tensors, weight)
+    theirs = attend(row_attention, dense_mask(layout, 29), tensors, weight)
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert unfused_flex.calls == 1
+
+
+def test_flex_attention_in_a_model(unfused_flex):
+    """A batch with a BlockMask, one without; and queries in float32 next to values in bf16."""
+    model = tiny("qwen3")
+    layout = layout_of([[(16, (4, 9, 12))]])
+    ids = torch.randint(1, 60, (16,))
+    padding = torch.tensor([[1] * 12 + [0] * 4])
+    expected = [logits_of(model, ids, mask) for mask in (dense_mask(layout, 16), padding)]
+    use_flex_attention(model)
+    assert supports_packs(model.config) and bottleneck_fault(model.config) is None
+    mask = bottleneck_mask(layout, 16, FLEX_ATTENTION, torch.float32)
+    torch.testing.assert_close(logits_of(model, ids, mask), expected[0], rtol=1e-5, atol=1e-5)
+    calls = unfused_flex.calls
+    assert calls == model.config.num_hidden_layers
+    found = logits_of(model, ids, padding)
+    torch.testing.assert_close(found[:12], expected[1][:12], rtol=1e-5, atol=1e-5)
+    assert unfused_flex.calls == calls  # SDPA
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert logits_of(model, ids, mask).isfinite().all()
+
+
+def test_models_and_machines_without_flex_attention():
+    config = tiny("qwen3").config
+    assert "no backward pass on a CPU; remove the key" in flex_fault(config, torch.device("cpu"))
+    assert flex_fault(config, torch.device("cuda")) is None
+    config.attention_dropout = 0.1
+    message = "FlexAttention has no dropout, and the model's attention_dropout is 0.1; set it to 0"
+    assert flex_fault(config, torch.device("cuda")) == message
 
 
 def test_a_row_of_padding_is_finite_in_every_form_and_dtype():

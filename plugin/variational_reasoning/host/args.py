@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from variational_reasoning.host.dataset import RowFacts
 
 
+AUTO_ATTENTION = "auto"
+FLEX = "flex"
+BOTTLENECK_ATTENTIONS = (AUTO_ATTENTION, FLEX)
+
+
 @dataclass
 class VariationalArguments:
     """The keys under `### variational` in a training YAML."""
@@ -71,6 +76,14 @@ class VariationalArguments:
         metadata={
             "help": "Factor of the loss of a trace of symbols and its end, against the answer's "
             "(prompt_family abstract); 0 trains the answer alone."
+        },
+    )
+    bottleneck_attention: str = field(
+        default="auto",
+        metadata={
+            "help": "How a GPU or CPU attends under the bottleneck mask (prompt_kind "
+            f"{BOTTLENECK}): one of {', '.join(BOTTLENECK_ATTENTIONS)}. auto: as flash_attn says, "
+            "by default SDPA; flex: FlexAttention, on a GPU."
         },
     )
     rows_per_step: int | None = field(
@@ -142,6 +155,7 @@ class VariationalRun:
     inputs: what the record says about the data, the models and the files that the training starts
         from.
     trace_loss_weight: factor of the loss of a trace of symbols.
+    bottleneck_attention: how attention is computed under the bottleneck mask.
     rows_per_step: N of an optimizer step; None where the host's batch keys decide.
     tokens_per_micro_batch: the most tokens of a micro-batch, with rows_per_step.
     """
@@ -151,6 +165,7 @@ class VariationalRun:
     constant_loss_normalizer: float | None = None
     facts: "RowFacts | None" = None
     trace_loss_weight: float = 1.0
+    bottleneck_attention: str = AUTO_ATTENTION
     rows_per_step: int | None = None
     tokens_per_micro_batch: int | None = None
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -297,6 +312,7 @@ def check(
     _check_host_flags(normalizer, model_args, data_args, training_args, finetuning_args, faults)
     config = VariationalConfig(normalizer, prompt_kind, renderer, overlong)
     _check_symbols(config, ours, model_args, faults)
+    _check_bottleneck_attention(config, ours, model_args, training_args, faults)
     _check_model_path(model_args.model_name_or_path, faults)
     _check_added_tokens(model_args, faults)
     _check_tied_head(model_args, finetuning_args, faults)
@@ -344,6 +360,39 @@ def _check_symbols(
         faults.append(
             "trace_loss_weight: the host's own loss would ignore it; set "
             "`constant_loss_normalizer: auto`, or remove the key"
+        )
+
+
+def _check_bottleneck_attention(
+    config: VariationalConfig,
+    ours: dict[str, Any],
+    model_args: Any,
+    training_args: Any,
+    faults: list[str],
+) -> None:
+    """A known name, and nothing next to it that chooses another attention."""
+    name = ours.get("bottleneck_attention", AUTO_ATTENTION)
+    if name not in BOTTLENECK_ATTENTIONS:
+        allowed = ", ".join(BOTTLENECK_ATTENTIONS)
+        faults.append(f"bottleneck_attention: {name!r} is not one of {allowed}")
+        return
+    if name == AUTO_ATTENTION:
+        return
+    if not config.is_bottleneck:
+        faults.append(
+            f"bottleneck_attention: has no effect, because nothing is hidden in rows of the prompt "
+            f"kind {config.prompt_kind}; only {BOTTLENECK} has the mask"
+        )
+    flash = str(getattr(model_args.flash_attn, "value", model_args.flash_attn))
+    if flash not in ("auto", "sdpa"):
+        faults.append(
+            f"bottleneck_attention: {name}, but flash_attn: {flash} chooses another attention; "
+            "remove flash_attn"
+        )
+    if training_args.torch_compile:
+        faults.append(
+            f"bottleneck_attention: {name} is compiled by itself, and not tested in a model that "
+            "is compiled as a whole; remove torch_compile"
         )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -39,6 +40,9 @@ from variational_reasoning.host.bottleneck import (
 
 ROW_ATTENTION = "variational_rows"
 """The name under which `row_attention` is registered with transformers."""
+
+FLEX_ATTENTION = "variational_flex"
+"""The name under which `flex_attention` is registered with transformers."""
 
 FLASH = ("flash_attention_2", "flash_attention_3")
 """Implementations that take the boundaries of rows by themselves."""
@@ -83,7 +87,8 @@ def supports_packs(config: Any) -> bool:
     if config._attn_implementation in FLASH:
         # GPT-2 of transformers 4 does not hand the boundaries on to its attention.
         return config.model_type in PACKABLE and config.model_type != "gpt2"
-    return config.model_type in PACKABLE and config._attn_implementation in ("sdpa", ROW_ATTENTION)
+    takes_layouts = config._attn_implementation in ("sdpa", ROW_ATTENTION, FLEX_ATTENTION)
+    return config.model_type in PACKABLE and takes_layouts
 
 
 def use_row_attention(model: torch.nn.Module) -> None:
@@ -94,6 +99,61 @@ def use_row_attention(model: torch.nn.Module) -> None:
     config: Any = model.config
     if config._attn_implementation == "sdpa":
         config._attn_implementation = ROW_ATTENTION
+
+
+def use_flex_attention(model: torch.nn.Module) -> None:
+    """Let a model attend with FlexAttention where a batch carries a BlockMask."""
+    AttentionInterface.register(FLEX_ATTENTION, flex_attention)
+    # transformers ignores one without the other. Batches without a BlockMask get SDPA's mask.
+    AttentionMaskInterface.register(FLEX_ATTENTION, sdpa_mask)
+    config: Any = model.config
+    config._attn_implementation = FLEX_ATTENTION
+
+
+def flex_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """FlexAttention under a BlockMask; transformers' own SDPA for any other batch.
+
+    transformers compiles the kernel once. Padding sees padding, so that no softmax is over nothing.
+
+    Args:
+        module: the layer. query: [batch, heads, tokens, width]. key, value: the same with their
+            heads. attention_mask: a BlockMask of the batch's tokens, or what SDPA takes.
+
+    Returns: [batch, tokens, heads, width], and None for the attention weights.
+    """
+    if attention_mask is None or isinstance(attention_mask, Tensor):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+    # Under autocast the rotation may leave queries and keys in float32; the kernel wants one dtype.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    output, _ = flex_attention_forward(
+        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout
+    )
+    return output, None
+
+
+def flex_fault(config: Any, device: torch.device) -> str | None:
+    """Why FlexAttention cannot train a model of this configuration there; None if it can."""
+    if device.type == "cpu":
+        return (
+            "FlexAttention has no backward pass on a CPU; remove the key, and rows are computed "
+            "with SDPA"
+        )
+    for name in ("attention_dropout", "attn_pdrop"):
+        share = getattr(config, name, 0.0)
+        if share:
+            return f"FlexAttention has no dropout, and the model's {name} is {share}; set it to 0"
+    return None
 
 
 def row_attention(
@@ -170,7 +230,7 @@ def bottleneck_fault(config: Any) -> str | None:
     """Why a model of this configuration cannot train under the bottleneck; None if it can."""
     implementation = config._attn_implementation
     name = config.model_type
-    if implementation not in ("sdpa", ROW_ATTENTION, "eager", "flex_attention"):
+    if implementation not in ("sdpa", ROW_ATTENTION, "eager", FLEX_ATTENTION):
         return (
             f"{implementation} takes no mask of four dimensions; set `flash_attn: sdpa`, which "
             "calls flash kernels by itself where the mask allows it"
@@ -206,7 +266,7 @@ def bottleneck_mask(layout: Tensor, tokens: int, implementation: str, dtype: tor
         layout: of the batch, on its device. tokens: of a line, padding included.
         implementation: the model's. dtype: that attention computes in.
     """
-    if implementation == "flex_attention":
+    if implementation == FLEX_ATTENTION:
         return block_mask(layout, tokens)
     if implementation == ROW_ATTENTION and tokens > DENSE_ROW:
         return layout

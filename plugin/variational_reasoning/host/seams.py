@@ -80,6 +80,7 @@ def _parse_train_args(original: Callable) -> Callable:
             config,
             yaml=masked(ours.as_mapping(rest) | keys),
             trace_loss_weight=float(keys.get("trace_loss_weight", 1.0)),
+            bottleneck_attention=keys.get("bottleneck_attention", ours.AUTO_ATTENTION),
             **ours.step_keys(keys, data_args.cutoff_len),
         )
         if isinstance(config.constant_loss_normalizer, float):

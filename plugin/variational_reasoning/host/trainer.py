@@ -33,10 +33,13 @@ from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 from torch.utils.data import DataLoader
 
 from variational_reasoning import __version__
+from variational_reasoning.host.args import FLEX
 from variational_reasoning.host.attention import (
     bottleneck_fault,
     bottleneck_mask,
+    flex_fault,
     supports_packs,
+    use_flex_attention,
     use_row_attention,
 )
 from variational_reasoning.host.bottleneck import count_trace_targets, layout_of, rows_of
@@ -155,6 +158,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._inputs: dict[str, Any] = run.inputs
         self._tokens_in_step: torch.Tensor | None = None
         self._trace_loss_weight: float = run.trace_loss_weight
+        self._is_flex = run.bottleneck_attention == FLEX
         self._nll_since_log = torch.zeros((), device=self.args.device)
         # The same for targets of traces and of answers apart, and their counts in the step.
         self._part_nll_since_log = torch.zeros(2, device=self.args.device)
@@ -217,7 +221,12 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         fault = bottleneck_fault(config)
         if fault is not None:
             raise ValueError(f"prompt_kind {self.config.prompt_kind}: {fault}")
-        if not self.args.torch_compile:
+        if self._is_flex:
+            fault = flex_fault(config, self.args.device)
+            if fault is not None:
+                raise ValueError(f"bottleneck_attention: flex: {fault}")
+            use_flex_attention(self._base())
+        elif not self.args.torch_compile:
             use_row_attention(self._base())
         logger.info_rank0(
             "variational_reasoning: answers do not see the verbal chain (a bottleneck mask, with "

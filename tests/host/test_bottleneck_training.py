@@ -53,6 +53,10 @@ def abstract_config(world, model: str, rows=ROWS, **settings) -> dict:
     return world.config(**(values | phase | settings))
 
 
+EVALUATED = {"do_eval": True, "learning_rate": 0.0}
+"""An evaluation after a step that changes nothing."""
+
+
 class Reference:
     """The step's gradient and the figures of its log, row by row under a dense mask, in float64.
 
@@ -101,6 +105,12 @@ class Reference:
         for name, value in self.log.items():
             assert entry[name] == pytest.approx(value, abs=2e-5), name
 
+    def check_evaluation(self, folder: Path) -> None:
+        """Of an evaluation on the same rows, with the weights that the step began with."""
+        results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
+        for name, value in self.log.items():
+            assert results[f"eval_{name}"] == pytest.approx(value, rel=1e-5), name
+
 
 BATCHES = {
     "padded": {"per_device_train_batch_size": 3},
@@ -114,10 +124,12 @@ BATCHES = {
 @pytest.mark.parametrize("how", BATCHES.values(), ids=BATCHES)
 def test_the_gradient_in_float64(world, run_exp, abstract_model, how):
     capture = GradientCapture(torch.float64)
-    run_exp(abstract_config(world, abstract_model, **how), callbacks=[capture])
+    config = abstract_config(world, abstract_model, eval_dataset="abstract3", **EVALUATED, **how)
+    run_exp(config, callbacks=[capture])
     reference = Reference(abstract_model)
     assert relative_error(capture.gradients, reference.gradients) < 1e-9
     reference.check_log(capture.history[0])
+    reference.check_evaluation(world.root / "out")
 
 
 @pytest.mark.parametrize("how", ["padded", "packed", "steps"])
@@ -157,6 +169,8 @@ def test_two_processes_in_float64(world, abstract_model, tmp_path):
         "lora_target": "c_attn",
         "additional_target": "wte,lm_head",
         "learning_rate": 1.0,
+        "do_eval": None,
+        "eval_dataset": None,
     }
     rows_alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     cases = {
@@ -169,8 +183,9 @@ def test_two_processes_in_float64(world, abstract_model, tmp_path):
     }
     configs, references = [], []
     for number, (model, data, settings) in enumerate(cases.values()):
-        folder = str(tmp_path / str(number))
-        configs.append(abstract_config(world, model, data, output_dir=folder, **settings))
+        evaluated = EVALUATED | {"eval_dataset": f"abstract{len(data)}"}
+        settings = evaluated | settings | {"output_dir": str(tmp_path / str(number))}
+        configs.append(abstract_config(world, model, data, **settings))
         references.append(Reference(model, data))
     found = distributed_gradients(world, 2, configs)
     for name, config, [gradients], reference in zip(cases, configs, found, references, strict=True):
@@ -183,6 +198,7 @@ def test_two_processes_in_float64(world, abstract_model, tmp_path):
             expected = {table: reference.gradients[f"{table}.weight"] for table in tables}
         else:
             expected = reference.gradients
+            reference.check_evaluation(Path(config["output_dir"]))
         assert relative_error(gradients, expected) < 1e-9, name
     _check_merged(untied, configs[-1]["output_dir"], tmp_path / "merged")
 

@@ -3,13 +3,16 @@
 import asyncio
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.pipeline.test_vllm import infer
 from variational_reasoning.method.abstract import BEGIN, END
+from variational_reasoning.method.estimators import log_answer_term
 from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.method.weights import log_ratio, log_rho
 from variational_reasoning.pipeline.config import Config, ScoringConfig, load_config
 from variational_reasoning.pipeline.engines import (
     Completion,
@@ -147,6 +150,15 @@ def test_too_little_room_is_refused(engine):
         engine.generate([request(1, span_of(engine), new=3)])
 
 
+def test_one_seed_for_all_requests_is_refused(engine):
+    span = span_of(engine)
+    asked = [request(7, span, prompt=(5, 6, number)) for number in range(3)]
+    with pytest.raises(ValueError, match="3 requests for abstract traces have one seed, 7; their"):
+        engine.generate(asked)
+    greedy = span._replace(temperature=0)
+    assert len(engine.generate([each._replace(span=greedy) for each in asked])) == 3
+
+
 def scorer(engine, **settings) -> Scorer:
     return Scorer(engine.model, Config(scoring=ScoringConfig(dtype="float64", **settings)))
 
@@ -187,6 +199,108 @@ def test_the_answer_after_a_trace_is_scored_over_all_ids(engine):
     assert own == pytest.approx(float(first + second), abs=1e-12)
 
 
+BEGIN_ID, END_ID, A, B, SEPARATOR, Y1, Y2 = range(7)
+
+
+class Bigrams(torch.nn.Module):
+    """A model whose next token depends on the last one: `shares[last][next]`, the rest for id 7."""
+
+    device, dtype = torch.device("cpu"), torch.float64
+    config = SimpleNamespace(to_dict=dict)
+
+    def __init__(self, shares: dict[int, dict[int, float]]):
+        super().__init__()
+        table = torch.zeros(8, 8, dtype=torch.float64)
+        for last, following in shares.items():
+            for token, share in following.items():
+                table[last, token] = share
+        table[:, 7] = 1 - table.sum(1)
+        self.logits = table.log()
+
+    def get_output_embeddings(self):
+        return None
+
+    def forward(self, input_ids, **kwargs):
+        return SimpleNamespace(logits=self.logits[input_ids])
+
+
+ANSWERING = {END_ID: {SEPARATOR: 1 / 8}, SEPARATOR: {Y1: 1 / 2}, Y1: {Y2: 1 / 8}}
+PRIOR = {
+    BEGIN_ID: {A: 1 / 4, B: 1 / 8, END_ID: 1 / 8},
+    A: {A: 1 / 8, B: 1 / 8, END_ID: 1 / 4},
+    B: {A: 1 / 16, B: 3 / 16, END_ID: 1 / 4},
+} | ANSWERING
+POSTERIOR = PRIOR | {
+    BEGIN_ID: {A: 1 / 8, B: 1 / 4},
+    A: {A: 1 / 16, B: 1 / 16, END_ID: 3 / 8},
+}
+
+
+def bigram_scores(shares, traces, support) -> list[list[float]]:
+    """[log-likelihood of the trace, of the answer Y1 Y2] of each trace, after the begin."""
+    config = Config(scoring=ScoringConfig(dtype="float64", batch_tokens=20))
+    rows = []
+    for number, trace in enumerate(traces):
+        end = 1 + len(trace)
+        spans = [(1, end), (end + 1, end + 3)]
+        ids = [BEGIN_ID, *trace, SEPARATOR, Y1, Y2]
+        rows.append(ScoredSequence(("q", number), ids, spans, support))
+    return Scorer(Bigrams(shares), config).score(rows)
+
+
+def test_weights_of_traces_by_hand():
+    """One or two symbols. After the begin only A and B can follow: pi(A) = 1/4 / (1/4 + 1/8) = 2/3.
+
+    After A also the end can: pi(B) = 1/4, pi(end) = 1/2. After two symbols it must.
+    """
+    span = Span((A, B), END_ID, 1, 2, temperature=1.0, separator_ids=(SEPARATOR,))
+    traces = [[A, END_ID], [B, END_ID], *([s, t, END_ID] for s in (A, B) for t in (A, B))]
+    prior = bigram_scores(PRIOR, traces, span)
+    expected = [1 / 3, 1 / 6, 1 / 6, 1 / 6, 1 / 24, 1 / 8]  # sum to 1
+    assert [math.exp(trace) for trace, _ in prior] == pytest.approx(expected, abs=1e-15)
+    # Y1 Y2 after the separator, over all ids: 1/2 x 1/8. The separator itself is not counted.
+    assert [math.exp(answer) for _, answer in prior] == pytest.approx([1 / 16] * 6, abs=1e-15)
+    # Over all ids a trace is less likely: 1/4 for A, and 1/4 for the end.
+    full = bigram_scores(PRIOR, traces, None)
+    assert math.exp(full[0][0]) == pytest.approx(1 / 16, abs=1e-15)
+    assert [answer for _, answer in full] == [answer for _, answer in prior]
+
+    # q(A) = 1/3 and q(end) = 3/8 / (1/16 + 1/16 + 3/8) = 3/4.
+    [[posterior, _]] = bigram_scores(POSTERIOR, traces[:1], span)
+    assert math.exp(posterior) == pytest.approx(1 / 4, abs=1e-15)
+    ratios = log_ratio(prior[0][0], posterior, num_tokens=2)
+    gml = log_answer_term("gml", answer_logp=prior[0][1], answer_tokens=2)
+    acc = log_answer_term("acc", num_correct=3, num_answers=4)
+    # pi / q = 4/3, the geometric mean likelihood is 1/4.
+    assert math.exp(log_rho("sum", ratios, gml)) == pytest.approx(1 / 3, abs=1e-15)
+    assert math.exp(log_rho("sum", ratios, acc)) == pytest.approx(1, abs=1e-15)
+    assert math.exp(log_rho("mean", ratios, acc)) == pytest.approx(math.sqrt(4 / 3) * 3 / 4)
+
+
+def test_a_trace_that_is_constrained_is_not_scored_over_all_ids(engine, monkeypatch):
+    """Two rows: a trace of two ids and an answer of two, a trace of three and an answer of one."""
+    span = span_of(engine)
+    symbol, other = span.symbol_ids[:2]
+    rows = [
+        ScoredSequence(("q", 0), [5, 6, symbol, span.end_id, 8, 9], [(2, 4), (4, 6)], span),
+        ScoredSequence(("q", 1), [5, symbol, other, span.end_id, 8], [(1, 4), (4, 5)], span),
+    ]
+    scored = scorer(engine)
+    counts = []
+    whole = scored._chunk_logps
+
+    def count(hidden, targets):
+        counts.append(len(targets))
+        return whole(hidden, targets)
+
+    monkeypatch.setattr(scored, "_chunk_logps", count)
+    scored.score(rows)
+    assert sum(counts) == 2 + 1
+    counts.clear()
+    scored.score([row._replace(support=None) for row in rows])
+    assert sum(counts) == 4 + 4
+
+
 @pytest.fixture
 def abstract_run(make_run, abstract_dir):
     """A run whose two models are the one with symbols."""
@@ -216,31 +330,44 @@ def test_stages_3_to_6_on_abstract_traces(abstract_run, abstract_dir):
     assert manifest["counts"]["ends_forced"] == sum(len(row["token_ids"]) == 4 for row in traces)
     assert manifest["config"]["sampling.max_symbols"] == 3
 
-    for name in ("reasoner", "posterior"):
-        score_traces(config, name)
+    exact = load_config(path, ["scoring.dtype=float64"])
     model = load_model(str(abstract_dir), "float64", "cpu")
     renderer = make_renderer("chatml", "abstract")
     questions = {
         row["question_id"]: row for row in read_rows(config.folder("questions"), "questions")
     }
-    logps = read_rows(config.folder("trace_logps", "posterior"), "trace_logps")
-    row = logps[0]
-    [trace] = [
-        each
-        for each in traces
-        if each["question_id"] == row["question_id"] and each["trace_id"] == row["trace_id"]
-    ]
-    question = questions[row["question_id"]]
-    prompt = renderer.prompt("abstract_posterior", question["question"], question["trace"])
-    ids = tokenizer.encode(prompt, add_special_tokens=False)
-    expected = 0.0
-    for step, token in enumerate(trace["token_ids"]):
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
-        allowed = list(span.allowed_ids(step))
-        expected += float(torch.log_softmax(logits[allowed], dim=-1)[allowed.index(token)])
-        ids.append(token)
-    assert row["trace_logp"] == pytest.approx(expected, abs=1e-4)
+
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def logps(prompt: str, target: list[int], allowed=None) -> float:
+        """One forward pass per token, over the ids that `allowed` gives for its place."""
+        ids, total = encode(prompt), 0.0
+        for place, token in enumerate(target):
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            support = list(allowed(place)) if allowed else list(range(len(logits)))
+            total += float(torch.log_softmax(logits[support], dim=-1)[support.index(token)])
+            ids.append(token)
+        return total
+
+    for name, kind in (("reasoner", "reasoner"), ("posterior", "abstract_posterior")):
+        score_traces(exact, name)
+        by_trace = {(row["question_id"], row["trace_id"]): row for row in traces}
+        found = read_rows(config.folder("trace_logps", name), "trace_logps")
+        assert len(found) == len(traces)
+        for row in found[:3]:
+            trace = by_trace[row["question_id"], row["trace_id"]]
+            question = questions[row["question_id"]]
+            hint = None if name == "reasoner" else question["trace"]
+            prompt = renderer.prompt(kind, question["question"], hint)
+            expected = logps(prompt, trace["token_ids"], span.allowed_ids)
+            assert row["trace_logp"] == pytest.approx(expected, abs=1e-9)
+            if name == "reasoner":  # after the trace and the separator, without the chain
+                start = prompt + tokenizer.decode(trace["token_ids"]) + "\n"
+                solution = encode(question["solution"])
+                assert row["answer_logp"] == pytest.approx(logps(start, solution), abs=1e-9)
+                assert row["answer_tokens"] == len(solution)
 
     sample_answers(config)
     answers = read_rows(config.folder("answers"), "answers")

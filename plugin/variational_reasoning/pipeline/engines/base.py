@@ -118,10 +118,11 @@ class Engine(ABC):
         """End what the engine has started."""
 
 
-def check_requests(requests: Iterable[Request]) -> None:
-    """Raises: ValueError for a request that asks for nothing, or continues nothing, with its
-    key.
+def check_requests(requests: Sequence[Request]) -> None:
+    """Raises: ValueError for a request that asks for nothing, or continues nothing, with its key;
+    and for abstract traces that are all drawn with one seed.
     """
+    _refuse_one_seed(requests)
     for request in requests:
         if not request.prompt_ids or request.max_new_tokens < 1:
             raise ValueError(
@@ -133,6 +134,20 @@ def check_requests(requests: Iterable[Request]) -> None:
                 f"request {request.key}: room for {request.max_new_tokens} new tokens, but its "
                 f"trace may have {request.span.max_symbols} symbols and its end"
             )
+
+
+def _refuse_one_seed(requests: Sequence[Request]) -> None:
+    """One seed gives all traces the same noise, which is enough to make them alike.
+
+    Raises: ValueError.
+    """
+    seeds = [each.seed for each in requests if each.span and each.span.temperature > 0]
+    if len(seeds) > 1 and len(set(seeds)) == 1:
+        raise ValueError(
+            f"{len(seeds)} requests for abstract traces have one seed, {seeds[0]}; their "
+            "traces would be drawn with the same noise, and be alike. Give every request a seed of "
+            "its own (pipeline.sample.sample_seed)"
+        )
 
 
 def load_tokenizer(folder: str) -> Any:

@@ -21,6 +21,8 @@ OVERLAY = ROOT / ".overlay-transformers-4"
 TESTS = (
     "tests/host/test_dataset.py",
     "tests/host/test_attention.py",
+    "tests/host/test_bottleneck.py",
+    "tests/host/test_bottleneck_training.py",
     "tests/host/test_gradient.py",
     "tests/host/test_steps.py",
     "tests/host/test_trainer.py",

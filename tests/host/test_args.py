@@ -272,6 +272,79 @@ def test_keys_without_a_data_set_in_our_formats_are_not_ignored(world, parse):
     parse(world.config(dataset="stock", template="qwen", chat_format=None, prompt_kind=None))
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"flash_attn": "fa2"},
+            "flash_attn: fa2 takes no mask that hides the chain from the answer (prompt_kind "
+            "abstract_bottleneck); set it to sdpa",
+        ),
+        (
+            {"flash_attn": "fa2", "bottleneck_attention": "flex"},
+            "bottleneck_attention: flex, but flash_attn: fa2 chooses another attention; remove",
+        ),
+        (
+            {"flash_attn": "disabled", "bottleneck_attention": "flex"},
+            "bottleneck_attention: flex, but flash_attn: disabled chooses another attention",
+        ),
+        (
+            {"torch_compile": True, "bottleneck_attention": "flex"},
+            "bottleneck_attention: flex is compiled by itself, and not tested in a model that is "
+            "compiled as a whole; remove torch_compile",
+        ),
+        (
+            {"bottleneck_attention": "flash"},
+            "bottleneck_attention: 'flash' is not one of auto, flex",
+        ),
+        (
+            {"prompt_kind": "abstract_posterior", "bottleneck_attention": "flex"},
+            "bottleneck_attention: has no effect, because nothing is hidden in rows of the prompt "
+            "kind abstract_posterior; only abstract_bottleneck has the mask",
+        ),
+        (
+            {"prompt_kind": "reasoner", "overlong": "cut_chain"},
+            "overlong: cut_chain shortens a verbal chain before symbols, which the prompt kind "
+            "reasoner does not show; set it to drop, truncate or error, or choose",
+        ),
+        (
+            {"trace_loss_weight": -0.5},
+            "trace_loss_weight: -0.5 is not a number of zero or more",
+        ),
+        (
+            {"prompt_kind": "abstract_posterior", "trace_loss_weight": 0.5},
+            "trace_loss_weight: has no effect, because the rows are not symbols and an answer",
+        ),
+        (
+            {"constant_loss_normalizer": None, "trace_loss_weight": 0.5},
+            "trace_loss_weight: the host's own loss would ignore it; set",
+        ),
+    ],
+)
+def test_what_does_not_fit_rows_of_symbols(world, parse, settings, expected):
+    row = {"question": "Q", "chain": "One.", "trace": "<TOKEN_A>", "solution": "1"}
+    world.add("abstract", [row], formatting="abstract")
+    kind = {"prompt_kind": "abstract_bottleneck"} | settings
+    config = world.config(dataset="abstract", prompt_family="abstract", **kind)
+    assert expected in refused(parse, config)
+
+
+@pytest.mark.parametrize("overlong", ["drop", "cut_chain"])
+def test_settings_that_fit_rows_of_symbols(world, parse, overlong):
+    row = {"question": "Q", "chain": "One.", "trace": "<TOKEN_A>", "solution": "1"}
+    world.add("abstract", [row], formatting="abstract")
+    config = world.config(
+        dataset="abstract",
+        prompt_family="abstract",
+        prompt_kind="abstract_bottleneck",
+        flash_attn="sdpa",
+        bottleneck_attention="flex",
+        overlong=overlong,
+    )
+    run = parse(config)[3].variational
+    assert run.bottleneck_attention == "flex" and run.config.overlong == overlong
+
+
 def test_missing_columns_and_files_are_seen_before_loading(world, parse):
     world.add("short", [{"question": "a", "trace": "b"}], formatting="reasoning")
     assert (

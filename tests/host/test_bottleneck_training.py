@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from variational_reasoning.host.bottleneck import dense_mask, layout_of
+from variational_reasoning.host.bottleneck import DENSE_ROW, dense_mask, layout_of
 from variational_reasoning.method.abstract import BEGIN, END, symbol_names
 
 from .conftest import make_model, make_tokenizer
@@ -22,7 +22,7 @@ ROWS = [
     ("What is 2 + 2?", "Two, three, four.", "<TOKEN_C>", "4", 1.0),
     ("Say x.", "x is a letter of the alphabet, and a short one.", "<TOKEN_D><TOKEN_A>", "x", 2.0),
 ]
-LONG = ("Count.", "One, and then two. " * 40, "<TOKEN_B><TOKEN_C>", "3", 0.25)
+LONG = ("Count.", "One, and then two. " * 50, "<TOKEN_B><TOKEN_C>", "3", 0.25)
 """A row of more than DENSE_ROW tokens, which takes two attention calls."""
 
 COLUMNS = ("question", "chain", "trace", "solution", "weight")
@@ -74,11 +74,13 @@ class Reference:
             return tokenizer.encode(text, add_special_tokens=False)
 
         loss, in_traces, in_answers = 0.0, [], []
-        for question, chain, trace, solution, weight in rows:
+        for row in rows:
+            question, chain, trace, solution, weight = row
             x = encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
             c, z = encode(chain), encode(BEGIN + trace + END)
             separator = encode("\n")
             ids = x + c + z + separator + encode(f"{solution}<|im_end|>")
+            assert len(ids) > DENSE_ROW or row is not LONG
             y_start = len(x + c + z)
             layout = layout_of([[(len(ids), (len(x), len(x + c), y_start))]])
             mask = dense_mask(layout, len(ids))
@@ -234,7 +236,7 @@ def test_zero_3_and_what_it_saves(world, tmp_path):
         model,
         rows,
         deepspeed=deepspeed_config(world, 3),
-        tokens_per_micro_batch=500,
+        tokens_per_micro_batch=600,
         **STEPS | {"rows_per_step": 4},
     )
     result = world.cli(config, **TORCHRUN)

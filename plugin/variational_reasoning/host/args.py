@@ -354,7 +354,8 @@ def _check_symbols(
     elif not config.has_parts:
         faults.append(
             "trace_loss_weight: has no effect, because the rows are not symbols and an answer; "
-            f"that are the prompt kinds {REASONER} and {BOTTLENECK} of the prompt family abstract"
+            f"only the prompt kinds {REASONER} and {BOTTLENECK} of the prompt family abstract have "
+            "both"
         )
     elif config.constant_loss_normalizer is None:
         faults.append(

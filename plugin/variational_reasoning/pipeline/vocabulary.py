@@ -106,7 +106,8 @@ def extend(options: ExtendOptions) -> TraceVocabulary:
     if num_rows < num_before:
         raise ValueError(
             f"{options.base}: its embedding has {num_rows} rows, fewer than its tokenizer's "
-            f"{num_before} tokens; its tokenizer does not belong to it"
+            f"{num_before} tokens; its tokenizer does not belong to it. Put the tokenizer that it "
+            "was trained with into its folder"
         )
     clusters = _read_clusters(options, num_before)
     tokens = [transformers.AddedToken(name, special=False, normalized=False) for name in names]

@@ -34,7 +34,7 @@ two equal numbers there. The model's attention gets one of four forms of the lay
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -192,14 +192,14 @@ def line_attention(
         states = [tensor[line : line + 1] for tensor in (query, key, value)]
         outputs = []
         for start, lengths, mask, segments in calls:
-            if mask is not None:
+            if segments is None:
                 q, k, v = (rows_first(tensor, start, lengths) for tensor in states)
                 output, _ = sdpa_attention_forward(module, q, k, v, mask, dropout, scaling)
                 outputs.append(rows_joined(output, lengths))
             else:
                 stop = start + lengths[0]
                 q, k, v = (tensor[:, :, start:stop] for tensor in states)
-                outputs.append(_two_calls(module, q, k, v, segments, dropout, scaling))
+                outputs.append(_two_calls(module, q, k, v, segments, mask, dropout, scaling))
         seen = sum(output.shape[1] for output in outputs)
         padding = query.shape[2] - seen
         if padding:
@@ -215,16 +215,11 @@ def _two_calls(
     key: Tensor,
     value: Tensor,
     segments: Segments,
+    mask: Tensor,
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """One row: X, C, Z causally over themselves, then Y over X, Z, Y.
-
-    Example, X X C C Z Z Y Y: Y's two queries over six keys, aligned at the last one,
-
-        1 1 1 1 1 .
-        1 1 1 1 1 1
-    """
+    """One row: X, C, Z causally over themselves, then Y over X, Z, Y under `_answer_mask`."""
     c_start, c_stop, y_start = segments
     q, k, v = (tensor[:, :, :y_start] for tensor in (query, key, value))
     first, _ = sdpa_attention_forward(module, q, k, v, None, dropout, scaling)
@@ -233,15 +228,35 @@ def _two_calls(
         return first
     keys = torch.cat([key[:, :, :c_start], key[:, :, c_stop:]], dim=2)
     values = torch.cat([value[:, :, :c_start], value[:, :, c_stop:]], dim=2)
-    num_queries, num_keys = asking.shape[2], keys.shape[2]
-    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
-    mask = mask.tril(num_keys - num_queries)[None, None]
     second, _ = sdpa_attention_forward(module, asking, keys, values, mask, dropout, scaling)
     return torch.cat([first, second], dim=1)
 
 
-Call = tuple[int, list[int], Tensor | None, Segments]
-"""First token, lengths of the rows, their dense mask; without a mask one row, and its segments."""
+def _answer_mask(length: int, segments: Segments, device: torch.device) -> Tensor:
+    """bool [1, 1, tokens of Y, tokens of X, Z and Y] of one row.
+
+    Example, X X C C Z Z Y Y: Y's two queries over six keys, aligned at the last one,
+
+        1 1 1 1 1 .
+        1 1 1 1 1 1
+    """
+    c_start, c_stop, y_start = segments
+    num_queries, num_keys = length - y_start, length - (c_stop - c_start)
+    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    return mask.tril(num_keys - num_queries)[None, None]
+
+
+class Call(NamedTuple):
+    """One attention call of several short rows, or the two calls of one long row.
+
+    start: first token in the line. lengths: of the rows. mask: their dense mask, or the long row's
+    `_answer_mask`. segments: of the long row; None for short ones.
+    """
+
+    start: int
+    lengths: list[int]
+    mask: Tensor
+    segments: Segments | None
 
 
 def _calls(layout: Tensor) -> list[list[Call]]:
@@ -265,7 +280,7 @@ def _calls_of_line(
     def close(stop: int) -> None:
         if short:
             lengths = [length for length, _ in short]
-            calls.append((stop - sum(lengths), lengths, _mask_of(short, device), (0, 0, 0)))
+            calls.append(Call(stop - sum(lengths), lengths, _mask_of(short, device), None))
             short.clear()
 
     spans = zip(itertools.pairwise(boundaries), row_segments, strict=True)
@@ -280,7 +295,7 @@ def _calls_of_line(
             short.append((length, segments))
             continue
         close(start)
-        calls.append((start, [length], None, segments))
+        calls.append(Call(start, [length], _answer_mask(length, segments, device), segments))
     close(boundaries[-1])
     return calls
 

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,7 +265,7 @@ def unfused_flex(monkeypatch):
     import torch
     from torch.nn.attention import flex_attention as torch_flex
 
-    from variational_reasoning.host import attention, trainer
+    from variational_reasoning.host import trainer
 
     counter = SimpleNamespace(calls=0)
 
@@ -274,11 +273,8 @@ def unfused_flex(monkeypatch):
         counter.calls += 1
 
     monkeypatch.setattr(torch_flex, "_validate_device", count)
-    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", False)
-    for module in (attention, trainer):
-        monkeypatch.setattr(module, "flex_fault", lambda *args: None)
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+    monkeypatch.setattr(trainer, "flex_fault", lambda *args: None)
+    with torch.compiler.set_stance("force_eager"):
         yield counter
 
 

@@ -128,7 +128,7 @@ def attention_of(form: str, length: int, device: str) -> Callable[..., torch.Ten
         "causal": lambda: None,
         "dense": lambda: bottleneck.dense_mask(layout, length),
         "two": lambda: layout,
-        "flex": lambda: bottleneck.block_mask(layout, length),
+        "flex": lambda: layout,
     }
     mask = masks[form]()
     function = flex_attention if form == "flex" else row_attention

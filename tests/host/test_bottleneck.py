@@ -182,7 +182,7 @@ def test_flex_attention_attends_alike(unfused_flex, heads):
     tensors = [torch.randn(2, count, 29, 8) for count in heads]
     is_token = (token_facts(layout, 29)[0] > 0)[:, :, None, None]
     weight = torch.randn(2, 29, heads[0], 8) * is_token
-    ours = attend(flex_attention, block_mask(layout, 29), tensors, weight)
+    ours = attend(flex_attention, layout, tensors, weight)
     theirs = attend(row_attention, dense_mask(layout, 29), tensors, weight)
     for found, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -190,7 +190,7 @@ def test_flex_attention_attends_alike(unfused_flex, heads):
 
 
 def test_flex_attention_in_a_model(unfused_flex):
-    """A batch with a BlockMask, one without; and queries in float32 next to values in bf16."""
+    """A batch with a layout, one without; one BlockMask for all layers; and queries in float32 next to values in bf16."""
     model = tiny("qwen3")
     layout = layout_of([[(16, (4, 9, 12))]])
     ids = torch.randint(1, 60, (16,))
@@ -200,6 +200,7 @@ def test_flex_attention_in_a_model(unfused_flex):
     assert supports_packs(model.config) and bottleneck_fault(model.config) is None
     mask = bottleneck_mask(layout, 16, FLEX_ATTENTION, torch.float32)
     torch.testing.assert_close(logits_of(model, ids, mask), expected[0], rtol=1e-5, atol=1e-5)
+    made = mask.block_mask
     calls = unfused_flex.calls
     assert calls == model.config.num_hidden_layers
     found = logits_of(model, ids, padding)
@@ -207,6 +208,7 @@ def test_flex_attention_in_a_model(unfused_flex):
     assert unfused_flex.calls == calls  # SDPA
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert logits_of(model, ids, mask).isfinite().all()
+    assert mask.block_mask is made
 
 
 def test_models_and_machines_without_flex_attention():

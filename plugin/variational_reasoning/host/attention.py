@@ -29,7 +29,7 @@ from transformers.masking_utils import sdpa_mask
 from variational_reasoning.host.bottleneck import (
     DENSE_ROW,
     additive_mask,
-    block_mask,
+    block_mask_of,
     can_share_call,
     dense_mask,
     is_layout,
@@ -102,9 +102,9 @@ def use_row_attention(model: torch.nn.Module) -> None:
 
 
 def use_flex_attention(model: torch.nn.Module) -> None:
-    """Let a model attend with FlexAttention where a batch carries a BlockMask."""
+    """Let a model attend with FlexAttention where a batch carries a layout of the bottleneck."""
     AttentionInterface.register(FLEX_ATTENTION, flex_attention)
-    # transformers ignores one without the other. Batches without a BlockMask get SDPA's mask.
+    # transformers ignores one without the other. Batches without a layout get SDPA's mask.
     AttentionMaskInterface.register(FLEX_ATTENTION, sdpa_mask)
     config: Any = model.config
     config._attn_implementation = FLEX_ATTENTION
@@ -115,29 +115,30 @@ def flex_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Any,
+    attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """FlexAttention under a BlockMask; transformers' own SDPA for any other batch.
+    """FlexAttention under the bottleneck; transformers' own SDPA for any other batch.
 
     transformers compiles the kernel once. Padding sees padding, so that no softmax is over nothing.
 
     Args:
         module: the layer. query: [batch, heads, tokens, width]. key, value: the same with their
-            heads. attention_mask: a BlockMask of the batch's tokens, or what SDPA takes.
+            heads. attention_mask: a layout (host.bottleneck), or what SDPA takes.
 
     Returns: [batch, tokens, heads, width], and None for the attention weights.
     """
-    if attention_mask is None or isinstance(attention_mask, Tensor):
+    if not is_layout(attention_mask):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
     # Under autocast the rotation may leave queries and keys in float32; the kernel wants one dtype.
     query, key = query.to(value.dtype), key.to(value.dtype)
+    mask = block_mask_of(attention_mask, query.shape[2])
     output, _ = flex_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout
+        module, query, key, value, mask, scaling=scaling, dropout=dropout
     )
     return output, None
 
@@ -266,9 +267,7 @@ def bottleneck_mask(layout: Tensor, tokens: int, implementation: str, dtype: tor
         layout: of the batch, on its device. tokens: of a line, padding included.
         implementation: the model's. dtype: that attention computes in.
     """
-    if implementation == FLEX_ATTENTION:
-        return block_mask(layout, tokens)
-    if implementation == ROW_ATTENTION and tokens > DENSE_ROW:
+    if implementation == FLEX_ATTENTION or (implementation == ROW_ATTENTION and tokens > DENSE_ROW):
         return layout
     mask = dense_mask(layout, tokens)
     return additive_mask(mask, dtype) if implementation == "eager" else mask

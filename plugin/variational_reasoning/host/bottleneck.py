@@ -29,7 +29,7 @@ two equal numbers there. The model's attention gets one of four forms of the lay
     dense      bool [batch, 1, tokens, tokens], the reference, for SDPA
     additive   the same in the compute dtype, 0 or its minimum, for eager attention
     layout     itself, for `row_attention`: two calls per row, exact, without a square mask
-    BlockMask  for FlexAttention
+    BlockMask  for FlexAttention, kept on the layout, because not every model lets one pass
 """
 
 import itertools
@@ -52,7 +52,11 @@ SHORT_ROW = 64
 """Rows up to this length share a call in any case: the call costs more than the padding."""
 
 DENSE_ROW = 256
-"""Rows up to this length share a call with a dense mask; longer ones take two calls each."""
+"""Rows up to this length share a call with a dense mask; longer ones take two calls each.
+
+By benchmarks/bottleneck.py on a CPU: the dense call is faster at 256 tokens, neither at 384, and two
+calls from 512 on.
+"""
 
 Segments = tuple[int, int, int]
 """Of a row, counted from its first token: first token of C, first after C, first of Y."""
@@ -152,7 +156,7 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def block_mask(layout: Tensor, tokens: int) -> Any:
-    """A BlockMask for FlexAttention, built once per batch.
+    """A BlockMask for FlexAttention.
 
     FlexAttention takes no boolean tensor: transformers would add it to the scores as 0 and 1.
     """
@@ -168,6 +172,13 @@ def block_mask(layout: Tensor, tokens: int) -> Any:
     return create_block_mask(
         sees, B=len(layout), H=None, Q_LEN=tokens, KV_LEN=tokens, device=str(layout.device)
     )
+
+
+def block_mask_of(layout: Tensor, tokens: int) -> Any:
+    """The BlockMask of a layout; made in the first layer, and kept on the tensor for the others."""
+    if not hasattr(layout, "block_mask"):
+        setattr(layout, "block_mask", block_mask(layout, tokens))  # noqa: B010, has no type
+    return layout.block_mask
 
 
 def line_attention(

@@ -54,8 +54,8 @@ SHORT_ROW = 64
 DENSE_ROW = 256
 """Rows up to this length share a call with a dense mask; longer ones take two calls each.
 
-By benchmarks/bottleneck.py on a CPU: the dense call is faster at 256 tokens, neither at 384, and two
-calls from 512 on.
+By benchmarks/bottleneck.py on a CPU: at 256 tokens the dense call is faster, at 384 neither, and
+from 512 on two calls are.
 """
 
 Segments = tuple[int, int, int]

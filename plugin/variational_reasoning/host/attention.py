@@ -130,7 +130,7 @@ def flex_attention(
 
     Returns: [batch, tokens, heads, width], and None for the attention weights.
     """
-    if not is_layout(attention_mask):
+    if attention_mask is None or not is_layout(attention_mask):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )

@@ -176,9 +176,11 @@ def block_mask(layout: Tensor, tokens: int) -> Any:
 
 def block_mask_of(layout: Tensor, tokens: int) -> Any:
     """The BlockMask of a layout; made in the first layer, and kept on the tensor for the others."""
-    if not hasattr(layout, "block_mask"):
-        setattr(layout, "block_mask", block_mask(layout, tokens))  # noqa: B010, has no type
-    return layout.block_mask
+    if hasattr(layout, "block_mask"):
+        return layout.block_mask
+    made = block_mask(layout, tokens)
+    setattr(layout, "block_mask", made)  # noqa: B010, a plain assignment has no type
+    return made
 
 
 def line_attention(

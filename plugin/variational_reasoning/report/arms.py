@@ -23,27 +23,45 @@ def compare_arms(folders: Sequence[Path]) -> str:
 
     Raises: ValueError for a run without evaluations, and runs that have different ones.
     """
-    names = [_names(folder) for folder in folders]
-    if not names[0] or any(each != names[0] for each in names):
-        listed = "; ".join(
-            f"{folder}: {', '.join(each) or 'none'}"
-            for folder, each in zip(folders, names, strict=True)
-        )
-        raise ValueError(f"runs are compared by the same evaluations; there are {listed}")
-    rows = [[_figures(folder / "evals" / name) for folder in folders] for name in names[0]]
-    is_sampled = any(f"accuracy{SAMPLED}" in each for row in rows for each in row)
-    head = ["arm", "accuracy", *(["sampled"] if is_sampled else []), "tokens"]
-    head += [*(f"{name} trace" for name in COLUMNS), FOLLOWS]
+    names = _common_names(folders)
+    by_arm = {}
+    for name in names:
+        by_arm[name] = [_figures(folder / "evals" / name) for folder in folders]
+    is_sampled = any(_has_sampled(figures) for figures in by_arm.values())
+    head = ["arm", "accuracy"]
+    if is_sampled:
+        head.append("sampled")
+    head += ["tokens", *(f"{name} trace" for name in COLUMNS), FOLLOWS]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    order = sorted(zip(names[0], rows, strict=True), key=lambda row: row[1][0]["accuracy"])
-    for name, figures in order:
+    for name in sorted(names, key=lambda name: by_arm[name][0]["accuracy"]):
+        figures = by_arm[name]
         cells = [name, _with_error(figures, "")]
         if is_sampled:
             cells.append(_with_error(figures, SAMPLED))
-        cells += [_cell([each[key] for each in figures]) for key in ("tokens", *COLUMNS, FOLLOWS)]
+        for key in ("tokens", *COLUMNS, FOLLOWS):
+            cells.append(_cell([each[key] for each in figures]))
         lines.append(f"| {' | '.join(cells)} |")
     lines += _oracle_lines(folders)
     return "\n".join(lines)
+
+
+def _common_names(folders: Sequence[Path]) -> list[str]:
+    """The evaluations that all runs have. Raises: ValueError where they have different ones."""
+    by_folder = {folder: _names(folder) for folder in folders}
+    first = by_folder[folders[0]]
+    if not first or any(names != first for names in by_folder.values()):
+        listed = []
+        for folder, names in by_folder.items():
+            listed.append(f"{folder}: {', '.join(names) or 'none'}")
+        raise ValueError(
+            f"runs are compared by the same evaluations; there are {'; '.join(listed)}"
+        )
+    return first
+
+
+def _has_sampled(figures: Sequence[dict[str, Any]]) -> bool:
+    """Whether an arm has a second evaluation, in a run at least."""
+    return any(f"accuracy{SAMPLED}" in each for each in figures)
 
 
 def _names(folder: Path) -> list[str]:
@@ -78,13 +96,12 @@ def _oracle_lines(folders: Sequence[Path]) -> list[str]:
         name = path.parent.name
         found = [folder / "evals" / name / path.name for folder in folders]
         results = [read_json_object(each, REMEDY) for each in found if each.is_file()]
-        figures = [
-            {"accuracy": 100 * each["accuracy"], "error": _percent(each["standard_error"])}
-            for each in results
-        ]
-        lines.append(
-            f"{name}: {_with_error(figures, '')} with the chain in view of the symbols alone"
-        )
+        figures = []
+        for each in results:
+            error = _percent(each["standard_error"])
+            figures.append({"accuracy": 100 * each["accuracy"], "error": error})
+        mean = _with_error(figures, "")
+        lines.append(f"{name}: {mean} with the chain in view of the symbols alone")
     return ["", *lines] if lines else []
 
 
@@ -101,7 +118,7 @@ def _with_error(figures: Sequence[dict[str, Any]], which: str) -> str:
         mean, error = means[0], figures[0][f"error{which}"]
     else:
         mean, error = mean_and_error(means)
-    return f"{mean:.1f}" + ("" if error is None else f" ± {error:.1f}")
+    return f"{mean:.1f}" if error is None else f"{mean:.1f} ± {error:.1f}"
 
 
 def _cell(values: Sequence[float | None]) -> str:

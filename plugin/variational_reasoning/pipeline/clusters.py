@@ -305,6 +305,15 @@ class GivenChains:
         return {question_id: [self._rows[question_id]] for question_id in question_ids}
 
 
+def states_model(config: Config) -> Path | None:
+    """The model whose hidden states the clusters are of; None where it is not there any more."""
+    if not (config.folder("step_clusters") / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(config.folder("steps"), "steps")
+    folder = Path((manifest["model"] or {}).get("path", ""))
+    return folder if (folder / "config.json").is_file() else None
+
+
 def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
     """The clusters of the steps of other chains than those that the clusters were found on.
 
@@ -319,7 +328,12 @@ def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[st
     import numpy as np
 
     folder = config.folder("step_clusters")
-    manifest = read_manifest(config.folder("steps"), "steps")
+    model_folder = states_model(config)
+    if model_folder is None:
+        raise ValueError(
+            f"{config.folder('steps')}: the model whose hidden states it holds is not there, so "
+            "other chains cannot get clusters; run from the folder that its path starts from"
+        )
     known = read_rows(config.folder("steps"), "steps")
     labels_of = {
         (row["question_id"], row["step"]): row["cluster"]
@@ -330,7 +344,7 @@ def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[st
     labels = np.array([labels_of[step["question_id"], step["step"]] for step in known])
     names = np.unique(labels)
     centers = np.stack([points[labels == name].mean(0) for name in names])
-    reader = StepReader(config, GivenChains(rows), Path(manifest["model"]["path"]))
+    reader = StepReader(config, GivenChains(rows), model_folder)
     units = list(rows)
     steps = reader.fill_one(0, units, lambda count: None).rows
     unknown = {step["question_id"] for step in steps if step["step"] not in means}

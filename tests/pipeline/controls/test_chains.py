@@ -83,6 +83,10 @@ def test_the_clusters_of_known_chains_are_found_again(benchmark_of, tiny_model_d
         names = "".join(f"<TOKEN_{'ABCD'[symbol]}>" for symbol in known[question_id])
         assert decode(trace.body) == names and decode(trace.closing) == "<endabstract>"
     assert set(chains) == set(known)
+    # What auto is goes with the model whose states the clusters are of.
+    words = ("eval.controls.chain=auto", "models.posterior=nowhere")
+    _, auto = benchmark_of(abstract_dir, *words, run_dir=str(model.config.folder()), **SYMBOLS)
+    assert source_of(auto) == "clusters"
     # Again: the table is read, and no model.
     assert chain_traces(benchmark, model, *codec(abstract_dir)) == (chains, digests)
 

@@ -17,7 +17,7 @@ from typing import Any
 from variational_reasoning.method.abstract import symbol_names
 from variational_reasoning.method.prompts import Decode, Encode
 from variational_reasoning.model_record import model_identity
-from variational_reasoning.pipeline.clusters import symbols_of
+from variational_reasoning.pipeline.clusters import states_model, symbols_of
 from variational_reasoning.pipeline.config import resolved
 from variational_reasoning.pipeline.controls.exchange import Trace, chain_of, closed_trace
 from variational_reasoning.pipeline.engines import Request, engine_name, open_engine
@@ -88,8 +88,7 @@ def source_of(model: Model) -> str:
     if setting == "auto":
         if config.model_folder("posterior").is_dir():
             return "posterior"
-        has_clusters = (config.folder("step_clusters") / MANIFEST).is_file()
-        return "clusters" if has_clusters else "none"
+        return "none" if states_model(config) is None else "clusters"
     if setting != "none" and (setting == "chain") == is_abstract:
         kind, allowed = ("symbols", "clusters, posterior") if is_abstract else ("text", "chain")
         raise ValueError(

@@ -34,7 +34,12 @@ from sequence import (
 
 from variational_reasoning.method.families import load_family
 from variational_reasoning.pipeline.build.open_tables import needed_tables
-from variational_reasoning.pipeline.config import ArmConfig, LoopConfig, OutputConfig
+from variational_reasoning.pipeline.config import (
+    ArmConfig,
+    LoopConfig,
+    OutputConfig,
+    VocabularyConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,18 @@ class ArmPlan:
             and name not in firsts
         ]
 
+    @cached_property
+    def given(self) -> list[ArmConfig]:
+        """The arms of given traces that are trained in this call."""
+        firsts = [self.arms[loop.first] for loop in self.loops if loop.first]
+        return [*self.starts, *firsts, *self.others]
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Whether the steps of the chains have to be clustered."""
+        is_of_clusters = any(arm.trace == "clusters" for arm in self.given)
+        return is_of_clusters or self.plan.config.vocabulary.init == "steps"
+
     @property
     def settings(self) -> list[str]:
         """Of the stages in the run's own folder."""
@@ -119,10 +136,12 @@ def run_arms(plan: Plan) -> bool:
     of_arms = ArmPlan(plan)
     stage = partial(run_stage, plan, of_arms.settings)
     stage("prepare_data")  # 0
-    stage("cluster_steps", f"model={of_arms.base}")
+    if of_arms.needs_clusters:
+        stage("cluster_steps", f"model={of_arms.base}")
     extend(of_arms)
-    given = [arm.name for arm in plan.config.arms if not arm.is_sampled]
-    stage("build_arms", f"model={of_arms.extended}", f"names={','.join(given)}")  # 8
+    given = ",".join(arm.name for arm in of_arms.given)
+    if given:
+        stage("build_arms", f"model={of_arms.extended}", f"names={given}")  # 8
     side_by_side(plan, [partial(train_arm, of_arms, arm) for arm in of_arms.starts])
     # A loop is a long chain of short commands, so the loops begin first.
     tasks: list[Callable[[], bool]] = [partial(run_loop, of_arms, loop) for loop in of_arms.loops]
@@ -130,7 +149,8 @@ def run_arms(plan: Plan) -> bool:
         if arm.target == "reasoner":
             tasks.append(partial(evaluate_arm, of_arms, arm))
     tasks += [partial(train_and_evaluate, of_arms, arm) for arm in of_arms.others]
-    tasks.append(partial(evaluate_base, of_arms))
+    if not plan.config.renderer.is_abstract:  # the base has no symbols to write
+        tasks.append(partial(evaluate_base, of_arms))
     is_evaluated = all(side_by_side(plan, tasks))
     execute(plan, python("scripts/compare_arms.py", plan.run))
     execute(plan, python("scripts/report.py", plan.run))
@@ -142,9 +162,15 @@ def extend(of_arms: ArmPlan) -> None:
     plan = of_arms.plan
     if not plan.dry_run and Path(of_arms.extended).exists():
         return
-    clusters = plan.run / "step_clusters/clusters.json"
+    vocabulary = plan.config.vocabulary
     words = [f"base={of_arms.base}", f"out={of_arms.extended}"]
-    words += [f"symbols={plan.config.steps.clusters}", "init=steps", f"clusters={clusters}"]
+    words += [f"symbols={plan.config.steps.clusters}", f"init={vocabulary.init}"]
+    if vocabulary.init == "steps":
+        words.append(f"clusters={plan.run}/step_clusters/clusters.json")
+    if vocabulary.noise != VocabularyConfig.noise:
+        words.append(f"noise={vocabulary.noise}")
+    if vocabulary.untie:
+        words.append("untie=true")
     execute(plan, python("scripts/extend_vocabulary.py", *words, f"seed={plan.seed}"))
 
 
@@ -153,7 +179,7 @@ def train_arm(of_arms: ArmPlan, arm: ArmConfig) -> None:
     symbols.
     """
     plan = of_arms.plan
-    has_symbols = arm.family is not None and load_family(arm.family).is_abstract
+    has_symbols = load_family(arm.family or plan.config.prompt_family).is_abstract
     start = of_arms.extended if has_symbols else of_arms.base
     settings = [f"dataset_dir={plan.run}/train", f"seed={plan.seed}"]
     recipe = of_arms.recipe(arm.name)
@@ -290,6 +316,8 @@ class Rounds:
         target = self.of_arms.target(name)
         if target == "posterior":
             return True  # it does not answer
+        if target == "bottleneck" and self.plan.config.data.test is None:
+            return True  # no question of the test has a chain
         if target == "bottleneck":
             script = "scripts/bottleneck_oracle.py"
             return evaluate_model(self.of_arms, shown, model, more, script)

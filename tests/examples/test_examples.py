@@ -17,6 +17,7 @@ from tests.host.conftest import ROWS, make_model, make_tokenizer, run_exp  # noq
 from variational_reasoning.method.families import load_family
 from variational_reasoning.model_record import read_record
 from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.vocabulary import ExtendOptions, extend
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "variational_reasoning"
@@ -25,8 +26,13 @@ TRAININGS = sorted(EXAMPLES.glob("*/[0-9]_*.yaml"))
 RECIPES = [path for path in TRAININGS if not path.parent.name.startswith("tiny")]
 """tiny is run as a whole by test_end_to_end, tiny_abstract by test_tiny_abstract; tiny_questions has
 tiny's layout."""
-PAPER = [path for path in RECIPES if "_think" not in path.parent.name]
-"""Recipes with the paper's settings; the others start from questions, as new_profile.py does."""
+ABSTRACT = [path for path in RECIPES if "_abstract" in path.parent.name]
+"""Recipes of arXiv 2604.22709, whose traces are symbols."""
+THINK = [path for path in RECIPES if "_think" in path.parent.name]
+"""Recipes that start from questions, as new_profile.py writes them."""
+PAPER = [path for path in RECIPES if path not in (*ABSTRACT, *THINK)]
+"""Recipes with the settings of arXiv 2509.22637."""
+SYMBOLS = "<TOKEN_B><TOKEN_A>"
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
 
 
@@ -51,6 +57,11 @@ def random_models(tmp_path_factory) -> dict[str, Path]:
         make_model(
             folders[prefix], size, family, tie_word_embeddings=True, max_position_embeddings=32768
         )
+    for profile, untie in (("qwen3_4b_abstract", False), ("qwen3_4b_abstract_lora", True)):
+        out = tmp_path_factory.mktemp(profile) / "extended"
+        base = str(folders["Qwen/Qwen3-"])
+        extend(ExtendOptions(base=base, out=str(out), symbols=4, noise=0.1, untie=untie))
+        folders[f"runs/{profile}/"] = out
     return folders
 
 
@@ -68,6 +79,12 @@ def family_from_root(values: dict) -> str:
     return str(ROOT / family) if family.endswith(".yaml") else family
 
 
+def chat_format_from_root(values: dict) -> str:
+    """The chat format of a YAML, with its file's whole path."""
+    name = values.get("chat_format", "chatml")
+    return str(ROOT / name) if name.endswith(".json") else name
+
+
 @pytest.fixture(scope="session")
 def train_folder(tmp_path_factory) -> Path:
     """A folder as stage 0 and 8 leave it, with a few rows under every name that an example uses."""
@@ -81,20 +98,20 @@ def train_folder(tmp_path_factory) -> Path:
     local = {}
     for values in map(read, TRAININGS):
         name, entry = values["dataset"], info[values["dataset"]]
-        chat_format = (
-            str(EXAMPLES / "tiny" / "chat_format.json") if name.startswith("tiny") else "chatml"
-        )
         rows = []
-        for question, trace, solution, weight in ROWS:
-            if entry.get("formatting") == "reasoning":
-                rows.append({"question": question, "trace": trace, "solution": solution})
-            elif entry.get("formatting") == "abstract":
-                texts = {"question": question, "trace": "<TOKEN_A>", "solution": solution}
-                rows.append(texts | {"chain": trace, "weight": weight})
-            elif entry.get("formatting") == "weighted_sft":
-                family = family_from_root(values)
-                prompt, response = make_renderer(chat_format, family).render(
-                    values["prompt_kind"], question, trace, solution
+        for question, chain, solution, weight in ROWS:
+            formatting, trace = entry.get("formatting"), chain
+            texts = {"question": question, "solution": solution}
+            if formatting == "reasoning":
+                rows.append(texts | {"trace": trace})
+            elif formatting == "abstract":
+                rows.append(texts | {"trace": SYMBOLS, "chain": chain, "weight": weight})
+            elif formatting == "weighted_sft":
+                renderer = make_renderer(chat_format_from_root(values), family_from_root(values))
+                if renderer.is_abstract:
+                    trace = SYMBOLS
+                prompt, response = renderer.render(
+                    values["prompt_kind"], question, trace, solution, chain
                 )
                 rows.append({"prompt": prompt, "response": response, "weight": weight})
             else:
@@ -228,21 +245,24 @@ def test_the_yamls_of_a_profile_agree(profile):
 def check_training_of_an_arm(config, values, name):
     """The training YAML of an arm, or of a train file that a loop's stage 8 writes."""
     arm = {arm.name: arm for arm in config.arms}.get(name)
+    output = "adapters" if values["finetuning_type"] == "lora" else "models"
     kinds = {"reasoner": "reasoner", "bottleneck": "abstract_bottleneck"}
     kinds["posterior"] = "abstract_posterior"
     loops = {output: loop for loop in config.loops for output in trained_in(loop)}
     family = loops[name].family if arm is None else arm.family
-    assert values.get("prompt_family") == family
+    family = family or (config.prompt_family if config.prompt_family != "paper" else None)
+    assert family_from_root(values) == family_from_root({"prompt_family": family or "paper"})
     assert values["prompt_kind"] == kinds["reasoner" if arm is None else arm.target]
     assert values["dataset"] == f"{config.data.name}_{name}"
     extended = f"{config.run_dir}/models/extended"
     if name not in loops:  # given traces
-        assert values["output_dir"] == f"{config.run_dir}/models/{name}"
+        assert values["output_dir"] == f"{config.run_dir}/{output}/{name}"
         writes_symbols = family is not None and load_family(family).is_abstract
         assert values["model_name_or_path"] == (extended if writes_symbols else config.base)
         return
     folder = f"{config.run_dir}/{loops[name].name}/round"
     assert values["output_dir"].startswith(folder)
+    assert values["output_dir"].endswith(f"/{output}/{name}")
     start = loops[name].reasoner
     known = [f"{config.run_dir}/models/{start}" if start else extended]
     known += [f"{folder}{number}/models/{each}" for number in (1, 2) for each in loops]
@@ -256,7 +276,7 @@ def place_of_an_arm(config, values) -> tuple[str, str]:
     sampled = [each for loop in config.loops for phase in loop.phases for each in phase.train]
     folder = config.run_dir
     if name in sampled:
-        folder = values["output_dir"].partition("/models/")[0]
+        folder = str(Path(values["output_dir"]).parents[1])
     return folder, "abstract" if is_apart else "weighted_sft"
 
 
@@ -341,7 +361,7 @@ def test_the_papers_hyperparameters(path):
     assert Path(values.get("deepspeed", "")).name == zero
 
 
-@pytest.mark.parametrize("path", [p for p in RECIPES if p not in PAPER], ids=label)
+@pytest.mark.parametrize("path", THINK, ids=label)
 def test_the_settings_of_a_start_from_questions(path):
     """As new_profile.py chooses them for the machine that the header names."""
     values, is_lora = read(path), path.parent.name.endswith("_lora")
@@ -352,8 +372,81 @@ def test_the_settings_of_a_start_from_questions(path):
     assert not values.keys() & {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
+@pytest.mark.parametrize("path", ABSTRACT, ids=label)
+def test_the_settings_of_abstract_traces(path):
+    """Of the published checkpoint with LoRA; with full fine-tuning what the paper says: epochs. The
+    rest are ours.
+    """
+    values, is_lora = read(path), path.parent.name.endswith("_lora")
+    is_masked = values["prompt_kind"] == "abstract_bottleneck"
+    assert values["flash_attn"] == ("sdpa" if is_masked else "fa2")
+    assert ("trace_loss_weight" in values) == is_masked
+    kept = ("lr_scheduler_type", "warmup_ratio", "adam_beta1", "adam_beta2", "adam_epsilon")
+    assert [values[name] for name in kept] == ["cosine", 0.05, 0.9, 0.95, 1e-8]
+    assert (values["weight_decay"], values["max_grad_norm"], values["bf16"]) == (0, 1, True)
+    changed = ("num_train_epochs", "learning_rate", "rows_per_step", "cutoff_len")
+    assert [values[name] for name in changed] == (
+        [1, 1e-4, 32, 8192] if is_lora else [3, 1e-5, 128, 24576]
+    )
+    if not is_lora:
+        return
+    assert values["additional_target"] == "embed_tokens,lm_head"
+    assert (values["lora_rank"], values["lora_alpha"], values["lora_dropout"]) == (32, 64, 0)
+    targets = values["lora_target"].split(",")
+    assert targets == [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+
+
+def test_the_data_and_loops_of_the_published_checkpoint(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = EXAMPLES / "qwen3_4b_abstract_lora/pipeline.yaml"
+    config = load_config(path)
+    data, loops = config.data, {loop.name: loop for loop in config.loops}
+    assert (data.train, data.format) == ("allenai/Dolci-Think-SFT-7B", "think_messages")
+    assert (data.stream_buffer, data.stream_seed) == (20000, 42)
+    assert (data.min_chain, data.min_answer) == (200, 5)
+    assert config.vocabulary.untie and config.vocabulary.init == "mean_noise"
+    assert (config.steps.clusters, config.sampling.max_symbols) == (64, 128)
+    first = {arm.name: arm for arm in config.arms}[loops["published"].first]
+    assert (first.trace, first.count, first.target) == ("random", [8, 64], "bottleneck")
+    assert loops["published"].rounds == 3
+    # Its stages read chains, although the reasoner itself samples.
+    of_loop = load_config(path, loops["published"].settings)
+    assert of_loop.posterior == "prompted" and not of_loop.traces_are_optional
+    full = load_config(EXAMPLES / "qwen3_4b_abstract/pipeline.yaml")
+    assert full.loops == config.loops and not full.vocabulary.untie
+    assert full.build == config.build
+    card = load_config(EXAMPLES / "qwen3_4b_abstract/published.yaml")
+    for own in (config, full):
+        assert own.renderer == card.renderer
+
+
+NAMES = {"model_name_or_path", "dataset", "output_dir"}
+
+
+@pytest.mark.parametrize("path", ABSTRACT, ids=label)
+def test_trainings_of_one_kind_differ_in_their_names_alone(path):
+    """So that two steps of one of them stand for all."""
+    values = read(path)
+    [same] = [each for each in RUN if each.parent == path.parent and is_alike(each, path)]
+    assert values.keys() == read(same).keys()
+    for key in values.keys() - NAMES:
+        assert values[key] == read(same)[key], key
+
+
+def is_alike(first: Path, second: Path) -> bool:
+    return read(first)["prompt_kind"] == read(second)["prompt_kind"]
+
+
+RUN = [path for path in RECIPES if path not in ABSTRACT]
+RUN += [
+    path
+    for path in ABSTRACT
+    if path.stem.partition("_train_")[2] in ("published", "published_a", "posterior_start")
+]
+
+
 @pytest.mark.host
-@pytest.mark.parametrize("path", RECIPES, ids=label)
+@pytest.mark.parametrize("path", RUN, ids=label)
 def test_two_steps_on_a_tiny_random_model(
     path,
     train_folder,
@@ -438,6 +531,11 @@ def _check_export(path: Path, model: Path, adapter: Path, merged: Path) -> None:
     assert read_record(merged) == read_record(adapter) | {"exported_from": str(adapter)}
     before, after = (load_file(folder / "model.safetensors") for folder in (model, merged))
     change = load_file(adapter / "adapter_model.safetensors")
+    for name, table in change.items():
+        if "lora_" not in name:  # a whole copy of the embedding or the head
+            place = name.removeprefix("base_model.model.")
+            assert not torch.equal(table, before[place])
+            torch.testing.assert_close(after[place], table)
     prefix, settings = (
         "base_model.model.",
         json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")),

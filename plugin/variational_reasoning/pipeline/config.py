@@ -432,6 +432,21 @@ class StepsConfig:
 
 
 @dataclass(frozen=True)
+class VocabularyConfig:
+    """scripts/run.py: how the base of `arms` gets its symbols, as many as steps.clusters
+    (scripts/extend_vocabulary.py).
+    """
+
+    # A symbol's first rows. steps: the mean of the tokens of its cluster of steps; mean_noise: the
+    # mean of all rows, with noise; zeros.
+    init: Literal["steps", "mean_noise", "zeros"] = "steps"
+    # standard deviation of the noise, in the units of the embedding
+    noise: float = _number(1e-3, above=0)
+    # give the head a table of its own, where the base ties it to the embedding: for adapters
+    untie: bool = False
+
+
+@dataclass(frozen=True)
 class ArmConfig:
     """A train file `<data.name>_<name>` whose traces are given: first traces of symbols, traces
     that stage 3 has sampled, and what they are compared with (docs/abstract.md).
@@ -625,6 +640,7 @@ class Config:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     steps: StepsConfig = field(default_factory=StepsConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     # train files whose traces are given
     arms: list[ArmConfig] = field(default_factory=list)
     # what comes after the arms of given traces

@@ -117,7 +117,7 @@ LONGEST_FIRST = (
     "tests/pipeline/test_vllm.py",
     "tests/pipeline/work/test_ray_cluster.py",
     "tests/evals/test_skythought.py",
-    "tests/evals/test_abstract.py",
+    "tests/evals/test_abstract_models.py",
     "tests/evals/test_run_vllm.py",
 )
 """Files of minutes. `make test` gives whole files to its two processes: a long file that begins

@@ -409,11 +409,10 @@ def documented() -> list[str]:
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "examples").rglob("*.yaml"),
     ]
-    calls = [
-        call
-        for path in files
-        for call in re.findall(r"run\.py ([a-z][\w]* ?[^`\n]*)", path.read_text(encoding="utf-8"))
-    ]
+    calls = []
+    for path in files:
+        text = re.sub(r"\\\n[# ]*", "", path.read_text(encoding="utf-8"))  # continued lines are one
+        calls += re.findall(r"run\.py ([a-z][\w]* ?[^`\n]*)", text)
     return sorted(
         {re.sub(r"\$\([^)]*\)|\$base", "MODEL", call).strip() for call in calls if profile_of(call)}
     )

@@ -458,6 +458,20 @@ def test_vllm_gets_two_requests_and_the_separator_is_in_none_of_them():
     assert done == Completion([10, 11, 9], "stop")  # a trace alone
 
 
+@pytest.mark.parametrize("fails_at", ["trace", "answer"])
+def test_a_failed_request_to_vllm_leaves_no_ids(fails_at):
+    failed = Completion([], "error", "vLLM ended it with 'abort'")
+
+    async def generate(request, stop_token_ids, **constraints):
+        place = "trace" if constraints else "answer"
+        return failed if place == fails_at else Completion([10, 9], "stop")
+
+    engine = VllmEngine.__new__(VllmEngine)
+    engine._generate, engine._ends, engine._decode = generate, [2], lambda ids: f"<{ids[0]}>"
+    asked = request(seed=7, span=Span((10, 11), 9, 1, 2, 1.0), stop=("<2>",), new=8)
+    assert asyncio.run(engine._sample(asked)) == failed
+
+
 @pytest.mark.slow
 def test_the_real_vllm_draws_the_same_traces(abstract_run, abstract_dir, infer_python):
     greedy = {"temperature": 0, "enforce_eager": True, "min_symbols": 2}

@@ -214,6 +214,8 @@ class VllmEngine(Engine):
             span=None,
         )
         answer = await self._generate(rest, self._ends)
+        if answer.error:
+            return answer
         return answer._replace(token_ids=[*token_ids, *answer.token_ids])
 
     async def _generate(

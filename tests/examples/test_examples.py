@@ -30,7 +30,8 @@ ABSTRACT = [path for path in RECIPES if "_abstract" in path.parent.name]
 """Recipes of arXiv 2604.22709, whose traces are symbols."""
 THINK = [path for path in RECIPES if "_think" in path.parent.name]
 """Recipes that start from questions, as new_profile.py writes them."""
-PAPER = [path for path in RECIPES if path not in (*ABSTRACT, *THINK)]
+FOR_CPU = [path for path in RECIPES if path.parent.name == "smollm2_135m"]
+PAPER = [path for path in RECIPES if path not in (*ABSTRACT, *THINK, *FOR_CPU)]
 """Recipes with the settings of arXiv 2509.22637."""
 SYMBOLS = "<TOKEN_B><TOKEN_A>"
 BLOCKS = ["model", "method", "variational", "dataset", "output", "train", "eval"]
@@ -50,7 +51,12 @@ def random_models(tmp_path_factory) -> dict[str, Path]:
     """A two-layer model of each architecture, with a byte-level tokenizer; the key is how names of
     its models begin.
     """
-    folders = {"Qwen/Qwen3-": "qwen3", "Qwen/Qwen2.5-": "qwen2", "runs/tiny": "qwen3"}
+    folders = {
+        "Qwen/Qwen3-": "qwen3",
+        "Qwen/Qwen2.5-": "qwen2",
+        "runs/tiny": "qwen3",
+        "runs/smollm2-135m": "llama",
+    }
     for prefix, family in folders.items():
         folders[prefix] = tmp_path_factory.mktemp(family)
         size = len(make_tokenizer(folders[prefix]))
@@ -359,6 +365,13 @@ def test_the_papers_hyperparameters(path):
     assert (values["max_grad_norm"], values["bf16"]) == (1.0, True)
     zero = {"qwen2_5_32b": "zero3.json", "qwen3_8b_lora": ""}.get(profile, "zero2.json")
     assert Path(values.get("deepspeed", "")).name == zero
+
+
+@pytest.mark.parametrize("path", FOR_CPU, ids=label)
+def test_the_settings_of_a_recipe_for_a_cpu(path):
+    values = read(path)
+    assert values["use_cpu"] and values["flash_attn"] == "sdpa"
+    assert not values.keys() & {"deepspeed", "per_device_train_batch_size"}
 
 
 @pytest.mark.parametrize("path", THINK, ids=label)

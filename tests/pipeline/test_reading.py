@@ -11,7 +11,7 @@ import pytest
 
 from variational_reasoning.files import file_digest
 from variational_reasoning.pipeline import reading
-from variational_reasoning.pipeline.reading import SUMMARY, TableReader
+from variational_reasoning.pipeline.reading import STATES, SUMMARY, TableReader
 from variational_reasoning.pipeline.rows import (
     MANIFEST,
     Identity,
@@ -158,10 +158,29 @@ def test_a_copy_of_a_table_is_hashed_once(folder, tmp_path, hashed):
 
 def test_the_summary_of_an_earlier_release_goes_on_after_its_shards_were_hashed(folder, hashed):
     first = TableReader(folder, "traces").summary
-    path = folder / SUMMARY
-    earlier = pq.read_table(path)
-    digest = {b"variational_reasoning.digest": table_digest(folder, "traces").encode()}
-    pq.write_table(earlier.replace_schema_metadata(digest), path)
+    (folder / STATES).unlink()
+    hashed.clear()
+    assert TableReader(folder, "traces").summary.equals(first)
+    assert TableReader(folder, "traces").summary.equals(first)
+    assert len(hashed) == 3
+
+
+def test_a_summary_has_the_same_bytes_whenever_its_shards_were_written(folder):
+    _ = TableReader(folder, "traces").summary
+    expected = (folder / SUMMARY).read_bytes()
+    for number, path in enumerate(sorted(folder.glob("shard-*.parquet"))):
+        os.utime(path, ns=(number, number))
+    _ = TableReader(folder, "traces").summary
+    assert (folder / SUMMARY).read_bytes() == expected
+    (folder / SUMMARY).unlink()
+    _ = TableReader(folder, "traces").summary
+    assert (folder / SUMMARY).read_bytes() == expected
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"table": "another", "shards": {}}'])
+def test_states_that_cannot_be_used_cost_one_more_hash_of_each_shard(folder, hashed, text):
+    first = TableReader(folder, "traces").summary
+    (folder / STATES).write_text(text)
     hashed.clear()
     assert TableReader(folder, "traces").summary.equals(first)
     assert TableReader(folder, "traces").summary.equals(first)

@@ -15,8 +15,9 @@ The summary is kept in `summary.parquet` next to the shards, with the digest of 
 to. Whoever finishes the table makes it, or the first reader of a table that has none.
 
 A shard is compared with the manifest's digest when it is read, once per process. Where the summary
-is read in place of the shards, hashing them all would cost more than the work. So the summary also
-keeps each shard's size and time of change, as they were when its digest was right:
+is read in place of the shards, hashing them all would cost more than the work. So
+`shard_states.json` keeps each shard's size and time of change, as they were when its digest was
+right. It is a file of its own, because a table's other files have the same bytes in every run.
 
     shard         kept           on disk        what a reader of the summary does
     shard-00000   12 MB, 10:00   12 MB, 10:00   nothing
@@ -47,6 +48,7 @@ from variational_reasoning.pipeline.rows import (
 from variational_reasoning.pipeline.tables import TABLES
 
 SUMMARY = "summary.parquet"
+STATES = "shard_states.json"
 LARGE_COLUMNS = frozenset(
     (
         "text",
@@ -67,7 +69,6 @@ place.
 """
 
 _DIGEST = b"variational_reasoning.digest"
-_STATES = b"variational_reasoning.shard_states"
 
 States = Mapping[str, list[int] | None]
 """Shard to its `file_state`."""
@@ -98,35 +99,46 @@ class TableReader:
 
         Raises: ValueError for a shard that is missing or was changed.
         """
-        kept, states = self._kept_summary()
+        kept = self._kept_summary()
         if kept is None:
             summary = self._summarized_shards()
-            self._keep(summary, self._checked)
+            self._keep_summary(summary)
+            self._keep_states(self._checked)
             return summary
-        current = {}
+        states, current = self._kept_states(), {}
         for shard in self.manifest["shards"]:
             name = shard["name"]
             current[name] = file_state(self.folder / name)
             if current[name] is None or current[name] != states.get(name):
                 self._check(shard)
         if current != states:
-            self._keep(kept, current)
+            self._keep_states(current)
         return kept
 
-    def _kept_summary(self) -> tuple[pa.Table | None, States]:
-        """The summary on disk with its states; (None, {}) without one of this table."""
+    def _kept_summary(self) -> pa.Table | None:
+        """The summary on disk; None without one of this table."""
         path = self.folder / SUMMARY
         if not path.is_file():
-            return None, {}
+            return None
         try:
             found = pq.read_table(path, page_checksum_verification=True)
         except (pa.ArrowException, OSError):  # damaged; the shards have all that it says
-            return None, {}
+            return None
         metadata = found.schema.metadata or {}
         if metadata.get(_DIGEST) != self.digest.encode():
-            return None, {}
-        states = json.loads(metadata.get(_STATES, b"{}"))
-        return found.replace_schema_metadata(None), states
+            return None
+        return found.replace_schema_metadata(None)
+
+    def _kept_states(self) -> States:
+        """The states on disk; {} without those of this table, and every shard is hashed."""
+        path = self.folder / STATES
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # damaged
+            return {}
+        return found["shards"] if found["table"] == self.digest else {}
 
     def _summarized_shards(self) -> pa.Table:
         wanted = [name for name in TABLES[self.table].columns.names if name not in LARGE_COLUMNS]
@@ -140,15 +152,22 @@ class TableReader:
         self._last = None
         return pa.concat_tables(parts, promote_options="default")
 
-    def _keep(self, summary: pa.Table, states: States) -> None:
-        """Write the summary, with the states in which its shards had their digests."""
+    def _keep_summary(self, summary: pa.Table) -> None:
         if not os.access(self.folder, os.W_OK):
             return  # every process makes it for itself
-        metadata = {_DIGEST: self.digest.encode(), _STATES: json.dumps(states).encode()}
-        marked = summary.replace_schema_metadata(metadata)
+        marked = summary.replace_schema_metadata({_DIGEST: self.digest.encode()})
         write_atomically(
             self.folder / SUMMARY,
             lambda temporary: pq.write_table(marked, temporary, write_page_checksum=True),
+        )
+
+    def _keep_states(self, states: States) -> None:
+        """Write the states in which the shards had their digests."""
+        if not os.access(self.folder, os.W_OK):
+            return
+        text = json.dumps({"table": self.digest, "shards": states})
+        write_atomically(
+            self.folder / STATES, lambda temporary: temporary.write_text(text, encoding="utf-8")
         )
 
     @cached_property

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from variational_reasoning.host.args import split_arguments, uses_our_features
+from variational_reasoning.method.families import FAMILIES, family_to_dict
 
 
 @pytest.fixture
@@ -343,6 +344,25 @@ def test_settings_that_fit_rows_of_symbols(world, parse, overlong):
     )
     run = parse(config)[3].variational
     assert run.bottleneck_attention == "flex" and run.config.overlong == overlong
+
+
+def test_the_mask_goes_with_the_kinds_property_whatever_its_name(world, parse, tmp_path):
+    """A family of a file may call the kind of phase A otherwise than `abstract` does."""
+    values = family_to_dict(FAMILIES["abstract"]) | {"name": "mine"}
+    values["kinds"]["phase_a"] = values["kinds"].pop("abstract_bottleneck")
+    family = tmp_path / "mine.yaml"
+    family.write_text(json.dumps(values), encoding="utf-8")
+    row = {"question": "Q", "chain": "One.", "trace": "<TOKEN_A>", "solution": "1"}
+    world.add("abstract", [row], formatting="abstract")
+    kinds = {"phase_a": (True, True), "abstract_posterior": (False, False)}
+    kinds["reasoner"] = (False, True)
+    for kind, expected in kinds.items():
+        config = world.config(dataset="abstract", prompt_family=str(family), prompt_kind=kind)
+        found = parse(config)[3].variational.config
+        assert (found.is_bottleneck, found.has_parts) == expected, kind
+    config = world.config(dataset="abstract", prompt_family=str(family), prompt_kind="phase_a")
+    message = refused(parse, config | {"flash_attn": "fa2"})
+    assert "hides the chain from the answer (prompt_kind phase_a)" in message
 
 
 def test_missing_columns_and_files_are_seen_before_loading(world, parse):

@@ -2,6 +2,7 @@
 from YAML files.
 """
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -354,3 +355,28 @@ def test_an_abstract_family_without_a_separator_is_refused():
         family_from_dict(values | {"answer_open": ""}, "memory")
     without = {kind: texts for kind, texts in values["kinds"].items() if "has_answer" not in texts}
     assert family_from_dict(values | {"answer_open": "", "kinds": without}, "memory").is_abstract
+
+
+def test_the_kind_that_hides_its_hint_is_known_by_has_answer_and_not_by_its_name():
+    values = family_to_dict(FAMILIES["abstract"]) | {"name": "mine"}
+    values["kinds"]["phase_a"] = values["kinds"].pop("abstract_bottleneck")
+    family = family_from_dict(values, "memory")
+    assert family.bottleneck == "phase_a" and family.posteriors == ("abstract_posterior",)
+    assert FAMILIES["abstract"].bottleneck == "abstract_bottleneck"
+    assert FAMILIES["paper"].bottleneck is None
+
+
+def test_an_answer_whose_hint_cannot_be_hidden_is_refused():
+    verbal = family_to_dict(FAMILIES["think"]) | {"name": "mine"}
+    verbal["kinds"]["posterior"]["has_answer"] = True
+    with pytest.raises(ValueError, match="kinds.posterior.has_answer: the answer would see the"):
+        family_from_dict(verbal, "memory")
+    symbols = family_to_dict(FAMILIES["abstract"]) | {"name": "mine"}
+    two = copy.deepcopy(symbols)
+    two["kinds"]["again"] = two["kinds"]["abstract_bottleneck"]
+    with pytest.raises(ValueError, match="abstract_bottleneck, again have has_answer: true; one"):
+        family_from_dict(two, "memory")
+    in_user = {"user": "{question} {hint}", "opening": "<beginabstract>"}
+    symbols["kinds"]["abstract_bottleneck"] |= in_user
+    with pytest.raises(ValueError, match=r"has_answer: the hint is in `user`, where it cannot be"):
+        family_from_dict(symbols, "memory")

@@ -154,7 +154,7 @@ def test_sampled_traces_that_are_not_there(run, abstract_dir):
 
 
 def test_the_posterior_reads_the_chain_and_writes_the_symbols(run, abstract_dir):
-    config = run(("posterior", {"trace": "clusters", "target": "posterior"}))
+    config = run(("of_posterior", {"trace": "clusters", "target": "posterior"}))
     [arm] = build_arms(config, abstract_dir)
     rows = read_parquet(arm.path, "train", ["prompt", "response"]).to_pylist()
     assert rows[0]["prompt"].endswith("assistant\n+5=1*4=4<beginabstract>")

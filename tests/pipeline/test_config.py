@@ -118,6 +118,35 @@ def test_names_that_would_write_somewhere_else_are_refused(tmp_path, name):
         assert f"{key}: {name!r} cannot be part of a file's name" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["reasoner", "posterior", "chosen", "extended", "base"])
+def test_names_of_what_a_run_writes_itself_are_refused(tmp_path, name):
+    """An arm `posterior` would overwrite stage 0's train file of that name."""
+    text = json.dumps({"build": {"outputs": [{"name": name}]}, "arms": [{"name": name}]})
+    with pytest.raises(ValueError) as error:
+        load_config(write(tmp_path, text))
+    for key in ("build.outputs.0.name", "arms.0.name"):
+        assert f"{key}: {name!r} is reserved (" in str(error.value)
+
+
+def test_names_of_other_evaluations_are_refused(tmp_path):
+    arms = [{"name": name, "trace": "policy"} for name in ("a", "a_sampled", "a_2", "base_sampled")]
+    values = {"arms": arms, "sequence": {"sampled_at": 0.7}}
+    values["loops"] = [{"name": "models", "phases": [{"train": ["a"]}]}]
+    values["loops"].append({"name": "round2", "phases": [{"train": ["a"]}]})
+    with pytest.raises(ValueError) as error:
+        load_config(write(tmp_path, json.dumps(values)))
+    for part in (
+        "arms.1.name: 'a_sampled' is reserved (it is the name of the evaluation of 'a' at",
+        "arms.2.name: 'a_2' is reserved (it is the name of the evaluation of 'a' in round 2",
+        "arms.3.name: 'base_sampled' is reserved (it is the name of the evaluation of 'base'",
+        "loops.0.name: 'models' is reserved (it is a folder of every run)",
+        "loops.1.name: 'round2' is reserved",
+    ):
+        assert part in str(error.value), part
+    del values["loops"], values["sequence"]
+    load_config(write(tmp_path, json.dumps(values)))
+
+
 def test_overrides_leave_the_values_alone():
     values, faults = {"sampling": {"top_p": 1.0}}, []
     assert with_overrides(values, ["sampling.top_p=0.5", "eval.split=train"], faults) == {

@@ -118,8 +118,13 @@ class VariationalConfig:
 
     @property
     def is_bottleneck(self) -> bool:
-        """Whether the rows' answers must not see the verbal chain before the symbols."""
-        return self.prompt_kind == BOTTLENECK
+        """Whether the rows' answers must not see the verbal chain before the symbols.
+
+        The kind's `has_answer` decides, and not its name, which a family of a file chooses.
+        """
+        if self.renderer is None or self.prompt_kind is None:
+            return False
+        return self.prompt_kind == self.renderer.family.bottleneck
 
     @property
     def shows_chain(self) -> bool:
@@ -134,7 +139,7 @@ class VariationalConfig:
         """Whether rows are symbols and an answer, whose losses are weighted and logged apart."""
         if self.renderer is None or self.renderer.boundary != END:
             return False
-        return self.prompt_kind in (REASONER, BOTTLENECK)
+        return self.prompt_kind == REASONER or self.is_bottleneck
 
 
 @dataclass
@@ -333,8 +338,8 @@ def _check_symbols(
     if config.is_bottleneck and flash in ("fa2", "fa3"):
         faults.append(
             f"flash_attn: {flash} takes no mask that hides the chain from the answer "
-            f"(prompt_kind {BOTTLENECK}); set it to sdpa, which computes a row in two calls, with "
-            "flash kernels where there are any"
+            f"(prompt_kind {config.prompt_kind}); set it to sdpa, which computes a row in two "
+            "calls, with flash kernels where there are any"
         )
     if config.overlong == CUT_CHAIN and not config.shows_chain:
         faults.append(
@@ -355,7 +360,7 @@ def _check_symbols(
         faults.append(
             "trace_loss_weight: has no effect, because the rows are not symbols and an answer; "
             f"only the prompt kinds {REASONER} and {BOTTLENECK} of the prompt family abstract have "
-            "both"
+            "both (and a kind with has_answer of a family of your own)"
         )
     elif config.constant_loss_normalizer is None:
         faults.append(

@@ -39,7 +39,8 @@ REASONER = "reasoner"
 POSTERIOR = "abstract_posterior"
 BOTTLENECK = "abstract_bottleneck"
 """Kinds of the family `abstract`: both see the verbal chain, and the second goes on with an answer
-that must not see it (host.bottleneck)."""
+that must not see it (host.bottleneck). A family of a file may call them otherwise: ask
+`PromptFamily.posteriors` and `PromptFamily.bottleneck`."""
 
 _PLACEHOLDERS = {"{question}", "{hint}", "{separator}"}
 
@@ -96,6 +97,17 @@ class PromptFamily:
         return tuple(
             kind for kind, texts in self.kinds.items() if kind != REASONER and not texts.has_answer
         )
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The kind whose answer follows a hint that it must not see; None without one.
+
+        The training hides the hint by the kind's `has_answer`, whatever the kind's name is.
+        """
+        for kind, texts in self.kinds.items():
+            if kind != REASONER and texts.has_answer:
+                return kind
+        return None
 
     @property
     def is_abstract(self) -> bool:
@@ -205,7 +217,7 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         kinds:
           reasoner: {system: "", user: "{question}", opening: "<think>\\n", close: "</think>"}
           posterior: {system: "", user: "{question}\\nSolution: {hint}", opening: "<think>\\n",
-              close: "</think>"}         # and has_answer: true, where it goes on as the reasoner
+              close: "</think>"}         # in a family of symbols: has_answer: true, phase A
 
     Raises: ValueError with all faults at once; `source` names the file.
     """
@@ -232,14 +244,8 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
     forbidden = values.get("forbidden", ())
     if isinstance(forbidden, str) or not all(isinstance(text, str) and text for text in forbidden):
         faults.append(f"forbidden is {forbidden!r}; a list of texts is needed")
-    if boundary == END and not values.get("answer_open"):
-        faults += [
-            f"answer_open: is empty, and kinds.{kind} has an answer after a chain and a trace; the "
-            "end of the trace, which sees the chain, would predict the answer's first token. Put a "
-            'constant text between them, such as "\\n"'
-            for kind, texts in kinds.items()
-            if texts.has_answer and texts.close == END
-        ]
+    has_lead = bool(values.get("answer_open"))
+    faults += _faults_of_bottlenecks(kinds, boundary == END, has_lead)
     hint = values.get("hint", "solution")
     if hint not in HINTS:
         faults.append(f"hint is {hint!r}; allowed are {', '.join(HINTS)}")
@@ -254,6 +260,45 @@ def family_from_dict(values: Mapping[str, Any], source: str) -> PromptFamily:
         forbidden=tuple(forbidden),
         hint=hint,
     )
+
+
+def _faults_of_bottlenecks(
+    kinds: Mapping[str, KindTexts], is_abstract: bool, has_lead: bool
+) -> list[str]:
+    """What is wrong with kinds that answer although their prompt shows a hint.
+
+    Args:
+        has_lead: whether a constant text is between the end of a trace and its answer.
+    """
+    answering = []
+    for kind, texts in kinds.items():
+        if kind != REASONER and texts.has_answer:
+            answering.append(kind)
+    faults = []
+    for kind in answering:
+        where = f"kinds.{kind}.has_answer"
+        if not is_abstract:
+            faults.append(
+                f"{where}: the answer would see the hint, which only a family of symbols "
+                f"(boundary: {END!r}) can hide from it; remove it"
+            )
+            continue
+        if "{hint}" not in kinds[kind].opening:
+            faults.append(
+                f"{where}: the hint is in `user`, where it cannot be hidden from the answer; move "
+                "{hint} to `opening`"
+            )
+        if not has_lead:
+            faults.append(
+                f"answer_open: is empty, and kinds.{kind} has an answer after a chain and a trace; "
+                "the end of the trace, which sees the chain, would predict the answer's first "
+                'token. Put a constant text between them, such as "\\n"'
+            )
+    if len(answering) > 1:
+        faults.append(
+            f"kinds: {', '.join(answering)} have has_answer: true; one kind of a family can have it"
+        )
+    return faults
 
 
 def _kinds_of(values: Any, faults: list[str]) -> dict[str, KindTexts]:

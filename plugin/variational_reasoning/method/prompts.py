@@ -42,6 +42,7 @@ from variational_reasoning.method.chat_formats import (
     load_chat_format,
 )
 from variational_reasoning.method.families import (
+    BOTTLENECK,
     FAMILIES,
     REASONER,
     KindTexts,
@@ -154,6 +155,21 @@ class Renderer:
             tags.append(SYMBOL_OPENING)
         pieces = (piece for tag in tags for piece in re.split(r"\s{2,}", tag))
         return tuple(dict.fromkeys(piece for piece in pieces if piece))
+
+    @property
+    def bottleneck(self) -> str:
+        """The kind whose answer must not see the chain (phase A).
+
+        Raises: ValueError for a family without such a kind.
+        """
+        kind = self.family.bottleneck
+        if kind is None:
+            raise ValueError(
+                f"prompt family {self.family.name!r} has no kind with `has_answer: true`, whose "
+                f"answer follows a chain that it does not see; {BOTTLENECK} of the family "
+                "`abstract` is one"
+            )
+        return kind
 
     def texts(self, kind: str) -> KindTexts:
         """The texts of a prompt kind, separators filled in.

@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.faults import list_faults
 from variational_reasoning.method.abstract import symbol_names
-from variational_reasoning.method.families import BOTTLENECK
 from variational_reasoning.method.prompts import REASONER, Renderer, make_renderer
 from variational_reasoning.method.steps import random_symbols, split_steps, values_only
 from variational_reasoning.pipeline.clusters import clusters_of
@@ -156,7 +155,8 @@ class ArmWriter:
         row = self.questions[question_id]
         if arm.target == "reasoner":
             return renderer.render(REASONER, row["question"], trace, row["solution"])
-        kind = BOTTLENECK if arm.target == "bottleneck" else renderer.family.posteriors[-1]
+        is_bottleneck = arm.target == "bottleneck"
+        kind = renderer.bottleneck if is_bottleneck else renderer.family.posteriors[-1]
         return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
 
     def _apart(self, question_id: str, trace_id: int, trace: str, weight: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ model is touched. Paths are relative to the working directory, as LLaMA-Factory'
 import copy
 import difflib
 import os
+import re
 import shlex
 import types
 import typing
@@ -33,6 +34,24 @@ from variational_reasoning.verify.implied import implied_answer_fault
 from variational_reasoning.verify.traces import trace_check_fault
 
 FROM_REASONER = "from_reasoner"
+RESERVED_NAMES = {
+    "reasoner": "stage 0 writes a train file of this name, and stage 1 a model",
+    "posterior": "stage 0 writes a train file of this name, and stage 2 a model",
+    "chosen": "stage 0 writes a train file of this name",
+    "extended": "models/extended is the model with untrained symbols",
+    "base": "it is the name of the base's evaluation",
+}
+"""What neither a train file of stage 8 nor an arm can be called: a name has one train file, one
+model and one evaluation in a run."""
+
+RUN_FOLDERS = frozenset(
+    (
+        *("adapters", "answers", "evals", "first_traces", FROM_REASONER, "logs", "models"),
+        *("questions", "report_figures", "source", "step_clusters", "steps", "trace_logps"),
+        *("traces", "train", "verdicts"),
+    )
+)
+"""Folders of a run, which no loop can be called."""
 _MADE_FROM_TRACES = ("traces", "trace_logps", "answers", "verdicts", "health.json")
 
 
@@ -803,6 +822,7 @@ def _cross_faults(config: Config) -> list[str]:
             )
     faults += _command_faults(config.sequence.before)
     faults += _loop_faults(config)
+    faults += _reserved_faults(config)
     faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
     arms = [arm.name for arm in config.arms]
     faults += _empty("arms.{}.name: is empty; it names the train file", arms)
@@ -856,6 +876,39 @@ def _loop_faults(config: Config) -> list[str]:
                         f"{', '.join(sorted(sampled)) or 'none'}"
                     )
     faults += _repeated("loops: the name {!r} is there twice", [loop.name for loop in config.loops])
+    return faults
+
+
+def _reserved_faults(config: Config) -> list[str]:
+    """Names whose files the run itself writes, or another model's evaluation.
+
+    With a loop of rounds that trains `published`, and with sequence.sampled_at, the evaluations of
+    `published` are published_1, published_1_sampled, published_2, ...
+    """
+    named = {}
+    for index, output in enumerate(config.build.outputs):
+        named[f"build.outputs.{index}.name"] = output.name
+    for index, arm in enumerate(config.arms):
+        named[f"arms.{index}.name"] = arm.name
+    models = {"base", *named.values()}
+    of_loops = {name for loop in config.loops for phase in loop.phases for name in phase.train}
+    faults = []
+    for key, name in named.items():
+        model, _, ending = name.rpartition("_")
+        reason = RESERVED_NAMES.get(name, "")
+        if ending == "sampled" and model in models and config.sequence.sampled_at is not None:
+            reason = f"it is the name of the evaluation of {model!r} at sequence.sampled_at"
+        elif ending.isdecimal() and model in of_loops:
+            reason = f"it is the name of the evaluation of {model!r} in round {ending} of a loop"
+        if reason:
+            faults.append(f"{key}: {name!r} is reserved ({reason}); choose another name")
+    for index, loop in enumerate(config.loops):
+        is_folder = loop.name in RUN_FOLDERS or re.fullmatch(r"round\d+|hint_\w+", loop.name)
+        if is_folder:
+            faults.append(
+                f"loops.{index}.name: {loop.name!r} is reserved (it is a folder of every run); "
+                "choose another name"
+            )
     return faults
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import mean_and_error
-from variational_reasoning.method.families import BOTTLENECK
 from variational_reasoning.method.prompts import Decode, Encode, Renderer
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.packages import need
@@ -65,8 +64,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
     trained on another kind, and test questions without a chain.
     """
     renderer = config.renderer
-    renderer.texts(BOTTLENECK)  # refuses a family without it
-    check_prompt_kind(model_folder, BOTTLENECK, renderer, config)
+    check_prompt_kind(model_folder, renderer.bottleneck, renderer, config)
     questions = _questions(config)
     identity = {
         "questions": TableReader(config.folder("questions"), "questions").digest,
@@ -127,7 +125,7 @@ def _sampled_traces(
     span = abstract_span(config, engine.tokenizer, temperature)
     requests = []
     for row in questions:
-        prompt = renderer.encode_prompt(BOTTLENECK, row["question"], row["trace"], encode)
+        prompt = renderer.encode_prompt(renderer.bottleneck, row["question"], row["trace"], encode)
         key = (row["question_id"],)
         seed = sample_seed(config.seed, f"oracle/{row['question_id']}")
         room = span.max_symbols + 1
@@ -149,7 +147,7 @@ def row_of(
     decode: Decode,
 ) -> OracleRow:
     """A question's row with a given trace, laid out as the training of phase A has it."""
-    parts = renderer.prompt_parts(BOTTLENECK, question["question"], question["trace"])
+    parts = renderer.prompt_parts(renderer.bottleneck, question["question"], question["trace"])
     x = encode(parts.x)
     chain = encode(parts.chain)
     opening = encode(parts.opening)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from variational_reasoning.files import read_json_object
-from variational_reasoning.method.families import BOTTLENECK
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.model_record import RECORD_NAME, read_record
 from variational_reasoning.pipeline.config import Config
@@ -45,7 +44,8 @@ def _faults_of_prompt(record: Mapping[str, Any], kind: str, renderer: Renderer) 
     """What a model's record says of another prompt than this one."""
     faults = []
     # Phase A teaches to write symbols, and its model is asked for them with and without the chain.
-    if record.get("prompt_kind") not in (None, kind, BOTTLENECK):
+    fitting_kinds = (None, kind, renderer.family.bottleneck)
+    if record.get("prompt_kind") not in fitting_kinds:
         faults.append(
             f"it was trained on the prompt {record['prompt_kind']!r}, but would be given {kind!r} "
             "(posterior_prompt in the pipeline.yaml, prompt_kind in the training YAML)"

@@ -244,3 +244,21 @@ def test_the_shards_of_a_finished_stage_are_compared_with_the_manifest(folder):
     with pytest.raises(ValueError, match=r"shard-00001\.parquet was changed after it was written"):
         stage.read_shard(1)
     assert len(stage.read_shard(0)) == 2
+
+
+def test_some_columns_of_the_summary_are_those_of_the_whole(folder, hashed):
+    columns = ["trace_id", "num_tokens"]
+    first = TableReader(folder, "traces")
+    assert first.columns_of_summary(columns).equals(first.summary.select(columns))
+    second = TableReader(folder, "traces")
+    hashed.clear()
+    assert second.columns_of_summary(columns).equals(first.summary.select(columns))
+    assert "summary" not in vars(second)  # it was not read as a whole
+    assert hashed == []
+
+
+def test_a_changed_shard_is_named_where_some_columns_of_the_summary_are_read(folder):
+    _ = TableReader(folder, "traces").summary
+    shorten(folder / "shard-00001.parquet")
+    with pytest.raises(ValueError, match=r"shard-00001\.parquet was changed after it was written"):
+        TableReader(folder, "traces").columns_of_summary(["trace_id"])

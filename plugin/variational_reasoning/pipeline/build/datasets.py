@@ -90,15 +90,17 @@ def build_datasets(config: Config) -> BuildSummary:
         files[path] = manifest["figures"] if manifest is not None else {}
     health = _plan(plans, joined, config)
     files |= {plan.path: plan.figures for plan in plans}
-    written = {plan.path for plan in plans}
-    built = [BuiltFile(path, figures, path in written) for path, figures in files.items()]
+    planned = {plan.path for plan in plans}
+    built = [BuiltFile(path, figures, path in planned) for path, figures in files.items()]
     if not config.build.allow_no_traces:
         _refuse_files_without_traces(built, config)
     _write(plans, joined, config)
     names = [file.path.stem for file in built]
     register_datasets(config.folder("train"), dict.fromkeys(names, "weighted_sft"))
-    health["trained_ids"] = {file.path.stem: file.figures.get("trained_ids") for file in built}
-    health["warnings"] += ids_warnings(health["trained_ids"]) + _sampling_warnings(config, outputs)
+    trained_ids = {file.path.stem: file.figures.get("trained_ids") for file in built}
+    health["trained_ids"] = trained_ids
+    health["warnings"] += ids_warnings(trained_ids)
+    health["warnings"] += _sampling_warnings(config, outputs)
     write_json(config.folder(HEALTH), health)
     return BuildSummary(built, health, joined.filtered)
 
@@ -152,11 +154,12 @@ def _write(plans: Sequence[OutputPlan], joined: Joined, config: Config) -> None:
     for plan in plans:
         plan.add_chosen(chosen)
     with ExitStack() as stack:
-        files = [
-            stack.enter_context(open_file(plan.path, "train", plan.identity, figures=plan.figures))
-            for plan in plans
-        ]
-        bar = stack.enter_context(tqdm(total=len(chosen.questions), unit="question", desc="texts"))
+        files = []
+        for plan in plans:
+            opening = open_file(plan.path, "train", plan.identity, figures=plan.figures)
+            files.append(stack.enter_context(opening))
+        bar = tqdm(total=len(chosen.questions), unit="question", desc="texts")
+        stack.enter_context(bar)
         for block in read_blocks(joined, config.renderer, chosen=chosen):
             for plan, file in zip(plans, files, strict=True):
                 accuracies = {
@@ -171,11 +174,12 @@ def _refuse_files_without_traces(files: Sequence[BuiltFile], config: Config) -> 
     """Raises: ValueError for a file that holds original rows only: training on it would repeat
     stage 1.
     """
-    names = ["traces_chosen", *(f"fallback_{name}" for name in ESTIMATORS)]
+    counts_of_traces = ["traces_chosen"]
+    counts_of_traces += [f"fallback_{name}" for name in ESTIMATORS]
     without = []
     for file in files:
         counts = file.figures["counts"]
-        if not any(counts.get(name) for name in names):
+        if not any(counts.get(name) for name in counts_of_traces):
             without.append(file.path.stem)
     if without:
         raise ValueError(
@@ -200,77 +204,49 @@ def _sampling_warnings(config: Config, outputs: Sequence[OutputConfig]) -> list[
 
 def describe_files(summary: BuildSummary) -> str:
     """The lines that the command prints at its end."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.filtered.items()))
-    lines = [f"traces that are not candidates: {reasons or 'none'}"]
-    for file in summary.files:
-        figures = file.figures
-        counts = ", ".join(
-            f"{name.replace('_', ' ')} {count}" for name, count in sorted(figures["counts"].items())
-        )
-        size = figures.get("mean_effective_sample_size")
-        lines.append(
-            f"{file.path}: {figures['rows']} rows, weights mean {figures['mean_weight']:.4g} min "
-            f"{figures['min_weight']:.4g} max {figures['max_weight']:.4g}, mean response "
-            f"{figures['mean_tokens']:.1f} tokens"
-            + (f", effective sample size {size:.2f}" if size else "")
-            + f"; {counts}"
-            + ("" if file.was_written else " (was there already)")
-        )
-    return "\n".join(lines + describe_health(summary.health))
+    filtered = [f"{count} {reason}" for reason, count in sorted(summary.filtered.items())]
+    listed = ", ".join(filtered) or "none"
+    lines = [f"traces that are not candidates: {listed}"]
+    lines += [_describe_file(file) for file in summary.files]
+    lines += describe_health(summary.health)
+    return "\n".join(lines)
+
+
+def _describe_file(file: BuiltFile) -> str:
+    figures = file.figures
+    line = (
+        f"{file.path}: {figures['rows']} rows, weights mean {figures['mean_weight']:.4g} min "
+        f"{figures['min_weight']:.4g} max {figures['max_weight']:.4g}, mean response "
+        f"{figures['mean_tokens']:.1f} tokens"
+    )
+    size = figures.get("mean_effective_sample_size")
+    if size:
+        line += f", effective sample size {size:.2f}"
+    counts = []
+    for name, count in sorted(figures["counts"].items()):
+        words = name.replace("_", " ")
+        counts.append(f"{words} {count}")
+    line += f"; {', '.join(counts)}"
+    if not file.was_written:
+        line += " (was there already)"
+    return line
 
 
 def _checked_outputs(config: Config) -> list[OutputConfig]:
     """The outputs made from the traces of sampling.traces_from. Raises: ValueError for settings
     that make no sense.
     """
+    outputs = config.build.outputs
     faults = []
-    if not config.build.outputs:
+    if not outputs:
         faults.append("build.outputs is empty; name at least one train file")
-    for index, output in enumerate(config.build.outputs):
+    for index, output in enumerate(outputs):
         where = f"build.outputs.{index} ({output.name})"
-        is_estimated = output.fallback in ESTIMATORS
-        if output.target == "posterior" and output.sampler == "posterior":
-            faults.append(
-                f"{where}.traces_from: the posterior learns from the reasoner's traces (Eq. 9), "
-                f"not from its own"
-            )
-        if output.sampler == "reasoner" and output.ratio != "none":
-            faults.append(
-                f"{where}.ratio: the reasoner's own traces have no ratio to it; set ratio: none"
-            )
-        if output.hint == "verified" and output.target != "posterior":
-            faults.append(
-                f"{where}.hint: only the posterior's rows have a hint; leave it out, or set "
-                f"target: posterior"
-            )
-        if output.hint == "verified" and config.renderer.family.hint == "trace":
-            faults.append(
-                f"{where}.hint: verified answers are solutions, and the posterior of the prompt "
-                f"family {config.renderer.family.name!r} shows the verbal chain; leave it out"
-            )
-        if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
-            faults.append(
-                f"{where}.fallback: {output.fallback} only makes sense with the estimator acc; "
-                f"with {output.estimator} every trace is acceptable. Use drop or original"
-            )
-        if is_estimated and output.selection == "unweighted":
-            faults.append(
-                f"{where}.fallback: {output.fallback} has no use where selection is unweighted"
-            )
-        if output.weight_cap is not None and output.selection != "weighted":
-            faults.append(
-                f"{where}.weight_cap: only the selection weighted has weights to cap; it is "
-                f"{output.selection}"
-            )
-        if output.question_factor != "none" and output.fallback != "drop":
-            faults.append(
-                f"{where}.fallback: {output.fallback} would give a weight to questions that "
-                f"question_weight "
-                f"{output.question_factor} gives none; use drop"
-            )
-    wanted = [output for output in config.build.outputs if config.is_of_these_traces(output)]
-    if config.build.outputs and not wanted:
-        sampler, hint = config.sampling.traces_from, config.sampling.hint
+        faults += [f"{where}.{fault}" for fault in _faults(output, config)]
+    wanted = [output for output in outputs if config.is_of_these_traces(output)]
+    if outputs and not wanted:
+        sampler = config.sampling.traces_from
+        hint = config.sampling.hint
         of_hint = "" if hint == "reference" else f" with the hint {hint}"
         faults.append(
             f"build.outputs: none is made from the {sampler}'s traces{of_hint}; set "
@@ -282,12 +258,54 @@ def _checked_outputs(config: Config) -> list[OutputConfig]:
     return wanted
 
 
+def _faults(output: OutputConfig, config: Config) -> list[str]:
+    """Settings of an output that make no sense together, each as `key: why`."""
+    family = config.renderer.family
+    faults = []
+    if output.target == "posterior" and output.sampler == "posterior":
+        faults.append(
+            "traces_from: the posterior learns from the reasoner's traces (Eq. 9), not from its own"
+        )
+    if output.sampler == "reasoner" and output.ratio != "none":
+        faults.append("ratio: the reasoner's own traces have no ratio to it; set ratio: none")
+    if output.hint == "verified" and output.target != "posterior":
+        faults.append(
+            "hint: only the posterior's rows have a hint; leave it out, or set target: posterior"
+        )
+    if output.hint == "verified" and family.hint == "trace":
+        faults.append(
+            "hint: verified answers are solutions, and the posterior of the prompt family "
+            f"{family.name!r} shows the verbal chain; leave it out"
+        )
+    is_estimated = output.fallback in ESTIMATORS
+    if is_estimated and not ESTIMATORS[output.estimator].samples_answers:
+        faults.append(
+            f"fallback: {output.fallback} only makes sense with the estimator acc; with "
+            f"{output.estimator} every trace is acceptable. Use drop or original"
+        )
+    if is_estimated and output.selection == "unweighted":
+        faults.append(f"fallback: {output.fallback} has no use where selection is unweighted")
+    if output.weight_cap is not None and output.selection != "weighted":
+        faults.append(
+            f"weight_cap: only the selection weighted has weights to cap; it is {output.selection}"
+        )
+    if output.question_factor != "none" and output.fallback != "drop":
+        faults.append(
+            f"fallback: {output.fallback} would give a weight to questions that question_weight "
+            f"{output.question_factor} gives none; use drop"
+        )
+    return faults
+
+
 def _check_num_traces(outputs: Sequence[OutputConfig], joined: Joined) -> None:
-    faults = [
-        f"build.outputs {output.name!r}: num_traces is {output.num_traces}, but only "
-        f"{joined.num_traces} traces per question were sampled (sampling.num_traces)"
-        for output in outputs
-        if (output.num_traces or 0) > joined.num_traces
-    ]
+    """Raises: ValueError for outputs that use more traces than were sampled."""
+    faults = []
+    for output in outputs:
+        if output.num_traces is None or output.num_traces <= joined.num_traces:
+            continue
+        faults.append(
+            f"build.outputs {output.name!r}: num_traces is {output.num_traces}, but only "
+            f"{joined.num_traces} traces per question were sampled (sampling.num_traces)"
+        )
     if faults:
         raise ValueError("\n".join(faults))

@@ -42,19 +42,24 @@ class HealthCounter:
 
     def __init__(self, joined: Joined, sampler: str, hint: str = "reference") -> None:
         """Args: sampler: posterior or reasoner. hint: sampling.hint of these traces."""
-        self.joined, self.sampler, self.hint = joined, sampler, hint
+        self.joined = joined
+        self.sampler = sampler
+        self.hint = hint
         self.estimator = _health_estimator(joined.has_verdicts)
         self._sizes: list[float] = []
-        self._num_compared, self._num_copies = 0, 0
+        self._num_compared = 0
+        self._num_copies = 0
 
     def add(self, block: Block) -> None:
         """Count the copies and the effective sample sizes of some questions."""
         self._num_compared += block.num_compared
         self._num_copies += block.num_copies
         for traces in block.traces.values():
-            if traces:
-                size = _effective_sample_size(traces, self.estimator)
-                self._sizes += [] if size is None else [size]
+            if not traces:
+                continue
+            size = _effective_sample_size(traces, self.estimator)
+            if size is not None:
+                self._sizes.append(size)
 
     def health(self) -> dict[str, Any]:
         """The figures, and warnings where one is out of its range.
@@ -64,40 +69,52 @@ class HealthCounter:
         `coverage`, the share of questions with an accepted answer among the K, is None without
         verdicts; `copies_share` where no question has a trace of its own.
         """
-        joined, sizes = self.joined, self._sizes
-        num_traces, num_questions = joined.num_traces, len(joined.questions)
+        joined = self.joined
+        sizes = self._sizes
+        num_questions = len(joined.questions)
         num_malformed = len(joined.traces) - joined.traces["is_well_formed"].sum()
-        accepted = joined.candidates.filter(pl.col("num_correct") > 0)
-        num_covered = accepted["question_id"].n_unique()
-        copies_share = self._num_copies / self._num_compared if self._num_compared else None
-        health: dict[str, Any] = {
-            "traces_from": self.sampler,
-            **({} if self.hint == "reference" else {"hint": self.hint}),
+        copies_share = None
+        if self._num_compared:
+            copies_share = self._num_copies / self._num_compared
+        coverage = None
+        if joined.has_verdicts:
+            accepted = joined.candidates.filter(pl.col("num_correct") > 0)
+            coverage = accepted["question_id"].n_unique() / num_questions
+        mean_size = None
+        if sizes:
+            mean_size = math.fsum(sizes) / len(sizes)
+
+        health: dict[str, Any] = {"traces_from": self.sampler}
+        if self.hint != "reference":
+            health["hint"] = self.hint
+        health |= {
             "num_questions": num_questions,
-            "num_traces_per_question": num_traces,
+            "num_traces_per_question": joined.num_traces,
             "malformed_share": num_malformed / len(joined.traces),
             "copies_share": copies_share,
-            "coverage": num_covered / num_questions if joined.has_verdicts else None,
+            "coverage": coverage,
             **_extremes(joined),
-            "mean_effective_sample_size": math.fsum(sizes) / len(sizes) if sizes else None,
+            "mean_effective_sample_size": mean_size,
             "num_questions_without_weights": num_questions - len(sizes),
             "estimator": self.estimator,
         }
-        return health | {"warnings": _warnings(health, self.sampler, num_traces)}
+        warnings = _warnings(health, self.sampler, joined.num_traces)
+        return health | {"warnings": warnings}
 
 
 def _warnings(health: Mapping[str, Any], sampler: str, num_traces: int) -> list[str]:
+    """One for each figure that is outside its range."""
     warnings = []
     for name, (low, high) in HEALTH_RANGES.items():
-        scale = num_traces if name == "mean_effective_sample_size" else 1
+        if name == "mean_effective_sample_size":
+            if num_traces == 1:
+                continue  # it is 1 by definition
+            low *= num_traces
+            high *= num_traces
         value = health[name]
-        if scale == 1 and name == "mean_effective_sample_size":
-            continue  # with one trace per question it is 1 by definition
-        if value is not None and not low * scale <= value <= high * scale:
+        if value is not None and not low <= value <= high:
             meaning = _MEANINGS[name].format(sampler)
-            warnings.append(
-                f"{name} is {value:.3g}, outside {low * scale:g} to {high * scale:g}: {meaning}"
-            )
+            warnings.append(f"{name} is {value:.3g}, outside {low:g} to {high:g}: {meaning}")
     return warnings
 
 
@@ -110,7 +127,9 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
     """
     warnings = []
     for name, counted in trained_ids.items():
-        if counted and counted["differ"] > OTHER_IDS_SHARE * counted["rows"]:
+        if counted is None:
+            continue
+        if counted["differ"] > OTHER_IDS_SHARE * counted["rows"]:
             warnings.append(
                 f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids "
                 "than those that were sampled and scored, because their text re-tokenizes "
@@ -121,21 +140,15 @@ def ids_warnings(trained_ids: Mapping[str, Mapping[str, int] | None]) -> list[st
 
 def describe_health(health: Mapping[str, Any]) -> list[str]:
     """The lines that the command prints."""
-    copies = health["copies_share"]
-    line = (
-        f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies "
-        + ("not measured" if copies is None else f"{copies:.1%}")
-        + ", coverage "
-        + ("not measured" if health["coverage"] is None else f"{health['coverage']:.1%}")
-        + ", effective sample size "
-        + (
-            f"{health['mean_effective_sample_size']:.2f}"
-            if health["mean_effective_sample_size"]
-            else "none"
-        )
-        + f" of {health['num_traces_per_question']}"
-    )
-    lines = [line]
+    copies = _percentage(health["copies_share"])
+    coverage = _percentage(health["coverage"])
+    mean_size = health["mean_effective_sample_size"]
+    size = f"{mean_size:.2f}" if mean_size else "none"
+    lines = [
+        f"{health['traces_from']}: malformed {health['malformed_share']:.1%}, copies {copies}, "
+        f"coverage {coverage}, effective sample size {size} of "
+        f"{health['num_traces_per_question']}"
+    ]
     if health.get("num_questions_never_right") is not None:
         lines.append(
             f"questions that are never answered right {health['num_questions_never_right']}, "
@@ -148,32 +161,44 @@ def describe_health(health: Mapping[str, Any]) -> list[str]:
                 f"{name}: {counted['differ']} of {counted['rows']} traces are trained as other ids "
                 f"than the scored ones"
             )
-    return [*lines, *(f"warning: {warning}" for warning in health["warnings"])]
+    lines += [f"warning: {warning}" for warning in health["warnings"]]
+    return lines
+
+
+def _percentage(share: float | None) -> str:
+    return "not measured" if share is None else f"{share:.1%}"
 
 
 def _extremes(joined: Joined) -> dict[str, int | None]:
     """How many questions are never, and how many always answered right; None without verdicts."""
-    names = ("num_questions_never_right", "num_questions_always_right")
-    if not joined.has_verdicts:
-        return dict.fromkeys(names)
-    accuracies = [joined.question_accuracy(name, joined.num_traces) for name in joined.questions]
-    return dict(zip(names, (accuracies.count(0), accuracies.count(1)), strict=True))
+    num_never = None
+    num_always = None
+    if joined.has_verdicts:
+        accuracies = [
+            joined.question_accuracy(question_id, joined.num_traces)
+            for question_id in joined.questions
+        ]
+        num_never = accuracies.count(0)
+        num_always = accuracies.count(1)
+    return {"num_questions_never_right": num_never, "num_questions_always_right": num_always}
 
 
 def _health_estimator(has_verdicts: bool) -> str:
     """The first estimator whose tables are there."""
-    is_fitting = (
-        name
-        for name, estimator in ESTIMATORS.items()
-        if has_verdicts or not estimator.samples_answers
-    )
-    return next(is_fitting)
+    for name, estimator in ESTIMATORS.items():
+        if has_verdicts or not estimator.samples_answers:
+            return name
+    raise AssertionError("no estimator works without verdicts")
 
 
 def _effective_sample_size(traces: Sequence[Trace], estimator: str) -> float | None:
     """Of a question's candidates, with the mean ratio where both models' log-likelihoods are there;
     None for a question without weights.
     """
-    ratio = "none" if any(trace.log_ratio is None for trace in traces) else "mean"
-    weights = normalized_weights([trace.log_rho(estimator, ratio) for trace in traces])
-    return None if weights is None else effective_sample_size(weights)
+    has_ratios = all(trace.log_ratio is not None for trace in traces)
+    ratio = "mean" if has_ratios else "none"
+    log_rhos = [trace.log_rho(estimator, ratio) for trace in traces]
+    weights = normalized_weights(log_rhos)
+    if weights is None:
+        return None
+    return effective_sample_size(weights)

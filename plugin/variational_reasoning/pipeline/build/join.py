@@ -24,6 +24,7 @@ import polars as pl
 
 from variational_reasoning.pipeline.build.open_tables import (
     KEY,
+    SCORES,
     STAGES,
     OpenTables,
     open_tables,
@@ -80,13 +81,15 @@ class Joined:
     @property
     def candidates(self) -> pl.DataFrame:
         """The rows of `traces` that an output may use."""
-        return self.traces.filter(pl.col("reason").is_null())
+        is_candidate = pl.col("reason").is_null()
+        return self.traces.filter(is_candidate)
 
     @property
     def filtered(self) -> dict[str, int]:
         """How many traces are not candidates, by reason."""
-        reasons = self.traces["reason"].drop_nulls().value_counts(sort=True)
-        return dict(reasons.iter_rows())
+        reasons = self.traces["reason"].drop_nulls()
+        counts = reasons.value_counts(sort=True)
+        return dict(counts.iter_rows())
 
     def question_accuracy(self, question_id: str, num_traces: int) -> float | None:
         """P(Y_x | x): the share of the responses with the first num_traces traces that are right
@@ -112,11 +115,16 @@ class Joined:
             num_decided=pl.col("num_decided").sum(),
             num_unanswered=pl.col("is_unanswered").sum(),
         )
-        num_responses = pl.col("num_decided") + self.num_answers * pl.col("num_unanswered")
-        is_undecided = pl.col("is_judged") & (pl.col("num_decided") == 0)
+        # The example of `question_accuracy`: 2 decided answers, 7 traces without one, M = 2.
+        num_decided = pl.col("num_decided")
+        num_wrong = self.num_answers * pl.col("num_unanswered")
+        num_responses = num_decided + num_wrong
+        is_undecided = pl.col("is_judged") & (num_decided == 0)
         is_known = ~is_undecided & (num_responses > 0)
-        accuracy = pl.when(is_known).then(pl.col("num_correct") / num_responses)
-        return dict(sums.select("question_id", accuracy).iter_rows())
+        share = pl.col("num_correct") / num_responses
+        accuracy = pl.when(is_known).then(share)
+        by_question = sums.select("question_id", accuracy)
+        return dict(by_question.iter_rows())
 
 
 def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
@@ -133,8 +141,8 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
     gaps = _Gaps(tables, config.cutoff_len)
     gaps.check_traces(questions, sampled, num_traces)
 
-    places = pl.DataFrame({"question_id": questions}, {"question_id": pl.String})
-    traces = sampled.join(places.with_row_index("place"), on="question_id", how="left")
+    places = _questions_frame(questions).with_row_index("place")
+    traces = sampled.join(places, on="question_id", how="left")
     others = {name: _scores(tables, name) for name in tables.scores}
     num_answers = 0
     if "answers" in tables:
@@ -142,16 +150,26 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
         num_answers = 1 + _largest(others["answers"]["last_answer"])
     for name, rows in others.items():
         gaps.check_strangers(name, rows, sampled)
+        new_names = {
+            "reason": f"{name}_left_out",
+            "is_failed": f"{name}_failed",
+        }
+        left_out = gaps.left_out[name].rename(new_names)
         traces = traces.join(rows, on=KEY, how="left")
-        names = {"reason": f"{name}_left_out", "is_failed": f"{name}_failed"}
-        traces = traces.join(gaps.left_out[name].rename(names), on=KEY, how="left")
-    traces = _with_absent_columns(traces, others).sort("place", "trace_id")
+        traces = traces.join(left_out, on=KEY, how="left")
+    traces = _with_absent_columns(traces)
+    traces = traces.sort("place", "trace_id")
 
-    is_skipped = _is_skipped(tables.scores) if is_partly_scored else pl.lit(False)
-    traces = traces.with_columns(reason=_reason(list(others), is_skipped))
+    is_skipped = pl.lit(False)
+    if is_partly_scored:
+        is_skipped = _is_skipped(tables.scores)
+    reason = _reason(list(others), is_skipped)
+    traces = traces.with_columns(reason=reason)
+    is_wanted = _unusable().is_null() & ~is_skipped
     for name in others:
-        is_missing = _is_absent(name) & pl.col(f"{name}_left_out").is_null()
-        gaps.missing[name] = traces.filter(_unusable().is_null() & ~is_skipped & is_missing)
+        is_reported = pl.col(f"{name}_left_out").is_not_null()
+        is_missing = is_wanted & _is_absent(name) & ~is_reported
+        gaps.missing[name] = traces.filter(is_missing)
     gaps.refuse()
     return Joined(
         tables=tables,
@@ -163,7 +181,12 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
 
 
 class _Gaps:
-    """Rows that should be there and are not, and rows that belong to nothing, by table."""
+    """Rows that should be there and are not, and rows that belong to nothing, by table.
+
+    left_out: what the stages reported, as `OpenTables.left_out` has it. missing: rows that are
+    absent although no stage reported them. unknown: rows about a question or a trace that its own
+    table does not have.
+    """
 
     def __init__(self, tables: OpenTables, cutoff_len: int) -> None:
         self.tables = tables
@@ -175,70 +198,99 @@ class _Gaps:
         self, questions: Sequence[str], sampled: pl.DataFrame, num_traces: int
     ) -> None:
         """Every question has K traces, or stage 3 said why not; every trace has a question."""
-        known = pl.DataFrame({"question_id": questions}, {"question_id": pl.String})
-        trace_ids = pl.DataFrame({"trace_id": range(num_traces)}, {"trace_id": pl.Int32})
+        known = _questions_frame(questions)
+        trace_ids = pl.int_range(num_traces, dtype=pl.Int32, eager=True).alias("trace_id")
         left_out = self.left_out["traces"]
         whole_questions = left_out.filter(pl.col("trace_id").is_null())
-        self.missing["traces"] = (
-            known.join(whole_questions, on="question_id", how="anti", maintain_order="left")
-            .join(trace_ids, how="cross", maintain_order="left_right")
-            .join(sampled, on=KEY, how="anti", maintain_order="left")
-            .join(left_out, on=KEY, how="anti", maintain_order="left")
-        )
-        self.unknown["traces"] = sampled.join(known, on="question_id", how="anti").sort(KEY)
+
+        # Questions q0 and q1, K = 2. Stage 3 left out q1 as a whole, and sampled trace 0 of q0.
+        # Expected are traces 0 and 1 of q0; trace 1 is absent. It is missing, unless stage 3
+        # reported this one trace.
+        asked = _without(known, whole_questions, ["question_id"])
+        expected = asked.join(trace_ids.to_frame(), how="cross", maintain_order="left_right")
+        absent = _without(expected, sampled, KEY)
+        self.missing["traces"] = _without(absent, left_out, KEY)
+
+        unknown = _without(sampled, known, ["question_id"])
+        self.unknown["traces"] = unknown.sort(KEY)
 
     def check_strangers(self, name: str, rows: pl.DataFrame, sampled: pl.DataFrame) -> None:
         """Every row of another table is about a trace."""
-        self.unknown[name] = rows.join(sampled, on=KEY, how="anti").sort(KEY)
+        unknown = _without(rows, sampled, KEY)
+        self.unknown[name] = unknown.sort(KEY)
 
     def refuse(self) -> None:
         """Raises: ValueError that lists what was found."""
         folders = self.tables.folders
         faults = []
         for name, missing in self.missing.items():
-            if len(missing):
-                faults.append(
-                    f"{folders[name]} lacks {len(missing)} traces that it should have, such as "
-                    f"{_some(missing, KEY)}; remove it and run stage {STAGES[name]} again"
-                )
+            if missing.is_empty():
+                continue
+            faults.append(
+                f"{folders[name]} lacks {len(missing)} traces that it should have, such as "
+                f"{_some(missing, KEY)}; remove it and run stage {STAGES[name]} again"
+            )
         for name, unknown in self.unknown.items():
-            if len(unknown):
-                source = folders["questions" if name == "traces" else "traces"]
-                faults.append(
-                    f"{folders[name]} has {len(unknown)} traces that {source} knows nothing of, "
-                    f"such as {_some(unknown, KEY)}; the two are of different runs"
-                )
+            if unknown.is_empty():
+                continue
+            source = folders["questions" if name == "traces" else "traces"]
+            faults.append(
+                f"{folders[name]} has {len(unknown)} traces that {source} knows nothing of, "
+                f"such as {_some(unknown, KEY)}; the two are of different runs"
+            )
         if faults:
             raise ValueError("\n".join(faults))
 
 
+def _without(rows: pl.DataFrame, others: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """The rows whose key no row of `others` has, in their order."""
+    return rows.join(others, on=key, how="anti", maintain_order="left")
+
+
+def _questions_frame(questions: Sequence[str]) -> pl.DataFrame:
+    """Questions as a table to join with, in their order."""
+    return pl.Series("question_id", questions, pl.String).to_frame()
+
+
 def _sampled(tables: OpenTables) -> pl.DataFrame:
     """The table of traces without its texts."""
-    optional = {"trained_tokens": pl.Int32, "is_trained_as_sampled": pl.Boolean}
-    rows = tables.summary("traces").rename({"num_tokens": "trace_tokens"})
-    rows = _with_columns(rows, optional)
-    return rows.select(*KEY, "trace_tokens", "finish_reason", "is_well_formed", *optional)
+    required = [*KEY, "num_tokens", "finish_reason", "is_well_formed"]
+    optional = {
+        "trained_tokens": pl.Int32,
+        "is_trained_as_sampled": pl.Boolean,
+    }
+    rows = tables.summary("traces", [*required, *optional])
+    rows = rows.rename({"num_tokens": "trace_tokens"})
+    return _with_columns(rows, optional)
 
 
 def _scores(tables: OpenTables, name: str) -> pl.DataFrame:
     """A table of log-likelihoods under the names that `Joined.traces` has for its columns."""
-    columns: dict[str, Any] = {
-        f"{name}_logp": pl.col("trace_logp"),
-        f"{name}_tokens": pl.col("trace_tokens"),
-        f"{name}_temperature": pl.col("temperature"),
-        f"has_{name}": pl.lit(True),
+    new_names = {
+        "trace_logp": f"{name}_logp",
+        "trace_tokens": f"{name}_tokens",
+        "temperature": f"{name}_temperature",
     }
+    columns = [*KEY, *new_names]
     if name == "reasoner":
-        columns["answer_logp"] = pl.col("answer_logp")
-        columns["answer_tokens"] = pl.col("answer_tokens")
-    return tables.summary(name).select(*KEY, **columns)
+        columns += ["answer_logp", "answer_tokens"]
+    rows = tables.summary(name, columns).rename(new_names)
+    has_row = pl.lit(True).alias(f"has_{name}")
+    return rows.with_columns(has_row)
 
 
 def _counted_answers(tables: OpenTables) -> pl.DataFrame:
-    """Verdicts by trace. Raises: ValueError for an answer without a verdict."""
+    """Verdicts by trace. Raises: ValueError for an answer without a verdict.
+
+    With M = 3, an answer in each row on the left, a trace in each row on the right:
+
+        q0, 0, 0   correct           q0, 0   num_correct 1, num_decided 2, last_answer 2
+        q0, 0, 1   wrong
+        q0, 0, 2   checker_error
+    """
     ids = [*KEY, "answer_id"]
-    verdicts = tables.summary("verdicts").select(*ids, "verdict")
-    answers = tables.summary("answers").select(ids)
+    answers = tables.summary("answers", ids)
+    verdicts = tables.summary("verdicts", [*ids, "verdict"])
     judged = answers.join(verdicts, on=ids, how="left", maintain_order="left")
     missing = judged.filter(pl.col("verdict").is_null())
     if len(missing):
@@ -248,43 +300,51 @@ def _counted_answers(tables: OpenTables) -> pl.DataFrame:
         )
     for verdict in judged["verdict"].unique():
         Verdict(verdict)  # refuses one that nobody knows
-    is_undecided = pl.col("verdict").is_in([verdict.value for verdict in UNDECIDED])
+    undecided = [verdict.value for verdict in UNDECIDED]
+    is_undecided = pl.col("verdict").is_in(undecided)
+    is_correct = pl.col("verdict") == Verdict.CORRECT.value
+    is_refused = pl.col("verdict") == Verdict.WRONG_TRACE.value
     return judged.group_by(KEY).agg(
-        num_correct=(pl.col("verdict") == Verdict.CORRECT.value).sum(),
+        num_correct=is_correct.sum(),
         num_decided=(~is_undecided).sum(),
-        is_refused=(pl.col("verdict") == Verdict.WRONG_TRACE.value).any(),
+        is_refused=is_refused.any(),
         last_answer=pl.col("answer_id").max(),
         has_answers=pl.lit(True),
     )
 
 
-def _with_absent_columns(traces: pl.DataFrame, others: dict[str, pl.DataFrame]) -> pl.DataFrame:
+def _with_absent_columns(traces: pl.DataFrame) -> pl.DataFrame:
     """The columns of tables that were not asked for, without values."""
-    columns: dict[str, Any] = {}
-    for name in ("reasoner", "posterior"):
+    columns: dict[str, Any] = {
+        "answer_logp": pl.Float64,
+        "answer_tokens": pl.Int32,
+        "is_refused": pl.Boolean,
+        "num_correct": pl.UInt32,
+        "num_decided": pl.UInt32,
+    }
+    for name in SCORES:
         columns[f"{name}_logp"] = pl.Float64
         columns[f"{name}_tokens"] = pl.Int32
         columns[f"{name}_temperature"] = pl.Float64
-    columns |= {"answer_logp": pl.Float64, "answer_tokens": pl.Int32, "is_refused": pl.Boolean}
-    columns |= {"num_correct": pl.UInt32, "num_decided": pl.UInt32}
     return _with_columns(traces, columns)
 
 
 def _with_columns(rows: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
     """These columns without values, where they are absent."""
-    absent = []
     for name, kind in columns.items():
         if name not in rows.columns:
-            absent.append(pl.lit(None, kind).alias(name))
-    return rows.with_columns(absent)
+            without_values = pl.lit(None, kind)
+            rows = rows.with_columns(without_values.alias(name))
+    return rows
 
 
 def _unusable() -> pl.Expr:
     """Why no training can use a sampled trace, before anything else is known of it; else null."""
-    malformed = pl.when(~pl.col("is_well_formed")).then(pl.lit("malformed"))
+    is_malformed = ~pl.col("is_well_formed")
+    malformed = pl.lit("malformed")
     is_cut = pl.col("finish_reason") != "stop"
-    cut = pl.when(is_cut).then(pl.format("finish_reason {}", pl.col("finish_reason")))
-    return pl.coalesce(malformed, cut)
+    cut = pl.format("finish_reason {}", pl.col("finish_reason"))
+    return pl.when(is_malformed).then(malformed).when(is_cut).then(cut)
 
 
 def _is_absent(name: str) -> pl.Expr:
@@ -295,8 +355,9 @@ def _is_absent(name: str) -> pl.Expr:
 def _is_skipped(scores: Sequence[str]) -> pl.Expr:
     """Whether stages 4 or 5 have left out a trace because it has no right answer."""
     has_gap = pl.any_horizontal([_is_absent(name) for name in scores])
-    has_no_right_answer = (pl.col("num_correct") == 0).fill_null(False)
-    return has_gap & has_no_right_answer
+    has_no_right_answer = pl.col("num_correct") == 0
+    # null without answers; then nobody knows that it has no right one
+    return has_gap & has_no_right_answer.fill_null(False)
 
 
 def _reason(others: Sequence[str], is_skipped: pl.Expr) -> pl.Expr:
@@ -305,12 +366,18 @@ def _reason(others: Sequence[str], is_skipped: pl.Expr) -> pl.Expr:
     Args:
         others: the tables next to `traces` that were asked for.
     """
-    refused = pl.when(pl.col("is_refused")).then(pl.lit(REFUSED))
-    skipped = pl.when(is_skipped).then(pl.lit("not scored, no verified answer"))
-    reasons = [_unusable(), refused, skipped]
+    is_refused = pl.col("is_refused")
+    refused = pl.lit(REFUSED)
+    skipped = pl.lit("not scored, no verified answer")
+    reasons = [
+        _unusable(),
+        pl.when(is_refused).then(refused),
+        pl.when(is_skipped).then(skipped),
+    ]
     for name in others:
-        left_out = pl.col(f"{name}_left_out").fill_null("missing")
-        reasons.append(pl.when(_is_absent(name)).then(left_out))
+        left_out = pl.col(f"{name}_left_out")
+        absent = left_out.fill_null("missing")
+        reasons.append(pl.when(_is_absent(name)).then(absent))
     return pl.coalesce(reasons)
 
 
@@ -318,15 +385,21 @@ def _is_unanswered(tables: OpenTables) -> pl.Expr:
     """Traces after which no answer could follow: malformed, cut, or without room."""
     if "answers" not in tables:
         return pl.lit(False)
+    is_unusable = _unusable().is_not_null()
+    # Of a trace that stage 6 left out: false for one that had no room, true for one that failed.
+    # Null for any other trace, which is no proof that an answer could not follow.
     has_no_room = ~pl.col("answers_failed").fill_null(True)
-    return pl.col("has_answers").is_null() & (_unusable().is_not_null() | has_no_room)
+    return _is_absent("answers") & (is_unusable | has_no_room)
 
 
 def _largest(ids: pl.Series) -> int:
+    """The last of ids from 0; K or M is one more."""
     largest = ids.max()
     assert isinstance(largest, int)  # a finished table has rows
     return largest
 
 
 def _some(rows: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    return rows.select(columns).head(_NUM_LISTED).rows()
+    """The first rows, for a message."""
+    listed = rows.select(columns).head(_NUM_LISTED)
+    return listed.rows()

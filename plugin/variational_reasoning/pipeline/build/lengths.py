@@ -26,7 +26,8 @@ class Lengths:
     """Counts with the tokenizer of the training; `forget` between blocks of questions."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.renderer = config, config.renderer
+        self.config = config
+        self.renderer = config.renderer
         self._counted: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -36,11 +37,14 @@ class Lengths:
     def measure(self, text: str, token_ids: Sequence[int]) -> tuple[int, bool]:
         """(tokens of a trace and its boundary as a training has them, whether they are these)."""
         ids = self._encode(text + self.renderer.boundary)
-        return len(ids), ids == list(token_ids)
+        is_same = ids == list(token_ids)
+        return len(ids), is_same
 
     def of_trace(self, text: str, known: int | None) -> int:
         """Tokens of a trace with its boundary."""
-        return self._count(text + self.renderer.boundary) if known is None else known
+        if known is not None:
+            return known
+        return self._count(text + self.renderer.boundary)
 
     def of_rest(self, target: str, solution: str, known: int | None) -> int:
         """Tokens of what follows the boundary in a response, end of turn included.
@@ -48,10 +52,14 @@ class Lengths:
         Args:
             known: of the reasoner's response with this solution; the posterior's has none.
         """
-        if target == REASONER:
-            return self._count(*self.renderer.answer_parts(solution)) if known is None else known
-        closing = self.renderer.texts(self.config.posterior_prompt).close
-        return self._count(self.renderer.split_target(closing)[1])
+        if target != REASONER:
+            closing = self.renderer.texts(self.config.posterior_prompt).close
+            _, rest = self.renderer.split_target(closing)
+            return self._count(rest)
+        if known is not None:
+            return known
+        parts = self.renderer.answer_parts(solution)
+        return self._count(*parts)
 
     def fits(
         self, target: str, question: Mapping[str, Any], solution: str, num_tokens: int
@@ -64,24 +72,32 @@ class Lengths:
         """
         room = self.config.cutoff_len - num_tokens
         if target == REASONER:
-            if question["prompt_tokens"] is not None:
-                return question["prompt_tokens"] <= room
+            known = question["prompt_tokens"]
+            if known is not None:
+                return known <= room
             parts = self.renderer.prompt_parts(REASONER, question["question"])
         else:
-            kind = self.config.posterior_prompt
             shows_trace = self.renderer.family.hint == "trace"
             hint = question["trace"] if shows_trace else solution
+            kind = self.config.posterior_prompt
             parts = self.renderer.prompt_parts(kind, question["question"], hint)
-        if len("".join(parts).encode()) * _TOKENS_PER_BYTE <= room:
+        # The prompt is tokenized only where its bytes leave a doubt (see the example above).
+        num_bytes = len("".join(parts).encode())
+        if num_bytes * _TOKENS_PER_BYTE <= room:
             return True
         return self._count(*parts) <= room
 
     def _count(self, *texts: str) -> int:
-        """Tokens of texts that become ids apart; the next output has most of them again."""
+        """Tokens of texts that become ids apart."""
+        total = 0
         for text in texts:
+            if not text:
+                continue  # an empty part has no ids
             if text not in self._counted:
+                # Kept, because the next output of a question has most of its texts again.
                 self._counted[text] = len(self._encode(text))
-        return sum(self._counted[text] for text in texts if text)
+            total += self._counted[text]
+        return total
 
     @cached_property
     def _encode(self) -> Encode:

@@ -20,10 +20,13 @@ STAGES = {"questions": 0, "traces": 3, "reasoner": 4, "posterior": 5, "answers":
 """Joined table to the stage that makes it; reasoner and posterior are their trace_logps."""
 
 SCORES = ("reasoner", "posterior")
-
+"""Models whose log-likelihoods of the traces are joined."""
 
 KEY = ["question_id", "trace_id"]
 """What joins all tables but the questions."""
+
+KEY_TYPES = {"question_id": pl.String, "trace_id": pl.Int32}
+"""Their types in a frame that has no rows to tell them."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class OpenTables:
         """Name to `rows.table_digest`."""
         return {name: reader.digest for name, reader in self.readers.items()}
 
-    def summary(self, name: str) -> pl.DataFrame:
-        """`TableReader.summary`: all rows without their texts."""
-        return pl.DataFrame(self.readers[name].summary)
+    def summary(self, name: str, columns: Sequence[str]) -> pl.DataFrame:
+        """All rows, with these columns of `TableReader.summary`."""
+        return pl.DataFrame(self.readers[name].columns_of_summary(columns))
 
     def left_out(self, name: str, cutoff_len: int) -> pl.DataFrame:
         """Rows that the table's stage left out and said so: question_id, trace_id, reason,
@@ -65,6 +68,7 @@ class OpenTables:
 
         The trace_id is null where a question has no row at all.
         """
+        schema = KEY_TYPES | {"reason": pl.String, "is_failed": pl.Boolean}
         manifest = self.readers[name].manifest
         rows = []
         for row in manifest.get("dropped", ()):
@@ -74,8 +78,7 @@ class OpenTables:
             rows.append((row["question_id"], row.get("trace_id"), reason, False))
         for row in manifest.get("failed", ()):
             rows.append((row["question_id"], row.get("trace_id"), "failed", True))
-        schema = {"question_id": pl.String, "trace_id": pl.Int32, "reason": pl.String}
-        frame = pl.DataFrame(rows, schema | {"is_failed": pl.Boolean}, orient="row")
+        frame = pl.DataFrame(rows, schema, orient="row")
         return frame.unique(KEY, keep="last", maintain_order=True)
 
 
@@ -85,7 +88,7 @@ def needed_tables(output: OutputConfig) -> dict[str, str]:
     """
     needs: dict[str, str] = {}
     if output.ratio != "none":
-        needs |= dict.fromkeys(("reasoner", "posterior"), f"ratio {output.ratio}")
+        needs |= dict.fromkeys(SCORES, f"ratio {output.ratio}")
     if output.fallback in ESTIMATORS:
         tables = ESTIMATORS[output.fallback].tables
         needs |= dict.fromkeys(tables, f"fallback {output.fallback}")
@@ -110,21 +113,9 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     Raises: ValueError for tables that are not there, with the outputs that need them, and for
     tables of different runs.
     """
-    wanted: dict[str, list[str]] = {"questions": [], "traces": []}
-    for output in outputs:
-        for name, setting in needed_tables(output).items():
-            wanted.setdefault(name, []).append(f"{output.name} ({setting})")
-        keys_of_verdicts = {
-            "build.question_accuracy": config.build.question_accuracy.is_set,
-            "verify.trace_check": config.verify.trace_check is not None,
-        }
-        for key, is_set in keys_of_verdicts.items():
-            if is_set:
-                wanted.setdefault("answers", []).append(f"{output.name} ({key})")
-                wanted.setdefault("verdicts", []).append(f"{output.name} ({key})")
     readers: dict[str, TableReader] = {}
     faults = []
-    for name, users in wanted.items():
+    for name, users in _wanted_tables(config, outputs).items():
         table, folder = name, config.folder(name)
         if name in SCORES:
             table, folder = "trace_logps", config.folder("trace_logps", name)
@@ -139,25 +130,47 @@ def open_tables(config: Config, outputs: Sequence[OutputConfig]) -> OpenTables:
     if faults:
         raise ValueError("\n".join(faults))
     tables = OpenTables(readers)
-    if faults := _foreign_inputs(tables):
+    faults = _foreign_inputs(tables)
+    if faults:
         raise ValueError("\n".join(faults))
     return tables
 
 
+def _wanted_tables(config: Config, outputs: Sequence[OutputConfig]) -> dict[str, list[str]]:
+    """Table to the outputs that need it, each with the setting that does; every output needs the
+    first two.
+    """
+    settings_of_verdicts = []
+    if config.build.question_accuracy.is_set:
+        settings_of_verdicts.append("build.question_accuracy")
+    if config.verify.trace_check is not None:
+        settings_of_verdicts.append("verify.trace_check")
+    wanted: dict[str, list[str]] = {"questions": [], "traces": []}
+    for output in outputs:
+        for name, setting in needed_tables(output).items():
+            wanted.setdefault(name, []).append(f"{output.name} ({setting})")
+        for setting in settings_of_verdicts:
+            for name in ("answers", "verdicts"):
+                wanted.setdefault(name, []).append(f"{output.name} ({setting})")
+    return wanted
+
+
 def _foreign_inputs(tables: OpenTables) -> list[str]:
     """Tables that were made from another table than the one that is there now."""
-    digests, faults = tables.digests, []
+    faults = []
     for name, manifest in tables.manifests.items():
         if name == "questions":
             continue
+        folder = tables.folders[name]
         for source, digest in manifest["inputs"].items():
-            if digest != digests.get(source, digest):
-                folder = tables.folders[name]
-                faults.append(
-                    f"{folder} was made from another {tables.folders[source]} than the one that is "
-                    f"there now, so the two are of different runs; remove {folder} and run stage "
-                    f"{STAGES[name]} again"
-                )
+            # A source that no output needs is not open, and cannot be compared.
+            if source not in tables or tables.digests[source] == digest:
+                continue
+            faults.append(
+                f"{folder} was made from another {tables.folders[source]} than the one that is "
+                f"there now, so the two are of different runs; remove {folder} and run stage "
+                f"{STAGES[name]} again"
+            )
     return faults
 
 
@@ -166,17 +179,21 @@ def scores_are_partial(outputs: Sequence[OutputConfig], tables: OpenTables) -> b
 
     Raises: ValueError when an output needs the others, too.
     """
-    settings = [tables.manifests[name]["config"] for name in tables.scores]
-    partly = [each for each in settings if each.get("scoring.score_only") == "verified"]
-    if not partly:
+    partial = []
+    for name in tables.scores:
+        settings = tables.manifests[name]["config"]
+        if settings.get("scoring.score_only") == "verified":
+            partial.append(settings)
+    if not partial:
         return False
-    has_fallback_scores = all(each["kept_for_fallback"] for each in partly)
+    has_fallback_scores = all(settings["kept_for_fallback"] for settings in partial)
     wanting = []
     for output in outputs:
         samples_answers = find_estimator(output.estimator).samples_answers
-        needs_unverified = not samples_answers or output.selection == "unweighted"
+        uses_unverified = not samples_answers or output.selection == "unweighted"
+        needs_unverified = uses_unverified and not output.verified_only
         needs_fallback = output.fallback in ESTIMATORS and not has_fallback_scores
-        if needs_fallback or (needs_unverified and not output.verified_only):
+        if needs_unverified or needs_fallback:
             wanting.append(output.name)
     if wanting:
         raise ValueError(

@@ -94,7 +94,10 @@ class OutputPlan:
         self, path: Path, output: OutputConfig, identity: Identity, config: Config, num_traces: int
     ) -> None:
         """Args: num_traces: sampled per question; the output may use fewer."""
-        self.path, self.output, self.identity, self.config = path, output, identity, config
+        self.path = path
+        self.output = output
+        self.identity = identity
+        self.config = config
         self.num_traces = output.num_traces or num_traces
         self.questions: dict[str, PlannedQuestion] = {}
         self.figures: dict[str, Any] = {}
@@ -131,7 +134,8 @@ class OutputPlan:
         original_tokens = None
         if self.output.mix > 0 and self._has_original(question):
             place = _place_of_original(chosen, question)
-            original_tokens = self._original(question, ORIGINAL, 1.0, lengths).row.num_tokens
+            original = self._original(question, ORIGINAL, lengths)
+            original_tokens = original.row.num_tokens
         rows = [candidate.row for candidate in chosen]
         self.questions[question_id] = PlannedQuestion(rows, place, original_tokens)
 
@@ -140,18 +144,16 @@ class OutputPlan:
 
         Raises: ValueError when no row remains, with ids.
         """
-        counts = {name: count for name, count in self._counts.items() if count}
         if not self.questions:
             raise ValueError(
                 f"build.outputs {self.output.name!r}: no row remains, the weights of all "
-                f"{self._num_seen} questions are zero ({counts}); questions such as "
-                f"{self._first_seen}. Look at {self.config.folder('verdicts')} and at the "
+                f"{self._num_seen} questions are zero ({self._positive_counts()}); questions such "
+                f"as {self._first_seen}. Look at {self.config.folder('verdicts')} and at the "
                 "model that sampled the traces"
             )
-        copies_by_question = copies_of_originals(
-            list(self.questions), self.output.mix, self.config.seed
-        )
-        for question_id, copies in copies_by_question.items():
+        names = list(self.questions)
+        copies_of = copies_of_originals(names, self.output.mix, self.config.seed)
+        for question_id, copies in copies_of.items():
             if copies:
                 self._add_original(self.questions[question_id], float(copies))
         self.figures = self._figures()
@@ -214,8 +216,15 @@ class OutputPlan:
         accuracy: float | None,
         lengths: Lengths,
     ) -> list[_Candidate]:
-        output, counts = self.output, self._counts
+        """The rows of a question with their weights, equal ones merged; none where it is left out.
+
+        Args:
+            traces: candidates that this output may use.
+        """
+        output = self.output
+        counts = self._counts
         fitting: dict[int, _Candidate] = {}
+        candidates = []
         for trace in traces:
             if output.verified_only and not trace.verified:
                 counts["dropped_without_verified_answer"] += 1
@@ -223,7 +232,7 @@ class OutputPlan:
             candidate = self._candidate(question, trace, traces, lengths)
             if candidate is not None:
                 fitting[trace.trace_id] = candidate
-        candidates = [trace for trace in traces if trace.trace_id in fitting]
+                candidates.append(trace)
         selection = select(output, candidates, self.config.seed, counts)
         if not selection.chosen:
             counts["questions_without_acceptable_trace"] += 1
@@ -237,23 +246,37 @@ class OutputPlan:
             self._sizes.append((selection.effective_sample_size, weights))
         chosen = []
         for trace, weight in selection.chosen:
-            chosen.append(_weighted(fitting[trace.trace_id], weight * factor))
-        if output.target == REASONER and ESTIMATORS[output.estimator].samples_answers:
-            counts["with_reference_solution"] += sum(each.row.answer is None for each in chosen)
+            candidate = fitting[trace.trace_id]
+            chosen.append(_weighted(candidate, weight * factor))
+        if self._ends_with_sampled_answers:
+            for candidate in chosen:
+                if candidate.row.answer is None:
+                    counts["with_reference_solution"] += 1
         return _merged(chosen, counts)
+
+    @property
+    def _ends_with_sampled_answers(self) -> bool:
+        """Whether a row of the final model ends with an answer that was sampled after its trace."""
+        samples_answers = ESTIMATORS[self.output.estimator].samples_answers
+        return self.output.target == REASONER and samples_answers
 
     def _candidate(
         self, question: Question, trace: Trace, traces: Sequence[Trace], lengths: Lengths
     ) -> _Candidate | None:
-        """A trace's row with weight 1, or None where it does not fit cutoff_len."""
-        output, counts = self.output, self._counts
+        """A trace's row with weight 1; None, and counted, where it has no solution or does not fit
+        cutoff_len.
+
+        Args:
+            traces: of the question; a hint may be the answer of another one.
+        """
+        output = self.output
+        counts = self._counts
         drawn: Answer | None = None
-        if output.target == "posterior":
-            if output.hint == "verified":
-                drawn = draw_hint(trace, traces, self.config.seed)
-                counts["with_reference_hint"] += drawn is None
-        elif ESTIMATORS[output.estimator].samples_answers:
+        if self._ends_with_sampled_answers:
             drawn = draw_verified(trace, self.config.seed)
+        if output.hint == "verified":  # the posterior's rows only
+            drawn = draw_hint(trace, traces, self.config.seed)
+            counts["with_reference_hint"] += drawn is None
         solution = question["solution"] if drawn is None else drawn.solution
         if not solution.strip():  # of a question with tests only
             counts["dropped_without_solution"] += 1
@@ -275,26 +298,30 @@ class OutputPlan:
     def _response_tokens(
         self, question: Question, trace: Trace, answer: Answer | None, lengths: Lengths
     ) -> int:
-        solution, known = question["solution"], question["solution_tokens"]
+        """Tokens of a trace and what follows it: this answer, or the reference solution."""
+        solution = question["solution"]
+        known = question["solution_tokens"]
         if answer is not None:
-            solution, known = answer.solution, answer.trained_tokens
-        num_tokens = lengths.of_trace(trace.text, trace.trained_tokens)
-        return num_tokens + lengths.of_rest(self.output.target, solution, known)
+            solution = answer.solution
+            known = answer.trained_tokens
+        trace_tokens = lengths.of_trace(trace.text, trace.trained_tokens)
+        rest_tokens = lengths.of_rest(self.output.target, solution, known)
+        return trace_tokens + rest_tokens
 
     def _fallback(
         self, question: Question, traces: Sequence[Trace], lengths: Lengths
     ) -> list[_Candidate]:
         """What takes the place of a question without an acceptable trace."""
-        output, counts = self.output, self._counts
-        if output.fallback == "original" and self._has_original(question):
-            counts["fallback_original"] += 1
-            return [self._original(question, FALLBACK, 1.0, lengths)]
-        if output.fallback in ESTIMATORS:
+        fallback = self.output.fallback
+        if fallback == "original" and self._has_original(question):
+            self._counts["fallback_original"] += 1
+            return [self._original(question, FALLBACK, lengths)]
+        if fallback in ESTIMATORS:
             best = self._best_by_fallback(question, traces, lengths)
             if best is not None:
-                counts[f"fallback_{output.fallback}"] += 1
+                self._counts[f"fallback_{fallback}"] += 1
                 return [best]
-        counts["questions_dropped"] += 1
+        self._counts["questions_dropped"] += 1
         return []
 
     def _best_by_fallback(
@@ -303,7 +330,8 @@ class OutputPlan:
         """The best trace by the fallback's estimator, with the reference solution; None where none
         fits cutoff_len.
         """
-        output, solution = self.output, question["solution"]
+        output = self.output
+        solution = question["solution"]
         num_tokens: dict[int, int] = {}
         fitting = []
         for trace in traces:
@@ -328,20 +356,27 @@ class OutputPlan:
         """Whether the data give the question a trace, without which it has no original row. A
         verbal chain is not an abstract trace.
         """
-        is_abstract = self.config.renderer.family.is_abstract
-        return bool(question["trace"].strip()) and not is_abstract
+        if self.config.renderer.family.is_abstract:
+            return False
+        return bool(question["trace"].strip())
 
-    def _original(
-        self, question: Question, source: int, weight: float, lengths: Lengths
-    ) -> _Candidate:
-        trace, solution = question["trace"], question["solution"]
-        num_tokens = lengths.of_trace(trace, question["trace_tokens"])
-        num_tokens += lengths.of_rest(self.output.target, solution, question["solution_tokens"])
-        return _Candidate(PlannedRow(source, None, weight, num_tokens), trace, solution)
+    def _original(self, question: Question, source: int, lengths: Lengths) -> _Candidate:
+        """The data set's own trace and solution, with weight 1.
+
+        Args:
+            source: ORIGINAL or FALLBACK.
+        """
+        trace = question["trace"]
+        solution = question["solution"]
+        trace_tokens = lengths.of_trace(trace, question["trace_tokens"])
+        rest_tokens = lengths.of_rest(self.output.target, solution, question["solution_tokens"])
+        row = PlannedRow(source, None, 1.0, trace_tokens + rest_tokens)
+        return _Candidate(row, trace, solution)
 
     def _add_original(self, question: PlannedQuestion, copies: float) -> None:
         """The original row in a mix, as a row of its own or as weight of its equal."""
-        counts, rows = self._counts, question.rows
+        counts = self._counts
+        rows = question.rows
         if question.original_tokens is None:
             counts["questions_without_original"] += 1
             return
@@ -356,10 +391,15 @@ class OutputPlan:
             rows.append(PlannedRow(ORIGINAL, None, copies, question.original_tokens))
         else:
             counts["duplicates_merged"] += 1
-            rows[place] = rows[place]._replace(weight=rows[place].weight + copies)
+            equal = rows[place]
+            rows[place] = equal._replace(weight=equal.weight + copies)
+
+    def _positive_counts(self) -> dict[str, int]:
+        """What was counted at least once."""
+        return {name: count for name, count in self._counts.items() if count}
 
     def _figures(self) -> dict[str, Any]:
-        rows, sizes = self._rows(), self._sizes
+        rows = self._rows()
         weights = [row.weight for row in rows]
         num_tokens = sum(row.num_tokens for row in rows)
         figures = {
@@ -368,48 +408,69 @@ class OutputPlan:
             "min_weight": min(weights),
             "max_weight": max(weights),
             "mean_tokens": num_tokens / len(rows),
-            "counts": {name: count for name, count in self._counts.items() if count},
+            "counts": self._positive_counts(),
         }
-        if sizes:
-            after_cap = [effective_sample_size(weights) for _, weights in sizes]
-            figures["mean_effective_sample_size"] = math.fsum(after_cap) / len(sizes)
-        if sizes and self.output.weight_cap is not None:
-            before_cap = math.fsum(size for size, _ in sizes)
-            figures["mean_effective_sample_size_before_cap"] = before_cap / len(sizes)
-            kept = math.fsum(weight for _, weights in sizes for weight in weights)
-            figures["weight_taken_by_cap"] = len(sizes) - kept
+        return figures | self._figures_of_sizes()
+
+    def _figures_of_sizes(self) -> dict[str, float]:
+        """Of the questions whose traces were chosen by weight; {} without such.
+
+        A question's weights sum to 1 before a cap, so the sum that is missing after it was taken by
+        the cap: (0.7, 0.3) becomes (0.5, 0.3), and 0.2 was taken.
+        """
+        if not self._sizes:
+            return {}
+        num_questions = len(self._sizes)
+        sizes_before = []
+        sizes_after = []
+        kept_weights: list[float] = []
+        for size_before, weights in self._sizes:
+            sizes_before.append(size_before)
+            sizes_after.append(effective_sample_size(weights))
+            kept_weights += weights
+        figures = {"mean_effective_sample_size": math.fsum(sizes_after) / num_questions}
+        if self.output.weight_cap is not None:
+            mean_before = math.fsum(sizes_before) / num_questions
+            figures["mean_effective_sample_size_before_cap"] = mean_before
+            figures["weight_taken_by_cap"] = num_questions - math.fsum(kept_weights)
         return figures
 
     def _rendered(
         self, row: PlannedRow, question: Question, traces: Mapping[int, Trace]
     ) -> dict[str, Any]:
         """The columns of a row but for those that all rows of its question share."""
-        output, trace_text, solution = self.output, question["trace"], question["solution"]
+        output = self.output
+        is_reasoner = output.target == REASONER
+        is_sampled = row.source >= 0
+        trace_text = question["trace"]
         terms: dict[str, Any] = dict.fromkeys(RHO_TERMS)
-        if row.source >= 0:
+        if is_sampled:
             trace = traces[row.source]
             trace_text = trace.text
             terms = trace.terms(row.estimator, output.ratio)
+        solution = question["solution"]
         answer_id = None
         if row.answer is not None:
-            trace_id, answer_id = row.answer
-            [solution] = [
-                answer.solution
-                for answer in traces[trace_id].verified
-                if answer.answer_id == answer_id
-            ]
-        kind = REASONER if output.target == REASONER else self.config.posterior_prompt
+            trace_id, answer_id = row.answer  # a hint's trace may be another one than the row's
+            solution = _solution_of(traces[trace_id], answer_id)
+        kind = REASONER if is_reasoner else self.config.posterior_prompt
         prompt, response = self.config.renderer.render(
             kind, question["question"], trace_text, solution, chain=question["trace"]
         )
         return terms | {
             "source": row.source,
-            "trace_id": row.source if row.source >= 0 else None,
-            "answer_id": answer_id if output.target == REASONER else None,
+            "trace_id": row.source if is_sampled else None,
+            "answer_id": answer_id if is_reasoner else None,
             "prompt": prompt,
             "response": response,
             "weight": row.weight,
         }
+
+
+def _solution_of(trace: Trace, answer_id: int) -> str:
+    """The solution of one verified answer."""
+    [solution] = [answer.solution for answer in trace.verified if answer.answer_id == answer_id]
+    return solution
 
 
 def _place_of_original(chosen: Sequence[_Candidate], question: Question) -> int | None:
@@ -435,5 +496,6 @@ def _merged(candidates: Sequence[_Candidate], counts: Counter) -> list[_Candidat
             merged[texts] = candidate
         else:
             counts["duplicates_merged"] += 1
-            merged[texts] = _weighted(earlier, earlier.row.weight + candidate.row.weight)
+            weight = earlier.row.weight + candidate.row.weight
+            merged[texts] = _weighted(earlier, weight)
     return list(merged.values())

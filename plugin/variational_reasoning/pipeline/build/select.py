@@ -46,9 +46,13 @@ def select(
     """
     if output.selection == "unweighted":
         return Selection([(trace, 1.0) for trace in candidates])
-    log_rhos = [trace.log_rho(output.estimator, output.ratio) for trace in candidates]
-    known = zip(candidates, log_rhos, strict=True)
-    acceptable = [trace for trace, log_rho in known if log_rho > -math.inf]
+    acceptable = []
+    log_rhos = []
+    for trace in candidates:
+        log_rho = trace.log_rho(output.estimator, output.ratio)
+        log_rhos.append(log_rho)
+        if log_rho > -math.inf:
+            acceptable.append(trace)
     if not acceptable:
         return Selection([])
     if output.selection == "best":
@@ -61,14 +65,30 @@ def select(
         by_id = sorted(acceptable, key=lambda trace: trace.trace_id)
         place = draw(seed, "random trace", by_id[0].question_id) % len(by_id)
         return Selection([(by_id[place], 1.0)])
+    return _weighted(output, candidates, log_rhos, counts)
+
+
+def _weighted(
+    output: OutputConfig, candidates: Sequence[Trace], log_rhos: Sequence[float], counts: Counter
+) -> Selection:
+    """Every candidate whose rho~ is not zero; at least one log rho is finite.
+
+    With weight_cap 0.5, which is not made up for by the other weights:
+
+        rho~      0.7  0.3  0.0      effective sample size 1 / (0.49 + 0.09) = 1.72
+        chosen    0.5  0.3           capped_weights 1, dropped_weight_zero 1
+    """
     weights = normalized_weights(log_rhos) or []
     size = effective_sample_size(weights)
-    if output.weight_cap is not None:
-        counts["capped_weights"] += sum(weight > output.weight_cap for weight in weights)
-        weights = capped_weights(weights, output.weight_cap)
-    counts["dropped_weight_zero"] += weights.count(0.0)
-    weighted = zip(candidates, weights, strict=True)
-    chosen = [(trace, weight) for trace, weight in weighted if weight > 0]
+    cap = output.weight_cap
+    if cap is not None:
+        counts["capped_weights"] += sum(weight > cap for weight in weights)
+        weights = capped_weights(weights, cap)
+    chosen = []
+    for trace, weight in zip(candidates, weights, strict=True):
+        if weight > 0:
+            chosen.append((trace, weight))
+    counts["dropped_weight_zero"] += len(candidates) - len(chosen)
     return Selection(chosen, size)
 
 
@@ -109,7 +129,8 @@ def factor_of_question(kind: str | float, accuracy: float | None, counts: Counte
         return 0.0
     factor = question_weight(kind, accuracy)
     if factor == 0.0:
-        counts["questions_all_correct" if accuracy == 1 else "questions_none_correct"] += 1
+        reason = "questions_all_correct" if accuracy == 1 else "questions_none_correct"
+        counts[reason] += 1
     return factor
 
 
@@ -138,17 +159,23 @@ def draw_hint(trace: Trace, traces: Sequence[Trace], seed: int) -> Answer | None
             by_text.setdefault(answer.solution, answer)
     if not by_text:
         return None
-    place = draw(seed, "hint", trace.question_id, trace.trace_id) % len(by_text)
-    return by_text[sorted(by_text)[place]]
+    # Sorted, so that the draw does not depend on which trace had an answer first.
+    texts = sorted(by_text)
+    place = draw(seed, "hint", trace.question_id, trace.trace_id) % len(texts)
+    return by_text[texts[place]]
 
 
 def copies_of_originals(question_ids: Sequence[str], mix: float, seed: int) -> dict[str, int]:
     """How often each question's original row enters a mix: floor(mix) times, and once more for a
     drawn share of them.
 
-    The total is mix times the number of questions, rounded.
+    The total is mix times the number of questions, rounded: mix 1.5 of three questions is once each
+    and once more for round(0.5 * 3) = 2 of them.
     """
     whole = math.floor(mix)
     num_more = round((mix - whole) * len(question_ids))
     ranked = sorted(question_ids, key=lambda question_id: draw(seed, "mix", question_id))
-    return dict.fromkeys(question_ids, whole) | dict.fromkeys(ranked[:num_more], whole + 1)
+    copies = dict.fromkeys(question_ids, whole)
+    for question_id in ranked[:num_more]:
+        copies[question_id] += 1
+    return copies

@@ -3,7 +3,7 @@
 Texts are nearly all of a run's bytes: at the paper's scale 4 GB of traces, while `Joined` has
 100 MB. So no more than one block of questions has them in memory:
 
-    for block in read_blocks(joined, config):              256 questions
+    for block in read_blocks(joined, renderer):            256 questions
         for question_id in block.questions:
             block.traces[question_id]                      its candidates, as `Trace`
 """
@@ -20,7 +20,7 @@ from variational_reasoning.method.estimators import Evidence, find_estimator, lo
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.method.weights import log_ratio, log_rho
 from variational_reasoning.pipeline.build.join import Joined
-from variational_reasoning.pipeline.build.open_tables import KEY, STAGES
+from variational_reasoning.pipeline.build.open_tables import KEY, KEY_TYPES, SCORES, STAGES
 from variational_reasoning.verify.verdicts import Verdict
 
 QUESTIONS_PER_BLOCK = 256
@@ -86,15 +86,16 @@ class Trace:
         """The columns RHO_TERMS of a train row; `accuracy` and `gml` are in [0, 1]; `log_rho` is
         the output's.
         """
-        mean, total = self.log_ratio or (None, None)
-        accuracy, gml = None, None
+        mean_log_ratio, sum_log_ratio = self.log_ratio or (None, None)
+        accuracy = None
+        gml = None
         if self.num_correct is not None and self.num_answers:
             accuracy = self.num_correct / self.num_answers
         if self.answer_logp is not None and self.answer_tokens is not None:
             gml = math.exp(log_gml(self.answer_logp, self.answer_tokens))
         return {
-            "mean_log_ratio": mean,
-            "sum_log_ratio": total,
+            "mean_log_ratio": mean_log_ratio,
+            "sum_log_ratio": sum_log_ratio,
             "trace_tokens": self.trace_tokens,
             "accuracy": accuracy,
             "num_correct": self.num_correct,
@@ -149,6 +150,7 @@ def read_blocks(
     """
     reader = _BlockReader(joined, renderer, measure, chosen)
     starts = range(0, len(joined.questions), QUESTIONS_PER_BLOCK)
+    # While the caller works on block 0, the thread reads block 1; two are in memory at most.
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[Block] | None = None
         for start in starts:
@@ -170,17 +172,18 @@ class _BlockReader:
         measure: Measure | None,
         chosen: Chosen | None,
     ) -> None:
-        self.joined, self.renderer, self.measure = joined, renderer, measure
+        self.joined = joined
+        self.renderer = renderer
+        self.measure = measure
         self.readers = joined.tables.readers
         self.questions: set[str] | None = None
         self.traces: pl.DataFrame | None = None
         self.answers: pl.DataFrame | None = None
         if chosen is not None:
-            key = {"question_id": pl.String, "trace_id": pl.Int32}
             self.questions = chosen.questions
-            self.traces = pl.DataFrame(list(chosen.traces), key, orient="row")
-            ids = key | {"answer_id": pl.Int32}
-            self.answers = pl.DataFrame(list(chosen.answers), ids, orient="row")
+            self.traces = pl.DataFrame(list(chosen.traces), KEY_TYPES, orient="row")
+            answer_types = KEY_TYPES | {"answer_id": pl.Int32}
+            self.answers = pl.DataFrame(list(chosen.answers), answer_types, orient="row")
 
     def read(self, start: int) -> Block:
         """The block that begins with this question."""
@@ -194,9 +197,11 @@ class _BlockReader:
         rows = self._with_texts(self.joined.traces.filter(in_block), names)
         verified = self._verified(names)
         traces: dict[str, list[Trace]] = {name: [] for name in names}
-        num_compared, num_copies = 0, 0
+        num_compared = 0
+        num_copies = 0
         for row in rows.iter_rows(named=True):
-            question_id, text = row["question_id"], row["text"]
+            question_id = row["question_id"]
+            text = row["text"]
             expert = questions[question_id]["trace"].strip()
             if expert:
                 num_compared += 1
@@ -204,20 +209,27 @@ class _BlockReader:
             if row["reason"] is not None:
                 continue
             if self.measure is not None and row["trained_tokens"] is None:
-                measured = self.measure(text, row["token_ids"])
-                row["trained_tokens"], row["is_trained_as_sampled"] = measured
+                num_tokens, is_as_sampled = self.measure(text, row["token_ids"])
+                row["trained_tokens"] = num_tokens
+                row["is_trained_as_sampled"] = is_as_sampled
             answers = verified.get((question_id, row["trace_id"]), ())
-            traces[question_id].append(_trace(row, answers))
+            trace = _trace(row, answers)
+            traces[question_id].append(trace)
         return Block(questions, traces, num_compared, num_copies)
 
     def _with_texts(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """`text`, and `token_ids` where they have to be compared."""
         if self.traces is not None:
             rows = rows.join(self.traces, on=KEY, how="semi", maintain_order="left")
-        is_unmeasured = self.measure is not None and rows["trained_tokens"].has_nulls()
-        columns = ["text", "token_ids"] if is_unmeasured else ["text"]
-        texts = pl.DataFrame(self.readers["traces"].table_of(names, columns))
+        columns = ["text"]
+        if self.measure is not None and rows["trained_tokens"].has_nulls():
+            columns.append("token_ids")
+        texts = self._read("traces", names, columns)
         return rows.join(texts, on=KEY, how="inner", maintain_order="left")
+
+    def _read(self, table: str, names: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
+        """The rows of these questions, with the key's columns and these."""
+        return pl.DataFrame(self.readers[table].table_of(names, columns))
 
     def _verified(self, names: Sequence[str]) -> dict[tuple[str, int], tuple[Answer, ...]]:
         """The accepted answers by (question_id, trace_id)."""
@@ -226,13 +238,15 @@ class _BlockReader:
         ids = [*KEY, "answer_id"]
         wanted = self.answers
         if wanted is None:
-            verdicts = pl.DataFrame(self.readers["verdicts"].table_of(names, ["verdict"]))
-            wanted = verdicts.filter(pl.col("verdict") == Verdict.CORRECT.value)
-        elif not len(wanted):
+            verdicts = self._read("verdicts", names, ["verdict"])
+            is_correct = pl.col("verdict") == Verdict.CORRECT.value
+            wanted = verdicts.filter(is_correct)
+        elif wanted.is_empty():
             return {}
         columns = ["text", "trained_tokens"]
-        answers = pl.DataFrame(self.readers["answers"].table_of(names, columns))
-        answers = answers.join(wanted, on=ids, how="semi").sort(ids).select(*ids, *columns)
+        answers = self._read("answers", names, columns)
+        answers = answers.join(wanted, on=ids, how="semi")
+        answers = answers.sort(ids).select(*ids, *columns)
         verified: dict[tuple[str, int], tuple[Answer, ...]] = {}
         for question_id, trace_id, answer_id, text, num_tokens in answers.iter_rows():
             solution = self.renderer.solution_of_answer(text)
@@ -245,8 +259,12 @@ class _BlockReader:
 
 
 def _trace(row: Mapping[str, Any], verified: tuple[Answer, ...]) -> Trace:
+    """Args: row: of `Joined.traces`, with its text.
+
+    Raises: ValueError for log-likelihoods that cannot be those of the trace.
+    """
     where = f"question {row['question_id']}, trace {row['trace_id']}"
-    for name in ("reasoner", "posterior"):
+    for name in SCORES:
         num_tokens = row[f"{name}_tokens"]
         if num_tokens not in (None, row["trace_tokens"]):
             raise ValueError(
@@ -254,18 +272,10 @@ def _trace(row: Mapping[str, Any], verified: tuple[Answer, ...]) -> Trace:
                 f"has {row['trace_tokens']}; the tables are of different runs. Remove "
                 f"trace_logps/{name} and run stage {STAGES[name]} again"
             )
-    ratio = None
     try:
         if row["answer_tokens"] is not None:
-            log_gml(row["answer_logp"], row["answer_tokens"])
-        if row["reasoner_logp"] is not None and row["posterior_logp"] is not None:
-            temperatures = row["reasoner_temperature"], row["posterior_temperature"]
-            if temperatures[0] != temperatures[1]:
-                raise ValueError(
-                    f"temperature is {temperatures[0]} for the reasoner and {temperatures[1]} for "
-                    "the posterior; the ratio needs the same. Run stages 4 and 5 again"
-                )
-            ratio = log_ratio(row["reasoner_logp"], row["posterior_logp"], row["trace_tokens"])
+            log_gml(row["answer_logp"], row["answer_tokens"])  # for what it refuses
+        ratio = _ratio(row)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return Trace(
@@ -282,3 +292,19 @@ def _trace(row: Mapping[str, Any], verified: tuple[Answer, ...]) -> Trace:
         trained_tokens=row["trained_tokens"],
         is_trained_as_sampled=row["is_trained_as_sampled"],
     )
+
+
+def _ratio(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """(mean, sum) of the log ratio; None without the log-likelihoods of both models."""
+    reasoner_logp = row["reasoner_logp"]
+    posterior_logp = row["posterior_logp"]
+    if reasoner_logp is None or posterior_logp is None:
+        return None
+    of_reasoner = row["reasoner_temperature"]
+    of_posterior = row["posterior_temperature"]
+    if of_reasoner != of_posterior:
+        raise ValueError(
+            f"temperature is {of_reasoner} for the reasoner and {of_posterior} for the posterior; "
+            "the ratio needs the same. Run stages 4 and 5 again"
+        )
+    return log_ratio(reasoner_logp, posterior_logp, row["trace_tokens"])

@@ -4,6 +4,7 @@ Reads the model's config.json and tokenizer and the data, says everything that w
 writes nothing then. Otherwise it prints what it chose and why, what to check, and the next command.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def main() -> None:
     print("check:")
     notes = [*choices.notes, "the learning rate, rows_per_step and the prompts are not tuned"]
     print("".join(f"  {note}\n" for note in notes), end="")
-    print(f"next:\n  python scripts/run.py {folder} dry_run=true\n  python scripts/run.py {folder}")
+    # With the path of scripts/ as it was typed, so that the lines can be pasted where they appear.
+    command = shlex.join(["python", str(Path(sys.argv[0]).with_name("run.py")), str(folder)])
+    print(f"next:\n  {command} dry_run=true\n  {command}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 written."""
 
 import json
+import shlex
 import subprocess
 import sys
 import weakref
@@ -162,6 +163,76 @@ def test_a_broken_line_after_the_first_rows_is_found(make_profile, model_folder,
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.fixture
+def write_rows(tmp_path):
+    """A file of rows; its path as a word of a command line."""
+
+    def write(name: str, rows: list[dict]) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+QUESTIONS = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(30)]
+
+
+def test_test_questions_that_are_training_questions(make_profile, model_folder, write_rows):
+    options = {
+        "base": str(model_folder("qwen3")),
+        "data": write_rows("rows.json", QUESTIONS),
+        "gpus": 0,
+    }
+    others = [{"problem": f"What is {n} - 1?", "answer": str(n - 1)} for n in range(5)]
+    test = write_rows("some.json", [*QUESTIONS[:2], *others])
+    choices, _ = make_profile(test=test, **options)
+    (note,) = [note for note in choices.notes if note.startswith("test=")]
+    assert note.endswith(
+        "2 of its 7 questions are training questions, too; they are left out of the test"
+    )
+    with pytest.raises(ValueError, match="4 of its 4 questions .* nothing is left to evaluate on"):
+        make_profile(test=write_rows("all.json", QUESTIONS[:4]), **options)
+    renamed = [{"question": row["problem"], "answer": row["answer"]} for row in others]
+    with pytest.raises(ValueError, match="no column 'problem' as the data has; it has answer, qu"):
+        make_profile(test=write_rows("renamed.json", renamed), **options)
+
+
+def test_an_unknown_chat_format_is_said_without_a_model(make_profile, questions_file):
+    with pytest.raises(ValueError) as caught:
+        make_profile(base="nowhere", data=str(questions_file), chat_format="chat_ml")
+    assert "there is no model folder nowhere" in str(caught.value)
+    assert str(caught.value).count("chat_format 'chat_ml' is neither") == 1
+
+
+@pytest.mark.slow
+def test_the_next_command_can_be_pasted_where_it_appears(model_folder, questions_file, tmp_path):
+    words = ["a folder/mine", f"base={model_folder('qwen3')}", f"data={questions_file}", "gpus=0"]
+    script = ROOT / "scripts/new_profile.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, line = done.stdout.splitlines()
+    python, *command = shlex.split(line)
+    assert (python, command) == ("python", [str(ROOT / "scripts/run.py"), "a folder/mine"])
+    shown = subprocess.run(
+        [sys.executable, *command, "dry_run=true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert f"scripts/prepare_data.py '{tmp_path}/a folder/mine/pipeline.yaml'" in shown.stdout
+
+
 def test_a_family_of_symbols_is_refused_by_name(make_profile, model_folder, questions_file):
     with pytest.raises(
         ValueError, match="family: abstract is of abstract traces, .* copy examples"
@@ -181,8 +252,12 @@ def test_prompts_are_measured_with_the_hint_that_they_show():
 
 
 def test_a_model_that_does_not_fit_the_machine(make_profile, model_folder, questions_file):
-    with pytest.raises(ValueError, match=r"do not fit \(full fine-tuning takes .* LoRA"):
-        make_profile(base=str(model_folder("qwen3")), data=str(questions_file), gpu_gb=0.3)
+    options = {"base": str(model_folder("qwen3")), "data": str(questions_file), "gpu_gb": 0.3}
+    with pytest.raises(ValueError, match=r"do not fit \(full fine-tuning takes .* LoRA") as caught:
+        make_profile(**options)
+    assert "of 0.3 GB). Give more GPUs or memory or a smaller model" in str(caught.value)
+    with pytest.raises(ValueError, match="memory or lora=auto or a smaller cutoff_len"):
+        make_profile(**options, lora="false", cutoff_len=512)
 
 
 def test_a_model_without_any_known_chat_format(

@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 
 from variational_reasoning.chat_template import chat_template_of, refuses_system
 from variational_reasoning.files import is_plain_name
-from variational_reasoning.method.chat_formats import CHAT_FORMATS, TEMPLATE
+from variational_reasoning.method.chat_formats import CHAT_FORMATS, TEMPLATE, load_chat_format
 from variational_reasoning.method.families import FAMILIES, load_family
 from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config, GymConfig, load_config
 from variational_reasoning.pipeline.engines.base import load_tokenizer, text_codec
 from variational_reasoning.pipeline.profiles.choices import Choices, HeldOut
+from variational_reasoning.pipeline.profiles.evaluation_questions import (
+    check_test_file,
+    note_shared_questions,
+)
 from variational_reasoning.pipeline.profiles.memory import (
     USABLE,
     ModelShape,
@@ -86,11 +90,13 @@ def choose(name: str, folder: Path, options: ProfileOptions, root: Path) -> Choi
         )
     elif folder.exists() and any(folder.iterdir()):
         choices.faults.append(f"{folder} is there already; remove it or choose another NAME")
-    data = _read_data(choices, root)
+    data, test = _read_data(choices, root)
     first = data.first if data else []
     if first:
         _choose_columns(choices, first)
         _choose_check(choices, first)
+    if first and test and "question" in choices.columns:
+        _look_at_test(choices, test)
     _choose_family(choices, first, root)
     _choose_model(choices, root)
     if data and not choices.faults:
@@ -117,11 +123,11 @@ class _Data(NamedTuple):
     test: IdChooser
 
 
-def _read_data(choices: Choices, root: Path) -> _Data | None:
-    """Read every row of the data and of the test questions once; None where the data cannot be
-    read.
+def _read_data(choices: Choices, root: Path) -> tuple[_Data | None, _Data | None]:
+    """Read every row of the data and of the test questions once; None for what cannot be read, and
+    for a test that the user does not name.
     """
-    options, data = choices.options, None
+    options, data, test = choices.options, None, None
     for key, source in {"data": options.data, "test": options.test}.items():
         if source is None or not source:
             continue
@@ -135,8 +141,19 @@ def _read_data(choices: Choices, root: Path) -> _Data | None:
         if key == "data":
             data, choices.train, choices.num_train = found, text, found.num_rows
         else:
-            choices.test = text
-    return data
+            test, choices.test = found, text
+    return data, test
+
+
+def _look_at_test(choices: Choices, test: _Data) -> None:
+    """Whether the user's test questions fit the data."""
+    options = choices.options
+    assert options.test is not None
+    if is_gym(options.test) or is_gym(options.data):
+        return  # with our columns, and with questions of another seed
+    questions = check_test_file(choices, test.first, _rows_of(options.test, "test", options))
+    if questions:
+        note_shared_questions(choices, questions, _rows_of(options.data, "train", options))
 
 
 def _scan(rows: Iterable[dict[str, Any]], options: ProfileOptions) -> _Data:
@@ -275,6 +292,7 @@ def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Pa
 def _choose_model(choices: Choices, root: Path) -> None:
     """Chat format, memory and lengths, from the model's folder."""
     options, folder = choices.options, Path(choices.options.base)
+    _check_chat_format_name(choices)
     if not options.base:
         choices.faults.append("base=... is missing: the folder of the model to start from")
         return
@@ -298,6 +316,17 @@ def _choose_model(choices: Choices, root: Path) -> None:
         _choose_chat_format(choices, folder, tokenizer)
     if choices.shape is not None:
         _choose_training(choices, choices.shape)
+
+
+def _check_chat_format_name(choices: Choices) -> None:
+    """A chat format that does not exist is a fault whatever the model is."""
+    name = choices.options.chat_format
+    if name in ("auto", TEMPLATE):
+        return
+    try:
+        load_chat_format(name)
+    except ValueError as error:
+        choices.faults += str(error).splitlines()
 
 
 def _choose_chat_format(choices: Choices, folder: Path, tokenizer: Any) -> None:
@@ -365,13 +394,17 @@ def _choose_training(choices: Choices, shape: ModelShape) -> None:
     else:
         shortest = lengths[-1]
         needs = {
-            way.name: f"{way.name} takes {way.states:.0f} GB + {way.activations:.0f} GB"
+            way.name: f"{way.name} takes {way.states:.1f} GB + {way.activations:.1f} GB"
             for way in ways_to_train(shape, options.gpus, options.lora, shortest)
         }
+        remedies = ["more GPUs or memory"]
+        if options.lora == "false":
+            remedies.append("lora=auto")
+        remedies.append("a smaller cutoff_len" if options.cutoff_len else "a smaller model")
         choices.faults.append(
             f"gpus={options.gpus} gpu_gb={options.gpu_gb:g}: {shape.parameters / 1e9:.2f} billion "
             f"parameters and {shortest} tokens do not fit ({'; '.join(needs.values())} per GPU, of "
-            f"{USABLE * options.gpu_gb:.0f} GB). Give more GPUs, lora=auto, or a smaller cutoff_len"
+            f"{USABLE * options.gpu_gb:.1f} GB). Give {' or '.join(remedies)}"
         )
         return
     size = parallel_size(shape, options.gpus, options.gpu_gb)
@@ -443,8 +476,8 @@ def _split_rows(choices: Choices, data: _Data, root: Path) -> None:
     count = min(options.test_size, num_questions // TEST_SHARE)
     if count < 2:
         choices.notes.append(
-            f"nothing is evaluated: {num_questions} questions are too few to keep some for a test; "
-            "name a file of others (test=FILE)"
+            f"nothing is evaluated: the data has too few questions ({num_questions}) to keep some "
+            "for a test; name a file of others (test=FILE)"
         )
         return
     held_out = data.test.chosen(count)
@@ -480,8 +513,8 @@ def _look_at_rows(choices: Choices, first: list[dict[str, Any]]) -> None:
             choices.faults += str(error).splitlines()
             return
         if dropped:
-            listed = ", ".join(f"{len(ids)} {reason}" for reason, ids in dropped.items())
-            choices.notes.append(f"of the first {len(first)} rows {listed} are dropped")
+            listed = ", ".join(f"{len(ids)} ({reason})" for reason, ids in dropped.items())
+            choices.notes.append(f"of the first {len(first)} rows these are dropped: {listed}")
         if not table:
             choices.faults.append(f"none of the first {len(first)} rows of the data can be used")
             return
@@ -537,13 +570,13 @@ def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], confi
     lengths = [_prompt_length(row, renderer, config, encode) for row in table]
     too_long = sum(length + ANSWER_ROOM > cutoff_len for length in lengths)
     choices.reasons.append(
-        f"lengths: prompts of the first {len(table)} questions have {median(lengths):.0f} tokens "
-        f"in the middle and {max(lengths)} at most, of cutoff_len {cutoff_len}"
+        f"lengths: the first {len(table)} questions have prompts of {median(lengths):.0f} tokens "
+        f"(median), {max(lengths)} at most, of cutoff_len {cutoff_len}"
     )
     if too_long > len(table) / 2:
         choices.faults.append(
             f"lengths: {too_long} of the first {len(table)} prompts leave no room for a trace in "
-            f"cutoff_len {cutoff_len} (the middle one has {median(lengths):.0f} tokens); give more "
+            f"cutoff_len {cutoff_len} (median {median(lengths):.0f} tokens); give more "
             "memory, a model of a longer context, or shorter questions"
         )
     elif too_long:

@@ -12,7 +12,13 @@ import pytest
 from tests.report.tables import write_traces
 
 from variational_reasoning.pipeline.work.timings import record
-from variational_reasoning.report.figures import plot_sources, running_median
+from variational_reasoning.report.figures import (
+    plot_leakage,
+    plot_sources,
+    plot_weights,
+    running_median,
+)
+from variational_reasoning.report.leakage import Leakage
 from variational_reasoning.report.page import Part, Section, Table, to_html, to_markdown
 from variational_reasoning.report.report import write_report
 from variational_reasoning.report.training import curves_of, read_trainings
@@ -165,3 +171,15 @@ def test_columns_of_figures_are_aligned_to_the_right():
     assert Table(["a"], []).alignments == ["words"]
     page = to_html("T", [Part("P", [Section("S", tables=[table])])])
     assert '<td class="figures">1,024</td>' in page and '<td class="words">b</td>' in page
+
+
+def test_a_plot_shows_every_line_that_it_is_given():
+    # More names than dash styles, of which there are four.
+    names = [f"estimator {number}" for number in range(5)]
+    weights = {name: np.array([[0.25, 0.75]]) for name in names}
+    sizes = {name: np.array([1.6]) for name in names}
+    fewer = {name: weights[name] for name in names[:4]}
+    assert plot_weights(weights, sizes, 2) != plot_weights(fewer, sizes, 2)
+    kinds = {name: Leakage(np.array([0.5]), 2, 1, 0) for name in names}
+    fewer_kinds = {name: kinds[name] for name in names[:4]}
+    assert plot_leakage(kinds) != plot_leakage(fewer_kinds)

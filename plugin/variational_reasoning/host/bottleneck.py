@@ -61,31 +61,37 @@ from 512 on two calls are.
 Segments = tuple[int, int, int]
 """Of a row, counted from its first token: first token of C, first after C, first of Y."""
 
+Row = tuple[int, Segments]
+"""A row's length and its segments."""
 
-def layout_of(lines: Sequence[Sequence[tuple[int, Segments]]]) -> Tensor:
+
+def layout_of(lines: Sequence[Sequence[Row]]) -> Tensor:
     """The layout of a batch, int32 [batch, 1, 4, rows + 1].
 
     Args:
         lines: for each line of the batch, (length, segments) of its rows in order.
 
-    Example: rows of 7 and 3 tokens in one line, the second without C and Y, give
+    Example: rows of 7 and 3 tokens in one line, (7, (2, 4, 6)) and (3, (3, 3, 3)), the second
+    without C and Y, give
 
-        0 7 10 | 2 7 0 | 4 7 0 | 6 10 0
+        0 7 10 | 2 10 0 | 4 10 0 | 6 10 0
     """
     width = max(len(rows) for rows in lines) + 1
-    layout = torch.zeros(len(lines), 1, LAYOUT_LINES, width, dtype=torch.int32)
+    shape = (len(lines), 1, LAYOUT_LINES, width)
+    layout = torch.zeros(shape, dtype=torch.int32)
     for line, rows in enumerate(lines):
         start = 0
         for number, (length, segments) in enumerate(rows):
-            numbers = [start, *(start + position for position in segments)]
-            layout[line, 0, :, number] = torch.tensor(numbers, dtype=torch.int32)
+            # The second row of the example: 0, 3, 3, 3 in the row are 7, 10, 10, 10 in the line.
+            in_row = torch.tensor([0, *segments], dtype=torch.int32)
+            layout[line, 0, :, number] = start + in_row
             start += length
         # Rows that are missing in this line begin and end where its last one ends.
         layout[line, 0, 0, len(rows) :] = start
     return layout
 
 
-def rows_of(segments: Sequence[int]) -> list[tuple[int, Segments]]:
+def rows_of(segments: Sequence[int]) -> list[Row]:
     """(length, segments) of the rows of an example, from its column `row_segments`.
 
     That column has four numbers per row: tokens of X, C, Z and Y. 2 2 2 1 gives (7, (2, 4, 6)).
@@ -93,8 +99,11 @@ def rows_of(segments: Sequence[int]) -> list[tuple[int, Segments]]:
     rows = []
     for first in range(0, len(segments), 4):
         x, chain, trace, answer = segments[first : first + 4]
-        y_start = x + chain + trace
-        rows.append((y_start + answer, (x, x + chain, y_start)))
+        c_start = x
+        c_stop = c_start + chain
+        y_start = c_stop + trace
+        length = y_start + answer
+        rows.append((length, (c_start, c_stop, y_start)))
     return rows
 
 
@@ -103,10 +112,12 @@ def count_trace_targets(labels: Sequence[int], segments: Sequence[int]) -> list[
 
     Example: labels -100 -100 7 8 -100 9 and segments 1 0 3 2, X b z e | sep y, give 2.
     """
-    counts, start = [], 0
+    counts = []
+    start = 0
     for length, (_, c_stop, y_start) in rows_of(segments):
         in_trace = labels[start + c_stop : start + y_start]
-        counts.append(sum(label != IGNORE_INDEX for label in in_trace))
+        num_targets = sum(label != IGNORE_INDEX for label in in_trace)
+        counts.append(num_targets)
         start += length
     return counts
 
@@ -121,17 +132,31 @@ def is_layout(mask: Tensor | None) -> bool:
 def token_facts(layout: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     """What each token is: (number of its row from 1, 0 for padding; is in C; is in Y).
 
+    Example: rows of lengths 4 (X C Z Y) and 2 (X Y) in a line of 7 tokens give
+
+        row    1 1 1 1 2 2 0
+        in C   . 1 . . . . .
+        in Y   . . . 1 . 1 .
+
     Returns: int64, bool and bool, [batch, tokens] each.
     """
-    position = torch.arange(tokens, device=layout.device)[None, None, :]
-    boundaries, c_start, c_stop, y_start = (line.unsqueeze(-1) for line in layout[:, 0].unbind(1))
-    starts, stops = boundaries[:, :-1], boundaries[:, 1:]
-    # Each of these has the shape of batch, rows and tokens.
-    in_row = (position >= starts) & (position < stops)
-    in_c = in_row & (position >= c_start[:, :-1]) & (position < c_stop[:, :-1])
-    in_y = in_row & (position >= y_start[:, :-1])
-    numbers = torch.arange(1, in_row.shape[1] + 1, device=layout.device)[None, :, None]
-    return (in_row * numbers).sum(1), in_c.any(1), in_y.any(1)
+    position = torch.arange(tokens, device=layout.device)
+    # [batch, rows + 1, 1] each, so that a comparison with `position` is over rows and tokens.
+    lines = layout[:, 0].unsqueeze(-1)
+    boundaries, c_starts, c_stops, y_starts = lines.unbind(1)
+    # [batch, rows, tokens] each.
+    in_row = _is_between(position, boundaries[:, :-1], boundaries[:, 1:])
+    in_c = in_row & _is_between(position, c_starts[:, :-1], c_stops[:, :-1])
+    in_y = in_row & (position >= y_starts[:, :-1])
+    # A token is in at most one row, so the sum over rows is the number of that row, or 0.
+    num_rows = in_row.shape[1]
+    numbers = torch.arange(1, num_rows + 1, device=layout.device)
+    row = (in_row * numbers[None, :, None]).sum(1)
+    return row, in_c.any(1), in_y.any(1)
+
+
+def _is_between(position: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+    return (position >= start) & (position < stop)
 
 
 def dense_mask(layout: Tensor, tokens: int) -> Tensor:
@@ -140,10 +165,12 @@ def dense_mask(layout: Tensor, tokens: int) -> Tensor:
     Padding sees the padding before it and itself, so that no softmax is over nothing.
     """
     row, in_c, in_y = token_facts(layout, tokens)
-    same_row = row[:, :, None] == row[:, None, :]
-    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=layout.device).tril()
-    blocked = in_y[:, :, None] & in_c[:, None, :]
-    return (same_row & causal & ~blocked).unsqueeze(1)
+    # Queries are rows of the square and keys its columns.
+    same_row = row.unsqueeze(2) == row.unsqueeze(1)
+    blocked = in_y.unsqueeze(2) & in_c.unsqueeze(1)
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=layout.device)
+    seen = same_row & causal.tril() & ~blocked
+    return seen.unsqueeze(1)
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -170,7 +197,12 @@ def block_mask(layout: Tensor, tokens: int) -> Any:
         return (query >= key) & same_row & ~blocked
 
     return create_block_mask(
-        sees, B=len(layout), H=None, Q_LEN=tokens, KV_LEN=tokens, device=str(layout.device)
+        sees,
+        B=len(layout),
+        H=None,
+        Q_LEN=tokens,
+        KV_LEN=tokens,
+        device=str(layout.device),
     )
 
 
@@ -202,24 +234,51 @@ def line_attention(
     """
     lines = []
     for line, calls in enumerate(_calls(layout)):
-        states = [tensor[line : line + 1] for tensor in (query, key, value)]
+        this = slice(line, line + 1)
+        states = (query[this], key[this], value[this])
         outputs = []
-        for start, lengths, mask, segments in calls:
-            if segments is None:
-                q, k, v = (rows_first(tensor, start, lengths) for tensor in states)
-                output, _ = sdpa_attention_forward(module, q, k, v, mask, dropout, scaling)
-                outputs.append(rows_joined(output, lengths))
-            else:
-                stop = start + lengths[0]
-                q, k, v = (tensor[:, :, start:stop] for tensor in states)
-                outputs.append(_two_calls(module, q, k, v, segments, mask, dropout, scaling))
-        seen = sum(output.shape[1] for output in outputs)
-        padding = query.shape[2] - seen
-        if padding:
-            shape = (1, padding, query.shape[1], value.shape[3])
-            outputs.append(query.new_zeros(shape))
+        for call in calls:
+            output = _attend(module, states, call, dropout, scaling)
+            outputs.append(output)
+        num_seen = sum(output.shape[1] for output in outputs)
+        num_padding = query.shape[2] - num_seen
+        if num_padding:
+            zeros = query.new_zeros(1, num_padding, query.shape[1], value.shape[3])
+            outputs.append(zeros)
         lines.append(torch.cat(outputs, dim=1))
     return torch.cat(lines)
+
+
+def _attend(
+    module: torch.nn.Module,
+    states: tuple[Tensor, ...],
+    call: "Call",
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """The rows of one call.
+
+    Args:
+        states: query, key and value of the whole line, [1, heads, tokens, width] each.
+
+    Returns: [1, tokens of the call, heads, width].
+    """
+    start, lengths, mask, segments = call
+    if segments is None:
+        q, k, v = (rows_first(tensor, start, lengths) for tensor in states)
+        output, _ = sdpa_attention_forward(
+            module,
+            q,
+            k,
+            v,
+            mask,
+            dropout,
+            scaling,
+        )
+        return rows_joined(output, lengths)
+    stop = start + lengths[0]
+    q, k, v = (tensor[:, :, start:stop] for tensor in states)
+    return _two_calls(module, q, k, v, segments, mask, dropout, scaling)
 
 
 def _two_calls(
@@ -232,17 +291,41 @@ def _two_calls(
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """One row: X, C, Z causally over themselves, then Y over X, Z, Y under `_answer_mask`."""
+    """One row: X, C, Z causally over themselves, then Y over X, Z, Y under `_answer_mask`.
+
+    Example, X X C C Z Z Y: the first call has the queries and the keys X X C C Z Z. The second has
+    the query Y and the keys X X Z Z Y.
+    """
     c_start, c_stop, y_start = segments
-    q, k, v = (tensor[:, :, :y_start] for tensor in (query, key, value))
-    first, _ = sdpa_attention_forward(module, q, k, v, None, dropout, scaling)
+    first, _ = sdpa_attention_forward(
+        module,
+        query[:, :, :y_start],
+        key[:, :, :y_start],
+        value[:, :, :y_start],
+        None,
+        dropout,
+        scaling,
+    )
     asking = query[:, :, y_start:]
     if asking.shape[2] == 0:
         return first
-    keys = torch.cat([key[:, :, :c_start], key[:, :, c_stop:]], dim=2)
-    values = torch.cat([value[:, :, :c_start], value[:, :, c_stop:]], dim=2)
-    second, _ = sdpa_attention_forward(module, asking, keys, values, mask, dropout, scaling)
+    second, _ = sdpa_attention_forward(
+        module,
+        asking,
+        _cut(key, c_start, c_stop),
+        _cut(value, c_start, c_stop),
+        mask,
+        dropout,
+        scaling,
+    )
     return torch.cat([first, second], dim=1)
+
+
+def _cut(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """[1, heads, tokens, width] without the tokens from `start` to before `stop`."""
+    before = tensor[:, :, :start]
+    after = tensor[:, :, stop:]
+    return torch.cat([before, after], dim=2)
 
 
 def _answer_mask(length: int, segments: Segments, device: torch.device) -> Tensor:
@@ -254,9 +337,12 @@ def _answer_mask(length: int, segments: Segments, device: torch.device) -> Tenso
         1 1 1 1 1 1
     """
     c_start, c_stop, y_start = segments
-    num_queries, num_keys = length - y_start, length - (c_stop - c_start)
+    num_queries = length - y_start
+    num_keys = length - (c_stop - c_start)
     mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-    return mask.tril(num_keys - num_queries)[None, None]
+    # The first query is the first token of Y: it sees all keys of X and Z, and itself.
+    num_before_y = num_keys - num_queries
+    return mask.tril(num_before_y)[None, None]
 
 
 class Call(NamedTuple):
@@ -278,7 +364,8 @@ def _calls(layout: Tensor) -> list[list[Call]]:
         return layout.calls
     lines = []
     for boundaries, c_starts, c_stops, y_starts in layout[:, 0].tolist():
-        segments = list(zip(c_starts, c_stops, y_starts, strict=True))[:-1]
+        segments = list(zip(c_starts, c_stops, y_starts, strict=True))
+        segments.pop()  # the last column is not used
         lines.append(_calls_of_line(boundaries, segments, layout.device))
     setattr(layout, "calls", lines)  # noqa: B010, a plain assignment has no type
     return lines
@@ -287,19 +374,32 @@ def _calls(layout: Tensor) -> list[list[Call]]:
 def _calls_of_line(
     boundaries: list[int], row_segments: list[Segments], device: torch.device
 ) -> list[Call]:
+    """The attention calls of one line, in the order of its rows.
+
+    A short row joins the call before it if their lengths are similar. Example, with rows of 100,
+    90, 20 and 400 tokens, where a row may be padded to 1.25 times its length:
+
+        call   start   lengths
+           1       0   100 90     20 is too short to be padded to 100
+           2     190   20         400 is longer than DENSE_ROW
+           3     210   400        two calls of its own
+    """
     calls: list[Call] = []
-    short: list[tuple[int, Segments]] = []  # the rows that will share the next call
+    short: list[Row] = []  # the rows that will share the next call
 
     def close(stop: int) -> None:
-        if short:
-            lengths = [length for length, _ in short]
-            calls.append(Call(stop - sum(lengths), lengths, _mask_of(short, device), None))
-            short.clear()
+        if not short:
+            return
+        lengths = [length for length, _ in short]
+        start = stop - sum(lengths)
+        mask = _mask_of(short, device)
+        calls.append(Call(start, lengths, mask, None))
+        short.clear()
 
     spans = zip(itertools.pairwise(boundaries), row_segments, strict=True)
     for (start, stop), (c_start, c_stop, y_start) in spans:
         length = stop - start
-        if length == 0:
+        if length == 0:  # a repeated boundary
             continue
         segments = (c_start - start, c_stop - start, y_start - start)
         if short and not can_share_call(length, longest=short[0][0]):
@@ -308,15 +408,17 @@ def _calls_of_line(
             short.append((length, segments))
             continue
         close(start)
-        calls.append(Call(start, [length], _answer_mask(length, segments, device), segments))
+        mask = _answer_mask(length, segments, device)
+        calls.append(Call(start, [length], mask, segments))
     close(boundaries[-1])
     return calls
 
 
-def _mask_of(rows: list[tuple[int, Segments]], device: torch.device) -> Tensor:
+def _mask_of(rows: list[Row], device: torch.device) -> Tensor:
     """The dense mask of rows that share a call, each a line of its own, padded on the right."""
     layout = layout_of([[row] for row in rows])
-    return dense_mask(layout, rows[0][0]).to(device)
+    longest, _ = rows[0]
+    return dense_mask(layout, longest).to(device)
 
 
 def can_share_call(length: int, longest: int) -> bool:
@@ -324,17 +426,21 @@ def can_share_call(length: int, longest: int) -> bool:
 
     `rows_first` pads to a call's first row, so the rows of a call fall in length.
     """
-    return length <= longest <= max(SHORT_ROW, PADDED_GROUP_RATIO * length)
+    most = max(SHORT_ROW, PADDED_GROUP_RATIO * length)
+    return length <= longest <= most
 
 
 def rows_first(tensor: Tensor, start: int, lengths: list[int]) -> Tensor:
     """[1, heads, tokens, width] -> [rows, heads, longest, width], padded on the right."""
     longest = lengths[0]
-    piece = tensor[0, :, start : start + sum(lengths)]
+    stop = start + sum(lengths)
+    piece = tensor[0, :, start:stop]
     if len(lengths) == 1:
         return piece.unsqueeze(0)
+    # Lengths only fall, so the rows are equally long if the last one is as long as the first.
     if lengths[-1] == longest:
-        return piece.unflatten(1, (len(lengths), longest)).transpose(0, 1)
+        heads_first = piece.unflatten(1, (len(lengths), longest))
+        return heads_first.transpose(0, 1)
     rows = piece.transpose(0, 1).split(lengths)
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return padded.transpose(1, 2)
@@ -344,5 +450,7 @@ def rows_joined(output: Tensor, lengths: list[int]) -> Tensor:
     """[rows, longest, heads, width] -> [1, tokens, heads, width], without the padding."""
     if lengths[-1] == lengths[0]:
         return output.flatten(0, 1).unsqueeze(0)
-    rows = [row[:length] for row, length in zip(output, lengths, strict=True)]
+    rows = []
+    for row, length in zip(output, lengths, strict=True):
+        rows.append(row[:length])
     return torch.cat(rows).unsqueeze(0)

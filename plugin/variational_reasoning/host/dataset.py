@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -131,7 +131,10 @@ def align(
     if first is None:
         raise ValueError(f"data set {source!r} has no rows")
     columns, faults = map_columns(
-        source, dataset_attr.formatting, dataset_attr.variational_columns, list(first)
+        source,
+        dataset_attr.formatting,
+        dataset_attr.variational_columns,
+        list(first),
     )
     if faults:
         raise ValueError("\n".join(faults))
@@ -147,7 +150,11 @@ def align(
     # Of a data set that is not a stream, `refuse_ignored_weights` sees all weights together.
     must_be_one = data_args.streaming and config.constant_loss_normalizer is None
     align_row = RowAligner(renderer, must_be_one)
-    options = {"with_indices": True, "remove_columns": list(first), "features": _ALIGNED_FEATURES}
+    options = {
+        "with_indices": True,
+        "remove_columns": list(first),
+        "features": _ALIGNED_FEATURES,
+    }
     if not data_args.streaming:
         is_writer = training_args.local_process_index == 0
         options |= {
@@ -172,22 +179,26 @@ class RowAligner:
     def __call__(self, example: dict[str, Any], index: int) -> dict[str, Any]:
         """The aligned row. Raises: ValueError for rows that do not fit, with the row's name."""
         row = self.renderer(example, index)
-        ids = [f"{name} {row[name]}" for name in ID_COLUMNS if row[name] is not None]
-        name = ", ".join([f"{self.renderer.source} {self.renderer.place(index)}", *ids])
+        words = [f"{self.renderer.source} {self.renderer.place(index)}"]
+        for column in ID_COLUMNS:
+            if row[column] is not None:
+                words.append(f"{column} {row[column]}")
+        name = ", ".join(words)
         if self.must_be_one and row["weight"] != 1:
             raise ValueError(
                 f"{name}: has the weight {row['weight']:g}, which the host's own loss would "
                 "ignore; set `constant_loss_normalizer` in the YAML to a number"
             )
-        aligned = {
+        aligned: dict[str, Any] = {
             "_prompt": [{"role": "user", "content": text} for text in row["prompt"]],
             "_response": [{"role": "assistant", "content": row["response"]}],
             "_system": "",
             "_tools": "",
-            **dict.fromkeys(f"_{column}" for column in MEDIA_COLUMNS),
-            "_weight": row["weight"],
-            "_name": name,
         }
+        for column in MEDIA_COLUMNS:
+            aligned[f"_{column}"] = None
+        aligned["_weight"] = row["weight"]
+        aligned["_name"] = name
         for column in ID_COLUMNS:
             aligned[f"_{column}"] = row[column]
         return aligned
@@ -212,10 +223,13 @@ def _sampled_numbers(dataset: Dataset | IterableDataset) -> Sequence[int] | None
     The host draws 3 of 5 rows: rows 0, 1, 2 here may be rows 4, 0, 3 of the file.
     """
     indices = getattr(dataset, "_indices", None)
-    return None if indices is None else indices.column(0).to_numpy()
+    if indices is None:
+        return None
+    return indices.column(0).to_numpy()
 
 
 def _part(dataset: Dataset | IterableDataset, split: str | None) -> str:
+    """What the numbers of rows count within, where that is not the whole file."""
     if isinstance(dataset, IterableDataset) and dataset.num_shards > 1:
         return " of a shard of the stream"  # each worker of a data loader counts for itself
     return f" of {split}" if "[" in str(split) else ""
@@ -242,24 +256,35 @@ class Row:
 
     def columns(self) -> dict[str, Any]:
         """The columns that do not depend on packing."""
-        num_targets = int((self.labels != IGNORE_INDEX).sum())
-        return {
+        is_target = self.labels != IGNORE_INDEX
+        columns: dict[str, Any] = {
             "input_ids": self.input_ids,
             "labels": self.labels,
             "row_weights": [self.weight],
-            "row_targets": [num_targets],
+            "row_targets": [int(is_target.sum())],
             "row_names": [self.name],
             SEGMENTS: self.segments,
             CUTS: [self.cut],
-            **{name: [value] for name, value in self.ids.items()},
         }
+        for name, value in self.ids.items():
+            columns[name] = [value]
+        return columns
 
 
-Encoded = tuple[list[int], list[int], list[int], int]
-"""Of a row: ids, labels, segments, and tokens that were cut from its chain."""
+class Encoded(NamedTuple):
+    """A row as ids: labels of the same length, segments, and tokens cut from its chain."""
+
+    input_ids: list[int]
+    labels: list[int]
+    segments: list[int]
+    cut: int
+
 
 PromptIds = tuple[list[int], list[int], list[int]]
 """Ids of x, chain and opening (PromptParts)."""
+
+TargetIds = tuple[list[int], list[int], list[int]]
+"""Ids of trace, lead and answer (TargetParts)."""
 
 
 @dataclass
@@ -297,39 +322,42 @@ class RowProcessor(SupervisedDatasetProcessor):
         rows = self._encode_rows(examples)
         columns = defaultdict(list)
         for row in rows:
-            columns["attention_mask"].append(np.ones(len(row.input_ids), np.int8))
+            mask = np.ones(len(row.input_ids), np.int8)
+            columns["attention_mask"].append(mask)
             for name, value in row.columns().items():
                 columns[name].append(value)
         kept = [row.index for row in rows]
         return _batch(columns, _ROW_TYPES, examples, kept)
 
     def _encode_rows(self, examples: Mapping[str, Sequence[Any]]) -> list[Row]:
-        count = len(examples["_prompt"])
-        nothing = [None] * count
+        nothing = [None] * len(examples["_prompt"])
         weights = examples.get("_weight", nothing)
         names = examples.get("_name", nothing)
         ids = {name: examples.get(f"_{name}", nothing) for name in ID_COLUMNS}
         rows = []
-        for i in range(count):
-            is_ours = weights[i] is not None
-            encoded = self._encode_ours(examples, i) if is_ours else self._encode_hosts(examples, i)
+        for i, weight in enumerate(weights):
+            if weight is not None:
+                encoded = self._encode_ours(examples, i)
+                name = names[i]
+            else:
+                encoded = self._encode_hosts(examples, i)
+                weight = 1.0
+                name = "row of the host's formats"
             if encoded is None:
                 continue
-            input_ids, labels, segments, cut = encoded
             # Nothing predicts the first token; in a pack, the row before must not.
-            labels[0] = IGNORE_INDEX
-            rows.append(
-                Row(
-                    index=i,
-                    input_ids=np.array(input_ids, np.int32),
-                    labels=np.array(labels, np.int32),
-                    segments=segments,
-                    cut=cut,
-                    weight=weights[i] if is_ours else 1.0,
-                    name=names[i] if is_ours else "row of the host's formats",
-                    ids={name: values[i] for name, values in ids.items()},
-                )
+            encoded.labels[0] = IGNORE_INDEX
+            row = Row(
+                index=i,
+                input_ids=np.array(encoded.input_ids, np.int32),
+                labels=np.array(encoded.labels, np.int32),
+                segments=encoded.segments,
+                cut=encoded.cut,
+                weight=weight,
+                name=name,
+                ids={column: values[i] for column, values in ids.items()},
             )
+            rows.append(row)
         return rows
 
     def _encode_ours(self, examples: Mapping[str, Sequence[Any]], i: int) -> Encoded | None:
@@ -343,15 +371,16 @@ class RowProcessor(SupervisedDatasetProcessor):
         """
         config = self.data_args.variational
         cutoff_len = longest_row(self.data_args)
-        prompt = self._encode_prompt([part["content"] for part in examples["_prompt"][i]])
-        target = self._encode_target(examples["_response"][i][0]["content"])
+        prompt_texts = [part["content"] for part in examples["_prompt"][i]]
+        prompt = self._encode_prompt(prompt_texts)
+        [message] = examples["_response"][i]
+        target = self._encode_target(message["content"])
         cut = 0
         if config.overlong == CUT_CHAIN:
-            excess = sum(map(len, (*prompt, *target))) - cutoff_len
-            prompt, cut = _with_shorter_chain(prompt, excess)
-        lengths = [len(ids) for ids in (*prompt, *target)]
-        prompt_ids = [token for part in prompt for token in part]
-        target_ids = [token for part in target for token in part]
+            length = sum(map(len, (*prompt, *target)))
+            prompt, cut = _with_shorter_chain(prompt, excess=length - cutoff_len)
+        prompt_ids = list(itertools.chain.from_iterable(prompt))
+        target_ids = list(itertools.chain.from_iterable(target))
         room = cutoff_len - len(prompt_ids)
         if len(target_ids) > room:
             if config.overlong == "error":
@@ -363,31 +392,34 @@ class RowProcessor(SupervisedDatasetProcessor):
             if config.overlong in ("drop", CUT_CHAIN) or room <= 0:
                 return None
             target_ids = target_ids[:room]
-        x, chain, opening, trace, lead, _ = lengths
-        labels = [IGNORE_INDEX] * len(prompt_ids) + target_ids
-        # The separator is never sampled: engines put it there.
-        for position in range(len(prompt_ids) + trace, len(prompt_ids) + trace + lead):
-            if position < len(labels):
-                labels[position] = IGNORE_INDEX
         ids = prompt_ids + target_ids
-        through_trace = min(x + chain + opening + trace, len(ids))
-        in_trace = through_trace - x - chain
-        return ids, labels, [x, chain, in_trace, len(ids) - through_trace], cut
+        return Encoded(
+            input_ids=ids,
+            labels=_labels(prompt_ids, target_ids, target),
+            segments=_segments(len(ids), prompt, target),
+            cut=cut,
+        )
 
     def _encode_prompt(self, texts: Sequence[str]) -> PromptIds:
         """Ids of x, chain and opening (PromptParts); a text that comes whole is all x."""
-        parts = [self._encode(text) if text else [] for text in texts]
-        x, chain, opening = parts if len(parts) == 3 else (parts[0], [], [])
+        if len(texts) == 1:
+            return self._encode_part(texts[0]), [], []
+        x, chain, opening = map(self._encode_part, texts)
         return x, chain, opening
 
-    def _encode_target(self, response: str) -> tuple[list[int], list[int], list[int]]:
+    def _encode_target(self, response: str) -> TargetIds:
         """Ids of trace, lead and answer (TargetParts)."""
         parts = self.data_args.variational.renderer.target_parts(response)
-        trace, lead, answer = (self._encode(text) if text else [] for text in parts)
+        trace, lead, answer = map(self._encode_part, parts)
         return trace, lead, answer
 
+    def _encode_part(self, text: str) -> list[int]:
+        """Ids of a part of a row, which may be empty: some tokenizers give ids for no text."""
+        return self._encode(text) if text else []
+
     def _encode_hosts(self, examples: Mapping[str, Sequence[Any]], i: int) -> Encoded | None:
-        prompt, response = examples["_prompt"][i], examples["_response"][i]
+        prompt = examples["_prompt"][i]
+        response = examples["_response"][i]
         # The host's own rule for an example that it cannot use.
         if len(prompt) % 2 != 1 or len(response) != 1:
             logger.warning_rank0(f"Dropped invalid example: {prompt + response}")
@@ -401,11 +433,41 @@ class RowProcessor(SupervisedDatasetProcessor):
             videos=examples["_videos"][i] or [],
             audios=examples["_audios"][i] or [],
         )
+        if not input_ids:
+            return None
         # One turn after another: no part of it is a trace.
-        return (input_ids, list(labels), [len(input_ids), 0, 0, 0], 0) if input_ids else None
+        segments = [len(input_ids), 0, 0, 0]
+        return Encoded(input_ids, list(labels), segments, cut=0)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+
+def _labels(prompt_ids: list[int], target_ids: list[int], target: TargetIds) -> list[int]:
+    """Labels of a row: the ids of its target, except for those of the lead.
+
+    Args:
+        target_ids: those of `target`, perhaps truncated.
+    """
+    trace, lead, _ = target
+    labels = list(target_ids)
+    # The lead, a separator, is never sampled: engines put it there.
+    lead_stop = min(len(trace) + len(lead), len(labels))
+    for position in range(len(trace), lead_stop):
+        labels[position] = IGNORE_INDEX
+    return [IGNORE_INDEX] * len(prompt_ids) + labels
+
+
+def _segments(length: int, prompt: PromptIds, target: TargetIds) -> list[int]:
+    """Tokens of x, chain, trace and answer in a row of so many tokens, perhaps truncated.
+
+    The opening belongs to the trace and the lead to the answer. Example: parts of 1, 2, 1 and of
+    2, 1, 2 tokens have the segments 1 2 3 3, and 1 2 2 0 if the row is truncated to 5.
+    """
+    x, chain, opening = map(len, prompt)
+    trace = len(target[0])
+    through_trace = min(x + chain + opening + trace, length)
+    return [x, chain, through_trace - x - chain, length - through_trace]
 
 
 def _with_shorter_chain(prompt: PromptIds, excess: int) -> tuple[PromptIds, int]:
@@ -416,7 +478,8 @@ def _with_shorter_chain(prompt: PromptIds, excess: int) -> tuple[PromptIds, int]
     x, chain, opening = prompt
     if excess <= 0 or excess >= len(chain):
         return prompt, 0
-    return (x, chain[: len(chain) - excess], opening), excess
+    num_kept = len(chain) - excess
+    return (x, chain[:num_kept], opening), excess
 
 
 @dataclass
@@ -435,18 +498,22 @@ class PackedRowProcessor(RowProcessor):
                 raise ValueError(
                     f"{row.name}: packing of images, videos or audios is not supported here"
                 )
-            if len(row.input_ids) <= capacity:
-                by_length[len(row.input_ids)].append(row)
-        lengths = [length for length, rows in by_length.items() for _ in rows]
+            length = len(row.input_ids)
+            if length <= capacity:
+                by_length[length].append(row)
+        # The host's algorithm arranges lengths, so any row of a length can take its place.
+        lengths: list[int] = []
+        for length, rows in by_length.items():
+            lengths += [length] * len(rows)
         columns = defaultdict(list)
         for knapsack in greedy_knapsack(lengths, capacity):
-            pack = self._pack([by_length[length].pop() for length in knapsack])
-            for name, value in pack.items():
+            rows = [by_length[length].pop() for length in knapsack]
+            for name, value in self._pack(rows).items():
                 columns[name].append(value)
         return _batch(columns, _PACK_TYPES, examples, kept=None)
 
     def _pack(self, rows: list[Row]) -> dict[str, Any]:
-        """One example of several rows, all of the same length in a run.
+        """One example of several rows. All packs of a run have the same length.
 
         With cutoff_len 9, rows of 3 and 4 tokens go into a pack of 16, the multiple of 8 above 9:
 
@@ -461,19 +528,26 @@ class PackedRowProcessor(RowProcessor):
         for row in rows:
             for name, values in row.columns().items():
                 pack[name].append(values)
-        numbers = [np.full(length, number, np.int32) for number, length in enumerate(lengths, 1)]
-        positions = [np.arange(length, dtype=np.int32) for length in lengths]
+        numbers = []
+        positions = []
+        for number, length in enumerate(lengths, 1):
+            numbers.append(np.full(length, number, np.int32))
+            positions.append(np.arange(length, dtype=np.int32))
         input_ids = _padded(pack.pop("input_ids"), padding, self.tokenizer.pad_token_id)
         labels = _padded(pack.pop("labels"), padding, IGNORE_INDEX)
-        others = {name: list(itertools.chain.from_iterable(lists)) for name, lists in pack.items()}
+        if padding:
+            boundaries.append(boundaries[-1] + padding)
         params = PackingParams(
-            sequence_boundaries=boundaries + [boundaries[-1] + padding] * (padding > 0),
+            sequence_boundaries=boundaries,
             image_subseq_ids=[MAX_SU_SEQ_IDX],
             video_subseq_ids=[MAX_SU_SEQ_IDX],
             audio_subseq_ids=[MAX_SU_SEQ_IDX],
             right_padding_length=padding,
         )
-        return others | {
+        columns: dict[str, Any] = {}
+        for name, lists in pack.items():
+            columns[name] = list(itertools.chain.from_iterable(lists))
+        return columns | {
             "input_ids": input_ids,
             "labels": labels,
             "attention_mask": _padded(numbers, padding, 0),
@@ -483,7 +557,8 @@ class PackedRowProcessor(RowProcessor):
 
 
 def _padded(parts: list[np.ndarray], padding: int, value: int) -> np.ndarray:
-    return np.concatenate([*parts, np.full(padding, value, np.int32)])
+    at_end = np.full(padding, value, np.int32)
+    return np.concatenate([*parts, at_end])
 
 
 def _batch(
@@ -506,14 +581,19 @@ def _batch(
     if table is None:
         lists = {name: list(map(_as_list, columns.get(name, []))) for name in types}
         for name in MEDIA_COLUMNS:
-            media = examples[f"_{name}"]
-            lists[name] = [None] * count if kept is None else [media[i] for i in kept]
+            if kept is None:
+                lists[name] = [None] * count
+            else:
+                media = examples[f"_{name}"]
+                lists[name] = [media[i] for i in kept]
         return lists
     arrays = {name: _array(columns.get(name, []), kind) for name, kind in types.items()}
     for name in MEDIA_COLUMNS:
-        arrays[name] = pa.nulls(count)
-        if kept is not None:
-            arrays[name] = table[f"_{name}"].take(pa.array(kept, pa.int64()))
+        if kept is None:
+            arrays[name] = pa.nulls(count)
+        else:
+            media = table[f"_{name}"]
+            arrays[name] = media.take(pa.array(kept, pa.int64()))
     return pa.table(arrays)
 
 
@@ -522,12 +602,16 @@ def _as_list(value: Any) -> Any:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array; lists of numbers without a Python object per number."""
+    """An Arrow array; lists of numbers without a Python object per number.
+
+    Example: [5, 6] and [7] are the numbers 5 6 7 with the offsets 0 2 3.
+    """
     if not values or not isinstance(values[0], np.ndarray):
         return pa.array(values, kind)
-    offsets = np.cumsum([0, *map(len, values)])
-    flat = pa.array(np.concatenate(values), kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, kind)
+    numbers = pa.array(np.concatenate(values), kind.value_type)
+    ends = np.cumsum([0, *map(len, values)])
+    offsets = pa.array(ends, pa.int32())
+    return pa.ListArray.from_arrays(offsets, numbers, kind)
 
 
 @dataclass
@@ -556,7 +640,9 @@ class RowFacts:
     def describe_length(self) -> str:
         """What became of rows longer than cutoff_len, for the log."""
         text = f"dropped {self.dropped} rows longer than cutoff_len"
-        return text + (f", cut the verbal chain of {self.cut} rows to fit it" if self.cut else "")
+        if self.cut:
+            text += f", cut the verbal chain of {self.cut} rows to fit it"
+        return text
 
     def mean_target_tokens(self) -> float:
         """Mean number of targets of a row."""
@@ -565,11 +651,15 @@ class RowFacts:
 
 def gather_facts(tokenized: Dataset, num_aligned: int) -> RowFacts:
     """Facts of a tokenized map-style data set; `num_aligned` is its number of rows before that."""
-    names = ["row_weights", "row_targets", CUTS]
-    columns = tokenized.select_columns(names).with_format("arrow")[:]
-    cuts = columns[CUTS].combine_chunks().flatten().to_numpy()
-    weights = columns["row_weights"].combine_chunks().flatten().to_numpy()
-    target_tokens = columns["row_targets"].combine_chunks().flatten().to_numpy()
+    needed = tokenized.select_columns(["row_weights", "row_targets", CUTS])
+    columns = needed.with_format("arrow")[:]
+
+    def flat(name: str) -> np.ndarray:
+        return columns[name].combine_chunks().flatten().to_numpy()
+
+    weights = flat("row_weights")
+    target_tokens = flat("row_targets")
+    cuts = flat(CUTS)
     return RowFacts(
         rows=len(weights),
         dropped=num_aligned - len(weights),
@@ -616,7 +706,8 @@ def source_hashes(data_args: Any) -> dict[str, dict[str, str]]:
     sources = {}
     for name in data_args.dataset or []:
         entry = info.get(name, {})
-        path = Path(where).parent / entry.get("file_name", "")
+        folder = Path(where).parent
+        path = folder / entry.get("file_name", "")
         if "file_name" in entry and path.exists():
             sources[name] = file_identity(path)
         else:

@@ -11,12 +11,14 @@ the model is not changed either, because 4-bit weights of bitsandbytes change th
 evaluation mode.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 
 PROBE_TOKENS = 8
 """Length of the row in a test of the head or the labels."""
@@ -41,9 +43,13 @@ def tapped(head: torch.nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterat
 @contextmanager
 def without_trace(model: torch.nn.Module) -> Iterator[None]:
     """Disable gradients, and restore random state and buffers at the end."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = []
+    for buffer in model.buffers():
+        before = buffer.detach().clone()
+        buffers.append((buffer, before))
     devices = {parameter.device for parameter in model.parameters()}
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
+    # Without an accelerator there is no state of one to keep, and any type will do.
     kind = accelerators[0].type if accelerators else "cuda"
     with torch.random.fork_rng(accelerators, device_type=kind), torch.no_grad():
         yield
@@ -51,7 +57,11 @@ def without_trace(model: torch.nn.Module) -> Iterator[None]:
         buffer.copy_(before)
 
 
-def head_is_plain(model: torch.nn.Module, head: torch.nn.Linear, inputs: Mapping[str, Any]) -> bool:
+def head_is_plain(
+    model: torch.nn.Module,
+    head: torch.nn.Linear,
+    inputs: Mapping[str, Any],
+) -> bool:
     """Whether the model calls `head` once and returns its output unchanged.
 
     A model that scales or caps its logits does not. A model with a second head does not either.
@@ -59,17 +69,21 @@ def head_is_plain(model: torch.nn.Module, head: torch.nn.Linear, inputs: Mapping
     Args:
         model: as it is trained, wrapped or not. inputs: a batch, without labels.
     """
-    seen = []
+    computed: list[Tensor] = []
 
     def last_position(hidden: Tensor) -> Tensor:
-        seen.append(torch.nn.functional.linear(hidden[:, -1:], head.weight, head.bias))
-        return seen[-1]
+        logits = linear(hidden[:, -1:], head.weight, head.bias)
+        computed.append(logits)
+        return logits
 
     with without_trace(model), tapped(head, last_position):
         returned = model(**short_batch(inputs)).logits
-    if len(seen) != 1 or returned.shape != seen[0].shape:
+    if len(computed) != 1:
         return False
-    return torch.equal(returned.to(seen[0]), seen[0])
+    expected = computed[0]
+    if returned.shape != expected.shape:
+        return False
+    return torch.equal(returned.to(expected), expected)
 
 
 def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
@@ -85,10 +99,15 @@ def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
     labels = batch["input_ids"]
     with without_trace(model):
         outputs = model(**batch, labels=labels)
-    loss, logits = getattr(outputs, "loss", None), getattr(outputs, "logits", None)
-    if loss is None or logits is None or logits.shape[1] != labels.shape[1]:
+    loss = getattr(outputs, "loss", None)
+    logits = getattr(outputs, "logits", None)
+    if loss is None or logits is None:
         return None
-    nll = torch.nn.functional.cross_entropy(logits[0, :-1].float(), labels[0, 1:])
+    if logits.shape[1] != labels.shape[1]:
+        return None
+    predictions = logits[0, :-1].float()
+    targets = labels[0, 1:]
+    nll = cross_entropy(predictions, targets)
     if not (loss.isfinite() and nll.isfinite()):
         return None  # the training reports this, with its rows
     # The loss is computed from the same logits, so it only differs by rounding: that of float32,
@@ -96,14 +115,18 @@ def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
     auxiliary = getattr(outputs, "aux_loss", None)
     is_16_bit = logits.dtype in (torch.float16, torch.bfloat16) and auxiliary is None
     tolerance = 1e-2 if is_16_bit else 1e-5
-    found, expected = loss.item(), nll.item()
-    if abs(found - expected) <= tolerance * max(1.0, abs(expected)):
+    found = loss.item()
+    expected = nll.item()
+    scale = max(1.0, abs(expected))
+    if abs(found - expected) <= tolerance * scale:
         return None
     return f"its loss is {found:.6g} where the cross entropy is {expected:.6g}"
 
 
 def pack_fault(
-    model: torch.nn.Module, head: torch.nn.Linear | None, inputs: Mapping[str, Any]
+    model: torch.nn.Module,
+    head: torch.nn.Linear | None,
+    inputs: Mapping[str, Any],
 ) -> str | None:
     """Why rows of a pack are not independent in this model, in words; None if they are.
 
@@ -125,29 +148,22 @@ def pack_fault(
     """
     if inputs["position_ids"].dim() != 2:
         return None  # of images, which are not packed here
-    border = _border(inputs["position_ids"])
+    border = _border(inputs["position_ids"].tolist())
     # ZeRO-3 gathers weights in each pass, so all processes must make the same passes. A process
     # without a border makes them too, and returns afterwards.
     row, start, stop = border or (0, 1, 2)
     window = slice(start, min(stop, start + COMPARED_POSITIONS))
 
-    ids = inputs["input_ids"].clone()
-    given = inputs["input_ids"][row, :start]
-    rotated = given.roll(1)
-    # Where neighbors are equal, the rotation changes nothing: a a b becomes b a a, then b d a.
-    ids[row, :start] = torch.where(rotated == given, inputs["input_ids"][row, start], rotated)
-    positions = inputs["position_ids"].clone()
-    positions[row, start + 1 : start + 3] = positions[row, start + 1 : start + 3].flip(0)
-
     before = _computed(model, head, inputs, row, window)
-    other_row = {**inputs, "input_ids": ids}
+    other_row = _other_row(inputs, row, start)
     with_other_row = _computed(model, head, other_row, row, window)
-    other_positions = {**inputs, "position_ids": positions}
+    other_positions = _other_positions(inputs, row, start)
     with_other_positions = _computed(model, head, other_positions, row, window)
     if border is None:
         return None
     largest = before.abs().max()
-    change = (with_other_row - before).abs().max() / largest
+    difference = (with_other_row - before).abs().max()
+    change = difference / largest
     if change > _rounding(model):
         return (
             "a row changes with the tokens of the row before it in the pack "
@@ -155,18 +171,49 @@ def pack_fault(
         )
     if not torch.equal(with_other_positions, before):
         return None
-    ids = inputs["input_ids"][row : row + 1, start:stop]
-    alone = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "position_ids": inputs["position_ids"][row : row + 1, start:stop],
-    }
-    from_alone = _computed(model, head, alone, 0, slice(0, window.stop - start))
-    if (from_alone - before).abs().max() > _rounding(model) * largest:
+    alone = _alone(inputs, row, start, stop)
+    in_alone = slice(0, window.stop - start)  # its first token is at 0
+    from_alone = _computed(model, head, alone, 0, in_alone)
+    difference = (from_alone - before).abs().max()
+    if difference > _rounding(model) * largest:
         return (
             "it does not use the position ids, so the rows of a pack have the positions of the pack"
         )
     return None
+
+
+def _other_row(inputs: Mapping[str, Any], row: int, start: int) -> dict[str, Any]:
+    """The batch with other tokens before the window.
+
+    Example: a b c | d e f g becomes c a b | d e f g. Where neighbors are equal, the rotation
+    changes nothing, and the window's first token takes their place: a a b becomes b a a, then
+    b d a.
+    """
+    ids = inputs["input_ids"].clone()
+    given = inputs["input_ids"][row, :start]
+    rotated = given.roll(1)
+    first_of_window = inputs["input_ids"][row, start]
+    ids[row, :start] = torch.where(rotated == given, first_of_window, rotated)
+    return {**inputs, "input_ids": ids}
+
+
+def _other_positions(inputs: Mapping[str, Any], row: int, start: int) -> dict[str, Any]:
+    """The batch with the second and third position of the window exchanged."""
+    positions = inputs["position_ids"].clone()
+    exchanged = slice(start + 1, start + 3)
+    positions[row, exchanged] = positions[row, exchanged].flip(0)
+    return {**inputs, "position_ids": positions}
+
+
+def _alone(inputs: Mapping[str, Any], row: int, start: int, stop: int) -> dict[str, Tensor]:
+    """A batch of the packed row alone."""
+    lines = slice(row, row + 1)
+    ids = inputs["input_ids"][lines, start:stop]
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "position_ids": inputs["position_ids"][lines, start:stop],
+    }
 
 
 def short_batch(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -179,14 +226,15 @@ def short_batch(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     return batch
 
 
-def _border(position_ids: Tensor) -> tuple[int, int, int] | None:
+def _border(position_ids: list[list[int]]) -> tuple[int, int, int] | None:
     """(row of the batch, start, stop) of a packed row of at least three tokens, not the first.
 
     [[0, 1, 2, 0, 1, 2, 3, 0, 0]] -> (0, 3, 7); the zeros at the end are padding.
     """
-    for row, positions in enumerate(position_ids.tolist()):
+    for row, positions in enumerate(position_ids):
         starts = [index for index, position in enumerate(positions) if position == 0]
-        for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
+        borders = itertools.pairwise([*starts, len(positions)])
+        for start, stop in borders:
             if start > 0 and stop - start >= 3:
                 return row, start, stop
     return None
@@ -208,7 +256,8 @@ def _computed(
 
     def record(hidden: Tensor) -> Tensor:
         seen.append(hidden[row, window].float())
-        return torch.nn.functional.linear(hidden[:, -1:], plain.weight, plain.bias)
+        # The logits are not needed, but the model must get some: those of the last position.
+        return linear(hidden[:, -1:], plain.weight, plain.bias)
 
     with without_trace(model), tapped(plain, record):
         model(**inputs)
@@ -218,6 +267,8 @@ def _computed(
 def _rounding(model: torch.nn.Module) -> float:
     """A relative change that rounding alone may cause: kernels sum in another order."""
     types = {parameter.dtype for parameter in model.parameters()}
-    is_16_bit = bool(types & {torch.float16, torch.bfloat16})
+    is_16_bit = not types.isdisjoint({torch.float16, torch.bfloat16})
     is_autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-    return 0.05 if is_16_bit or is_autocast else 1e-4
+    if is_16_bit or is_autocast:
+        return 0.05
+    return 1e-4

@@ -70,8 +70,10 @@ class StepFacts:
         return self.bound / self.ideal_time
 
     def __add__(self, other: "StepFacts") -> "StepFacts":
-        names = self.__dataclass_fields__
-        return StepFacts(*(getattr(self, name) + getattr(other, name) for name in names))
+        totals = {}
+        for name in self.__dataclass_fields__:
+            totals[name] = getattr(self, name) + getattr(other, name)
+        return StepFacts(**totals)
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,18 @@ def measure_rows(dataset: Dataset, cost: RowCost, has_parts: bool = False) -> Ro
     Args:
         has_parts: whether targets of traces are counted apart.
     """
-    columns = dataset.select_columns(["input_ids", "row_targets"]).with_format("arrow")[:]
-    tokens = columns["input_ids"].combine_chunks().value_lengths().to_pylist()
-    targets = columns["row_targets"].combine_chunks().flatten().to_pylist()
-    costs = [cost(*counts) for counts in zip(tokens, targets, strict=True)]
-    return RowTable(tokens, targets, costs, _count_traces(dataset) if has_parts else ())
+    needed = dataset.select_columns(["input_ids", "row_targets"])
+    columns = needed.with_format("arrow")[:]
+    input_ids = columns["input_ids"].combine_chunks()
+    row_targets = columns["row_targets"].combine_chunks()
+    # Examples are not packed here: each has one row, and so one entry in row_targets.
+    tokens = input_ids.value_lengths().to_pylist()
+    targets = row_targets.flatten().to_pylist()
+    costs = list(map(cost, tokens, targets))
+    trace_targets: Sequence[int] = ()
+    if has_parts:
+        trace_targets = _count_traces(dataset)
+    return RowTable(tokens, targets, costs, trace_targets)
 
 
 def _count_traces(dataset: Dataset) -> list[int]:
@@ -126,14 +135,22 @@ def _count_traces(dataset: Dataset) -> list[int]:
     columns = dataset.select_columns(["labels", "row_segments"]).with_format("arrow")
     for block in columns.iter(batch_size=1000):
         labels = block["labels"].combine_chunks()
-        is_target = labels.flatten().to_numpy(zero_copy_only=False) != IGNORE_INDEX
+        segments = block["row_segments"].combine_chunks()
+        is_target = _numbers(labels.flatten()) != IGNORE_INDEX
         before = np.concatenate([[0], np.cumsum(is_target)])
-        lengths = labels.value_lengths().to_numpy(zero_copy_only=False)
-        segments = block["row_segments"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        x, chain, trace, _ = segments.reshape(-1, 4).T
-        begin = np.cumsum(lengths) - lengths + x + chain
-        counts += (before[begin + trace] - before[begin]).tolist()
+        lengths = _numbers(labels.value_lengths())
+        row_begins = np.cumsum(lengths) - lengths
+        x, chain, trace, _ = _numbers(segments.flatten()).reshape(-1, 4).T
+        trace_begins = row_begins + x + chain
+        trace_ends = trace_begins + trace
+        num_targets = before[trace_ends] - before[trace_begins]
+        counts += num_targets.tolist()
     return counts
+
+
+def _numbers(array: Any) -> np.ndarray:
+    """An Arrow array of numbers."""
+    return array.to_numpy(zero_copy_only=False)
 
 
 class StepSampler:
@@ -168,18 +185,21 @@ class StepSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.table.tokens) / self.rows_per_step)
+        num_rows = len(self.table.tokens)
+        return math.ceil(num_rows / self.rows_per_step)
 
     def __iter__(self) -> Iterator[Share]:
         for rows in self.steps():
-            yield self.share(rows, self.arrangement(rows))
+            arrangement = self.arrangement(rows)
+            yield self.share(rows, arrangement)
 
     def steps(self) -> Iterator[list[int]]:
         """The rows of each step of the current epoch, the same on every rank."""
         count = len(self.table.tokens)
         order = list(range(count))
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch())
+            generator = torch.Generator()
+            generator.manual_seed(self.seed + self.epoch())
             order = torch.randperm(count, generator=generator).tolist()
         for start in range(0, count, self.rows_per_step):
             yield order[start : start + self.rows_per_step]
@@ -192,27 +212,34 @@ class StepSampler:
         return how(tokens, costs, self.ranks, self.token_limit)
 
     def share(self, rows: Sequence[int], arrangement: Arrangement) -> Share:
-        """This rank's share of an arranged step."""
+        """This rank's share of an arranged step.
+
+        Example: the step is of the rows 7 2 9 5, and this rank's numbers are [0, 3] and [1]. Its
+        micro-batches are [7, 5] and [2].
+        """
         batches = []
+        costs = []
         for shares in arrangement.micro_steps:
-            batches.append(tuple(rows[number] for number in shares[self.rank]))
-        costs = [self.table.costs[row] for row in itertools.chain.from_iterable(batches)]
-        spare_row = min(rows, key=lambda row: self.table.tokens[row])
-        facts = self.facts(rows, arrangement, spare_row)
-        return Share(tuple(batches), spare_row, 3 * sum(costs), facts)
+            batch = tuple(rows[number] for number in shares[self.rank])
+            batches.append(batch)
+            costs += [self.table.costs[row] for row in batch]
+        spare_row = min(rows, key=self.table.tokens.__getitem__)
+        return Share(
+            micro_batches=tuple(batches),
+            spare_row=spare_row,
+            flops=3 * sum(costs),  # the backward pass takes twice the forward pass
+            facts=self.facts(rows, arrangement, spare_row),
+        )
 
     def facts(self, rows: Sequence[int], arrangement: Arrangement, spare_row: int) -> StepFacts:
         """Counts of the whole step, over all ranks."""
         table = self.table
-        idle = min(IDLE_TOKENS, table.tokens[spare_row])
+        num_idle = min(IDLE_TOKENS, table.tokens[spare_row])
         positions = 0
+        # Over all ranks of all micro-steps; an idle rank computes the beginning of the spare row.
         for batch in itertools.chain.from_iterable(arrangement.micro_steps):
-            lengths = [table.tokens[rows[number]] for number in batch] or [idle]
-            if self.is_packed:
-                positions += sum(lengths)
-            else:
-                padded = math.ceil(max(lengths) / PAD_MULTIPLE) * PAD_MULTIPLE
-                positions += len(lengths) * padded
+            lengths = [table.tokens[rows[number]] for number in batch]
+            positions += self._positions(lengths or [num_idle])
         num_trace_targets = 0
         if table.trace_targets:
             num_trace_targets = sum(table.trace_targets[row] for row in rows)
@@ -229,6 +256,13 @@ class StepSampler:
             bound=arrangement.bound,
         )
 
+    def _positions(self, lengths: Sequence[int]) -> int:
+        """Positions that a micro-batch computes: for rows of 3 and 9 tokens, 12 or 2 x 16."""
+        if self.is_packed:
+            return sum(lengths)
+        padded = math.ceil(max(lengths) / PAD_MULTIPLE) * PAD_MULTIPLE
+        return len(lengths) * padded
+
 
 class MicroBatchSampler:
     """Yields this rank's micro-batches one by one, each as a Share, for an evaluation."""
@@ -237,13 +271,18 @@ class MicroBatchSampler:
         self.shares: list[Share] = []
         for share in steps:
             for batch in share.micro_batches:
-                self.shares.append(replace(share, micro_batches=(batch,)))
+                alone = replace(share, micro_batches=(batch,))
+                self.shares.append(alone)
 
     def __len__(self) -> int:
         return len(self.shares)
 
     def __iter__(self) -> Iterator[Share]:
         return iter(self.shares)
+
+
+Item = tuple[Share, dict[int, dict[str, Any]]]
+"""What the collator gets: a share, and the rows of the data set that it names, by number."""
 
 
 class StepRows(torch.utils.data.Dataset):
@@ -255,10 +294,13 @@ class StepRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, share: Share) -> tuple[Share, dict[int, dict[str, Any]]]:
-        wanted = {*itertools.chain.from_iterable(share.micro_batches), share.spare_row}
+    def __getitems__(self, share: Share) -> Item:
+        wanted = {share.spare_row}
+        for batch in share.micro_batches:
+            wanted.update(batch)
         numbers = sorted(wanted)
-        return share, dict(zip(numbers, self.dataset.__getitems__(numbers), strict=True))
+        rows = self.dataset.__getitems__(numbers)
+        return share, dict(zip(numbers, rows, strict=True))
 
 
 class StepCollator:
@@ -274,7 +316,7 @@ class StepCollator:
         self.collator = collator
         self.attention = attention
 
-    def __call__(self, item: tuple[Share, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    def __call__(self, item: Item) -> dict[str, Any]:
         """The item of the data loader.
 
         Returns: micro_batches, a list of the model's inputs with row_weights, row_targets and
@@ -283,18 +325,16 @@ class StepCollator:
         """
         share, rows = item
         micro_batches = []
-        token_ids = []
+        token_ids: list[int] = []
         for numbers in share.micro_batches:
             features = [dict(rows[number]) for number in numbers]
-            token_ids += [feature["input_ids"] for feature in features]
+            for feature in features:
+                token_ids.extend(feature["input_ids"])
             if not features:
-                features = [without_targets(rows[share.spare_row], IDLE_TOKENS)]
-            if self.attention is None:
-                micro_batches.append(self.collator(features))
-            else:
-                options = (self.collator.is_bottleneck, self.collator.has_parts)
-                micro_batches.append(pack(features, self.attention, *options))
-        counted = torch.tensor([list(itertools.chain.from_iterable(token_ids))], dtype=torch.int64)
+                idle = without_targets(rows[share.spare_row], IDLE_TOKENS)
+                features = [idle]
+            micro_batches.append(self._micro_batch(features))
+        counted = torch.tensor([token_ids], dtype=torch.int64)
         return {
             "input_ids": counted,
             "attention_mask": torch.ones_like(counted),
@@ -302,7 +342,17 @@ class StepCollator:
             "share": share,
         }
 
-    def only(self, item: tuple[Share, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    def _micro_batch(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.attention is None:
+            return self.collator(features)
+        return pack(
+            features,
+            self.attention,
+            self.collator.is_bottleneck,
+            self.collator.has_parts,
+        )
+
+    def only(self, item: Item) -> dict[str, Any]:
         """The inputs of a share with one micro-batch."""
         return self(item)["micro_batches"][0]
 
@@ -313,11 +363,14 @@ def without_targets(feature: dict[str, Any], max_tokens: int | None = None) -> d
     `row_targets` of -1 is what a place without a row has in a batch.
     """
     copy = dict(feature)
-    for name in ("input_ids", "attention_mask", "labels", "position_ids"):
-        if name in copy and max_tokens is not None:
-            copy[name] = copy[name][:max_tokens]
-    if "row_segments" in copy and max_tokens is not None:
-        copy["row_segments"] = [len(copy["input_ids"]), 0, 0, 0]  # nothing is blocked
+    if max_tokens is not None:
+        for name in ("input_ids", "attention_mask", "labels", "position_ids"):
+            if name in copy:
+                copy[name] = copy[name][:max_tokens]
+        if "row_segments" in copy:
+            # All of it is prompt, so nothing is blocked.
+            num_tokens = len(copy["input_ids"])
+            copy["row_segments"] = [num_tokens, 0, 0, 0]
     copy["labels"] = [IGNORE_INDEX] * len(copy["input_ids"])
     copy["row_weights"] = [0.0] * len(feature["row_weights"])
     copy["row_targets"] = [-1] * len(feature["row_targets"])
@@ -347,24 +400,27 @@ def pack(
     lengths = [len(feature["input_ids"]) for feature in features]
     positions = [torch.arange(length) for length in lengths]
 
-    def line(name: str, dtype: torch.dtype) -> torch.Tensor:
-        values = itertools.chain.from_iterable(feature[name] for feature in features)
-        return torch.tensor([list(values)], dtype=dtype)
+    def joined(name: str) -> list[Any]:
+        return list(itertools.chain.from_iterable(feature[name] for feature in features))
 
-    names = [feature["row_names"] for feature in features]
+    def line(name: str, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([joined(name)], dtype=dtype)
+
     batch: dict[str, Any] = {
         "input_ids": line("input_ids", torch.int64),
         "labels": line("labels", torch.int64),
         "position_ids": torch.cat(positions).unsqueeze(0),
         "row_weights": line("row_weights", torch.float32),
         "row_targets": line("row_targets", torch.int64),
-        "row_names": [list(itertools.chain.from_iterable(names))],
+        "row_names": [joined("row_names")],
     }
     if has_parts:
-        counts = [count_trace_targets(row["labels"], row["row_segments"]) for row in features]
-        batch["row_trace_targets"] = torch.tensor(counts).view(1, -1)
+        counts = []
+        for feature in features:
+            counts += count_trace_targets(feature["labels"], feature["row_segments"])
+        batch["row_trace_targets"] = torch.tensor([counts])
     if is_bottleneck:
-        rows = [row for feature in features for row in rows_of(feature["row_segments"])]
+        rows = rows_of(joined("row_segments"))
         return batch | {"row_layout": layout_of([rows])}
     boundaries = boundaries_of(lengths)
     if attention not in FLASH:
@@ -383,7 +439,10 @@ class CompletedBatches:
 
     accelerate gives every rank equally many full batches and repeats rows of the epoch's beginning
     for that. Here they come with a mark, the bitwise complement of their number, so that they can
-    be left out of loss and N (MarkedRows). Example, 3 rows, batches of 1, 2 ranks: 0, 1, 2, ~0.
+    be left out of loss and N (MarkedRows). Example, 5 rows, batches of 2, 2 ranks:
+
+        batches of the sampler     0 1 | 2 3 | 4
+        completed                  0 1 | 2 3 | 4 ~0 | ~0 ~1    the same number for each rank
     """
 
     def __init__(self, batch_sampler: Any, ranks: int):
@@ -394,20 +453,25 @@ class CompletedBatches:
         self.ranks = ranks
 
     def __len__(self) -> int:
-        return math.ceil(len(self.batch_sampler) / self.ranks) * self.ranks
+        batches_per_rank = math.ceil(len(self.batch_sampler) / self.ranks)
+        return batches_per_rank * self.ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        seen: list[int] = []
-        count = 0
+        first: list[int] = []  # the first rows of the epoch, as many as a batch has
+        num_batches = 0
         for batch in self.batch_sampler:
-            seen += batch[: max(0, self.batch_size - len(seen))]
-            count += 1
-            yield batch + self._repeated(seen, self.batch_size - len(batch))
-        for _ in range(-count % self.ranks):
-            yield self._repeated(seen, self.batch_size)
+            num_missing = self.batch_size - len(first)
+            first += batch[: max(0, num_missing)]
+            num_batches += 1
+            yield batch + self._repeated(first, self.batch_size - len(batch))
+        # 3 batches on 2 ranks need one more: -3 % 2 = 1.
+        for _ in range(-num_batches % self.ranks):
+            yield self._repeated(first, self.batch_size)
 
-    def _repeated(self, seen: list[int], count: int) -> list[int]:
-        return [~row for row in itertools.islice(itertools.cycle(seen), count)]
+    def _repeated(self, rows: list[int], count: int) -> list[int]:
+        """So many marked rows; an epoch of one row repeats it."""
+        chosen = itertools.islice(itertools.cycle(rows), count)
+        return [~row for row in chosen]
 
 
 class MarkedRows(torch.utils.data.Dataset):

@@ -69,6 +69,9 @@ from variational_reasoning.packages import installed_version
 
 logger = logging.get_logger(LOGGER)
 
+STEPS_TO_LOG = 50
+"""The first steps of the first epoch, of which the log gives means."""
+
 
 class RowCollator:
     """Attaches the rows' weights after the host's collator, which would cast them to the compute
@@ -101,37 +104,48 @@ class RowCollator:
             row_trace_targets int64 [batch, rows] padded with 0. Under the bottleneck, row_layout
             (host.bottleneck), and attention_mask [batch, tokens], which counts tokens.
         """
-        segments = [feature.pop(SEGMENTS, None) for feature in features]
-        in_traces, tokens = [], []
-        for feature, numbers in zip(features, segments, strict=True):
-            if self.has_parts:
-                in_traces.append(count_trace_targets(feature["labels"], numbers))
-            if self.is_bottleneck:
-                tokens.append(torch.tensor(feature["attention_mask"]) > 0)
-        rows = [[feature.pop(name) for name in ROW_COLUMNS] for feature in features]
+        in_traces = []
+        are_tokens = []
+        layouts = []
+        weights = []
+        targets = []
+        names = []
         for feature in features:
+            segments = feature.pop(SEGMENTS, None)
+            if self.has_parts:
+                in_traces.append(count_trace_targets(feature["labels"], segments))
+            if self.is_bottleneck:
+                # In a pack it holds the numbers of rows, of which padding has 0.
+                are_tokens.append(torch.tensor(feature["attention_mask"]) > 0)
+                layouts.append(rows_of(segments))
+            weights.append(feature.pop("row_weights"))
+            targets.append(feature.pop("row_targets"))
+            names.append(feature.pop("row_names"))
             for name in (*ID_COLUMNS, CUTS):
                 feature.pop(name, None)
         batch = self.collator(features)
-        width = max(len(weights) for weights, _, _ in rows)
-        batch["row_weights"] = torch.tensor(
-            [w + [0.0] * (width - len(w)) for w, _, _ in rows], dtype=torch.float32
-        )
-        batch["row_targets"] = torch.tensor(
-            [t + [-1] * (width - len(t)) for _, t, _ in rows], dtype=torch.int64
-        )
+        batch["row_weights"] = _rectangle(weights, 0.0, torch.float32)
+        batch["row_targets"] = _rectangle(targets, -1, torch.int64)
         if self.has_parts:
-            batch["row_trace_targets"] = torch.tensor(
-                [counts + [0] * (width - len(counts)) for counts in in_traces]
-            )
+            batch["row_trace_targets"] = _rectangle(in_traces, 0, torch.int64)
         if self.is_bottleneck:
-            batch["row_layout"] = layout_of([rows_of(numbers) for numbers in segments])
+            batch["row_layout"] = layout_of(layouts)
             batch["attention_mask"] = torch.zeros_like(batch["input_ids"])
-            for line, is_token in zip(batch["attention_mask"], tokens, strict=True):
+            for line, is_token in zip(batch["attention_mask"], are_tokens, strict=True):
                 line[: len(is_token)] = is_token
         if self.with_names:
-            batch["row_names"] = [names for _, _, names in rows]
+            batch["row_names"] = names
         return batch
+
+
+def _rectangle(lists: list[list[Any]], padding: float, dtype: torch.dtype) -> torch.Tensor:
+    """Lists as the lines of one tensor: [1, 2], [3] and padding 0 give [[1, 2], [3, 0]]."""
+    width = max(map(len, lists))
+    lines = []
+    for values in lists:
+        missing = width - len(values)
+        lines.append(values + [padding] * missing)
+    return torch.tensor(lines, dtype=dtype)
 
 
 class VariationalTrainer(CustomSeq2SeqTrainer):
@@ -201,7 +215,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self.finetuning_args.disable_shuffling
             or getattr(self.args, "train_sampling_strategy", None) == "sequential"
         )
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        seed = self.args.data_seed
+        if seed is None:
+            seed = self.args.seed
         steps = self._step_sampler(
             self.train_dataset,
             rows_per_step,
@@ -257,20 +273,22 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _refuse_rows_above(self, token_limit: int, steps: StepSampler) -> None:
         tokens = steps.table.tokens
-        longest = max(range(len(tokens)), key=tokens.__getitem__)
-        if tokens[longest] > token_limit:
-            name = self.train_dataset[longest]["row_names"][0]
-            raise ValueError(
-                f"tokens_per_micro_batch: {token_limit}, but {name} has {tokens[longest]} tokens; "
-                f"allowed are {tokens[longest]} and more, or lower cutoff_len"
-            )
+        longest = max(tokens)
+        if longest <= token_limit:
+            return
+        row = self.train_dataset[tokens.index(longest)]
+        name = row["row_names"][0]
+        raise ValueError(
+            f"tokens_per_micro_batch: {token_limit}, but {name} has {longest} tokens; "
+            f"allowed are {longest} and more, or lower cutoff_len"
+        )
 
     def _log_steps(self, sampler: StepSampler) -> None:
         """What the first steps of the first epoch will be like."""
-        steps = list(itertools.islice(sampler.steps(), 50))
-        shares = [sampler.share(rows, sampler.arrangement(rows)) for rows in steps]
+        shares = list(itertools.islice(sampler, STEPS_TO_LOG))
         facts = functools.reduce(operator.add, (share.facts for share in shares))
-        micro_steps = sum(len(share.micro_batches) for share in shares)
+        num_micro_steps = sum(len(share.micro_batches) for share in shares)
+        per_step = num_micro_steps / len(shares)
         layout = "packs without padding"
         if not self._is_packed:
             config = self._base().config
@@ -281,7 +299,7 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             )
         logger.info_rank0(
             f"variational_reasoning: {sampler.rows_per_step} rows per step on {sampler.ranks} "
-            f"process(es), in {micro_steps / len(steps):.1f} {layout} of at most "
+            f"process(es), in {per_step:.1f} {layout} of at most "
             f"{sampler.token_limit} tokens each; useful tokens {facts.useful_share:.4f}, "
             f"imbalance {facts.imbalance:.4f}, of which indivisible rows force "
             f"{facts.least_imbalance:.4f}"
@@ -295,7 +313,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
     def _refuse_split_rows(self) -> None:
         parallelism = getattr(self.accelerator, "parallelism_config", None)
         for name in ("cp_size", "sp_size", "tp_size"):
-            if parallelism is not None and (getattr(parallelism, name, 1) or 1) > 1:
+            size = getattr(parallelism, name, None) or 1
+            if size > 1:
                 raise ValueError(
                     f"parallelism_config.{name} > 1: rows split over ranks are not supported with "
                     "constant_loss_normalizer"
@@ -303,7 +322,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _log_start(self) -> None:
         if self.constant_loss_normalizer is None:
-            counted = f"; {self.facts.describe_length()}" if self.facts is not None else ""
+            counted = ""
+            if self.facts is not None:
+                counted = f"; {self.facts.describe_length()}"
             logger.info_rank0(
                 "variational_reasoning: the host's own loss; rows in our formats, all of weight 1"
                 + counted
@@ -427,7 +448,10 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         self._tokens_in_step = facts.num_targets
         self._count_parts(facts.num_trace_targets, facts.num_targets)
         self._steps_since_log += 1
-        self._step_facts = facts if self._step_facts is None else self._step_facts + facts
+        if self._step_facts is None:
+            self._step_facts = facts
+        else:
+            self._step_facts += facts
         loss = torch.zeros((), device=self.args.device)
         last = len(inputs["micro_batches"]) - 1
         for number, batch in enumerate(inputs["micro_batches"]):
@@ -449,7 +473,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         if weights is None:
             return super()._prepare_inputs(inputs)
         others = {name: value for name, value in inputs.items() if name != "row_weights"}
-        prepared = super()._prepare_inputs(others) | {"row_weights": weights.to(self.args.device)}
+        prepared = super()._prepare_inputs(others)
+        prepared["row_weights"] = weights.to(self.args.device)
         layout = prepared.pop("row_layout", None)
         if layout is not None:
             # Only now, so that no cast of a launcher and no counter of tokens sees the mask.
@@ -464,26 +489,26 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
 
     def _count_parts(self, num_trace: Any, num_targets: Any) -> None:
         """Keep how many targets of the step are of traces and of answers."""
-        if self._has_parts:
-            counts = torch.tensor([float(num_trace), float(num_targets - num_trace)])
-            self._part_targets_in_step = counts.clamp(min=1).to(self.args.device)
+        if not self._has_parts:
+            return
+        num_answer = num_targets - num_trace
+        counts = torch.tensor([float(num_trace), float(num_answer)])
+        # A step may have none of one part, whose sum is then 0: 0 / 1.
+        self._part_targets_in_step = counts.clamp(min=1).to(self.args.device)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The base class's micro-batches of one optimizer step; counts N, data rows, not tokens."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self.constant_loss_normalizer is None or not batches or "share" in batches[0]:
             return batches, num_items
-        rows = [(batch["row_targets"] >= 0).sum() for batch in batches]
-        tokens = [target_mask(batch["labels"]).sum() for batch in batches]
-        in_traces = [batch.get("row_trace_targets", torch.zeros(())).sum() for batch in batches]
-        totals = [torch.stack(numbers).sum().long() for numbers in (rows, tokens, in_traces)]
-        counts = torch.stack(totals).to(self.args.device)
-        if self.args.world_size > 1:
-            counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
-        self._tokens_in_step = counts[1]
-        self._count_parts(counts[2], counts[1])
+        # Rows, targets, and targets in traces, of this rank.
+        by_batch = torch.stack([_count_batch(batch) for batch in batches])
+        counts = by_batch.sum(0).to(self.args.device)
+        num_rows, num_targets, num_in_traces = self._over_ranks(counts)
+        self._tokens_in_step = num_targets
+        self._count_parts(num_in_traces, num_targets)
         self._steps_since_log += 1
-        return batches, counts[0]
+        return batches, num_rows
 
     def compute_loss(
         self,
@@ -504,9 +529,9 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             )
         row_trace_targets = inputs.pop("row_trace_targets", None)
         labels = inputs.pop("labels")
-        target_weights = torch.repeat_interleave(
-            row_weights.flatten(), row_targets.flatten().clamp(min=0)
-        )
+        # Weights 0.5 and 2 of rows with two targets and one: 0.5 0.5 2. Padding has -1 targets.
+        num_repeats = row_targets.flatten().clamp(min=0)
+        target_weights = torch.repeat_interleave(row_weights.flatten(), num_repeats)
         if len(target_weights) != target_mask(labels).sum():
             raise RuntimeError(
                 f"{len(target_weights)} weighted targets, but other labels, in the rows "
@@ -515,33 +540,57 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         in_trace = None
         if row_trace_targets is not None:
             in_trace = trace_targets(row_targets.flatten(), row_trace_targets.flatten())
-            target_weights = torch.where(
-                in_trace, target_weights * self._trace_loss_weight, target_weights
-            )
+            of_symbols = target_weights * self._trace_loss_weight
+            target_weights = torch.where(in_trace, of_symbols, target_weights)
         (weighted, parts), outputs = self._sums(
             model, inputs, labels, target_weights, in_trace, needs_logits=return_outputs
         )
-        plain = parts.sum()
         if not math.isfinite(weighted.item()):
             raise RuntimeError(f"the loss is {weighted.item()} in the rows {_listed(row_names)}")
-        if not model.training:
-            num_rows = (row_targets >= 0).sum()
-            sums = [weighted, plain, num_rows, torch.tensor(len(target_weights))]
-            if in_trace is not None:
-                sums += [*parts, in_trace.sum(), (~in_trace).sum()]
-            self._eval_sums[: len(sums)] += torch.stack([v.to(self._eval_sums) for v in sums])
-            # The base class averages this over batches; `evaluation_loop` divides the sums instead.
-            loss = dr_sft_loss(weighted, num_rows.clamp(min=1), self.constant_loss_normalizer)
+        if model.training:
+            loss = self._training_loss(weighted, parts, num_items_in_batch)
         else:
-            loss = (
-                dr_sft_loss(weighted, num_items_in_batch, self.constant_loss_normalizer)
-                * self.args.world_size
-            )
-            assert self._tokens_in_step is not None  # counted before the step's first batch
-            self._nll_since_log += plain.float() / self._tokens_in_step
-            if in_trace is not None:
-                self._part_nll_since_log += parts.float() / self._part_targets_in_step
+            num_rows = (row_targets >= 0).sum()
+            loss = self._evaluation_loss(weighted, parts, num_rows, len(target_weights), in_trace)
         return (loss, outputs) if return_outputs else loss
+
+    def _training_loss(
+        self, weighted: torch.Tensor, parts: torch.Tensor, num_rows_in_step: Any
+    ) -> torch.Tensor:
+        """A micro-batch's share of the step's loss; also adds its plain sums to those of the log.
+
+        Args:
+            weighted, parts: as `_sums` returns them.
+        """
+        assert self.constant_loss_normalizer is not None
+        assert self._tokens_in_step is not None  # counted before the step's first batch
+        self._nll_since_log += parts.sum().float() / self._tokens_in_step
+        if self._has_parts:
+            self._part_nll_since_log += parts.float() / self._part_targets_in_step
+        share = dr_sft_loss(weighted, num_rows_in_step, self.constant_loss_normalizer)
+        # Data parallelism averages the gradients of the ranks, and the step's loss is their sum.
+        return share * self.args.world_size
+
+    def _evaluation_loss(
+        self,
+        weighted: torch.Tensor,
+        parts: torch.Tensor,
+        num_rows: torch.Tensor,
+        num_targets: int,
+        in_trace: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The mean over a batch's rows; also adds the batch to the sums of the evaluation.
+
+        The base class averages what is returned over batches; `evaluation_loop` divides the sums
+        instead.
+        """
+        assert self.constant_loss_normalizer is not None
+        sums = [weighted, parts.sum(), num_rows, torch.tensor(num_targets)]
+        if in_trace is not None:
+            sums += [*parts, in_trace.sum(), (~in_trace).sum()]
+        values = torch.stack([each.to(self._eval_sums) for each in sums])
+        self._eval_sums[: len(sums)] += values
+        return dr_sft_loss(weighted, num_rows.clamp(min=1), self.constant_loss_normalizer)
 
     def _sums(
         self,
@@ -562,15 +611,20 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             self._settle_head(model, inputs)
         if self._head is None or (needs_logits and self.compute_metrics is not None):
             outputs = model(**inputs)
-            return weighted_nll_from_logits(
-                outputs.logits[:, :-1][mask], targets, target_weights, in_trace
-            ), outputs
+            at_targets = outputs.logits[:, :-1][mask]
+            both = weighted_nll_from_logits(at_targets, targets, target_weights, in_trace)
+            return both, outputs
         head = self._head
 
         def sums(hidden: torch.Tensor) -> torch.Tensor:
             at_targets = hidden[:, :-1][mask]
             weighted, plain = weighted_nll_from_hidden(
-                at_targets, head.weight, targets, target_weights, head.bias, in_trace=in_trace
+                at_targets,
+                head.weight,
+                targets,
+                target_weights,
+                head.bias,
+                in_trace=in_trace,
             )
             return torch.cat([weighted.view(1), plain.view(-1)])
 
@@ -578,7 +632,8 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             outputs = model(**inputs)
         # Taken from the outputs, because on the way there the hooks by which ZeRO-3 gathers the
         # head's weight are set.
-        weighted, plain = outputs.logits[0], outputs.logits[1:].detach()
+        weighted = outputs.logits[0]
+        plain = outputs.logits[1:].detach()
         return (weighted, plain), outputs
 
     def _settle_head(self, model: Any, inputs: dict[str, Any]) -> None:
@@ -617,22 +672,38 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         """Adds `token_nll`, the token mean per step that the host's own loss would be, so that
         curves compare; of rows with symbols and an answer also that mean for each of them.
         """
-        if self.constant_loss_normalizer is not None and "loss" in logs and self._steps_since_log:
-            totals = torch.cat([self._nll_since_log.view(1), self._part_nll_since_log])
-            if self.args.world_size > 1:
-                totals = self.accelerator.gather(totals.unsqueeze(0)).sum(0)
-            means = [round(total / self._steps_since_log, 6) for total in totals.tolist()]
-            logs["token_nll"] = means[0]
-            if self._has_parts:
-                logs["token_nll_symbols"], logs["token_nll_answer"] = means[1:]
-            self._nll_since_log.zero_()
-            self._part_nll_since_log.zero_()
-            self._steps_since_log = 0
-        if self._step_facts is not None and "loss" in logs:
+        # Logs of evaluations, and of the end, have no `loss`.
+        is_of_training = "loss" in logs
+        if is_of_training and self.constant_loss_normalizer is not None and self._steps_since_log:
+            logs.update(self._means_since_log())
+        if is_of_training and self._step_facts is not None:
             logs["useful_tokens"] = round(self._step_facts.useful_share, 4)
             logs["imbalance"] = round(self._step_facts.imbalance, 4)
             self._step_facts = None
         super().log(logs, *args, **kwargs)
+
+    def _means_since_log(self) -> dict[str, float]:
+        """Token means of the steps since the last log, which are forgotten then."""
+        totals = torch.cat([self._nll_since_log.view(1), self._part_nll_since_log])
+        totals = self._over_ranks(totals)
+        means = [round(total / self._steps_since_log, 6) for total in totals.tolist()]
+        self._nll_since_log.zero_()
+        self._part_nll_since_log.zero_()
+        self._steps_since_log = 0
+        token_nll, of_symbols, of_answer = means
+        if not self._has_parts:
+            return {"token_nll": token_nll}
+        return {
+            "token_nll": token_nll,
+            "token_nll_symbols": of_symbols,
+            "token_nll_answer": of_answer,
+        }
+
+    def _over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a vector over all processes."""
+        if self.args.world_size == 1:
+            return values
+        return self.accelerator.gather(values.unsqueeze(0)).sum(0)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """The base class's loop, with the loss and `token_nll` over all rows of the data set.
@@ -644,17 +715,17 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self.constant_loss_normalizer is None:
             return output
-        sums = self._eval_sums
-        if self.args.world_size > 1:
-            sums = self.accelerator.gather(sums.unsqueeze(0)).sum(0)
-        weighted, plain, rows, targets = sums[:4]
-        loss = dr_sft_loss(weighted, rows, self.constant_loss_normalizer)
+        weighted, plain, num_rows, num_targets, *parts = self._over_ranks(self._eval_sums)
+        loss = dr_sft_loss(weighted, num_rows, self.constant_loss_normalizer)
+        token_nll = plain / num_targets
         output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
-        output.metrics[f"{metric_key_prefix}_token_nll"] = (plain / targets).item()
+        output.metrics[f"{metric_key_prefix}_token_nll"] = token_nll.item()
         if self._has_parts:
-            means = (sums[4:6] / sums[6:].clamp(min=1)).tolist()
-            for part, mean in zip(("symbols", "answer"), means, strict=True):
-                output.metrics[f"{metric_key_prefix}_token_nll_{part}"] = mean
+            of_symbols, of_answer, num_symbols, num_answer = parts
+            of_symbols = of_symbols / num_symbols.clamp(min=1)
+            of_answer = of_answer / num_answer.clamp(min=1)
+            output.metrics[f"{metric_key_prefix}_token_nll_symbols"] = of_symbols.item()
+            output.metrics[f"{metric_key_prefix}_token_nll_answer"] = of_answer.item()
         return output
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -665,13 +736,15 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             write_record(folder or self.args.output_dir, self._record())
 
     def _record(self) -> dict[str, Any]:
+        versions: dict[str, Any] = {
+            "variational_reasoning": __version__,
+            "python": platform.python_version(),
+        }
+        for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft"):
+            versions[name] = installed_version(name)
         record = self._inputs | {
             "loss": {"name": "the host's own"},
-            "versions": {"variational_reasoning": __version__, "python": platform.python_version()}
-            | {
-                name: installed_version(name)
-                for name in ("llamafactory", "transformers", "torch", "deepspeed", "peft")
-            },
+            "versions": versions,
         }
         if self.constant_loss_normalizer is not None:
             record["loss"] = {
@@ -683,19 +756,33 @@ class VariationalTrainer(CustomSeq2SeqTrainer):
             if self._has_parts:
                 record["loss"]["trace_loss_weight"] = self._trace_loss_weight
         if self.facts is not None:
-            record["rows"] = {
+            rows: dict[str, Any] = {
                 "count": self.facts.rows,
                 "dropped_longer_than_cutoff_len": self.facts.dropped,
-                **({"chains_cut_to_cutoff_len": self.facts.cut} if self.facts.cut else {}),
-                "mean_target_tokens": self.facts.mean_target_tokens(),
-                "weights": self.facts.weight_summary(),
             }
+            if self.facts.cut:
+                rows["chains_cut_to_cutoff_len"] = self.facts.cut
+            rows["mean_target_tokens"] = self.facts.mean_target_tokens()
+            rows["weights"] = self.facts.weight_summary()
+            record["rows"] = rows
         return record
 
 
+def _count_batch(batch: dict[str, Any]) -> torch.Tensor:
+    """int64 [3]: rows, targets, and targets in traces of a micro-batch.
+
+    A row_targets of -1 is padding or a repeated row (host.steps), which does not count.
+    """
+    num_rows = (batch["row_targets"] >= 0).sum()
+    num_targets = target_mask(batch["labels"]).sum()
+    num_in_traces = torch.zeros_like(num_targets)
+    if "row_trace_targets" in batch:
+        num_in_traces = batch["row_trace_targets"].sum()
+    return torch.stack([num_rows, num_targets, num_in_traces])
+
+
 def _listed(row_names: list[list[str]] | None) -> str:
-    return "; ".join(
-        name
-        for names in row_names or [["of a stream, whose names are not known"]]
-        for name in names
-    )
+    """The names of all rows of a batch, for a message."""
+    if not row_names:
+        return "of a stream, whose names are not known"
+    return "; ".join(itertools.chain.from_iterable(row_names))

@@ -64,7 +64,9 @@ def row_cost(config: Any) -> RowCost:
     hidden = config.hidden_size
     layers = config.num_hidden_layers
     heads = config.num_attention_heads
-    head_width = getattr(config, "head_dim", None) or hidden // heads
+    head_width = getattr(config, "head_dim", None)
+    if not head_width:
+        head_width = hidden // heads
     key_value_heads = getattr(config, "num_key_value_heads", None) or heads
     query_and_output = 2 * hidden * heads * head_width
     key_and_value = 2 * hidden * key_value_heads * head_width
@@ -83,7 +85,9 @@ def _feed_forward_weights(config: Any) -> int:
     layers = config.num_hidden_layers
     # GPT-2 and similar models have two matrices. The gated units of newer models have three.
     matrices = 2 if hasattr(config, "n_inner") else 3
-    width = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    width = getattr(config, "intermediate_size", None)
+    if width is None:
+        width = getattr(config, "n_inner", None)
     dense = matrices * hidden * (width or 4 * hidden)
     per_token = getattr(config, "num_experts_per_tok", None)
     if not per_token:
@@ -124,7 +128,10 @@ class Arrangement:
 
 
 def arrange(
-    tokens: Sequence[int], costs: Sequence[float], ranks: int, token_limit: int
+    tokens: Sequence[int],
+    costs: Sequence[float],
+    ranks: int,
+    token_limit: int,
 ) -> Arrangement:
     """Spread rows over packs without padding.
 
@@ -145,12 +152,16 @@ def arrange(
     def batch_cost(batch: list[int]) -> float:
         return sum(costs[row] for row in batch)
 
-    fewest = math.ceil(sum(tokens) / (token_limit * ranks))
+    tokens_per_micro_step = token_limit * ranks
+    fewest = math.ceil(sum(tokens) / tokens_per_micro_step)
     return _best(fill, batch_cost, fewest, costs, ranks)
 
 
 def arrange_padded(
-    tokens: Sequence[int], costs: Sequence[float], ranks: int, token_limit: int
+    tokens: Sequence[int],
+    costs: Sequence[float],
+    ranks: int,
+    token_limit: int,
 ) -> Arrangement:
     """Spread rows over rectangular micro-batches, whose rows are padded to the longest of them.
 
@@ -163,8 +174,10 @@ def arrange_padded(
     order = sorted(range(len(tokens)), key=lambda row: (-tokens[row], row))
 
     def fill(num_batches: int) -> list[list[int]] | None:
-        # The smallest rectangle with which the rows still fit: micro-batches of equal area.
-        low, high = tokens[order[0]], token_limit
+        # The smallest rectangle with which the rows still fit: micro-batches of equal area. It is
+        # found by bisection, because a larger area never needs more rectangles.
+        low = tokens[order[0]]
+        high = token_limit
         if len(_cut(order, tokens, high)) > num_batches:
             return None
         while low < high:
@@ -174,10 +187,14 @@ def arrange_padded(
             else:
                 high = middle
         batches = _cut(order, tokens, low)
-        return batches + [[] for _ in range(num_batches - len(batches))]
+        while len(batches) < num_batches:
+            batches.append([])
+        return batches
 
     def batch_cost(batch: list[int]) -> float:
-        return len(batch) * max((costs[row] for row in batch), default=0.0)
+        # All rows of a rectangle take what its longest row takes.
+        largest = max((costs[row] for row in batch), default=0.0)
+        return len(batch) * largest
 
     return _best(fill, batch_cost, 1, costs, ranks)
 
@@ -191,8 +208,11 @@ def lower_bound(costs: Sequence[float], ranks: int) -> float:
     """
     ordered = sorted(costs, reverse=True)
     bound = sum(ordered) / ranks
-    for k in range((len(ordered) - 1) // ranks + 1):
-        cheapest = ordered[k * ranks - k : k * ranks + 1]
+    most = (len(ordered) - 1) // ranks
+    for k in range(most + 1):
+        # The cheapest k + 1 of the k * ranks + 1 most expensive: in the example places 1 and 2.
+        stop = k * ranks + 1
+        cheapest = ordered[stop - (k + 1) : stop]
         bound = max(bound, sum(cheapest))
     return bound
 
@@ -213,7 +233,10 @@ def _best(
     costs: Sequence[float],
     ranks: int,
 ) -> Arrangement:
-    """The arrangement with the lowest time among the fewest possible micro-steps and a few more."""
+    """The arrangement with the lowest time among the fewest possible micro-steps and a few more.
+
+    Numbers of micro-steps in which the rows do not fit are passed over and do not count as tried.
+    """
     best: Arrangement | None = None
     num_steps = fewest
     tried = 0
@@ -226,6 +249,7 @@ def _best(
         found = _assign(batches, batch_cost, costs, ranks)
         if best is None or found.time < best.time * (1 - WORTH_A_MICRO_STEP):
             best = found
+        # Further micro-steps would be empty.
         if num_steps * ranks > len(costs) + ranks:
             break
     assert best is not None  # one row per micro-batch always fits, see _check
@@ -241,21 +265,31 @@ def _fill(
 ) -> list[list[int]] | None:
     """Put the most expensive row first, each into the cheapest micro-batch with room.
 
+    Example, rows of 5, 4 and 3 tokens at a cost of the same numbers, two micro-batches of 8:
+
+        row    heap of (cost, micro-batch)    goes into
+        5      (0, 0) (0, 1)                  0
+        4      (0, 1) (5, 0)                  1
+        3      (4, 1) (5, 0)                  1, which has room for 4 more
+
     Returns: None where a row has no room.
     """
     batches: list[list[int]] = [[] for _ in range(num_batches)]
     room = [token_limit] * num_batches
     by_cost = [(0.0, batch) for batch in range(num_batches)]  # a heap
     for row in order:
-        full = []
-        while by_cost and room[by_cost[0][1]] < tokens[row]:
-            full.append(heapq.heappop(by_cost))
-        if not by_cost:
+        without_room = []
+        while by_cost:
+            cost, batch = heapq.heappop(by_cost)
+            if room[batch] >= tokens[row]:
+                break
+            without_room.append((cost, batch))
+        else:
             return None
-        cost, batch = heapq.heappop(by_cost)
         batches[batch].append(row)
         room[batch] -= tokens[row]
-        for entry in [*full, (cost + costs[row], batch)]:
+        heapq.heappush(by_cost, (cost + costs[row], batch))
+        for entry in without_room:
             heapq.heappush(by_cost, entry)
     return batches
 
@@ -269,8 +303,9 @@ def _cut(order: Sequence[int], tokens: Sequence[int], area: int) -> list[list[in
     for row in order:
         if batches:
             last = batches[-1]
-            width = tokens[last[0]]
-            if (len(last) + 1) * width <= area:
+            longest = tokens[last[0]]
+            num_rows = len(last) + 1
+            if num_rows * longest <= area:
                 last.append(row)
                 continue
         batches.append([row])
@@ -286,6 +321,11 @@ def _assign(
     """Run micro-batches of neighboring cost at the same time.
 
     Within a micro-step, the most expensive goes to the rank that has computed the least so far.
+    Example, micro-batches that cost 7, 5, 4 and 1 on two ranks:
+
+        micro-step    rank 0    rank 1    loads after it    time
+        1             7         5         7, 5              7
+        2             1         4         8, 9              7 + 4
     """
     priced = [(batch_cost(batch), batch) for batch in batches]
     priced.sort(key=lambda pair: -pair[0])
@@ -294,11 +334,17 @@ def _assign(
     time = 0.0
     for start in range(0, len(priced), ranks):
         together = priced[start : start + ranks]
-        time += together[0][0]
+        slowest, _ = together[0]
+        time += slowest
         by_load = sorted(range(ranks), key=lambda rank: rank_loads[rank])
         shares: list[list[int]] = [[] for _ in range(ranks)]
         for rank, (cost, batch) in zip(by_load, together, strict=True):
             shares[rank] = batch
             rank_loads[rank] += cost
         micro_steps.append(shares)
-    return Arrangement(micro_steps, time, sum(costs), lower_bound(costs, ranks))
+    return Arrangement(
+        micro_steps,
+        time,
+        total=sum(costs),
+        bound=lower_bound(costs, ranks),
+    )

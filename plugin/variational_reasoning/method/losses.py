@@ -52,17 +52,26 @@ def trace_targets(row_targets: Tensor, row_trace_targets: Tensor) -> Tensor:
         row_targets: [rows] targets of each row; negative where there is no row.
         row_trace_targets: [rows] how many of them are the trace's.
 
-    Example: rows of 3 and 2 targets with 2 and 1 of the trace give 1 1 0, 1 0.
+    Example: rows of 3 and 2 targets with 2 and 1 of the trace.
+
+        place                 0 1 2  3 4
+        start of its row      0 0 0  3 3
+        place in its row      0 1 2  0 1
+        targets of a trace    2 2 2  1 1
+        result                1 1 0  1 0
     """
     counts = row_targets.clamp(min=0)
     starts = counts.cumsum(0) - counts
     place = torch.arange(int(counts.sum()), device=counts.device)
-    place_in_row = place - torch.repeat_interleave(starts, counts)
-    return place_in_row < torch.repeat_interleave(row_trace_targets, counts)
+    place_in_row = place - starts.repeat_interleave(counts)
+    return place_in_row < row_trace_targets.repeat_interleave(counts)
 
 
 def weighted_nll_from_logits(
-    logits: Tensor, targets: Tensor, weights: Tensor, in_trace: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    in_trace: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum and plain sum of the cross entropies, from full logits: the reference, and the
     path for models whose head does more than a matrix product.
@@ -77,16 +86,20 @@ def weighted_nll_from_logits(
     Returns: (sum_t w_t CE_t with gradient, sum_t CE_t without), in nats. The second is [2] with
         `in_trace`.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return (nll * weights.to(nll.dtype)).sum(), _plain_sums(nll.detach(), in_trace)
+    weighted = (nll * weights.to(nll.dtype)).sum()
+    return weighted, _plain_sums(nll.detach(), in_trace)
 
 
 def _plain_sums(nll: Tensor, in_trace: Tensor | None) -> Tensor:
     """The sum, or [sum in the trace, sum of the others]."""
     if in_trace is None:
         return nll.sum()
-    return torch.stack([(nll * in_trace).sum(), (nll * ~in_trace).sum()])
+    of_traces = nll * in_trace
+    of_others = nll * ~in_trace
+    return torch.stack([of_traces.sum(), of_others.sum()])
 
 
 def weighted_nll_from_hidden(
@@ -117,14 +130,23 @@ def weighted_nll_from_hidden(
         attached to the graph. The second is [2] with `in_trace`.
     """
     if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_BYTES // (4 * head_weight.shape[0]))
+        bytes_per_token = 4 * head_weight.shape[0]
+        chunk_tokens = max(1, CHUNK_BYTES // bytes_per_token)
     return _ChunkedWeightedNLL.apply(
-        hidden, head_weight, head_bias, targets, weights, chunk_tokens, in_trace
+        hidden,
+        head_weight,
+        head_bias,
+        targets,
+        weights,
+        chunk_tokens,
+        in_trace,
     )
 
 
 def dr_sft_loss(
-    weighted_nll: Tensor, num_rows: int | Tensor, constant_loss_normalizer: float
+    weighted_nll: Tensor,
+    num_rows: int | Tensor,
+    constant_loss_normalizer: float,
 ) -> Tensor:
     """sum_i w_i sum_t CE(i, t) / (N * C): the only place where the loss is divided.
 
@@ -164,6 +186,16 @@ def auto_constant_loss_normalizer(weights: Tensor, target_tokens: Tensor) -> flo
 
 
 class _ChunkedWeightedNLL(torch.autograd.Function):
+    """The sums of `weighted_nll_from_hidden`, and their gradients in the same pass.
+
+    For a target y with the scores s (its logits), the weight w and p = softmax(s),
+
+        CE = log sum_v exp(s_v) - s_y         d(w CE) / ds_v = w p_v, less w where v = y
+
+    Example, scores 0 and log 3 with y = 0 and w = 2: p = 1/4 and 3/4, CE = log 4, and the gradient
+    is 2 (1/4 - 1) = -1.5 and 2 (3/4) = 1.5.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -175,42 +207,53 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
         chunk_tokens: int,
         in_trace: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        device = hidden.device
         compute_dtype = hidden.dtype
-        if torch.is_autocast_enabled(hidden.device.type):
-            compute_dtype = torch.get_autocast_dtype(hidden.device.type)
+        if torch.is_autocast_enabled(device.type):
+            compute_dtype = torch.get_autocast_dtype(device.type)
         sum_dtype = torch.float64 if compute_dtype == torch.float64 else torch.float32
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             inputs = hidden.detach().to(compute_dtype)
             head = head_weight.detach().to(compute_dtype)
             weights = weights.to(sum_dtype)
-            grad_hidden = torch.zeros_like(inputs) if needs_hidden else None
+            grad_hidden = None
+            if needs_hidden:
+                grad_hidden = torch.zeros_like(inputs)
             # In float32 for a bf16 head: a sum in bf16 rounds away what later chunks add.
-            grad_weight = torch.zeros_like(head_weight, dtype=sum_dtype) if needs_weight else None
+            grad_weight = None
+            if needs_weight:
+                grad_weight = torch.zeros_like(head_weight, dtype=sum_dtype)
             grad_bias = None
             if head_bias is not None and needs_bias:
                 grad_bias = torch.zeros_like(head_bias, dtype=sum_dtype)
-            weighted = torch.zeros((), dtype=sum_dtype, device=hidden.device)
+            weighted = torch.zeros((), dtype=sum_dtype, device=device)
             plain_shape = () if in_trace is None else (2,)
-            plain = torch.zeros(plain_shape, dtype=sum_dtype, device=hidden.device)
+            plain = torch.zeros(plain_shape, dtype=sum_dtype, device=device)
             for start in range(0, len(targets), chunk_tokens):
                 part = slice(start, start + chunk_tokens)
+                part_weights = weights[part]
                 # One float32 buffer, reused in place: logits, exponentials, their gradient.
                 scores = (inputs[part] @ head.T).to(sum_dtype)
                 if head_bias is not None:
                     scores += head_bias.detach()
                 index = targets[part].unsqueeze(1)
                 target_scores = scores.gather(1, index).squeeze(1)
+                # The largest score is taken out first, so that no exponential overflows.
                 largest = scores.amax(1)
-                scores.sub_(largest.unsqueeze(1)).exp_()
+                scores.sub_(largest.unsqueeze(1))
+                scores.exp_()
                 totals = scores.sum(1)
                 nll = totals.log() + largest - target_scores
-                weighted += (nll * weights[part]).sum()
-                plain += _plain_sums(nll, None if in_trace is None else in_trace[part])
+                weighted += (nll * part_weights).sum()
+                part_in_trace = None if in_trace is None else in_trace[part]
+                plain += _plain_sums(nll, part_in_trace)
                 if not (needs_hidden or needs_weight or needs_bias):
                     continue
-                scores.mul_((weights[part] / totals).unsqueeze(1))
-                scores.scatter_add_(1, index, -weights[part].unsqueeze(1))
+                # Exponentials over their total are p, so this is w p, and then w (p - 1) at y.
+                scale = part_weights / totals
+                scores.mul_(scale.unsqueeze(1))
+                scores.scatter_add_(1, index, -part_weights.unsqueeze(1))
                 grad_scores = scores.to(compute_dtype)
                 if grad_hidden is not None:
                     torch.mm(grad_scores, head, out=grad_hidden[part])
@@ -219,9 +262,8 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 if grad_bias is not None:
                     grad_bias.add_(scores.sum(0))
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = tuple(
-            None if tensor is None else tensor.dtype for tensor in (hidden, head_weight, head_bias)
-        )
+        bias_dtype = None if head_bias is None else head_bias.dtype
+        ctx.dtypes = (hidden.dtype, head_weight.dtype, bias_dtype)
         ctx.mark_non_differentiable(plain)
         return weighted, plain
 
@@ -235,7 +277,11 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         scaled = []
         for grad, dtype in zip(grads, ctx.dtypes, strict=True):
-            scaled.append(None if grad is None else _scaled(grad, grad_weighted).to(dtype))
+            if grad is None:
+                scaled.append(None)
+            else:
+                scaled.append(_scaled(grad, grad_weighted).to(dtype))
+        # The other four arguments of `forward` have no gradient.
         return (*scaled, None, None, None, None)
 
 
@@ -249,7 +295,8 @@ def _add_product(total: Tensor, grad_scores: Tensor, hidden: Tensor) -> None:
         total.addmm_(grad_scores.T, hidden)
         return
     # In slices of the vocabulary, so that the product takes no more than a chunk of logits.
-    rows = max(1, CHUNK_BYTES // (hidden.element_size() * hidden.shape[1]))
+    bytes_per_row = hidden.element_size() * hidden.shape[1]
+    rows = max(1, CHUNK_BYTES // bytes_per_row)
     for start in range(0, len(total), rows):
         part = slice(start, start + rows)
         total[part].add_(grad_scores[:, part].T @ hidden)

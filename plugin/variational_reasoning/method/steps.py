@@ -64,8 +64,10 @@ def values_only(trace: str, steps: Sequence[Step]) -> str:
                 f"the step {step.text!r} has no value; steps.pattern needs (?P<value>)"
             )
         before = step.text[: step.text.rindex(step.value)]
-        marked = re.search(r"[^\w\s]*$", before)
-        kept.append((marked.group() if marked else "") + step.value)
+        # All marks at the end of what is before the value; it always matches, perhaps nothing.
+        marks = re.search(r"[^\w\s]*$", before)
+        assert marks is not None
+        kept.append(marks.group() + step.value)
     return "".join(kept)
 
 
@@ -77,7 +79,8 @@ def random_symbols(
     """
     symbols: list[int] = []
     for length in step_lengths:
-        count = rng.randint(1, max(1, length // 2))
+        most = max(1, length // 2)
+        count = rng.randint(1, most)
         symbols += [rng.randrange(num_symbols) for _ in range(count)]
     return symbols[:max_symbols]
 
@@ -87,19 +90,23 @@ def mutual_information(pairs: Iterable[tuple[Hashable, Hashable]]) -> float:
 
     (0, "x"), (1, "y")                       1 bit: each tells the other
     (0, "x"), (0, "y"), (1, "x"), (1, "y")   0 bits
+
+    It is the sum over different pairs of p(a, b) log2(p(a, b) / (p(a) p(b))), with p(a, b) the
+    share of the pair. In the first example that is 2 * 1/2 log2(1/2 / (1/2 * 1/2)) = 1.
     """
     joint = Counter(pairs)
-    total = sum(joint.values())
+    total = joint.total()
     first: Counter[Hashable] = Counter()
     second: Counter[Hashable] = Counter()
     for (a, b), count in joint.items():
         first[a] += count
         second[b] += count
-    terms = [
-        count / total * math.log2(count * total / (first[a] * second[b]))
-        for (a, b), count in joint.items()
-    ]
-    return max(0.0, math.fsum(terms))
+    terms = []
+    for (a, b), count in joint.items():
+        # count / total over first / total times second / total, with one division.
+        ratio = count * total / (first[a] * second[b])
+        terms.append(count / total * math.log2(ratio))
+    return max(0.0, math.fsum(terms))  # rounding may leave less than 0
 
 
 def chance_information(
@@ -109,7 +116,8 @@ def chance_information(
     the mean over shuffles of the second values. With few pairs per value it is far above 0.
     """
     rng = random.Random(seed)
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    first = [a for a, _ in pairs]
+    second = [b for _, b in pairs]
     total = 0.0
     for _ in range(times):
         rng.shuffle(second)
@@ -118,7 +126,14 @@ def chance_information(
 
 
 def entropy(values: Iterable[Hashable]) -> float:
-    """H in bits of the empirical distribution; 0 for no value."""
+    """H in bits of the empirical distribution; 0 for no value.
+
+    Example: a, a, b, c has 1/2 * 1 + 2 * 1/4 * 2 = 1.5 bits.
+    """
     counts = Counter(values)
-    total = sum(counts.values())
-    return max(0.0, -math.fsum(n / total * math.log2(n / total) for n in counts.values()))
+    total = counts.total()
+    terms = []
+    for count in counts.values():
+        share = count / total
+        terms.append(share * math.log2(share))
+    return max(0.0, -math.fsum(terms))

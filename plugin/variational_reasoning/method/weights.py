@@ -4,16 +4,17 @@ sample size (stage 8).
 For one question x and its traces z_1 .. z_K sampled from the posterior q (arXiv 2509.22637, Eq. 5,
 6 and 8):
 
-    log rho_k = log_ratio_k + log_answer_k
-    log_ratio_k      = mean_log_ratio_k                        `mean`, the default
-                     = |z_k| * mean_log_ratio_k                `sum`, the full ratio of Eq. 5 = 0
-                     `none`, for traces that pi itself sampled (Eq. 9)
-    mean_log_ratio_k = (1/|z_k|) * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]
-    (before Eq. 8) log_answer_k     = log(num_correct / num_answers)            Acc, Eq. 8
-                     = answer_logp / answer_tokens               GML, of the reference solution =
-                     answer_logp                               likelihood, the plain likelihood of
-                     the same
-    weight_k = rho_k / sum_j rho_j                             Eq. 6
+    log rho_k        = log_ratio_k + log_answer_k
+    weight_k         = rho_k / sum_j rho_j                              Eq. 6
+
+    log_ratio_k      = mean_log_ratio_k                `mean`, the default
+                     = |z_k| * mean_log_ratio_k        `sum`, the full ratio of Eq. 5
+                     = 0                               `none`, for traces of pi itself (Eq. 9)
+    mean_log_ratio_k = 1/|z_k| * sum_t [log pi(z_kt | x, z_k<t) - log q(z_kt | x, y', z_k<t)]
+                                                       before Eq. 8
+    log_answer_k     = log(num_correct / num_answers)  Acc, Eq. 8
+                     = answer_logp / answer_tokens     GML, of the reference solution
+                     = answer_logp                     its plain likelihood
 
 With ratio `none` and Acc, weight_k is w~_k of the posterior's forward KL (Eq. 9). Times a weight of
 the question, it gives the baselines of section 3 (Eq. 10 to 12).
@@ -78,7 +79,10 @@ def log_rho(ratio: str, ratios: tuple[float, float] | None, log_answer: float) -
         raise ValueError(
             f"ratio {ratio!r} needs the log-likelihoods of both models (stages 4 and 5)"
         )
-    return ratios[RATIOS.index(ratio)] + log_answer
+    mean, total = ratios
+    if ratio == "mean":
+        return mean + log_answer
+    return total + log_answer
 
 
 def question_weight(kind: str | float, accuracy: float) -> float:
@@ -109,11 +113,15 @@ def question_weight(kind: str | float, accuracy: float) -> float:
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy is {accuracy}, outside 0..1")
     if kind == "grpo":
-        return math.sqrt(accuracy / (1 - accuracy)) if accuracy < 1 else 0.0
+        if accuracy == 1:
+            return 0.0
+        return math.sqrt(accuracy / (1 - accuracy))
     power = POWERS[kind] if isinstance(kind, str) else kind
     if power == 0:
         return 1.0
-    return accuracy**power if accuracy > 0 else 0.0
+    if accuracy == 0:
+        return 0.0
+    return accuracy**power
 
 
 def normalized_weights(log_rhos: Sequence[float]) -> list[float] | None:
@@ -179,7 +187,10 @@ def iwae_bound(log_rhos: Sequence[float]) -> float:
     peak = _peak(log_rhos)
     if peak == -math.inf:
         return -math.inf
-    return peak + math.log(math.fsum(math.exp(value - peak) for value in log_rhos) / len(log_rhos))
+    # With the peak taken out no exponential overflows: rho of 1, 2 and 3 are 1/3, 2/3 and 1.
+    scaled = [math.exp(value - peak) for value in log_rhos]
+    mean = math.fsum(scaled) / len(log_rhos)
+    return peak + math.log(mean)
 
 
 def top_p_warning(top_p: float, names: Sequence[str]) -> str:

@@ -380,3 +380,13 @@ def test_an_answer_whose_hint_cannot_be_hidden_is_refused():
     symbols["kinds"]["abstract_bottleneck"] |= in_user
     with pytest.raises(ValueError, match=r"has_answer: the hint is in `user`, where it cannot be"):
         family_from_dict(symbols, "memory")
+
+
+def test_an_opening_of_blanks_alone_is_taken_off_the_trace():
+    values = family_to_dict(FAMILIES["think"])
+    for texts in values["kinds"].values():
+        texts["opening"] = "\n"
+    renderer = Renderer(family_from_dict(values, "memory"), CHAT_FORMATS["chatml"])
+    parts = ("Q?", "It is 7.\n", "\\boxed{7}")
+    for kind in renderer.kinds:
+        assert renderer.split_example("".join(renderer.render(kind, *parts))) == parts

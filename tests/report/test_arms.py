@@ -69,3 +69,18 @@ def test_a_second_evaluation_is_a_column_and_what_the_channel_carries_a_line(tmp
         "",
         "phase_a_1: 50.0 ± 0.0 with the chain in view of the symbols alone",
     ]
+
+
+def test_what_only_a_later_run_has_measured_is_shown(tmp_path):
+    for seed in ("0", "1"):
+        write(tmp_path / seed, "arm", 0.9, 0.1)
+    write(tmp_path / "1", "arm_sampled", 0.8, 0.02)
+    place = tmp_path / "1/evals/phase_a_1"
+    place.mkdir()
+    (place / "oracle.json").write_text(json.dumps({"accuracy": 0.5, "standard_error": 0.02}))
+    table = compare_arms([tmp_path / "0", tmp_path / "1"]).splitlines()
+    assert table[2:] == [
+        "| arm | 90.0 ± 0.0 | 80.0 ± 2.0 | 9.0 |  |  |  |  |  |  |  |",
+        "",
+        "phase_a_1: 50.0 ± 2.0 with the chain in view of the symbols alone",
+    ]

@@ -67,3 +67,9 @@ def test_the_section_has_a_row_per_file_and_names_those_without_verdicts(tmp_pat
     cells = ["0.0% (0.0%)", "20.0% (50.0%)", "0.0% (0.0%)", "0.0% (0.0%)", "80.0% (50.0%)"]
     assert row == ["rft", "2", *cells, "85.0%"]  # (1/4 * 1/4 + 1) / 1.25
     assert section.notes == ["Without verdicts: gml."]
+
+
+def test_questions_that_are_left_out_are_counted(tmp_path):
+    write_train(tmp_path, "rft", [("q", 0.25, 0.25), ("u", 1.0, None)])
+    section = diagnostics.weight_by_difficulty(tmp_path)
+    assert section.notes == ["Left out, questions without a decided answer: rft 1."]

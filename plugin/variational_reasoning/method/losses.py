@@ -275,7 +275,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 "supported"
             )
         grads, ctx.grads = ctx.grads, None
-        scaled = []
+        scaled: list[Tensor | None] = []
         for grad, dtype in zip(grads, ctx.dtypes, strict=True):
             if grad is None:
                 scaled.append(None)

@@ -52,6 +52,9 @@ from variational_reasoning.method.families import (
     load_family,
 )
 
+_PLACES = re.compile(r"\{question\}|\{hint\}")
+"""Where a layout takes the texts of a row."""
+
 Encode = Callable[[str], list[int]]
 """Text to ids without adding special tokens; special tokens that are in the text are recognized."""
 Decode = Callable[[Sequence[int]], str]
@@ -65,6 +68,15 @@ class SampledTrace(NamedTuple):
     text: str
     is_well_formed: bool
     is_retokenized: bool
+
+
+def encode_parts(parts: Sequence[str], encode: Encode) -> list[int]:
+    """Ids of texts that are tokenized apart; an empty one has none, whatever `encode` gives it."""
+    ids: list[int] = []
+    for part in parts:
+        if part:
+            ids += encode(part)
+    return ids
 
 
 class PromptParts(NamedTuple):
@@ -83,7 +95,7 @@ class PromptParts(NamedTuple):
 
     def encode(self, encode: Encode) -> list[int]:
         """The prompt's ids."""
-        return [token for part in self if part for token in encode(part)]
+        return encode_parts(self, encode)
 
 
 class TargetParts(NamedTuple):
@@ -133,14 +145,15 @@ class Renderer:
     @property
     def answer_stops(self) -> tuple[str, ...]:
         """Where a sampled answer ends."""
-        stops = (self.answer_close, self.chat_format.end_of_turn)
-        return tuple(stop for stop in stops if stop)
+        if not self.answer_close:
+            return (self.chat_format.end_of_turn,)
+        return (self.answer_close, self.chat_format.end_of_turn)
 
     @property
     def trace_stops(self) -> tuple[str, ...]:
         """Where a sampled trace ends: at any kind's closing tag, or where an answer would."""
-        closes = (self._resolved(texts).close for texts in self.family.kinds.values())
-        return tuple(dict.fromkeys((*closes, *self.answer_stops)))
+        closes = [self._resolved(texts).close for texts in self.family.kinds.values()]
+        return tuple(dict.fromkeys([*closes, *self.answer_stops]))
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -148,13 +161,19 @@ class Renderer:
         tags = []
         for texts in self.family.kinds.values():
             resolved = self._resolved(texts)
-            tags += [resolved.opening.rpartition("{hint}")[2].strip(), resolved.close]
-        tags += [self.answer_open.strip(), self.answer_close, self.chat_format.end_of_turn]
-        tags += [*self.chat_format.control_texts, *self.family.forbidden]
+            _, _, after_hint = resolved.opening.rpartition("{hint}")
+            tags += [after_hint.strip(), resolved.close]
+        tags += [self.answer_open.strip(), self.answer_close]
+        tags.append(self.chat_format.end_of_turn)
+        tags += self.chat_format.control_texts
+        tags += self.family.forbidden
         if self.family.is_abstract:
             tags.append(SYMBOL_OPENING)
-        pieces = (piece for tag in tags for piece in re.split(r"\s{2,}", tag))
-        return tuple(dict.fromkeys(piece for piece in pieces if piece))
+        # A tag of two lines is found by each of them: the blanks between may be written otherwise.
+        pieces: list[str] = []
+        for tag in tags:
+            pieces += re.split(r"\s{2,}", tag)
+        return tuple(dict.fromkeys(filter(None, pieces)))
 
     @property
     def bottleneck(self) -> str:
@@ -223,19 +242,19 @@ class Renderer:
         if texts.has_hint != (hint is not None):
             needs = "needs a hint" if texts.has_hint else "takes no hint"
             raise ValueError(f"prompt kind {kind!r} {needs}")
-        turn = self.chat_format.user_turn(texts.system).replace("{question}", texts.user)
+        turn = self.chat_format.user_turn(texts.system)
+        turn = turn.replace("{question}", texts.user)
         said = {"{question}": question, "{hint}": hint or ""}
 
         def fill(layout: str) -> str:
             # In one pass: a question may itself hold "{hint}".
-            return re.sub(r"\{question\}|\{hint\}", lambda found: said[found.group()], layout)
+            return _PLACES.sub(lambda found: said[found.group()], layout)
 
         start = self.chat_format.opening(texts.system) + fill(turn) + self.chat_format.assistant
-        if not self.family.is_abstract or "{hint}" not in texts.opening:
-            opening = fill(texts.opening)
-            if self.family.is_abstract:
-                return PromptParts(start, "", opening)
-            return PromptParts(start + opening, "", "")
+        if not self.family.is_abstract:
+            return PromptParts(start + fill(texts.opening), "", "")
+        if "{hint}" not in texts.opening:
+            return PromptParts(start, "", fill(texts.opening))
         before, _, after = texts.opening.partition("{hint}")
         return PromptParts(start + before, hint or "", after)
 
@@ -245,14 +264,16 @@ class Renderer:
         Raises: ValueError for a prompt of the bottleneck whose chain cannot be told from the
         question, because the chat format has no text between them.
         """
-        opening = self.texts(kind).opening.rpartition("{hint}")[2]
+        _, _, opening = self.texts(kind).opening.rpartition("{hint}")
         if not self.family.is_abstract or not prompt.endswith(opening):
             return PromptParts(prompt, "", "")
         start = prompt[: len(prompt) - len(opening)]
         if kind == REASONER:
             return PromptParts(start, "", opening)
         *_, between, _ = self._literals(kind)  # from the question to the chain
-        head, found, chain = start.partition(between) if between else (start, "", "")
+        head, found, chain = start, "", ""
+        if between:
+            head, found, chain = start.partition(between)
         if not found and self.answers(kind):
             raise ValueError(
                 f"chat format {self.chat_format.name!r} has no text between question and chain, so "
@@ -278,9 +299,11 @@ class Renderer:
         self, kind: str, question: str, trace: str, solution: str, chain: str | None = None
     ) -> tuple[PromptParts, str]:
         """`render` with the prompt in its parts. Raises: ValueError for a chain that is missing."""
-        hint = None
+        hint: str | None = None
         if kind != REASONER:
-            hint = chain if self.family.hint == "trace" else solution
+            hint = solution
+            if self.family.hint == "trace":
+                hint = chain
             if hint is None:
                 raise ValueError(
                     f"prompt kind {kind!r} shows a verbal chain, which these rows do not have"
@@ -302,7 +325,8 @@ class Renderer:
         """The fixed text between a trace's last id and the solution: the rest of the closing tag,
         and `answer_open`.
         """
-        return self.texts(REASONER).close.removeprefix(self.boundary) + self.answer_open
+        close = self.texts(REASONER).close
+        return close.removeprefix(self.boundary) + self.answer_open
 
     @property
     def separator(self) -> str:
@@ -321,8 +345,11 @@ class Renderer:
     def detect_kind(self, prompt: str) -> str | None:
         """The kind that a rendered prompt is laid out for, or None for a text of another layout."""
         for kind in self._most_literal_first:
-            *inner, last = self._literals(kind)
-            if prompt.endswith(last) and all(text in prompt[: -len(last)] for text in inner[1:]):
+            _, *inner, last = self._literals(kind)
+            if not prompt.endswith(last):
+                continue
+            before = prompt[: -len(last)]
+            if all(text in before for text in inner):
                 return kind
         return None
 
@@ -350,7 +377,7 @@ class Renderer:
         """
         texts = self._resolved(self.family.kinds[kind])
         turn = self.chat_format.user_turn("").replace("{question}", texts.user)
-        return re.split(r"\{question\}|\{hint\}", turn + self.chat_format.assistant + texts.opening)
+        return _PLACES.split(turn + self.chat_format.assistant + texts.opening)
 
     def check_codec(self, encode: Encode, decode: Decode, source: str) -> None:
         """Refuse a tokenizer whose texts cannot be joined in ids, as SentencePiece with a dummy
@@ -366,11 +393,12 @@ class Renderer:
         Raises: ValueError.
         """
         parts = (self.boundary, self.answer_lead, self.chat_format.end_of_turn)
-        joined = [token for part in parts if part for token in encode(part)]
-        if decode(joined) != "".join(parts):
+        text = "".join(parts)
+        returned = decode(encode_parts(parts, encode))
+        if returned != text:
             raise ValueError(
-                f"{source}: its tokenizer changes texts that are joined in ids: {''.join(parts)!r} "
-                f"comes back as {decode(joined)!r}. Tokenizers that put a space before every text "
+                f"{source}: its tokenizer changes texts that are joined in ids: {text!r} "
+                f"comes back as {returned!r}. Tokenizers that put a space before every text "
                 "(SentencePiece with a dummy prefix, as Llama 2's) are not supported; choose a "
                 "model with a byte-level tokenizer"
             )
@@ -379,7 +407,7 @@ class Renderer:
         """Ids of a response, cut once after the first boundary (module docstring) and closed by the
         end of turn.
         """
-        return [token for part in self.target_parts(response) if part for token in encode(part)]
+        return encode_parts(self.target_parts(response), encode)
 
     def target_parts(self, response: str) -> TargetParts:
         """The texts of a response that become ids apart, closed by the end of turn."""
@@ -430,21 +458,29 @@ class Renderer:
         trace, boundary, rest = text.partition(self.boundary)
         if not boundary:
             return SampledTrace(ids, text, is_well_formed=False, is_retokenized=False)
-        is_closed = rest.startswith(self.texts(kind).close.removeprefix(self.boundary))
-        has_forbidden = any(text in trace for text in self.family.forbidden)
-        has_content = bool(trace.strip())
-        if self.is_abstract:  # which may have no symbol
-            has_content = has_only_symbols(trace)
-        is_well_formed = is_closed and has_content and not has_forbidden
+        is_well_formed = self._is_well_formed(kind, trace, rest)
         through = trace + boundary
         end = _first_prefix(ids, through, decode)
         if decode(ids[:end]) == through:
             return SampledTrace(ids[:end], trace, is_well_formed, is_retokenized=False)
-        clean = end - 1
-        while clean > 0 and not through.startswith(decode(ids[:clean])):
-            clean -= 1  # the text so far ends inside a character
-        rest_ids = encode(through[len(decode(ids[:clean])) :])
-        return SampledTrace(ids[:clean] + rest_ids, trace, is_well_formed, is_retokenized=True)
+        # The last of these ids reaches beyond the boundary: it goes, and the text that it had up
+        # to there is tokenized.
+        clean = ids[: end - 1]
+        while clean and not through.startswith(decode(clean)):
+            clean.pop()  # the text so far ends inside a character
+        missing = through[len(decode(clean)) :]
+        return SampledTrace(clean + encode(missing), trace, is_well_formed, is_retokenized=True)
+
+    def _is_well_formed(self, kind: str, trace: str, rest: str) -> bool:
+        """Whether a trace counts; `rest` is what was sampled after its boundary."""
+        close = self.texts(kind).close
+        if not rest.startswith(close.removeprefix(self.boundary)):
+            return False
+        if any(forbidden in trace for forbidden in self.family.forbidden):
+            return False
+        if self.is_abstract:
+            return has_only_symbols(trace)  # which may be none
+        return bool(trace.strip())
 
     def encode_answer(
         self, solution: str, encode: Encode, decode: Decode
@@ -466,12 +502,16 @@ class Renderer:
             lead_ids = self.encode_separator(encode)
             rest_ids = encode(solution + self.answer_close) if solution else []
             start = len(lead_ids)
-            return lead_ids + rest_ids, start, start + _first_prefix(rest_ids, solution, decode)
+            stop = start + _first_prefix(rest_ids, solution, decode)
+            return lead_ids + rest_ids, start, stop
         ids = encode(lead + solution + self.answer_close)
         start = _first_prefix(ids, lead, decode)
         if decode(ids[:start]) != lead:
             start -= 1  # this token reaches from the tag into the solution
-        return ids, start, _first_prefix(ids, lead + solution, decode) if solution else start
+        stop = start
+        if solution:
+            stop = _first_prefix(ids, lead + solution, decode)
+        return ids, start, stop
 
     def solution_of_answer(self, text: str) -> str | None:
         """The solution in what the reasoner wrote after a trace's ids; None if it is not closed."""
@@ -484,20 +524,26 @@ class Renderer:
         if self.answer_close and self.answer_open.strip():
             return self._solution_in(text, self.answer_lead)
         _, closed, answer = text.partition(self.texts(REASONER).close)
-        return self._solution_in(answer, self.answer_open) if closed else None
+        if not closed:
+            return None
+        return self._solution_in(answer, self.answer_open)
 
     def _solution_in(self, text: str, lead: str) -> str | None:
+        """The solution after `lead`, or after the tag in it; None where it is not closed."""
         if not self.answer_close:
-            if not text.endswith(self.chat_format.end_of_turn):
+            end_of_turn = self.chat_format.end_of_turn
+            if not text.endswith(end_of_turn):
                 return None
-            return text.removeprefix(lead).removesuffix(self.chat_format.end_of_turn)
+            return text.removeprefix(lead).removesuffix(end_of_turn)
         tag = self.answer_open.strip()
         if tag:
-            _, opening, rest = text.partition(tag)
+            _, opened, rest = text.partition(tag)
+            if not opened:
+                return None
         else:  # only spaces or line breaks lead to the solution
-            opening, rest = "none needed", text.removeprefix(lead)
-        solution, closing, _ = rest.partition(self.answer_close)
-        return solution if opening and closing else None
+            rest = text.removeprefix(lead)
+        solution, closed, _ = rest.partition(self.answer_close)
+        return solution if closed else None
 
     def split_response(self, text: str) -> tuple[str, str] | None:
         """(trace, solution) of a full assistant text as data sets write it, or None where a tag is
@@ -508,22 +554,29 @@ class Renderer:
         """
         texts = self.texts(REASONER)
         opening = texts.opening.strip()
-        tags = [opening, texts.close, self.answer_open.strip(), self.answer_close]
+        answer_tag = self.answer_open.strip()
+        tags = [opening, texts.close, answer_tag, self.answer_close]
         tags = [tag for tag in tags if tag]
         if any(text.count(tag) != 1 for tag in tags):
             return None
         positions = [text.index(tag) for tag in tags]
         if positions != sorted(positions):
             return None
-        start = positions[0] + len(opening)
-        trace = text[start : positions[1]].removeprefix(texts.opening.lstrip()[len(opening) :])
-        if self.answer_open.strip():
-            solution = text[positions[2] + len(tags[2]) :]
+        # Every tag is there once and in order, so the text can be cut at one after the other.
+        if opening:
+            _, _, rest = text.partition(opening)
+            blanks = texts.opening.lstrip().removeprefix(opening)
+        else:  # the opening is nothing but blanks
+            rest = text
+            blanks = texts.opening
+        trace, _, answer = rest.partition(texts.close)
+        if answer_tag:
+            _, _, solution = answer.partition(answer_tag)
         else:
-            solution = text[positions[1] + len(texts.close) :].removeprefix(self.answer_open)
+            solution = answer.removeprefix(self.answer_open)
         if self.answer_close:
-            solution = solution.partition(self.answer_close)[0]
-        return trace, solution
+            solution, _, _ = solution.partition(self.answer_close)
+        return trace.removeprefix(blanks), solution
 
     def split_example(self, text: str) -> tuple[str, str, str] | None:
         """(question, trace, solution) of a whole example, prompt and response in one text, or None.
@@ -541,9 +594,10 @@ class Renderer:
         return None
 
     def _split_kind(self, kind: str, text: str) -> tuple[str, str, str] | None:
+        """`split_example` of an example of this kind: what is between the layout's fixed texts."""
         start, *literals = self._literals(kind)
         texts = self._resolved(self.family.kinds[kind])
-        position = text.find(start)
+        position = text.find(start)  # 0 for a format whose user turn begins with the question
         if position < 0:
             return None
         rest = text[position + len(start) :]
@@ -556,15 +610,18 @@ class Renderer:
         said[0] = self._without_system(texts.system, said[0])
         if kind == REASONER:
             parts = self.split_response(texts.opening + rest)
-            return (said[0], *parts) if parts else None
+            if parts is None:
+                return None
+            [question] = said
+            return question, *parts
         if not rest.endswith(texts.close) or rest.count(texts.close) != 1:
             return None
+        trace = rest.removesuffix(texts.close)
+        question, hint = said
         layout = texts.user + texts.opening
-        names = ("question", "hint")
         if layout.index("{hint}") < layout.index("{question}"):
-            names = ("hint", "question")
-        found_by_name = dict(zip(names, said, strict=True))
-        return found_by_name["question"], rest.removesuffix(texts.close), found_by_name["hint"]
+            hint, question = said
+        return question, trace, hint
 
     def _without_system(self, system: str, said: str) -> str:
         """What the user says, without the system text that a format without a system role puts
@@ -572,9 +629,10 @@ class Renderer:
         """
         if not system or "{system}" not in self.chat_format.user:
             return said
-        full, bare = (self.chat_format.user_turn(text) for text in (system, ""))
-        opening = bare.partition("{question}")[0]
-        return said.removeprefix(full.removeprefix(opening).partition("{question}")[0])
+        # Of a format `<u>{system}{question}</u>`: `<u>` and `<u>Think first.`
+        before_question, _, _ = self.chat_format.user_turn("").partition("{question}")
+        with_system, _, _ = self.chat_format.user_turn(system).partition("{question}")
+        return said.removeprefix(with_system.removeprefix(before_question))
 
     def to_record(self) -> dict[str, Any]:
         """What a model's record and a table's manifest hold; the family `paper` is what its absence
@@ -609,18 +667,19 @@ def make_renderer(
         return chat_format_of_template(read_template(model), model)
 
     faults = []
-    found: dict[str, Any] = {}
-    for name, load, value in (
-        ("chat_format", load_format, chat_format),
-        ("family", load_family, prompt_family),
-    ):
-        try:
-            found[name] = load(value)
-        except ValueError as error:
-            faults.append(str(error))
-    if faults:
+    family: PromptFamily | None = None
+    loaded_format: ChatFormat | None = None
+    try:
+        loaded_format = load_format(chat_format)
+    except ValueError as error:
+        faults.append(str(error))
+    try:
+        family = load_family(prompt_family)
+    except ValueError as error:
+        faults.append(str(error))
+    if family is None or loaded_format is None:
         raise ValueError("\n".join(faults))
-    return Renderer(**found)
+    return Renderer(family, loaded_format)
 
 
 def renderer_of_record(record: Mapping[str, Any], source: str) -> Renderer:
@@ -638,7 +697,8 @@ def _first_prefix(ids: list[int], through: str, decode: Decode) -> int:
     "ab", "abc" and "abcd", so the count is 2. By bisection, because the text never gets shorter
     with an id.
     """
-    low, high = 0, len(ids)
+    low = 0
+    high = len(ids)
     while low < high:
         middle = (low + high) // 2
         text = decode(ids[:middle])

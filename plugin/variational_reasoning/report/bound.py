@@ -67,21 +67,32 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
         raise ValueError(f"ratio {ratio!r} is not one of sum, mean")
     log_answer = terms.log_answer(estimator)
     is_usable = terms.is_scored & ~np.isnan(log_answer)
-    is_whole = is_usable.all(axis=1)
+    is_whole = is_usable.all(axis=1)  # [Q], questions with all their K traces
     if not is_whole.any():
         return None
     num_floored = 0
     if find_estimator(estimator).samples_answers and terms.num_answers is not None:
         is_zero = terms.num_correct == 0
-        num_floored = int((is_zero & is_whole[:, None]).sum())
+        num_floored = int(is_zero[is_whole].sum())
         with np.errstate(divide="ignore"):
-            log_answer = np.where(is_zero, np.log(0.5 / terms.num_answers), log_answer)
-    log_ratio = terms.sum_log_ratio if ratio == "sum" else terms.mean_log_ratio
-    per_question = subset_means((log_ratio + log_answer)[is_whole], seed)
+            half_an_answer = np.log(0.5 / terms.num_answers)
+        log_answer = np.where(is_zero, half_an_answer, log_answer)
+    log_ratio = terms.mean_log_ratio
+    if ratio == "sum":
+        log_ratio = terms.sum_log_ratio
+    log_rho = log_ratio + log_answer
+    per_question = subset_means(log_rho[is_whole], seed)
     intervals = bootstrap_columns(per_question, seed, NUM_RESAMPLES)
     means, lows, highs = np.array(intervals).T
     num_whole = int(is_whole.sum())
-    return Bound(means, lows, highs, num_whole, len(is_whole) - num_whole, num_floored)
+    return Bound(
+        means,
+        lows,
+        highs,
+        num_questions=num_whole,
+        num_left_out=len(is_whole) - num_whole,
+        num_floored=num_floored,
+    )
 
 
 def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -100,8 +111,9 @@ def subset_means(log_rho: np.ndarray, seed: int = 0) -> np.ndarray:
         for start in range(0, num_questions, _QUESTIONS_AT_ONCE):
             block = slice(start, start + _QUESTIONS_AT_ONCE)
             chosen = log_rho[block][:, subsets]  # [questions, subsets, k]
-            logs = np.logaddexp.reduce(chosen, axis=2) - math.log(k)
-            means[block, k - 1] = logs.mean(axis=1)
+            log_sums = np.logaddexp.reduce(chosen, axis=2)
+            log_means = log_sums - math.log(k)
+            means[block, k - 1] = log_means.mean(axis=1)
     return means
 
 
@@ -109,6 +121,8 @@ def _subsets(num_traces: int, k: int, rng: np.random.Generator) -> np.ndarray:
     """[S, k] indices: all subsets of k of `num_traces`, or MAX_SUBSETS random ones."""
     if math.comb(num_traces, k) <= MAX_SUBSETS:
         return np.array(list(combinations(range(num_traces), k)))
-    # The places of the k smallest of K random numbers are a random subset of k.
+    # The places of the k smallest of K random numbers are a random subset of k. Example, k = 2: of
+    # 0.9 0.1 0.4 the two smallest are at the places 1 and 2.
     numbers = rng.random((MAX_SUBSETS, num_traces))
-    return numbers.argpartition(k - 1, axis=1)[:, :k]
+    smallest_first = numbers.argpartition(k - 1, axis=1)
+    return smallest_first[:, :k]

@@ -164,6 +164,14 @@ def weight_by_difficulty(folder: Path) -> Section:
     without = [name for name, shares in found.items() if shares is None]
     if without:
         section.notes.append(f"Without verdicts: {', '.join(without)}.")
+    left_out = []
+    for name, shares in found.items():
+        if shares is not None and shares.num_unknown:
+            left_out.append(f"{name} {shares.num_unknown:,}")
+    if left_out:
+        section.notes.append(
+            f"Left out, questions without a decided answer: {', '.join(left_out)}."
+        )
     return section
 
 

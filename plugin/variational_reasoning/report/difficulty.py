@@ -42,24 +42,29 @@ def read_weight_shares(path: Path) -> WeightShares | None:
     """
     check_file(path)
     table = pq.read_table(path, columns=["question_id", "weight", "question_accuracy"])
-    groups = table.group_by("question_id", use_threads=False)
-    grouped = groups.aggregate([("weight", "sum"), ("question_accuracy", "max")])
+    by_question = table.group_by("question_id", use_threads=False)
+    # P is the same in all rows of a question.
+    grouped = by_question.aggregate([("weight", "sum"), ("question_accuracy", "max")])
     accuracy = np.array(grouped["question_accuracy_max"].to_pylist(), dtype=float)
     weight = grouped["weight_sum"].to_numpy()
     is_known = ~np.isnan(accuracy)
-    if not is_known.any():
+    num_known = int(is_known.sum())
+    if num_known == 0:
         return None
-    accuracy, weight = accuracy[is_known], weight[is_known]
+    num_unknown = len(is_known) - num_known
+    accuracy = accuracy[is_known]
+    weight = weight[is_known]
     total = weight.sum()
+    weighted_accuracy = (accuracy * weight).sum()
     place = difficulty_of(accuracy)
     weights = np.bincount(place, weights=weight, minlength=len(DIFFICULTIES))
     questions = np.bincount(place, minlength=len(DIFFICULTIES))
     return WeightShares(
         weights=weights / total,
-        questions=questions / len(place),
-        mean_accuracy=float((accuracy * weight).sum() / total),
-        num_questions=len(place),
-        num_unknown=int((~is_known).sum()),
+        questions=questions / num_known,
+        mean_accuracy=float(weighted_accuracy / total),
+        num_questions=num_known,
+        num_unknown=num_unknown,
     )
 
 

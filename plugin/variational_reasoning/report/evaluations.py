@@ -41,7 +41,10 @@ class Evaluation(NamedTuple):
     @property
     def shares(self) -> dict[str, float]:
         """The share of correct samples by question_id, in [0, 1]."""
-        return {name: correct / samples for name, (correct, samples) in self.counts.items()}
+        shares = {}
+        for name, (correct, samples) in self.counts.items():
+            shares[name] = correct / samples
+        return shares
 
     @property
     def score(self) -> Estimate:
@@ -51,8 +54,8 @@ class Evaluation(NamedTuple):
     @property
     def num_samples(self) -> int:
         """k: the requested samples. A question may have fewer, if some have failed."""
-        asked = self.result.get("settings", {}).get("num_samples")
-        return int(asked or self.result["num_samples"])
+        settings = self.result.get("settings", {})
+        return int(settings.get("num_samples") or self.result["num_samples"])
 
 
 class Comparison(NamedTuple):
@@ -67,7 +70,10 @@ def read_evaluations(folder: Path) -> dict[str, Evaluation]:
 
     Raises: ValueError for verdicts that are unfinished or were changed.
     """
-    return {_name(path, folder): _read(path) for path in _folders_with(folder, RESULT)}
+    found = {}
+    for path in _folders_with(folder, RESULT):
+        found[_name(path, folder)] = _read(path)
+    return found
 
 
 def read_unfinished(folder: Path) -> dict[str, str]:
@@ -123,15 +129,16 @@ def compare(model: Evaluation, baseline: Evaluation, where: str) -> Comparison:
 
     Raises: ValueError when they were asked different questions.
     """
-    ours, theirs = model.shares, baseline.shares
+    ours = model.shares
+    theirs = baseline.shares
     asked = model.result.get("questions")
     if asked is None or asked != baseline.result.get("questions"):
         return Comparison(paired_differences(ours, theirs, where), 0)
-    common = ours.keys() & theirs.keys()
-    num_left_out = len(ours.keys() | theirs.keys()) - len(common)
-    ours = {name: share for name, share in ours.items() if name in common}
-    theirs = {name: share for name, share in theirs.items() if name in common}
-    return Comparison(paired_differences(ours, theirs, where), num_left_out)
+    in_one = ours.keys() ^ theirs.keys()
+    for name in in_one:
+        ours.pop(name, None)
+        theirs.pop(name, None)
+    return Comparison(paired_differences(ours, theirs, where), len(in_one))
 
 
 def left_out_warning(where: str, num_left_out: int) -> str:
@@ -145,8 +152,11 @@ def left_out_warning(where: str, num_left_out: int) -> str:
 
 def _folders_with(folder: Path, name: str) -> list[Path]:
     """The folder itself and those one and two below, where they have such a file; in order."""
+    found: list[Path] = []
+    for above in ("", "*/", "*/*/"):
+        found += folder.glob(above + name)
+    # Of `samples/stage.json` in a folder F, the path is F/samples/stage.json: two parts less.
     depth = len(Path(name).parts)
-    found = [*folder.glob(name), *folder.glob(f"*/{name}"), *folder.glob(f"*/*/{name}")]
     return sorted(path.parents[depth - 1] for path in found)
 
 
@@ -156,12 +166,11 @@ def _name(path: Path, folder: Path) -> str:
 
 def _read(folder: Path) -> Evaluation:
     table = read_table(folder, "evals", ["question_id", "answer_id", "verdict"])
-    is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).cast("int64")
-    grouped = table.append_column("correct", is_correct).group_by("question_id", use_threads=False)
-    groups = grouped.aggregate([("correct", "sum"), ("correct", "count")])
-    ids = groups["question_id"].to_pylist()
-    num_correct = groups["correct_sum"].to_pylist()
-    num_samples = groups["correct_count"].to_pylist()
-    pairs = zip(num_correct, num_samples, strict=True)
-    counts = dict(zip(ids, pairs, strict=True))
+    is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT))
+    table = table.append_column("correct", is_correct.cast("int64"))
+    by_question = table.group_by("question_id", use_threads=False)
+    groups = by_question.aggregate([("correct", "sum"), ("correct", "count")])
+    counts = {}
+    for row in groups.to_pylist():
+        counts[row["question_id"]] = (row["correct_sum"], row["correct_count"])
     return Evaluation(read_json_object(folder / RESULT, REMEDY), counts)

@@ -17,6 +17,7 @@ The bound leaves its whole question out instead (`report.bound`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,25 +95,22 @@ class TraceTerms:
 
     def _evidence(self, place: tuple[int, ...]) -> Evidence:
         """What is known of the answers after one trace."""
-        evidence = Evidence()
+        known: dict[str, Any] = {}
         if self.num_answers is not None and self.num_correct is not None:
-            evidence = evidence._replace(
-                num_correct=int(self.num_correct[place]),
-                num_answers=int(self.num_answers[place]),
-            )
+            known["num_correct"] = int(self.num_correct[place])
+            known["num_answers"] = int(self.num_answers[place])
         if np.isfinite(self.answer_logp[place]):
-            evidence = evidence._replace(
-                answer_logp=float(self.answer_logp[place]),
-                answer_tokens=int(self.answer_tokens[place]),
-            )
-        return evidence
+            known["answer_logp"] = float(self.answer_logp[place])
+            known["answer_tokens"] = int(self.answer_tokens[place])
+        return Evidence(**known)
 
     def log_rho(self, estimator: str) -> np.ndarray:
         """[Q, K] mean log ratio plus log answer term; minus infinity for a trace that cannot be
         chosen.
         """
         log_rho = self.mean_log_ratio + self.log_answer(estimator)
-        return np.where(self.is_scored & ~np.isnan(log_rho), log_rho, -math.inf)
+        can_be_chosen = self.is_scored & ~np.isnan(log_rho)
+        return np.where(can_be_chosen, log_rho, -math.inf)
 
     def accuracy(self) -> np.ndarray:
         """[Q] share of correct among the decided answers after all traces of a question; NaN where
@@ -122,8 +120,10 @@ class TraceTerms:
         """
         if self.num_answers is None or self.num_correct is None:
             raise ValueError("accuracy needs verdicts (stage 7)")
+        num_correct = self.num_correct.sum(axis=1)
+        num_answers = self.num_answers.sum(axis=1)
         with np.errstate(invalid="ignore"):
-            return self.num_correct.sum(axis=1) / self.num_answers.sum(axis=1)
+            return num_correct / num_answers
 
 
 def read_terms(folder: Path) -> TraceTerms | None:
@@ -133,17 +133,21 @@ def read_terms(folder: Path) -> TraceTerms | None:
     Raises: ValueError for an unfinished or changed table, and for rows of a trace that was never
     sampled.
     """
-    is_inside = folder.name == "from_reasoner" or folder.name.startswith("hint_")
-    home = folder.parent if is_inside else folder
     if not (folder / "traces" / MANIFEST).is_file():
         return None
+    home = folder
+    if folder.name == "from_reasoner" or folder.name.startswith("hint_"):
+        home = folder.parent
     questions = TableReader(home / "questions", "questions").summary
-    questions = questions.filter(pc.equal(questions["split"], "train"))
+    is_train = pc.equal(questions["split"], "train")
+    questions = questions.filter(is_train)
     ids = questions["question_id"].combine_chunks()
     traces = TableReader(folder / "traces", "traces").summary
-    num_traces = pc.max(traces["trace_id"]).as_py() + 1
-    shape = (len(ids), num_traces)
-    places = _places(traces, ids, num_traces, folder / "traces")
+    if traces.num_rows == 0:
+        return None
+    largest_id = pc.max(traces["trace_id"]).as_py()
+    shape = (len(ids), largest_id + 1)
+    places = _places(traces, ids, shape, folder / "traces")
     is_finished = pc.equal(traces["finish_reason"], "stop")
     flags = {
         "is_sampled": np.ones(len(places), bool),
@@ -155,7 +159,11 @@ def read_terms(folder: Path) -> TraceTerms | None:
         columns[name] = _spread(places, values, shape, absent=False)
     columns |= _log_likelihoods(folder, ids, shape)
     columns |= _counts(folder, ids, shape)
-    return TraceTerms(ids.to_pylist(), questions["source"].to_pylist(), **columns)
+    return TraceTerms(
+        question_ids=ids.to_pylist(),
+        sources=questions["source"].to_pylist(),
+        **columns,
+    )
 
 
 def weights(log_rho: np.ndarray) -> np.ndarray:
@@ -184,7 +192,8 @@ def bin_accuracy(accuracy: np.ndarray) -> np.ndarray:
 
     Example: 0, 0.1, 0.25, 0.3, 0.9, 1 are in the bins 0, 1, 1, 2, 4, 5.
     """
-    bins = np.ceil(accuracy * 4).clip(1, 4).astype(int)
+    quarters = np.ceil(accuracy * 4)
+    bins = quarters.clip(1, 4).astype(int)
     bins[accuracy <= 0] = 0
     bins[accuracy >= 1] = 5
     return bins
@@ -200,7 +209,9 @@ def weight_mass(accuracy: np.ndarray, question_weight: np.ndarray) -> np.ndarray
     bins = bin_accuracy(accuracy)
     mass = np.bincount(bins, weights=question_weight, minlength=len(ACCURACY_BINS))
     whole = mass.sum()
-    return mass / whole if whole else mass
+    if whole == 0:
+        return mass
+    return mass / whole
 
 
 def question_weights(accuracy: np.ndarray) -> dict[str, np.ndarray]:
@@ -214,36 +225,50 @@ def question_weights(accuracy: np.ndarray) -> dict[str, np.ndarray]:
         accuracy: P, [Q] in [0, 1].
     """
     with np.errstate(divide="ignore"):
-        grpo = np.where(accuracy < 1, np.sqrt(accuracy / (1 - accuracy)), 0.0)
+        odds = accuracy / (1 - accuracy)
+    has_correct = accuracy > 0
+    grpo = np.where(accuracy < 1, np.sqrt(odds), 0.0)
     return {
         "SFT": np.ones_like(accuracy),
-        "rho~ (this method)": (accuracy > 0).astype(float),
+        "rho~ (this method)": has_correct.astype(float),
         "rejection sampling": accuracy,
         "GRPO": grpo,
     }
 
 
-def _log_likelihoods(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+Shape = tuple[int, int]
+"""(Q, K)."""
+
+
+def _log_likelihoods(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.ndarray]:
     """The log ratio and the answer's terms; all NaN where a model has not scored the traces."""
     tables = folder / "trace_logps"
-    is_there = [(tables / model / MANIFEST).is_file() for model in ("reasoner", "posterior")]
-    if not all(is_there):
-        names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", "answer_logp", "answer_tokens")
-        return {name: np.full(shape, math.nan) for name in names}
     answer_terms = ("answer_logp", "answer_tokens")
-    reasoner = _scores(tables / "reasoner", ids, shape, "trace_logp", "trace_tokens", *answer_terms)
-    posterior = _scores(tables / "posterior", ids, shape, "trace_logp")
+    for model in ("reasoner", "posterior"):
+        if not (tables / model / MANIFEST).is_file():
+            names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", *answer_terms)
+            return {name: np.full(shape, math.nan) for name in names}
+    reasoner = _scores(
+        tables / "reasoner",
+        ids,
+        shape,
+        ("trace_logp", "trace_tokens", *answer_terms),
+    )
+    posterior = _scores(tables / "posterior", ids, shape, ("trace_logp",))
     sum_log_ratio = reasoner.pop("trace_logp") - posterior["trace_logp"]
     mean_log_ratio = sum_log_ratio / reasoner["trace_tokens"]
-    return reasoner | {"sum_log_ratio": sum_log_ratio, "mean_log_ratio": mean_log_ratio}
+    return reasoner | {
+        "sum_log_ratio": sum_log_ratio,
+        "mean_log_ratio": mean_log_ratio,
+    }
 
 
 def _scores(
-    table_folder: Path, ids: pa.Array, shape: tuple[int, int], *columns: str
+    table_folder: Path, ids: pa.Array, shape: Shape, columns: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Columns of one model's log-likelihoods as [Q, K] arrays."""
     table = TableReader(table_folder, "trace_logps").summary
-    places = _places(table, ids, shape[1], table_folder)
+    places = _places(table, ids, shape, table_folder)
     found = {}
     for name in columns:
         values = table[name].cast(pa.float64())
@@ -251,28 +276,35 @@ def _scores(
     return found
 
 
-def _counts(folder: Path, ids: pa.Array, shape: tuple[int, int]) -> dict[str, np.ndarray | None]:
+def _counts(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.ndarray | None]:
     """Correct and decided answers per trace, or None for both where there are no verdicts."""
     place = folder / "verdicts"
     if not (place / MANIFEST).is_file():
         return {"num_correct": None, "num_answers": None}
     table = TableReader(place, "verdicts").summary
-    places = _places(table, ids, shape[1], place)
+    places = _places(table, ids, shape, place)
     undecided = pa.array([str(verdict) for verdict in UNDECIDED])
-    is_decided = ~pc.is_in(table["verdict"], undecided).to_numpy()
+    is_undecided = pc.is_in(table["verdict"], undecided).to_numpy()
     is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
-    size = shape[0] * shape[1]
     return {
-        "num_correct": np.bincount(places[is_correct], minlength=size).reshape(shape),
-        "num_answers": np.bincount(places[is_decided], minlength=size).reshape(shape),
+        "num_correct": _count(places[is_correct], shape),
+        "num_answers": _count(places[~is_undecided], shape),
     }
 
 
-def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.ndarray:
+def _count(places: np.ndarray, shape: Shape) -> np.ndarray:
+    """How often each place occurs, [Q, K]."""
+    num_questions, num_traces = shape
+    counts = np.bincount(places, minlength=num_questions * num_traces)
+    return counts.reshape(shape)
+
+
+def _places(table: pa.Table, ids: pa.Array, shape: Shape, where: Path) -> np.ndarray:
     """Each row's index into the flat [Q, K] array (the module's docstring has an example).
 
     Raises: ValueError for questions or trace ids that were not sampled.
     """
+    _, num_traces = shape
     questions = pc.index_in(table["question_id"], value_set=ids)
     trace_ids = table["trace_id"].to_numpy()
     is_other_trace = trace_ids >= num_traces
@@ -280,13 +312,13 @@ def _places(table: pa.Table, ids: pa.Array, num_traces: int, where: Path) -> np.
         raise ValueError(
             f"{where} has rows of traces that were never sampled; remove it and run its stage again"
         )
-    return questions.to_numpy().astype(np.int64) * num_traces + trace_ids
+    numbers = questions.to_numpy().astype(np.int64)
+    return numbers * num_traces + trace_ids
 
 
-def _spread(
-    places: np.ndarray, values: np.ndarray, shape: tuple[int, int], absent: Any
-) -> np.ndarray:
+def _spread(places: np.ndarray, values: np.ndarray, shape: Shape, absent: Any) -> np.ndarray:
     """The [Q, K] array that has each value at its place, and `absent` everywhere else."""
-    whole = np.full(shape, absent, dtype=bool if values.dtype == bool else np.float64)
+    kind = bool if values.dtype == bool else np.float64
+    whole = np.full(shape, absent, dtype=kind)
     whole.reshape(-1)[places] = values
     return whole

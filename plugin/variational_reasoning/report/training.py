@@ -50,8 +50,12 @@ def read_trainings(run: Path) -> list[Training]:
 
     Raises: ValueError for a log that is not JSON.
     """
-    found = {name: curves_of(_log_of(folder)) for name, folder in training_folders(run).items()}
-    return [Training(name, curves) for name, curves in found.items() if curves]
+    trainings = []
+    for name, folder in training_folders(run).items():
+        curves = curves_of(_log_of(folder))
+        if curves:
+            trainings.append(Training(name, curves))
+    return trainings
 
 
 def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
@@ -74,9 +78,10 @@ def curves_of(log: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[floa
 
 
 def _log_of(model: Path) -> list[dict[str, Any]]:
-    state, log = model / "trainer_state.json", model / "trainer_log.jsonl"
+    state = model / "trainer_state.json"
     if state.is_file():
         return read_json_object(state, "train the model again").get("log_history", [])
+    log = model / "trainer_log.jsonl"
     if not log.is_file():
         return []
     return [entry for _, entry in read_json_lines(log)]

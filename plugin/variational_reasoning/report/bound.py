@@ -72,7 +72,7 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
         return None
     num_floored = 0
     if find_estimator(estimator).samples_answers and terms.num_answers is not None:
-        is_zero = terms.num_correct == 0
+        is_zero = np.equal(terms.num_correct, 0)
         num_floored = int(is_zero[is_whole].sum())
         with np.errstate(divide="ignore"):
             half_an_answer = np.log(0.5 / terms.num_answers)

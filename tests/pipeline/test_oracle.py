@@ -2,12 +2,19 @@
 
 import random
 
+import pytest
 import torch
 
 from variational_reasoning.host.bottleneck import dense_mask, layout_of
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
-from variational_reasoning.pipeline.engines import load_model, load_tokenizer, text_codec
+from variational_reasoning.pipeline.engines import (
+    Completion,
+    TransformersEngine,
+    load_model,
+    load_tokenizer,
+    text_codec,
+)
 from variational_reasoning.pipeline.oracle import (
     OracleRow,
     are_right,
@@ -81,10 +88,25 @@ def test_a_measurement_is_kept_until_its_inputs_change(make_run, abstract_dir):
     time = written.stat().st_mtime_ns
     assert measure_oracle(config, abstract_dir, "some") == first
     assert written.stat().st_mtime_ns == time
+    other = load_config(path, [*words, "eval.top_p=0.5"])
+    assert measure_oracle(other, abstract_dir, "some")["identity"]["eval.top_p"] == 0.5
     fewer = measure_oracle(
         load_config(path, [*words, "eval.max_questions=3"]), abstract_dir, "some"
     )
     assert fewer["num_questions"] == 3
+
+
+def test_a_trace_that_cannot_be_drawn_is_not_taken_for_one_without_symbols(
+    make_run, abstract_dir, monkeypatch
+):
+    def fail(self, requests, progress=None):
+        return [Completion([], "error", "no room") for _ in requests]
+
+    monkeypatch.setattr(TransformersEngine, "generate", fail)
+    words = ["eval.temperature=0", "models.allow_unrecorded=true"]
+    config = load_config(make_run(2, num_test=2, prompt_family="abstract"), words)
+    with pytest.raises(ValueError, match="the trace of the question .* cannot be drawn: no room"):
+        measure_oracle(config, abstract_dir, "some")
 
 
 def test_what_is_printed():

@@ -15,6 +15,7 @@ question (controls/).
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,7 +62,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
     Symbols are drawn at eval.trace_temperature, or eval.temperature.
 
     Raises: ValueError for a prompt family without the kind of the bottleneck, a model that was
-    trained on another kind, and test questions without a chain.
+    trained on another kind, no test question with a chain, and a trace that cannot be drawn.
     """
     renderer = config.renderer
     check_prompt_kind(model_folder, renderer.bottleneck, renderer, config)
@@ -72,7 +73,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
         "seed": config.seed,
         **renderer.to_record(),
         **resolved(config, "cutoff_len", "eval.split", "eval.temperature"),
-        **resolved(config, "eval.trace_temperature", "eval.max_questions"),
+        **resolved(config, "eval.top_p", "eval.trace_temperature", "eval.max_questions"),
         **span_settings(config, renderer),
     }
     path = config.folder("evals", name, ORACLE)
@@ -82,19 +83,21 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
             return found
     encode, decode = text_codec(load_tokenizer(str(model_folder)))
     traces = _sampled_traces(config, model_folder, questions, encode)
-    rows = [
-        row_of(renderer, question, traces[question["question_id"]], encode, decode)
-        for question in questions
-    ]
+    rows = []
+    for question in questions:
+        trace = traces[question["question_id"]]
+        rows.append(row_of(renderer, question, trace, encode, decode))
     right = are_right(config, model_folder, rows)
     estimate = mean_and_error([float(each) for each in right])
+    num_symbols = sum(len(trace) - 1 for trace in traces.values())  # the end is no symbol
+    num_distinct = len({tuple(trace) for trace in traces.values()})
     result = {
         "identity": identity,
         "num_questions": len(rows),
         "accuracy": estimate.mean,
         "standard_error": estimate.standard_error,
-        "mean_symbols": sum(len(trace) - 1 for trace in traces.values()) / len(traces),
-        "distinct": len({tuple(trace) for trace in traces.values()}) / len(traces),
+        "mean_symbols": num_symbols / len(traces),
+        "distinct": num_distinct / len(traces),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
@@ -102,6 +105,10 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
 
 
 def _questions(config: Config) -> list[dict[str, Any]]:
+    """The test questions that have a chain.
+
+    Raises: ValueError for none.
+    """
     columns = ["question_id", "question", "trace", "solution", "split"]
     every = read_rows(config.folder("questions"), "questions", columns)
     rows = [row for row in every if row["split"] == config.eval.split and row["trace"]]
@@ -116,8 +123,12 @@ def _questions(config: Config) -> list[dict[str, Any]]:
 def _sampled_traces(
     config: Config, model_folder: Path, questions: Sequence[Mapping[str, Any]], encode: Encode
 ) -> dict[str, list[int]]:
-    """{question_id: the symbols with the end}, written with the chain in view."""
-    renderer, settings = config.renderer, config.eval
+    """{question_id: the symbols with the end}, written with the chain in view.
+
+    Raises: ValueError for a trace that the engine cannot draw.
+    """
+    renderer = config.renderer
+    settings = config.eval
     engine = open_engine(config, str(model_folder))
     temperature = settings.temperature
     if settings.trace_temperature is not None:
@@ -125,18 +136,30 @@ def _sampled_traces(
     span = abstract_span(config, engine.tokenizer, temperature)
     requests = []
     for row in questions:
-        prompt = renderer.encode_prompt(renderer.bottleneck, row["question"], row["trace"], encode)
-        key = (row["question_id"],)
-        seed = sample_seed(config.seed, f"oracle/{row['question_id']}")
-        room = span.max_symbols + 1
-        stop = renderer.trace_stops
-        requests.append(
-            Request(key, prompt, room, seed, stop, settings.temperature, settings.top_p, span)
+        request = Request(
+            key=(row["question_id"],),
+            prompt_ids=renderer.encode_prompt(
+                renderer.bottleneck, row["question"], row["trace"], encode
+            ),
+            max_new_tokens=span.max_symbols + 1,
+            seed=sample_seed(config.seed, f"oracle/{row['question_id']}"),
+            stop=renderer.trace_stops,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            span=span,
         )
-    results = engine.generate(requests)
-    engine.close()
-    found = zip(requests, results, strict=True)
-    return {request.key[0]: list(result.token_ids) for request, result in found}
+        requests.append(request)
+    with closing(engine):
+        results = engine.generate(requests)
+    found = {}
+    for request, result in zip(requests, results, strict=True):
+        [question_id] = request.key
+        if result.error:
+            raise ValueError(
+                f"the trace of the question {question_id} cannot be drawn: {result.error}"
+            )
+        found[question_id] = list(result.token_ids)
+    return found
 
 
 def row_of(
@@ -166,13 +189,23 @@ def row_of(
 def bottleneck_mask(rows: Sequence[OracleRow], longest: int) -> "torch.Tensor":
     """bool [rows, 1, longest, longest], True where a query (third axis) sees a key.
 
-    Padding is on the right and seen by nothing before it.
+    Padding is on the right and seen by nothing before it. A question, a chain c, a symbol z and an
+    answer y, with chain_start 1, chain_stop 2 and answer_start 3:
+
+        query    sees x c z y
+        x             1 0 0 0
+        c             1 1 0 0
+        z             1 1 1 0
+        y             1 0 1 1
     """
     import torch
 
-    mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(rows), 1, 1)
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    mask = causal.repeat(len(rows), 1, 1)
     for number, row in enumerate(rows):
-        mask[number, row.answer_start :, row.chain_start : row.chain_stop] = False
+        queries = slice(row.answer_start, None)
+        chain = slice(row.chain_start, row.chain_stop)
+        mask[number, queries, chain] = False
     return mask.unsqueeze(1)
 
 
@@ -181,19 +214,23 @@ def are_right(config: Config, model_folder: Path, rows: Sequence[OracleRow]) -> 
     torch = need("torch", "train")
     # A dense mask is what SDPA takes as it is.
     model = load_model(str(model_folder), config.scoring.dtype, config.scoring.device, "sdpa")
-    at_once = max(1, config.scoring.batch_tokens // max(len(row.token_ids) for row in rows))
+    longest_of_all = max(len(row.token_ids) for row in rows)
+    at_once = max(1, config.scoring.batch_tokens // longest_of_all)
     right = []
     for first in range(0, len(rows), at_once):
         batch = rows[first : first + at_once]
         longest = max(len(row.token_ids) for row in batch)
-        ids = [row.token_ids + [0] * (longest - len(row.token_ids)) for row in batch]
+        ids = []
+        for row in batch:
+            padding = [0] * (longest - len(row.token_ids))
+            ids.append(row.token_ids + padding)
         with torch.inference_mode():
-            logits = model(
+            output = model(
                 input_ids=torch.tensor(ids, device=model.device),
                 attention_mask=bottleneck_mask(batch, longest).to(model.device),
                 use_cache=False,
-            ).logits
-        likely = logits.argmax(-1).tolist()
+            )
+        likely = output.logits.argmax(-1).tolist()
         for row, found in zip(batch, likely, strict=True):
             # The token at a place is predicted one place before it.
             predicted = found[row.start - 1 : row.stop - 1]

@@ -438,6 +438,27 @@ def test_the_solution_after_the_first_tokens_of_a_trace_and_after_none(make_run)
     assert {row.get("early_answer_logp") for row in rows} == {None}
 
 
+def test_figures_after_the_first_tokens_that_fail_are_counted_and_the_rows_stay(
+    make_run, monkeypatch
+):
+    config = load_config(make_run(num_questions=2), ["scoring.early_tokens=3"])
+    well_formed_traces(config)
+    score_batch = Scorer._score_batch
+
+    def fail_early(self, sequences):
+        if any("early" in sequence.key for sequence in sequences):
+            raise torch.OutOfMemoryError("no room")
+        return score_batch(self, sequences)
+
+    monkeypatch.setattr(Scorer, "_score_batch", fail_early)
+    summary = score_traces(config, "reasoner")
+    rows = read_rows(config.folder("trace_logps", "reasoner"), "trace_logps")
+    assert [row["early_answer_logp"] for row in rows] == [None] * 4
+    assert all(row["bare_answer_logp"] < 0 for row in rows)
+    assert summary.manifest["counts"]["early_failed"] == 4
+    assert "failed" not in summary.manifest["counts"]
+
+
 def test_a_model_may_be_loaded_twice_for_one_job(make_run):
     """A Ray worker that lost its model loads it again."""
     config = load_config(make_run(scoring={"at_sampling_temperature": True}))

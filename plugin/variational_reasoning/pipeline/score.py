@@ -78,7 +78,9 @@ def score_traces(config: Config, model_name: str) -> StageSummary:
     """
     if model_name not in SCORED_MODELS:
         raise ValueError(f"model={model_name!r} is not one of {', '.join(SCORED_MODELS)}")
-    return run(reasoner_job if model_name == "reasoner" else posterior_job, config)
+    if model_name == "reasoner":
+        return run(reasoner_job, config)
+    return run(posterior_job, config)
 
 
 def reasoner_job(config: Config) -> StageJob:
@@ -92,8 +94,14 @@ def posterior_job(config: Config) -> StageJob:
 
 
 def _job(config: Config, name: str, kind: str) -> StageJob:
+    """The stage of one model.
+
+    Args:
+        name: the model's, which is also that of its table. kind: of the prompt that it gets.
+    """
     renderer = config.renderer
-    folder, model_folder = config.folder("trace_logps", name), config.model_folder(name)
+    folder = config.folder("trace_logps", name)
+    model_folder = config.model_folder(name)
     check_prompt_kind(model_folder, config.trained_kind(name), renderer, config)
     check_context(model_folder, config)
     questions, train = training_questions(config)
@@ -102,20 +110,9 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     refuse_malformed(traces, config)
     with_traces = set(traces.question_ids())
     units = [question_id for question_id in train if question_id in with_traces]
-    settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")
-    identity_config = {
-        "prompt_kind": kind,
-        **renderer.to_record(),
-        **resolved(config, *settings),
-        **hints.identity(),
-    }
-    identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
-    if config.scoring.early_tokens:
-        identity_config |= resolved(config, "scoring.early_tokens")
+    identity_config = _identity_config(config, kind, hints)
     if renderer.is_abstract:
-        constraint = span_settings(config, renderer)
-        identity_config |= resolved(config, "scoring.support") | constraint
-        _check_same_span(config, constraint, traces.manifest)
+        _check_same_span(config, span_settings(config, renderer), traces.manifest)
     inputs = {
         "questions": questions.digest,
         "traces": traces.digest,
@@ -127,24 +124,21 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         unwanted = traces_of_zero_accuracy(verdicts.summary, keep)
         inputs["verdicts"] = verdicts.digest
         identity_config["kept_for_fallback"] = keep
-    temperatures = set(traces.summary["temperature"].unique().to_pylist())
-    if config.scoring.at_sampling_temperature and (len(temperatures) > 1 or 0 in temperatures):
-        raise ValueError(
-            f"scoring.at_sampling_temperature needs traces of one temperature above 0; "
-            f"{config.folder('traces')} has "
-            f"{sorted(temperatures)}"
-        )
-
+    more_temperatures = []
+    if config.scoring.at_sampling_temperature:
+        more_temperatures = _sampling_temperatures(traces)
     sizes, costs = _sizes_and_costs(traces.summary, unwanted)
 
     def load() -> TraceScorer:
         tokenizer = load_tokenizer(str(model_folder))
         check_vocabulary(config, tokenizer, model_folder)
         model = load_model(
-            str(model_folder), config.scoring.dtype, config.scoring.device, config.scoring.attention
+            str(model_folder),
+            config.scoring.dtype,
+            config.scoring.device,
+            config.scoring.attention,
         )
-        extra = sorted(temperatures) if config.scoring.at_sampling_temperature else []
-        scorer = Scorer(model, config, extra)
+        scorer = Scorer(model, config, more_temperatures)
         if scorer.note:
             print(scorer.note)
         return TraceScorer(config, kind, questions, hints, traces, unwanted, tokenizer, scorer)
@@ -171,6 +165,39 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
         gpus=1,
         is_planned_with=True,
     )
+
+
+def _identity_config(config: Config, kind: str, hints: Hints) -> dict[str, Any]:
+    """The settings on which the numbers depend; a table of others is refused."""
+    renderer = config.renderer
+    settings = ("cutoff_len", "scoring.temperature", "scoring.dtype", "scoring.score_only")
+    identity_config = {
+        "prompt_kind": kind,
+        **renderer.to_record(),
+        **resolved(config, *settings),
+        **hints.identity(),
+    }
+    identity_config |= resolved(config, "scoring.at_sampling_temperature", "scoring.token_logps")
+    if config.scoring.early_tokens:
+        identity_config |= resolved(config, "scoring.early_tokens")
+    if renderer.is_abstract:
+        identity_config |= resolved(config, "scoring.support")
+        identity_config |= span_settings(config, renderer)
+    return identity_config
+
+
+def _sampling_temperatures(traces: TableReader) -> list[float]:
+    """The one temperature at which the traces were drawn; none for a table without rows.
+
+    Raises: ValueError for several, or 0.
+    """
+    temperatures = sorted(traces.summary["temperature"].unique().to_pylist())
+    if len(temperatures) > 1 or 0 in temperatures:
+        raise ValueError(
+            f"scoring.at_sampling_temperature needs traces of one temperature above 0; "
+            f"{traces.folder} has {temperatures}"
+        )
+    return temperatures
 
 
 def _sizes_and_costs(
@@ -202,17 +229,19 @@ def traces_of_zero_accuracy(verdicts: pa.Table, keep_for_fallback: bool) -> set[
             output's fallback scores them.
     """
     keys = ["question_id", "trace_id"]
-    judged = verdicts.select(keys).append_column("good", pc.equal(verdicts["verdict"], "correct"))
-    grouped = judged.group_by(keys, use_threads=False).aggregate([("good", "max")])
-    is_verified = {
-        (row["question_id"], row["trace_id"]): row["good_max"] for row in grouped.to_pylist()
-    }
-    covered = {question_id for (question_id, _), good in is_verified.items() if good}
-    return {
-        key
-        for key, good in is_verified.items()
-        if not good and (key[0] in covered or not keep_for_fallback)
-    }
+    is_correct = pc.equal(verdicts["verdict"], "correct")
+    judged = verdicts.select(keys).append_column("is_correct", is_correct)
+    grouped = judged.group_by(keys, use_threads=False).aggregate([("is_correct", "max")])
+    covered = set()
+    of_zero = set()
+    for row in grouped.to_pylist():
+        if row["is_correct_max"]:
+            covered.add(row["question_id"])
+        else:
+            of_zero.add((row["question_id"], row["trace_id"]))
+    if keep_for_fallback:
+        return {key for key in of_zero if key[0] in covered}
+    return of_zero
 
 
 def _check_same_span(
@@ -244,9 +273,14 @@ class TraceScorer(ShardByShard):
         tokenizer: Any,
         scorer: "Scorer",
     ) -> None:
-        self.config, self.kind, self.questions, self.traces = config, kind, questions, traces
+        self.config = config
+        self.kind = kind
+        self.questions = questions
         self.hints = hints
-        self.unwanted, self.tokenizer, self.scorer = unwanted, tokenizer, scorer
+        self.traces = traces
+        self.unwanted = unwanted
+        self.tokenizer = tokenizer
+        self.scorer = scorer
         self.renderer = config.renderer
         self.encode, self.decode = text_codec(tokenizer)
         self.renderer.check_codec(self.encode, self.decode, tokenizer.name_or_path)
@@ -258,11 +292,8 @@ class TraceScorer(ShardByShard):
 
     def facts(self) -> dict[str, Any]:
         """See ShardFiller."""
-        execution = (
-            resolved(self.config, "scoring.batch_tokens", "scoring.chunk_positions")
-            | self.scorer.execution()
-        )
-        return {"execution": execution}
+        settings = resolved(self.config, "scoring.batch_tokens", "scoring.chunk_positions")
+        return {"execution": settings | self.scorer.execution()}
 
     def statistics(self) -> dict[str, int]:
         """See ShardFiller."""
@@ -286,11 +317,10 @@ class TraceScorer(ShardByShard):
             if sequence.key not in failures:
                 rows.append(self._row(sequence, spans))
         if self.config.scoring.early_tokens and self.kind == REASONER:
-            self._add_early(rows, questions, traces)
-        failed = [
-            {"question_id": key[0], "trace_id": key[1], "reason": reason}
-            for key, reason in failures.items()
-        ]
+            self._add_early(rows, questions, traces, counts)
+        failed = []
+        for (question_id, trace_id), reason in failures.items():
+            failed.append({"question_id": question_id, "trace_id": trace_id, "reason": reason})
         if failed:
             counts["failed"] = len(failed)
         self.num_tokens += counts["tokens"]
@@ -304,15 +334,19 @@ class TraceScorer(ShardByShard):
         dropped: list[dict],
         counts: Counter,
     ) -> None:
-        config, kind, question_id = self.config, self.kind, row["question_id"]
+        """Add what is to be scored of a question's traces to `sequences`, and what is not to
+        `dropped` and `counts`.
+
+        A prompt of 3 ids, a trace of 4, and an answer of which the ids [2, 5) are the solution,
+        give the spans [3, 7) and [9, 12).
+        """
+        question_id = row["question_id"]
         hint = self.hints.of(row)
-        prompt_ids = self.renderer.encode_prompt(kind, row["question"], hint, self.encode)
+        prompt_ids = self.renderer.encode_prompt(self.kind, row["question"], hint, self.encode)
         answer_ids: list[int] = []
-        start, stop = 0, 0
-        if kind == "reasoner" and row["solution"]:  # a question with tests only has none
-            answer_ids, start, stop = self.renderer.encode_answer(
-                row["solution"], self.encode, self.decode
-            )
+        has_answer = self.kind == REASONER and row["solution"]  # with tests only there is none
+        if has_answer:
+            answer_ids, start, stop = self._answer_of(row)
         for trace in traces:
             key = (question_id, trace["trace_id"])
             counts["traces"] += 1
@@ -324,25 +358,39 @@ class TraceScorer(ShardByShard):
                 continue
             begin = len(prompt_ids)
             end = begin + len(trace["token_ids"])
-            spans = [(begin, end)] + ([(end + start, end + stop)] if answer_ids else [])
+            spans = [(begin, end)]
+            if has_answer:
+                spans.append((end + start, end + stop))
             token_ids = prompt_ids + trace["token_ids"] + answer_ids
-            if len(token_ids) + self.end_of_turn > config.cutoff_len:
+            if len(token_ids) + self.end_of_turn > self.config.cutoff_len:
                 counts["no_room"] += 1
-                reason = f"longer than cutoff_len {config.cutoff_len}"
-                ids = {"question_id": question_id, "trace_id": key[1]}
-                dropped.append(ids | {"reason": reason, "tokens": len(token_ids)})
+                dropped.append(
+                    {
+                        "question_id": question_id,
+                        "trace_id": trace["trace_id"],
+                        "reason": f"longer than cutoff_len {self.config.cutoff_len}",
+                        "tokens": len(token_ids),
+                    }
+                )
                 continue
             sequences.append(ScoredSequence(key, token_ids, spans, self.support))
             counts["tokens"] += len(token_ids)
+
+    def _answer_of(self, row: Mapping[str, Any]) -> tuple[list[int], int, int]:
+        """(ids of a question's reference answer, start, stop), of which [start, stop) are its
+        solution.
+        """
+        return self.renderer.encode_answer(row["solution"], self.encode, self.decode)
 
     def _add_early(
         self,
         rows: list[dict[str, Any]],
         questions: Mapping[str, Sequence[Mapping[str, Any]]],
         traces: Mapping[str, Sequence[Mapping[str, Any]]],
+        counts: Counter,
     ) -> None:
         """Add to the rows how likely the solution is after the first N tokens of their traces, and
-        after none.
+        after none; to the counts, how many of these figures could not be computed.
 
         The trace is cut after N ids and closed with the boundary, so the solution follows as it
         does after a whole trace. With N = 2 and a trace of the ids 5 6 7 and the boundary 9
@@ -351,58 +399,74 @@ class TraceScorer(ShardByShard):
             early    prompt 5 6 9   tags solution
             bare     prompt 9       tags solution, the same for all traces of a question
         """
-        num_early = self.config.scoring.early_tokens or 0
-        boundary = self.encode(self.renderer.boundary)
-        ids_of = {
-            (question_id, trace["trace_id"]): trace["token_ids"]
-            for question_id, group in traces.items()
-            for trace in group
-        }
         sequences: list[ScoredSequence] = []
         for question_id, group in group_by(rows, "question_id").items():
             [question] = questions[question_id]
-            if not question["solution"]:
-                continue
-            prompt = self.renderer.encode_prompt(REASONER, question["question"], None, self.encode)
-            answer, start, stop = self.renderer.encode_answer(
-                question["solution"], self.encode, self.decode
-            )
-            thoughts: dict[tuple, list[int]] = {(question_id, "bare"): boundary}
-            for row in group:
-                whole = ids_of[question_id, row["trace_id"]]
-                early = whole[:num_early] + boundary if len(whole) > num_early else whole
-                thoughts[question_id, row["trace_id"], "early"] = early
-            for key, thought in thoughts.items():
-                begin = len(prompt) + len(thought)
-                span = (begin + start, begin + stop)
-                sequences.append(ScoredSequence(key, prompt + thought + answer, [span]))
+            if question["solution"]:
+                ids_of = {trace["trace_id"]: trace["token_ids"] for trace in traces[question_id]}
+                of_rows = [(row["trace_id"], ids_of[row["trace_id"]]) for row in group]
+                sequences += self._early_sequences(question, of_rows)
         found: dict[tuple, float] = {}
         faults: dict[tuple, str] = {}  # a trace that is scored keeps its row without these figures
         scored = self.scorer.token_logps(sequences, faults)
         for sequence, spans in zip(sequences, scored, strict=True):
-            if sequence.key not in faults:
-                found[sequence.key] = spans[0].sum(dim=1).tolist()[0]
+            if sequence.key in faults:
+                continue
+            [logps] = spans
+            at_temperatures = logps.sum(dim=1).tolist()
+            found[sequence.key] = at_temperatures[0]
+        if faults:
+            counts["early_failed"] = len(faults)
         for row in rows:
-            keys = (row["question_id"], row["trace_id"], "early"), (row["question_id"], "bare")
-            row["early_answer_logp"], row["bare_answer_logp"] = map(found.get, keys)
+            question_id = row["question_id"]
+            row["early_answer_logp"] = found.get((question_id, row["trace_id"], "early"))
+            row["bare_answer_logp"] = found.get((question_id, "bare"))
+
+    def _early_sequences(
+        self, question: Mapping[str, Any], traces: Sequence[tuple[str, list[int]]]
+    ) -> list[ScoredSequence]:
+        """The bare sequence of a question, and the early one of each trace, whole where the trace
+        is short.
+
+        Args:
+            traces: (trace_id, ids) of each.
+        """
+        num_early = self.config.scoring.early_tokens or 0
+        boundary = self.encode(self.renderer.boundary)
+        question_id = question["question_id"]
+        thoughts: dict[tuple, list[int]] = {(question_id, "bare"): boundary}
+        for trace_id, whole in traces:
+            early = whole
+            if len(whole) > num_early:
+                early = whole[:num_early] + boundary
+            thoughts[question_id, trace_id, "early"] = early
+        prompt = self.renderer.encode_prompt(REASONER, question["question"], None, self.encode)
+        answer, start, stop = self._answer_of(question)
+        sequences = []
+        for key, thought in thoughts.items():
+            begin = len(prompt) + len(thought)
+            span = (begin + start, begin + stop)
+            sequences.append(ScoredSequence(key, prompt + thought + answer, [span]))
+        return sequences
 
     def _row(self, sequence: ScoredSequence, spans: Sequence["torch.Tensor"]) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(("answer_logp", "answer_tokens"))
-        row |= {
-            "question_id": sequence.key[0],
-            "trace_id": sequence.key[1],
+        """The row of a trace: its sums, and with scoring.token_logps the numbers themselves."""
+        question_id, trace_id = sequence.key
+        row: dict[str, Any] = {
+            "question_id": question_id,
+            "trace_id": trace_id,
             "temperature": self.scorer.temperatures[0],
+            "answer_logp": None,
+            "answer_tokens": None,
         }
-        for name, logps in zip(
-            ("trace", "answer"), spans, strict=False
-        ):  # the posterior has no answer
+        names = ("trace", "answer")
+        for name, logps in zip(names, spans, strict=False):  # the posterior has no answer
             sums = logps.sum(dim=1).tolist()
-            row |= {f"{name}_logp": sums[0], f"{name}_tokens": logps.shape[1]}
+            row[f"{name}_logp"] = sums[0]
+            row[f"{name}_tokens"] = logps.shape[1]
             if len(sums) > 1:
-                row |= {
-                    f"{name}_logp_at_sampling": sums[1],
-                    "sampling_temperature": self.scorer.temperatures[1],
-                }
+                row[f"{name}_logp_at_sampling"] = sums[1]
+                row["sampling_temperature"] = self.scorer.temperatures[1]
             if self.config.scoring.token_logps:
                 row[f"{name}_token_logps"] = logps[0].tolist()
         return row

@@ -28,6 +28,7 @@ from typing import Any
 from variational_reasoning.faults import list_faults
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import mean_and_error
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer, renderer_of_record
 from variational_reasoning.model_record import model_identity, read_record
 from variational_reasoning.pipeline.config import Config, resolved
@@ -98,7 +99,8 @@ class Benchmark:
         """sha256 over ids, texts and checks."""
         digest = hashlib.sha256()
         for row in self.questions:
-            digest.update(json.dumps([row["question_id"], row["question"], row["check"]]).encode())
+            text = json.dumps([row["question_id"], row["question"], row["check"]])
+            digest.update(text.encode())
         return digest.hexdigest()
 
 
@@ -116,7 +118,10 @@ class Model:
         """
         if config.eval.context == "model":
             config = dataclasses.replace(config, cutoff_len=model_context(folder))
-        self.name, self.folder, self.renderer, self.config = name, folder, renderer, config
+        self.name = name
+        self.folder = folder
+        self.renderer = renderer
+        self.config = config
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -145,23 +150,22 @@ def recorded_renderer(folder: Path, config: Config) -> Renderer:
     """
     record = read_record(folder) or {}
     asked = (config.chat_format, config.prompt_family)
-    if record.get("chat_format") is not None and asked == (
-        Config.chat_format,
-        Config.prompt_family,
-    ):
+    is_default = asked == (Config.chat_format, Config.prompt_family)
+    renderer = config.renderer
+    if is_default and record.get("chat_format") is not None:
         renderer = renderer_of_record(record, source=str(folder))
-    else:
-        renderer = config.renderer
-    check_prompt_kind(folder, "reasoner", renderer, config)
+    check_prompt_kind(folder, REASONER, renderer, config)
     return renderer
 
 
 def model_context(folder: Path) -> int:
-    """Tokens that a model was made for, from its config.json. Raises: ValueError when the file
-    does not say.
+    """Tokens that a model was made for, from its config.json.
+
+    Raises: ValueError when the file does not say.
     """
     path = folder / "config.json"
-    context = read_json_object(path, "choose another model folder").get("max_position_embeddings")
+    settings = read_json_object(path, "choose another model folder")
+    context = settings.get("max_position_embeddings")
     if not isinstance(context, int):
         raise ValueError(
             f"{path} has no max_position_embeddings; set eval.context: cutoff_len and a cutoff_len"
@@ -185,31 +189,31 @@ def evaluate(
     for benchmark in benchmarks:
         finish_rejudging(benchmark.folder)
     jobs = [samples_job(benchmark, model) for benchmark in benchmarks]
-    unfinished = [
-        benchmark for benchmark in benchmarks if not (benchmark.folder / MANIFEST).is_file()
-    ]
-    checks = {
-        f"{each.task}/{name}": check
-        for each in unfinished
-        for name, check in read_checks(each.questions).items()
-    }
+    checks = {}
+    for benchmark in benchmarks:
+        if (benchmark.folder / MANIFEST).is_file():
+            continue
+        for question_id, check in read_checks(benchmark.questions).items():
+            checks[f"{benchmark.task}/{question_id}"] = check
     programs = open_programs(checks, config)
     del checks  # programs' tests may be gigabytes
     shares = shares_of_jobs(jobs, *own_share(config))
     todo = [_num_missing(job, mine) for job, mine in zip(jobs, shares, strict=True)]
     started = time.monotonic()
     for number, (benchmark, job, mine) in enumerate(zip(benchmarks, jobs, shares, strict=True)):
-        done, left = sum(todo[:number]), sum(todo[number:])
+        done = sum(todo[:number])
+        left = sum(todo[number:])
         if done and left:
-            seconds = (time.monotonic() - started) * left / done
-            print(
-                f"{left} answers left, in about {timedelta(seconds=round(seconds))} at the pace so "
-                "far"
-            )
+            seconds_per_answer = (time.monotonic() - started) / done
+            duration = timedelta(seconds=round(left * seconds_per_answer))
+            print(f"{left} answers left, in about {duration} at the pace so far")
         sampled = do_shards(job, mine)
         print(describe_table(sampled))
         judged = do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
-        yield benchmark, write_result(benchmark, model) if judged.manifest else None
+        result = None
+        if judged.manifest:
+            result = write_result(benchmark, model)
+        yield benchmark, result
 
 
 def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
@@ -221,14 +225,8 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
             **model.renderer.to_record(),
             "num_samples": benchmark.num_samples,
             "sampling.engine": engine_name(config),
-            **resolved(
-                config,
-                "cutoff_len",
-                "sampling.dtype",
-                "eval.temperature",
-                "eval.top_p",
-                "eval.max_new_tokens",
-            ),
+            **resolved(config, "cutoff_len", "sampling.dtype"),
+            **resolved(config, "eval.temperature", "eval.top_p", "eval.max_new_tokens"),
             **_span_settings(config, model.renderer),
         },
         model=model.identity,
@@ -263,18 +261,17 @@ def samples_job(benchmark: Benchmark, model: Model) -> StageJob:
 def _refuse_control_texts(benchmark: Benchmark, model: Model) -> None:
     """Raises: ValueError for questions that would open or close a turn of the prompt."""
     faults = []
+    control_texts = model.renderer.chat_format.control_texts
     for row in benchmark.questions:
-        found = [
-            text for text in model.renderer.chat_format.control_texts if text in row["question"]
-        ]
+        found = [text for text in control_texts if text in row["question"]]
         if found:
             faults.append(f"question {row['question_id']}: {', '.join(found)}")
     if faults:
-        head = (
+        what = (
             f"{benchmark.task or 'the questions'}: {len(faults)} questions hold control texts of "
-            "the model's chat format"
+            "the model's chat format; take them out of these questions"
         )
-        raise ValueError(list_faults(head + "; take them out of these questions", faults))
+        raise ValueError(list_faults(what, faults))
 
 
 def verdicts_job(
@@ -285,7 +282,9 @@ def verdicts_job(
     settings = resolved(config, "verify.timeout_seconds", "verify.memory_mib")
     settings |= resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds")
     settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
-    identity = dataclasses.replace(samples.identity, config={**samples.identity.config, **settings})
+    # A verdict depends on what the answer depends on, and on the checkers' limits.
+    all_settings = {**samples.identity.config, **settings}
+    identity = dataclasses.replace(samples.identity, config=all_settings)
     units = [unit for units in samples.shards for unit in units]
 
     def num_answers() -> int:
@@ -293,9 +292,15 @@ def verdicts_job(
         shards = range(len(samples.shards))
         return sum(len(samples.read_shard(index, ["answer_id"])) for index in shards)
 
+    per_shard = len(samples.shards[0])
     return StageJob(
         stage=open_stage(
-            benchmark.folder, "evals", identity, units, len(samples.shards[0]), remedy=REJUDGE
+            benchmark.folder,
+            "evals",
+            identity,
+            units,
+            per_shard,
+            remedy=REJUDGE,
         ),
         title=f"reads {samples.folder}; writes {benchmark.folder}",
         row="verdict",
@@ -324,7 +329,8 @@ def _span_settings(config: Config, renderer: Renderer) -> dict[str, Any]:
         return {}
     # A separator has one token at least; the tokenizer, which knows how many, is not loaded yet.
     num_constant = 2 if renderer.separator else 1
-    limit, needed = config.eval.max_new_tokens, config.sampling.max_symbols + num_constant + 1
+    limit = config.eval.max_new_tokens
+    needed = config.sampling.max_symbols + num_constant + 1
     if limit is not None and limit < needed:
         raise ValueError(
             f"eval.max_new_tokens: {limit} has no room for a trace of up to "
@@ -340,15 +346,16 @@ class ResponseSampler(Sampler):
     names = ("question_id", "answer_id")
 
     def __init__(self, benchmark: Benchmark, model: Model) -> None:
-        super().__init__(model.config, model.engine)
+        super().__init__(model.config, model.engine, model.renderer)
+        self.benchmark = benchmark
         self.questions = {row["question_id"]: row for row in benchmark.questions}
-        self.benchmark, self.renderer = benchmark, model.renderer
         settings = model.config.eval
-        own = settings.trace_temperature
-        self.span = self._span(settings.temperature if own is None else own)
-        self._before = Counter(
-            super().statistics()
-        )  # of the benchmarks that the same engine has done
+        temperature = settings.temperature
+        if settings.trace_temperature is not None:
+            temperature = settings.trace_temperature
+        self.span = self._span(temperature)
+        # Of the benchmarks that the same engine has done.
+        self._before = Counter(super().statistics())
 
     def statistics(self) -> dict[str, int]:
         """See ShardFiller."""
@@ -359,40 +366,46 @@ class ResponseSampler(Sampler):
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
-        settings, num_samples = self.config.eval, self.benchmark.num_samples
-        stop, limit = (
-            self.renderer.answer_stops,
-            settings.max_new_tokens or self.config.cutoff_len,
-        )
-        requests, dropped, counts = [], [], Counter(bounded_by_context=0)
+        settings = self.config.eval
+        num_samples = self.benchmark.num_samples
+        limit = settings.max_new_tokens or self.config.cutoff_len
+        needed = 1
+        if self.span is not None:
+            needed = self.span.least_room
+        requests = []
+        dropped = []
+        counts = Counter(bounded_by_context=0)
         for question_id in units:
             question = self.questions[question_id]["question"]
-            prompt_ids = self.renderer.encode_prompt("reasoner", question, None, self.encode)
+            prompt_ids = self.renderer.encode_prompt(REASONER, question, None, self.encode)
             room = min(limit, self.config.cutoff_len - len(prompt_ids))
-            if room < (1 if self.span is None else self.span.least_room):
+            if room < needed:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
-            counts["bounded_by_context"] += num_samples * (room < limit)
+            if room < limit:
+                counts["bounded_by_context"] += num_samples
             for m in range(num_samples):
-                seed = sample_seed(self.config.seed, f"eval/{question_id}", m)
-                requests.append(
-                    Request(
-                        (question_id, m),
-                        prompt_ids,
-                        room,
-                        seed,
-                        stop,
-                        settings.temperature,
-                        settings.top_p,
-                        self.span,
-                    )
+                request = Request(
+                    key=(question_id, m),
+                    prompt_ids=prompt_ids,
+                    max_new_tokens=room,
+                    seed=sample_seed(self.config.seed, f"eval/{question_id}", m),
+                    stop=self.renderer.answer_stops,
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    span=self.span,
                 )
+                requests.append(request)
         return ShardRequests(requests, dropped, counts, len(dropped) * num_samples)
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
-        columns = {"token_ids": result.token_ids, "text": self.decode(result.token_ids)}
-        return columns | {"finish_reason": result.finish_reason, "seed": request.seed}
+        return {
+            "token_ids": result.token_ids,
+            "text": self.decode(result.token_ids),
+            "finish_reason": result.finish_reason,
+            "seed": request.seed,
+        }
 
 
 class ResponseJudge(ShardByShard):
@@ -401,7 +414,8 @@ class ResponseJudge(ShardByShard):
     def __init__(
         self, benchmark: Benchmark, samples: Stage, model: Model, programs: ProgramSettings | None
     ) -> None:
-        self.samples, self.num_samples = samples, benchmark.num_samples
+        self.samples = samples
+        self.num_samples = benchmark.num_samples
         self.renderer = model.renderer
         self.checks = read_checks(benchmark.questions)
         self.pool = open_pool(model.config, programs)
@@ -416,14 +430,14 @@ class ResponseJudge(ShardByShard):
 
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
-        rows = {
-            (row["question_id"], row["answer_id"]): row for row in self.samples.read_shard(index)
-        }
+        rows = {}
+        jobs = []
+        for row in self.samples.read_shard(index):
+            key = (row["question_id"], row["answer_id"])
+            rows[key] = row
+            solution = self.renderer.solution_of_response(row["text"])
+            jobs.append(Job(key, self.checks[row["question_id"]], solution))
         progress(len(units) * self.num_samples - len(rows))  # questions that were dropped
-        jobs = (
-            Job(key, self.checks[key[0]], self.renderer.solution_of_response(row["text"]))
-            for key, row in rows.items()
-        )
         for key, result in self.pool.check(jobs):
             rows[key] |= {
                 "verdict": result.verdict.value,
@@ -431,7 +445,8 @@ class ResponseJudge(ShardByShard):
                 "tier": result.tier,
             }
             progress(1)
-        return Shard(list(rows.values()), Counter(row["verdict"] for row in rows.values()))
+        judged = list(rows.values())
+        return Shard(judged, Counter(row["verdict"] for row in judged))
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -463,7 +478,9 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def describe_result(result: Mapping[str, Any]) -> str:
     """One line of a result."""
-    error = "" if result["standard_error"] is None else f" ± {100 * result['standard_error']:.1f}"
+    error = ""
+    if result["standard_error"] is not None:
+        error = f" ± {100 * result['standard_error']:.1f}"
     missing = ""
     if result["dropped"]:
         missing += f", {result['dropped']} questions dropped: no room in the context"
@@ -488,6 +505,9 @@ def write_result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
     folder = benchmark.folder
     samples = read_manifest(folder / "samples", "samples")
     summary = summarize(read_rows(folder, "evals"))
+    settings = dict(samples["config"])
+    for name in ("chat_format", "prompt_family"):  # `prompt` shows what they are
+        settings.pop(name, None)
     result = {
         "name": model.name,
         "task": benchmark.task,
@@ -497,12 +517,8 @@ def write_result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
         "failed": len(samples["failed"]),
         "seed": samples["seed"],
         "questions": samples["inputs"]["questions"],
-        "settings": {
-            name: value
-            for name, value in samples["config"].items()
-            if name not in ("chat_format", "prompt_family")
-        },
-        "prompt": model.renderer.prompt("reasoner", benchmark.questions[0]["question"]),
+        "settings": settings,
+        "prompt": model.renderer.prompt(REASONER, benchmark.questions[0]["question"]),
         "versions": samples["versions"],
         "execution": samples["execution"],
         "about": dict(benchmark.about),
@@ -512,6 +528,7 @@ def write_result(benchmark: Benchmark, model: Model) -> dict[str, Any]:
 
 
 def _bound(config: Config) -> str:
+    """A line for the title where the context is shorter than the limit of tokens."""
     limit = config.eval.max_new_tokens
     if limit is None or limit < config.cutoff_len:
         return ""
@@ -522,19 +539,26 @@ def _bound(config: Config) -> str:
 
 
 def _num_missing(job: StageJob, mine: set[int]) -> int:
-    return sum(
-        job.size(unit) for index, units in job.stage.pending() if index in mine for unit in units
-    )
+    """Rows of the shards among these that are not on disk."""
+    num_rows = 0
+    for index, units in job.stage.pending():
+        if index in mine:
+            num_rows += sum(map(job.size, units))
+    return num_rows
 
 
 def shares_of_jobs(jobs: Sequence[StageJob], index: int, count: int) -> list[set[int]]:
-    """Per job the shards of process `index` of `count`, balanced over all jobs together."""
-    places = [
-        (number, shard) for number, job in enumerate(jobs) for shard in range(len(job.stage.shards))
-    ]
-    costs = [
-        sum(map(jobs[number].cost, jobs[number].stage.shards[shard])) for number, shard in places
-    ]
+    """Per job the shards of process `index` of `count`, balanced over all jobs together.
+
+    Two jobs with two shards and one have the places (0, 0), (0, 1), (1, 0); a share of the first
+    and the last place is [{0}, {0}].
+    """
+    places = []
+    costs = []
+    for number, job in enumerate(jobs):
+        for shard, units in enumerate(job.stage.shards):
+            places.append((number, shard))
+            costs.append(sum(map(job.cost, units)))
     shares: list[set[int]] = [set() for _ in jobs]
     for position in share_of_costs(costs, index, count):
         number, shard = places[position]

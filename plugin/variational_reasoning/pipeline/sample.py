@@ -21,9 +21,7 @@ from typing import Any, NamedTuple
 from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.method.weights import top_p_warning
-from variational_reasoning.model_record import (
-    model_identity,
-)
+from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.collapse import report_variety
 from variational_reasoning.pipeline.config import Config, resolved
 from variational_reasoning.pipeline.engines import (
@@ -85,9 +83,12 @@ def sample_answers(config: Config) -> StageSummary:
 def traces_job(config: Config) -> StageJob:
     """Check what stage 3 reads and open its table."""
     name = config.sampling.traces_from
-    kind = config.posterior_prompt if name == "posterior" else REASONER
+    kind = REASONER
+    if name == "posterior":
+        kind = config.posterior_prompt
     renderer = config.renderer
-    folder, model_folder = config.folder("traces"), config.model_folder(name)
+    folder = config.folder("traces")
+    model_folder = config.model_folder(name)
     check_prompt_kind(model_folder, config.trained_kind(name), renderer, config)
     check_context(model_folder, config)
     questions, units = training_questions(config)
@@ -99,9 +100,8 @@ def traces_job(config: Config) -> StageJob:
             **renderer.to_record(),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_traces"),
-            **resolved(
-                config, "sampling.temperature", "sampling.top_p", "sampling.max_trace_tokens"
-            ),
+            **resolved(config, "sampling.temperature", "sampling.top_p"),
+            **resolved(config, "sampling.max_trace_tokens"),
             **hints.identity(),
             **span_settings(config, renderer),
         },
@@ -111,6 +111,10 @@ def traces_job(config: Config) -> StageJob:
 
     def size(unit: str) -> int:
         return config.sampling.num_traces
+
+    def load() -> TraceSampler:
+        engine = open_engine(config, str(model_folder))
+        return TraceSampler(config, questions, kind, hints, engine)
 
     title = (
         f"reads {len(units)} training questions, {name} {model_folder} ({kind}); writes {folder}"
@@ -125,9 +129,7 @@ def traces_job(config: Config) -> StageJob:
         row="trace",
         size=size,
         cost=lambda unit: 1.0,
-        load=lambda: TraceSampler(
-            config, questions, kind, hints, open_engine(config, str(model_folder))
-        ),
+        load=load,
         limit=FailureLimit(
             "sampling.max_failed_fraction",
             config.sampling.max_failed_fraction,
@@ -141,15 +143,15 @@ def traces_job(config: Config) -> StageJob:
 def answers_job(config: Config) -> StageJob:
     """Check what stage 6 reads and open its table."""
     renderer = config.renderer
-    folder, model_folder = config.folder("answers"), config.model_folder("reasoner")
-    check_prompt_kind(model_folder, "reasoner", renderer, config)
+    folder = config.folder("answers")
+    model_folder = config.model_folder("reasoner")
+    check_prompt_kind(model_folder, REASONER, renderer, config)
     check_context(model_folder, config)
     questions, train = training_questions(config)
     traces = TableReader(config.folder("traces"), "traces")
     refuse_malformed(traces, config)
-    counted = traces.summary.group_by("question_id", use_threads=False).aggregate(
-        [("trace_id", "count"), ("is_well_formed", "sum")]
-    )
+    grouped = traces.summary.group_by("question_id", use_threads=False)
+    counted = grouped.aggregate([("trace_id", "count"), ("is_well_formed", "sum")])
     counts = {row["question_id"]: row for row in counted.to_pylist()}
     units = [question_id for question_id in train if question_id in counts]
     identity = Identity(
@@ -161,9 +163,8 @@ def answers_job(config: Config) -> StageJob:
             **renderer.to_record(),
             "sampling.engine": engine_name(config),
             **resolved(config, "cutoff_len", "sampling.dtype", "sampling.num_answers"),
-            **resolved(
-                config, "sampling.temperature", "sampling.top_p", "sampling.max_answer_tokens"
-            ),
+            **resolved(config, "sampling.temperature", "sampling.top_p"),
+            **resolved(config, "sampling.max_answer_tokens"),
         },
         model=model_identity(model_folder),
         seed=config.seed,
@@ -223,12 +224,12 @@ def abstract_span(
     renderer = renderer or config.renderer
     encode, _ = text_codec(tokenizer)
     return Span(
-        vocabulary.symbol_ids,
-        vocabulary.end_id,
-        settings.min_symbols,
-        settings.max_symbols,
-        temperature,
-        tuple(renderer.encode_separator(encode)),
+        symbol_ids=vocabulary.symbol_ids,
+        end_id=vocabulary.end_id,
+        min_symbols=settings.min_symbols,
+        max_symbols=settings.max_symbols,
+        temperature=temperature,
+        separator_ids=tuple(renderer.encode_separator(encode)),
     )
 
 
@@ -241,8 +242,9 @@ def refuse_malformed(traces: TableReader, config: Config) -> None:
         return
     endings = Counter(summary["finish_reason"].to_pylist())
     rest = summary.num_rows - endings["length"]
-    first = summary["question_id"][0].as_py()
-    text = traces.rows_of([first], ["text"])[first][0]["text"]
+    first_question = summary["question_id"][0].as_py()
+    rows = traces.rows_of([first_question], ["text"])
+    text = rows[first_question][0]["text"]
     raise ValueError(
         f"{traces.folder}: none of the {summary.num_rows} traces is well formed: "
         f"{endings['length']} were cut by sampling.max_trace_tokens "
@@ -272,9 +274,16 @@ class Sampler(ABC):
     names: tuple[str, ...]
     """The id columns of a row, in the order of a request's key."""
 
-    def __init__(self, config: Config, engine: Engine) -> None:
-        self.config, self.engine = config, engine
-        self.renderer = config.renderer
+    def __init__(self, config: Config, engine: Engine, renderer: Renderer | None = None) -> None:
+        """
+        Args:
+            renderer: the model's prompts, where they may differ from those of the configuration.
+
+        Raises: ValueError for a tokenizer that changes texts which are joined in ids.
+        """
+        self.config = config
+        self.engine = engine
+        self.renderer = renderer or config.renderer
         self.encode, self.decode = text_codec(engine.tokenizer)
         self.renderer.check_codec(self.encode, self.decode, engine.tokenizer.name_or_path)
 
@@ -289,13 +298,19 @@ class Sampler(ABC):
     def fill(
         self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
     ) -> Iterator[tuple[int, Shard]]:
-        """See ShardFiller. The engine takes the next shard's requests as it has room."""
+        """See ShardFiller. The engine takes the next shard's requests as it has room.
+
+        The engine numbers groups from 0, and may end them in another order. Of the shards 4 and 7:
+
+            taken by the engine    group 0 (shard 4), group 1 (shard 7)
+            it ends group 1        plans.pop(1) is shard 7 and what was asked for it
+        """
         plans: dict[int, tuple[int, ShardRequests]] = {}
 
         def groups() -> Iterator[list[Request]]:
             for number, (index, units) in enumerate(shards):
                 plan = self.plan(units)
-                plans[number] = index, plan
+                plans[number] = (index, plan)
                 progress(plan.num_unasked)
                 yield plan.requests
 
@@ -304,7 +319,10 @@ class Sampler(ABC):
             yield index, self._shard(plan, results)
 
     def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
-        rows, failed, counts = [], [], plan.counts
+        """The rows of the samples that the engine could draw, and the failures."""
+        rows = []
+        failed = []
+        counts = plan.counts
         for request, result in zip(plan.requests, results, strict=True):
             ids = dict(zip(self.names, request.key, strict=True))
             if result.error:
@@ -322,10 +340,8 @@ class Sampler(ABC):
         """See ShardFiller. Settings that change rows by float noise at most are in the manifest and
         not compared.
         """
-        execution = (
-            resolved(self.config, "sampling.device", "sampling.batch_tokens")
-            | self.engine.execution()
-        )
+        settings = resolved(self.config, "sampling.device", "sampling.batch_tokens")
+        execution = settings | self.engine.execution()
         return {"vocabulary": self._vocabulary, "execution": execution}
 
     def statistics(self) -> dict[str, int]:
@@ -344,9 +360,12 @@ class Sampler(ABC):
     def _request(
         self, key: tuple, prompt_ids: Sequence[int], room: int, stop: tuple[str, ...]
     ) -> Request:
+        """A sample to draw, with the seed of its ids."""
         settings = self.config.sampling
-        # The reasoner's traces train the posterior; its own samples must not repeat their noise.
-        apart: tuple[str, ...] = ("reasoner",) if settings.traces_from == "reasoner" else ()
+        apart: tuple[str, ...] = ()
+        if settings.traces_from == "reasoner":
+            # They train the posterior, whose own samples must not repeat their noise.
+            apart = ("reasoner",)
         if settings.hint != "reference":
             apart = ("hint", settings.hint)
         seed = sample_seed(self.config.seed, *key, *apart)
@@ -379,17 +398,21 @@ class TraceSampler(Sampler):
         self, config: Config, questions: TableReader, kind: str, hints: Hints, engine: Engine
     ) -> None:
         super().__init__(config, engine)
-        self.questions, self.kind, self.hints = questions, kind, hints
+        self.questions = questions
+        self.kind = kind
+        self.hints = hints
         self.span = self._span(config.sampling.temperature)
         self._expert_traces: dict[str, str] = {}
         """Of the shards that are in work: a sample may repeat the data set's own trace."""
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
-        config, kind, num_traces = self.config, self.kind, self.config.sampling.num_traces
+        config = self.config
+        num_traces = config.sampling.num_traces
         stop = self.renderer.trace_stops
         limit = config.sampling.max_trace_tokens or config.cutoff_len
-        requests, dropped = [], []
+        requests: list[Request] = []
+        dropped = []
         rows = self.questions.rows_of(units, HINT_COLUMNS)
         for question_id in units:
             [row] = rows[question_id]
@@ -398,17 +421,20 @@ class TraceSampler(Sampler):
             if self.hints.lacks(hint):
                 dropped.append(self.hints.dropped(question_id))
                 continue
-            prompt_ids = self.renderer.encode_prompt(kind, row["question"], hint, self.encode)
+            prompt_ids = self.renderer.encode_prompt(self.kind, row["question"], hint, self.encode)
             room = config.cutoff_len - len(prompt_ids)
-            needed = 1 if self.span is None else self.span.max_symbols + 1
+            if self.span is None:
+                needed = 1
+                length = min(limit, room)
+            else:
+                needed = self.span.max_symbols + 1
+                length = needed
             if room < needed:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
-            length = min(limit, room) if self.span is None else needed
-            requests += [
-                self._request((question_id, k), prompt_ids, length, stop)._replace(span=self.span)
-                for k in range(num_traces)
-            ]
+            for k in range(num_traces):
+                request = self._request((question_id, k), prompt_ids, length, stop)
+                requests.append(request._replace(span=self.span))
         num_unasked = len(dropped) * num_traces
         return ShardRequests(requests, dropped, Counter(dropped=num_unasked), num_unasked)
 
@@ -423,9 +449,13 @@ class TraceSampler(Sampler):
         expert = self._expert_traces[request.key[0]]
         if expert:  # a question without a trace of its own has nothing to compare with
             counts["copies_of_training_trace"] += cut.text.strip() == expert
-        trained_ids: list[int] | None = None
+        trained_tokens: int | None = None
+        is_trained_as_sampled: bool | None = None
         if cut.is_well_formed:
+            # The trainer tokenizes the text again.
             trained_ids = self.encode(cut.text + self.renderer.boundary)
+            trained_tokens = len(trained_ids)
+            is_trained_as_sampled = trained_ids == cut.token_ids
         return {
             "token_ids": cut.token_ids,
             "text": cut.text,
@@ -435,8 +465,8 @@ class TraceSampler(Sampler):
             "seed": request.seed,
             "prompt_kind": self.kind,
             "temperature": self.config.sampling.temperature,
-            "trained_tokens": None if trained_ids is None else len(trained_ids),
-            "is_trained_as_sampled": None if trained_ids is None else trained_ids == cut.token_ids,
+            "trained_tokens": trained_tokens,
+            "is_trained_as_sampled": is_trained_as_sampled,
         }
 
     def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
@@ -449,7 +479,7 @@ class TraceSampler(Sampler):
 class AnswerSampler(Sampler):
     """Stage 6's worker.
 
-    A row holds what follows the trace's ids. After an abstract trace that begins with the
+    A row holds what follows the trace's ids. After an abstract trace, this begins with the
     separator, which is not sampled.
     """
 
@@ -459,39 +489,42 @@ class AnswerSampler(Sampler):
         self, config: Config, questions: TableReader, traces: TableReader, engine: Engine
     ) -> None:
         super().__init__(config, engine)
-        self.questions, self.traces = questions, traces
+        self.questions = questions
+        self.traces = traces
         self.separator_ids = self.renderer.encode_separator(self.encode)
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
-        config, num_answers = self.config, self.config.sampling.num_answers
+        config = self.config
+        num_answers = config.sampling.num_answers
         stop = self.renderer.answer_stops
         limit = config.sampling.max_answer_tokens or config.cutoff_len
-        requests, dropped, counts = [], [], Counter(traces=0, malformed=0, no_room=0)
+        requests = []
+        dropped = []
+        counts = Counter(traces=0, malformed=0, no_room=0)
         questions = self.questions.rows_of(units, ["question"])
         traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
             [row] = questions[question_id]
-            prompt_ids = self.renderer.encode_prompt("reasoner", row["question"], None, self.encode)
+            prompt_ids = self.renderer.encode_prompt(REASONER, row["question"], None, self.encode)
             for trace in traces[question_id]:
-                start_ids = prompt_ids + trace["token_ids"] + self.separator_ids
-                room = min(limit, config.cutoff_len - len(start_ids))
+                trace_id = trace["trace_id"]
                 counts["traces"] += 1
                 if not trace["is_well_formed"]:
                     counts["malformed"] += 1
-                elif room < 1:
+                    continue
+                start_ids = prompt_ids + trace["token_ids"] + self.separator_ids
+                room = min(limit, config.cutoff_len - len(start_ids))
+                if room < 1:
                     counts["no_room"] += 1
-                    dropped.append(
-                        self._no_room(question_id, len(start_ids)) | {"trace_id": trace["trace_id"]}
-                    )
-                else:
-                    key = (question_id, trace["trace_id"])
-                    requests += [
-                        self._request((*key, m), start_ids, room, stop) for m in range(num_answers)
-                    ]
-        return ShardRequests(
-            requests, dropped, counts, (counts["malformed"] + counts["no_room"]) * num_answers
-        )
+                    no_room = self._no_room(question_id, len(start_ids))
+                    dropped.append(no_room | {"trace_id": trace_id})
+                    continue
+                for m in range(num_answers):
+                    key = (question_id, trace_id, m)
+                    requests.append(self._request(key, start_ids, room, stop))
+        num_without = counts["malformed"] + counts["no_room"]
+        return ShardRequests(requests, dropped, counts, num_without * num_answers)
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
@@ -514,7 +547,9 @@ class AnswerSampler(Sampler):
 def sample_seed(run_seed: int, question_id: str, *indices: int | str) -> int:
     """A 63-bit seed that is a function of its arguments only: no two rows share their noise."""
     text = json.dumps([run_seed, question_id, *indices])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    digest = hashlib.sha256(text.encode()).digest()
+    first_64_bits = int.from_bytes(digest[:8], "big")
+    return first_64_bits >> 1
 
 
 def _duplicates(rows: Sequence[Mapping[str, Any]], *columns: str) -> int:

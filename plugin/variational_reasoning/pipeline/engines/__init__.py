@@ -62,4 +62,6 @@ def engine_name(config: Config) -> str:
     if config.sampling.engine != "auto":
         return config.sampling.engine
     has_vllm = importlib.util.find_spec("vllm") is not None
-    return "vllm" if has_vllm and need("torch", "train").cuda.is_available() else "transformers"
+    if has_vllm and need("torch", "train").cuda.is_available():
+        return "vllm"
+    return "transformers"

@@ -74,7 +74,10 @@ class Engine(ABC):
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._prompt_tokens = self._computed = self._sampled = 0
+        self._prompt_tokens = 0
+        self._computed = 0
+        """Of the prompt tokens, those that were not shared."""
+        self._sampled = 0
 
     @abstractmethod
     def stream(
@@ -164,8 +167,11 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     """
     config = config.get("text_config") or config
     positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if not positions:
+        return None
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return int(positions * max(rope.get("factor") or 1, 1)) if positions else None
+    factor = max(rope.get("factor") or 1, 1)
+    return int(positions * factor)
 
 
 def text_codec(tokenizer: Any) -> tuple[Encode, Decode]:
@@ -194,10 +200,10 @@ def _unreadable(tokenizer: Any, text: str, error: Exception) -> str:
     if not unknown:
         return f"the tokenizer cannot read the text {text[:80]!r}: {error}"
     place = text.index(unknown[0])
+    around = text[max(place - 40, 0) : place + 40]
     listed = ", ".join(map(repr, unknown[:5]))
     return (
-        f"the tokenizer does not know {listed}, such as in "
-        f"{text[max(place - 40, 0) : place + 40]!r}; "
+        f"the tokenizer does not know {listed}, such as in {around!r}; "
         "remove it from the text, or use a model whose tokenizer reads any text"
     )
 
@@ -205,5 +211,7 @@ def _unreadable(tokenizer: Any, text: str, error: Exception) -> str:
 def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
     """Ids that end a text: those of the model's generation configuration and the tokenizer's."""
     ends = getattr(generation_config, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends]
-    return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
+    if not isinstance(ends, list):
+        ends = [ends]
+    all_ends = {*ends, tokenizer.eos_token_id}
+    return all_ends - {None}

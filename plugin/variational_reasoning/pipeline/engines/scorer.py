@@ -14,6 +14,7 @@ Throughput comes from more processes.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 VOCABULARY_TILE = 1024
 """Ids whose logits a CPU computes at once: 512 positions x 1,024 ids x 4 bytes are 2 MiB."""
-
 
 LENGTH_STEP = 128
 """On a GPU a batch's padded length is a multiple of this. cuDNN's attention, which torch prefers on
@@ -79,7 +79,9 @@ class Scorer:
         import torch
 
         device = self.model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        name = device.type
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
         return {
             "device": name,
             "attention": attention_kernel(self.model),
@@ -122,39 +124,53 @@ class Scorer:
 
         copies = self._different_rows(sequences, failures)
         results: list[list[torch.Tensor]] = [[] for _ in sequences]
-        batches = self._batches({i: len(sequences[i].token_ids) for i in copies})
         if progress and failures:
             progress(len(failures))
         with torch.inference_mode():
-            while batches:
-                batch = batches.pop(0)
-                try:
-                    scored: Sequence[Any] = self._score_batch([sequences[i] for i in batch])
-                except torch.OutOfMemoryError as error:
-                    if len(batch) > 1:
-                        half = len(batch) // 2
-                        batches[:0] = [batch[:half], batch[half:]]
-                        torch.cuda.empty_cache()
-                        continue
-                    num_tokens = len(sequences[batch[0]].token_ids)
-                    scored = [f"{num_tokens} tokens do not fit the memory: {str(error)[:200]}"]
-                for i, spans in zip(batch, scored, strict=True):
-                    for copy in copies[i]:
-                        if isinstance(spans, str):
-                            failures[sequences[copy].key] = spans
-                        else:
-                            results[copy] = spans
-                    if progress:
-                        progress(len(copies[i]))
+            for i, scored in self._scored(sequences, list(copies)):
+                for copy in copies[i]:
+                    if isinstance(scored, str):
+                        failures[sequences[copy].key] = scored
+                    else:
+                        results[copy] = scored
+                if progress:
+                    progress(len(copies[i]))
+        # One sum per span is NaN or infinite where any of its tokens is.
         for i, sequence in enumerate(sequences):
             sums = [float(logps.sum()) for logps in results[i]]
-            if not all(math.isfinite(value) for value in sums):
+            if not all(map(math.isfinite, sums)):
                 results[i] = []
                 failures[sequence.key] = (
                     f"its log-likelihood is {sums}; check the model's weights, or score with "
                     "scoring.dtype=float32"
                 )
         return results
+
+    def _scored(
+        self, sequences: Sequence[ScoredSequence], places: Sequence[int]
+    ) -> Iterator[tuple[int, "list[torch.Tensor] | str"]]:
+        """(place, a tensor per span) of the rows at these places; a text where a row alone does not
+        fit the memory. A batch that does not fit is halved.
+        """
+        import torch
+
+        batches = deque(self._batches({i: len(sequences[i].token_ids) for i in places}))
+        while batches:
+            batch = batches.popleft()
+            try:
+                scored = self._score_batch([sequences[i] for i in batch])
+            except torch.OutOfMemoryError as error:
+                if len(batch) > 1:
+                    # extendleft puts its last item first: the first half is next.
+                    half = len(batch) // 2
+                    batches.extendleft([batch[half:], batch[:half]])
+                    torch.cuda.empty_cache()
+                    continue
+                [place] = batch
+                num_tokens = len(sequences[place].token_ids)
+                yield place, f"{num_tokens} tokens do not fit the memory: {str(error)[:200]}"
+                continue
+            yield from zip(batch, scored, strict=True)
 
     def _different_rows(
         self, sequences: Sequence[ScoredSequence], failures: dict[tuple, str]
@@ -170,59 +186,86 @@ class Scorer:
             if reason:
                 failures[sequence.key] = reason
                 continue
-            asked = tuple(sequence.token_ids), tuple(sequence.spans), sequence.support
+            asked = (tuple(sequence.token_ids), tuple(sequence.spans), sequence.support)
             equal.setdefault(asked, []).append(i)
         return {group[0]: group for group in equal.values()}
 
     def _batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
         """Rows of similar length together. The longest come first, so that too large a batch fails
         at the start.
+
+        With batch_tokens 20 and the lengths 9, 8, 5, 4, 4, where a batch is as long as its first
+        row: [9, 8] has 18 tokens with its padding, and [5, 4, 4] has 15.
         """
         batches: list[list[int]] = []
         longest = 0
-        for i in sorted(lengths, key=lambda i: -lengths[i]):
-            is_full = bool(batches) and (len(batches[-1]) + 1) * longest > self.batch_tokens
-            if not batches or is_full:
+        longest_first = sorted(lengths, key=lambda i: -lengths[i])
+        for i in longest_first:
+            num_rows = 1
+            if batches:
+                num_rows += len(batches[-1])
+            is_too_large = num_rows * longest > self.batch_tokens
+            if not batches or is_too_large:
                 batches.append([])
                 longest = lengths[i]
             batches[-1].append(i)
         return batches
 
     def _score_batch(self, sequences: list[ScoredSequence]) -> list[list["torch.Tensor"]]:
+        """log p of every token of every span, for each row: [temperatures, tokens]."""
         import torch
 
         ids = self._padded_ids(sequences)
         rows, targets_at = _places_of_targets(sequences)
+        needed = self._states_before(ids, rows, targets_at)
+        targets = ids[rows, targets_at].to(needed.device)
+        shape = (len(self.temperatures), len(rows))
+        logps = torch.empty(shape, dtype=torch.float64, device=needed.device)
+        # Positions of constrained traces are done first, each trace by its own support. The head
+        # does the others in chunks, so that the logits of a whole batch never exist.
+        is_constrained = torch.zeros(len(rows), dtype=torch.bool)
+        for trace, support in _constrained_traces(sequences):
+            is_constrained[trace] = True
+            of_trace = self._constrained_logps(needed[trace], targets[trace], support)
+            logps[:, trace] = of_trace
+        [others] = (~is_constrained).nonzero(as_tuple=True)
+        others = others.to(needed.device)
+        for chunk in others.split(self.chunk_positions):
+            of_chunk = self._chunk_logps(needed[chunk], targets[chunk])
+            logps[:, chunk] = of_chunk.to(logps.dtype)
+        return _by_span(logps.cpu(), sequences)
+
+    def _states_before(
+        self, ids: "torch.Tensor", rows: "torch.Tensor", columns: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Hidden states from which the ids at these places are predicted, [places, hidden size]; or
+        logits, where the model does not split.
+
+        What is at column t - 1 gives the log-likelihood of the id at column t. The states of the
+        whole batch are freed on return.
+        """
         model = self.model if self._body is None else self._body
         output = _forward(model, ids.to(self.model.device))
         whole = output.logits if self._body is None else output.last_hidden_state
-        # Logits at position t - 1 give the log-likelihood of token t.
-        needed = whole[rows.to(whole.device), (targets_at - 1).to(whole.device)].to(self._device)
-        del output, whole
-        targets = ids[rows, targets_at].to(needed.device)
-        logps = torch.empty(
-            len(self.temperatures), len(rows), dtype=torch.float64, device=needed.device
-        )
-        is_over_all_ids = torch.ones(len(rows), dtype=torch.bool)
-        for trace, support in _constrained_traces(sequences):
-            is_over_all_ids[trace] = False
-            logps[:, trace] = self._constrained_logps(needed[trace], targets[trace], support)
-        others = is_over_all_ids.nonzero()[:, 0].to(needed.device)
-        for chunk in others.split(self.chunk_positions):
-            logps[:, chunk] = self._chunk_logps(needed[chunk], targets[chunk]).to(logps.dtype)
-        return _by_span(logps.cpu(), sequences)
+        rows = rows.to(whole.device)
+        columns_before = (columns - 1).to(whole.device)
+        return whole[rows, columns_before].to(self._device)
 
     def _padded_ids(self, sequences: Sequence[ScoredSequence]) -> "torch.Tensor":
         """[rows, columns] ids, with zeros on the right of rows that are shorter."""
         import torch
 
+        # With steps of 128, 300 tokens become 384 columns, but no more than the model has positions
+        # for.
         longest = max(len(sequence.token_ids) for sequence in sequences)
-        columns = math.ceil(longest / self.length_step) * self.length_step
+        num_steps = math.ceil(longest / self.length_step)
+        columns = num_steps * self.length_step
         if self._context:
             columns = min(columns, self._context)
         ids = torch.zeros(len(sequences), columns, dtype=torch.long)
         for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence.token_ids)] = torch.as_tensor(sequence.token_ids)
+            num = len(sequence.token_ids)
+            ids[row, :num] = torch.as_tensor(sequence.token_ids)
         return ids
 
     def _chunk_logps(self, hidden: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
@@ -241,22 +284,26 @@ class Scorer:
         """
         import torch
 
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        chosen = torch.zeros(len(targets), dtype=wide, device=hidden.device)
-        normalizer = torch.full(
-            (len(self.temperatures), len(targets)), -math.inf, dtype=wide, device=hidden.device
-        )
+        wide = _wide_dtype(hidden)
+        num = len(targets)
+        chosen = torch.zeros(num, dtype=wide, device=hidden.device)
+        shape = (len(self.temperatures), num)
+        normalizer = torch.full(shape, -math.inf, dtype=wide, device=hidden.device)
         for first, logits in self._tiles(hidden):
             places = targets - first
             last = logits.shape[1] - 1
-            found = logits.gather(1, places.clamp(0, last)[:, None])[:, 0].to(wide)
+            # gather needs an index everywhere; what it finds for ids of other tiles is not used.
+            inside = places.clamp(0, last)
+            found = logits.gather(1, inside[:, None])[:, 0].to(wide)
             is_in_tile = (places >= 0) & (places <= last)
             # In place: small tensors that stay, one for each tile, would keep the allocator from
             # using a tile's memory again.
             torch.where(is_in_tile, found, chosen, out=chosen)
             for total, temperature in zip(normalizer, self.temperatures, strict=True):
-                torch.logaddexp(total, _log_sum_exp(logits, temperature, wide), out=total)
-        return chosen / normalizer.new_tensor(self.temperatures)[:, None] - normalizer
+                of_tile = _log_sum_exp(logits, temperature, wide)
+                torch.logaddexp(total, of_tile, out=total)
+        temperatures = normalizer.new_tensor(self.temperatures)
+        return chosen / temperatures[:, None] - normalizer
 
     def _constrained_logps(
         self, hidden: "torch.Tensor", targets: "torch.Tensor", support: Span
@@ -276,49 +323,77 @@ class Scorer:
         """
         import torch
 
-        ids = torch.tensor([*support.symbol_ids, support.end_id], device=hidden.device)
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        logits = self._logits_of(hidden, ids).to(wide)
-        place = torch.arange(len(targets), device=hidden.device)[:, None]
+        device = hidden.device
+        ids = torch.tensor([*support.symbol_ids, support.end_id], device=device)
+        logits = self._logits_of(hidden, ids)
+        logits = logits.to(_wide_dtype(hidden))
+        # [tokens, ids]: what can be drawn at which place.
+        place = torch.arange(len(targets), device=device)[:, None]
         is_end = ids == support.end_id
         is_symbol_allowed = ~is_end & (place < support.max_symbols)
         is_end_allowed = is_end & (place >= support.min_symbols)
-        logits = logits.masked_fill(~(is_symbol_allowed | is_end_allowed), -math.inf)
-        temperatures = logits.new_tensor(self.temperatures)[:, None, None]
-        logps = (logits / temperatures).log_softmax(dim=-1)
+        is_allowed = is_symbol_allowed | is_end_allowed
+        logits = logits.masked_fill(~is_allowed, -math.inf)
+        temperatures = logits.new_tensor(self.temperatures)
+        scaled = logits / temperatures[:, None, None]
+        logps = scaled.log_softmax(dim=-1)
+        # One of the ids is the target, and the sum is over it alone.
         is_target = ids == targets[:, None]
         chosen = logps.masked_fill(~is_target, 0).sum(dim=-1)
-        return chosen.masked_fill(~is_target.any(dim=-1), -math.inf)
+        is_known = is_target.any(dim=-1)
+        return chosen.masked_fill(~is_known, -math.inf)
 
     def _logits_of(self, hidden: "torch.Tensor", ids: "torch.Tensor") -> "torch.Tensor":
         """The logits of some ids only: [positions, ids]."""
-        import torch
 
-        if type(self._head) is torch.nn.Linear and not self._head.weight.is_meta:
-            bias = None if self._head.bias is None else self._head.bias[ids]
-            return torch.nn.functional.linear(hidden, self._head.weight[ids], bias)
-        whole = hidden if self._head is None else self._head(hidden)
-        return whole[:, ids]
+        head = self._head
+        if head is None:
+            return hidden[:, ids]
+        if _is_whole(head):
+            return head(hidden)[:, ids]
+        return _linear_of(head, ids, hidden)
 
     def _tiles(self, hidden: "torch.Tensor") -> Iterator[tuple[int, "torch.Tensor"]]:
         """(first id, logits of the ids from there). On a CPU a tile stays in the cache; a GPU does
         all ids at once.
         """
-        import torch
-
         head = self._head
         if head is None:
             yield 0, hidden
             return
-        # A weight is meta where a hook of accelerate fetches it for the call of its module.
-        is_whole = type(head) is not torch.nn.Linear or head.weight.is_meta
-        if is_whole or hidden.device.type != "cpu":
+        if _is_whole(head) or hidden.device.type != "cpu":
             yield 0, head(hidden)
             return
         for first in range(0, head.out_features, VOCABULARY_TILE):
             ids = slice(first, first + VOCABULARY_TILE)
-            bias = None if head.bias is None else head.bias[ids]
-            yield first, torch.nn.functional.linear(hidden, head.weight[ids], bias)
+            yield first, _linear_of(head, ids, hidden)
+
+
+def _wide_dtype(hidden: "torch.Tensor") -> "torch.dtype":
+    """The type of softmax and sums: float32, or float64 where the model computes in it."""
+    import torch
+
+    if hidden.dtype == torch.float64:
+        return torch.float64
+    return torch.float32
+
+
+def _is_whole(head: Any) -> bool:
+    """Whether a head can only be called for all ids at once."""
+    import torch
+
+    # A weight is meta where a hook of accelerate fetches it for the call of its module.
+    return type(head) is not torch.nn.Linear or head.weight.is_meta
+
+
+def _linear_of(head: Any, ids: "slice | torch.Tensor", hidden: "torch.Tensor") -> "torch.Tensor":
+    """The logits of some ids by a linear head: [positions, ids]."""
+    import torch
+
+    bias = None
+    if head.bias is not None:
+        bias = head.bias[ids]
+    return torch.nn.functional.linear(hidden, head.weight[ids], bias)
 
 
 def _constrained_traces(sequences: Sequence[ScoredSequence]) -> list[tuple[slice, Span]]:
@@ -327,12 +402,14 @@ def _constrained_traces(sequences: Sequence[ScoredSequence]) -> list[tuple[slice
     A row with the spans [3, 5) and [6, 9), of which the first is a trace of symbols, and then a row
     whose trace has four ids: the slices 0:2 and 5:9.
     """
-    found, first = [], 0
+    found = []
+    first = 0
     for sequence in sequences:
+        lengths = [stop - start for start, stop in sequence.spans]
         if sequence.support is not None:
-            start, stop = sequence.spans[0]
-            found.append((slice(first, first + stop - start), sequence.support))
-        first += sum(stop - start for start, stop in sequence.spans)
+            trace = slice(first, first + lengths[0])
+            found.append((trace, sequence.support))
+        first += sum(lengths)
     return found
 
 
@@ -352,7 +429,8 @@ def _places_of_targets(
     columns = []
     for row, sequence in enumerate(sequences):
         for start, stop in sequence.spans:
-            rows.append(torch.full((stop - start,), row))
+            num = stop - start
+            rows.append(torch.full((num,), row))
             columns.append(torch.arange(start, stop))
     return torch.cat(rows), torch.cat(columns)
 
@@ -360,7 +438,10 @@ def _places_of_targets(
 def _by_span(
     logps: "torch.Tensor", sequences: Sequence[ScoredSequence]
 ) -> list[list["torch.Tensor"]]:
-    """Log-likelihoods in the order of `_places_of_targets`, cut into rows and their spans."""
+    """Log-likelihoods in the order of `_places_of_targets`, cut into rows and their spans.
+
+    With the rows of its example, the five columns of `logps` become [[0:2, 2:3], [3:5]].
+    """
     found = []
     first = 0
     for sequence in sequences:
@@ -411,8 +492,12 @@ def _log_sum_exp(
     x_0 - log_softmax(x)_0 is the same as logsumexp(x), which takes twice as long on a CPU and
     copies the logits on a GPU.
     """
-    scaled = logits if temperature == 1 else logits.to(dtype) / temperature
-    return scaled[:, 0].to(dtype) - scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
+    scaled = logits
+    if temperature != 1:
+        scaled = logits.to(dtype) / temperature
+    first = scaled[:, 0].to(dtype)
+    first_logp = scaled.log_softmax(dim=-1, dtype=dtype)[:, 0]
+    return first - first_logp
 
 
 def _fault(sequence: ScoredSequence, context: int | None) -> str:
@@ -446,18 +531,22 @@ def _body_and_head(model: Any) -> tuple[Any, Any, Any]:
     """
     import torch
 
-    body = getattr(model, getattr(model, "base_model_prefix", ""), None)
+    name_of_body = getattr(model, "base_model_prefix", "")
+    body = getattr(model, name_of_body, None)
     head = model.get_output_embeddings()
     if body is None or body is model or head is None:
         return None, None, model.device
-    probe = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    vocabulary = model.config.get_text_config().vocab_size
+    probe = torch.arange(4, device=model.device)[None] % vocabulary
     with torch.inference_mode():
         output = _forward(body, probe)
         if not hasattr(output, "last_hidden_state"):
             return None, None, model.device
         apart = head(output.last_hidden_state)
         whole = _forward(model, probe).logits
-    fits = apart.shape == whole.shape and torch.allclose(
-        apart.float(), whole.to(apart.device).float(), rtol=1e-3, atol=1e-3
-    )
-    return (body, head, apart.device) if fits else (None, None, whole.device)
+    if apart.shape != whole.shape:
+        return None, None, whole.device
+    expected = whole.to(apart.device).float()
+    if not torch.allclose(apart.float(), expected, rtol=1e-3, atol=1e-3):
+        return None, None, whole.device
+    return body, head, apart.device

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_NO_ID = -1
+"""The end of a request without a span: no token has this id."""
+
+
 class OpenSpans:
     """The requests of a batch whose next id is constrained.
 
@@ -24,17 +28,26 @@ class OpenSpans:
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
-        spans = [request.span for request in requests]
-        self.is_open = np.array([span is not None for span in spans])
-        self._ends = np.array([span.end_id if span else -1 for span in spans])
-        self._num_forced = np.array([len(span.separator_ids) if span else 0 for span in spans])
-        self._places = np.zeros(len(spans), dtype=np.int64)
+        num = len(requests)
+        self.is_open = np.zeros(num, dtype=bool)
+        """Of each request: whether its next id is constrained."""
+        self._ends = np.full(num, _NO_ID)
+        self._num_forced = np.zeros(num, dtype=int)
+        self._places = np.zeros(num, dtype=int)
         """0 in the trace, k where the separator's k-th id is next."""
         self._members: dict[Span, np.ndarray] = {}
-        for number, span in enumerate(spans):
-            if span is not None:
-                is_member = self._members.setdefault(span, np.zeros(len(spans), bool))
-                is_member[number] = True
+        """Which requests have this span: [requests] bool. Most batches have one span for all."""
+        for number, request in enumerate(requests):
+            span = request.span
+            if span is None:
+                continue
+            self.is_open[number] = True
+            self._ends[number] = span.end_id
+            self._num_forced[number] = len(span.separator_ids)
+            if span not in self._members:
+                self._members[span] = np.zeros(num, dtype=bool)
+            is_member = self._members[span]
+            is_member[number] = True
 
     def constrain(
         self, logits: "torch.Tensor", temperature: "torch.Tensor", rows: np.ndarray, step: int
@@ -49,17 +62,18 @@ class OpenSpans:
         import torch
 
         for span, is_member in self._members.items():
-            for place in range(len(span.separator_ids) + 1):
-                is_concerned = self.is_open & is_member & (self._places == place)
-                concerned = np.flatnonzero(is_concerned[rows])
-                if not len(concerned):
+            is_concerned = self.is_open & is_member
+            # What may be drawn at place 0, in the trace, and at each place of the separator.
+            of_places = [span.allowed_ids(step)]
+            for forced in span.separator_ids:
+                of_places.append((forced,))
+            for place, ids in enumerate(of_places):
+                is_here = is_concerned & (self._places == place)
+                rows_here = np.flatnonzero(is_here[rows])
+                if len(rows_here) == 0:
                     continue
-                ids = span.allowed_ids(step) if place == 0 else span.separator_ids[place - 1]
-                which = torch.from_numpy(concerned).to(logits.device)
-                allowed = torch.tensor(ids, device=logits.device).view(-1)
-                constrained = torch.full_like(logits[which], -torch.inf)
-                constrained[:, allowed] = logits[which][:, allowed]
-                logits = logits.index_copy(0, which, constrained)
+                which = torch.from_numpy(rows_here).to(logits.device)
+                logits = _allow_only(ids, logits, which)
                 temperature = temperature.index_fill(0, which, span.temperature)
         return logits, temperature
 
@@ -69,7 +83,23 @@ class OpenSpans:
         Args:
             rows: [rows] requests. drawn: [rows] ids.
         """
-        in_separator = self._places[rows] > 0
-        moves = in_separator | (drawn == self._ends[rows])
-        self._places[rows[moves]] += 1
+        is_in_separator = self._places[rows] > 0
+        is_end = drawn == self._ends[rows]
+        moved = rows[is_in_separator | is_end]
+        self._places[moved] += 1
+        # A closed request moves on, too; nobody asks for its place any more.
         self.is_open &= self._places <= self._num_forced
+
+
+def _allow_only(
+    ids: Sequence[int], logits: "torch.Tensor", which: "torch.Tensor"
+) -> "torch.Tensor":
+    """The logits, with minus infinity for all other ids in these rows."""
+    import torch
+
+    allowed = torch.tensor(ids, device=logits.device)
+    # Everything is forbidden, and then these ids get their logits back.
+    unconstrained = logits[which]
+    constrained = torch.full_like(unconstrained, -torch.inf)
+    constrained[:, allowed] = unconstrained[:, allowed]
+    return logits.index_copy(0, which, constrained)

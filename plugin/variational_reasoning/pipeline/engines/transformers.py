@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,13 +68,18 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     if attention != "auto":
         options["attn_implementation"] = attention
     if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    if device != "split":
+        device = "cpu"
+        if torch.cuda.is_available():
+            local_rank = os.environ.get("LOCAL_RANK", 0)
+            device = f"cuda:{local_rank}"
+    if device == "split":
+        options["device_map"] = "auto"
+    else:
         _check_device(device)
-    if device == "split" or importlib.util.find_spec("accelerate"):
-        # Straight to the device: eight processes of a node do not each hold the weights in the
-        # host's memory first.
-        options["device_map"] = "auto" if device == "split" else {"": device}
+        if importlib.util.find_spec("accelerate"):
+            # Straight to the device: eight processes of a node do not each hold the weights in the
+            # host's memory first.
+            options["device_map"] = {"": device}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
     except SafetensorError as error:
@@ -103,7 +109,8 @@ def _check_device(device: str) -> None:
             "cuda:1, split"
         ) from error
     num = torch.cuda.device_count()
-    if wanted.type == "cuda" and (wanted.index or 0) >= num:
+    index = wanted.index or 0  # `cuda` without a number is the first one
+    if wanted.type == "cuda" and index >= num:
         raise ValueError(
             f"device: {device!r} is not there, torch sees {num} GPUs; set it to auto or cpu, or "
             "ask for a GPU"
@@ -126,13 +133,20 @@ def uniforms(seeds: np.ndarray, step: int) -> np.ndarray:
     Returns: [rows] float64.
     """
     with np.errstate(over="ignore"):  # the hash is arithmetic modulo 2**64
-        mixed = _mix(_mix(seeds + _GOLDEN) + np.uint64(step + 1) * _GOLDEN)
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        mixed_seeds = _mix(seeds + _GOLDEN)
+        offset = np.uint64(step + 1) * _GOLDEN
+        mixed = _mix(mixed_seeds + offset)
+    # A float64 holds 53 bits without rounding, so the result stays below 1.
+    upper_bits = mixed >> np.uint64(11)
+    return upper_bits.astype(np.float64) * 2.0**-53
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """SplitMix64's finalizer: every bit of x changes about half of the bits of the result."""
+    x = x ^ (x >> np.uint64(30))
+    x = x * np.uint64(0xBF58476D1CE4E5B9)
+    x = x ^ (x >> np.uint64(27))
+    x = x * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
@@ -143,6 +157,10 @@ def pick_tokens(
     top_p: "torch.Tensor",
 ) -> "torch.Tensor":
     """The token at which each row's cumulative distribution passes its uniform number.
+
+    Of three tokens with the probabilities 0.5, 0.3, 0.2 and the cumulative sums 0.5, 0.8, 1.0, the
+    number 0.6 picks token 1. With top_p 0.7, token 2 is left out, since the tokens before it
+    already hold 0.8; then 0.6 x 0.8 = 0.48 picks token 0.
 
     Args:
         logits: [rows, vocabulary] float32.
@@ -155,18 +173,33 @@ def pick_tokens(
     """
     import torch
 
-    greedy = temperature == 0
-    probs = torch.softmax(logits / torch.where(greedy, 1.0, temperature)[:, None], dim=-1)
+    is_greedy = temperature == 0
+    divisor = torch.where(is_greedy, 1.0, temperature)
+    probs = torch.softmax(logits / divisor[:, None], dim=-1)
     if bool((top_p < 1).any()):
-        ordered, order = probs.sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        probs = probs.scatter(1, order, ordered.masked_fill(before >= top_p[:, None], 0.0))
+        probs = _most_likely(probs, top_p)
+    # The sums may end a little below or above 1, so the number is taken as a share of the last one.
     cumulative = probs.double().cumsum(dim=-1)
     total = cumulative[:, -1]
-    tokens = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True)[:, 0]
-    if bool(greedy.any()):
-        tokens = torch.where(greedy, logits.argmax(dim=-1), tokens)
-    return torch.where(total.isfinite() & (total > 0), tokens, -1)
+    wanted = uniform * total
+    tokens = torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0]
+    if bool(is_greedy.any()):
+        tokens = torch.where(is_greedy, logits.argmax(dim=-1), tokens)
+    is_valid = total.isfinite() & (total > 0)
+    return torch.where(is_valid, tokens, -1)
+
+
+def _most_likely(probs: "torch.Tensor", top_p: "torch.Tensor") -> "torch.Tensor":
+    """The probabilities [rows, vocabulary], with 0 for tokens outside the smallest set that reaches
+    top_p [rows].
+
+    A token is outside when those that are more likely reach top_p without it.
+    """
+    ordered, order = probs.sort(dim=-1, descending=True)
+    sum_before = ordered.cumsum(dim=-1) - ordered
+    is_outside = sum_before >= top_p[:, None]
+    kept = ordered.masked_fill(is_outside, 0.0)
+    return probs.scatter(1, order, kept)
 
 
 def shared_prefixes(prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -189,16 +222,20 @@ def shared_prefixes(prompts: Sequence[Prompt]) -> list[list[int]]:
     _LEAST_SHARED.
     """
     cuts: list[list[int]] = [[] for _ in prompts]
+    # common[i] is for the prompts i and i + 1. A run of prompts agrees in as many ids as the least
+    # of its neighbors, because the prompts are sorted.
     common = [_num_common(a, b) for a, b in itertools.pairwise(prompts)]
 
     def split(begin: int, end: int, start: int) -> None:
         """Prompts begin to end - 1 agree in `start` ids; cut the groups that agree in more."""
-        for first, last in _runs(common, begin, end, start + _LEAST_SHARED):
+        least = start + _LEAST_SHARED
+        for first, last in _runs(common, begin, end, least):
             length = min(common[first:last])
-            for place in range(first, last + 1):
+            after = last + 1
+            for place in range(first, after):
                 if length < len(prompts[place]):
                     cuts[place].append(length)
-            split(first, last + 1, length)
+            split(first, after, length)
 
     split(0, len(prompts), 0)
     return cuts
@@ -222,8 +259,12 @@ def _runs(common: Sequence[int], begin: int, end: int, least: int) -> Iterator[t
 
 def _num_common(a: Prompt, b: Prompt) -> int:
     """How many ids two prompts agree in before they differ."""
-    differing = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differing, min(len(a), len(b)))
+    num = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        num += 1
+    return num
 
 
 class _Batch:
@@ -242,10 +283,12 @@ class _Batch:
 
     def __init__(self, requests: Sequence[Request]) -> None:
         num = len(requests)
+        seeds = [request.seed for request in requests]
+        limits = [request.max_new_tokens for request in requests]
         self.requests = requests
-        self.seeds = np.array([request.seed for request in requests], dtype=np.uint64)
-        self.limits = np.array([request.max_new_tokens for request in requests])
-        self.num_steps = int(self.limits.max())
+        self.seeds = np.array(seeds, dtype=np.uint64)
+        self.limits = np.array(limits)
+        self.num_steps = max(limits)
         self.rows = np.arange(num)
         self.sampled = np.zeros((num, self.num_steps), dtype=np.int64)
         self.lengths = np.zeros(num, dtype=np.int64)
@@ -275,20 +318,25 @@ class _Batch:
             can_end: [vocabulary] bool: ids after which `ends` is worth asking.
             ends: whether a request is at its end after these ids.
         """
-        alive = self.alive_rows()
-        live, new = self.rows[alive], drawn[alive]
+        is_alive = self.alive_rows()
+        live = self.rows[is_alive]
+        new = drawn[is_alive]
         has_failed = new < 0
         for request in live[has_failed]:
             message = f"the model's logits are not finite at new token {step}"
             self.errors[int(request)] = message
             self.done[request] = True
-        live, new = live[~has_failed], new[~has_failed]
+        live = live[~has_failed]
+        new = new[~has_failed]
+        length = step + 1
         self.sampled[live, step] = new
-        self.lengths[live] = step + 1
+        self.lengths[live] = length
+        # Most tokens cannot end a text, so only a few rows are asked one by one.
         for request in live[can_end[new]]:
-            ids = self.sampled[request, : step + 1]
+            ids = self.sampled[request, :length]
             self.stopped[request] = ends(self.requests[request], ids)
-        self.done[live] = self.stopped[live] | (self.limits[live] == step + 1)
+        is_at_limit = self.limits[live] == length
+        self.done[live] = self.stopped[live] | is_at_limit
 
     def completions(self) -> list[Completion]:
         """What each request got, in their order."""
@@ -297,7 +345,8 @@ class _Batch:
     def _completion(self, request: int) -> Completion:
         if request in self.errors:
             return Completion([], "error", self.errors[request])
-        ids = self.sampled[request, : self.lengths[request]].tolist()
+        length = self.lengths[request]
+        ids = self.sampled[request, :length].tolist()
         return Completion(ids, "stop" if self.stopped[request] else "length")
 
 
@@ -318,7 +367,8 @@ class TransformersEngine(Engine):
         self._vocabulary = len(tokenizer)
         self._pieces: list[str] | None = None
         self._can_end: dict[frozenset[str], np.ndarray] = {}
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in parameters
         self._eos = end_tokens(model.generation_config, tokenizer)
 
     def execution(self) -> dict[str, Any]:
@@ -329,45 +379,74 @@ class TransformersEngine(Engine):
         self, groups: Iterable[Sequence[Request]], progress: Callable[[int], Any] | None = None
     ) -> Iterator[tuple[int, list[Completion]]]:
         """See Engine; one group after the other."""
+        if progress is None:
+            progress = _ignore
         for number, requests in enumerate(groups):
-            yield number, self._draw(requests, progress or (lambda num: None))
+            yield number, self._draw(requests, progress)
 
     def _draw(
         self, requests: Sequence[Request], progress: Callable[[int], Any]
     ) -> list[Completion]:
+        """The samples of a group.
+
+        Prompts go in blocks whose shared prefixes fit the cache, the requests of a block in batches
+        of similar length. `numbers` are places in `requests`.
+        """
         import torch
 
         check_requests(requests)
-        of_prompt: dict[Prompt, list[int]] = {}
-        for i, request in enumerate(requests):
-            of_prompt.setdefault(tuple(request.prompt_ids), []).append(i)
-        prompts = sorted(of_prompt)
-        self._prompt_tokens += sum(len(request.prompt_ids) for request in requests)
+        numbers_of: dict[Prompt, list[int]] = {}
+        for number, request in enumerate(requests):
+            self._prompt_tokens += len(request.prompt_ids)
+            prompt = tuple(request.prompt_ids)
+            numbers_of.setdefault(prompt, []).append(number)
+        prompts = sorted(numbers_of)
         results: dict[int, Completion] = {}
         with torch.inference_mode():
             for block in self._blocks(prompts, shared_prefixes(prompts)):
-                stems = self._compute_stems(block)
-                stem_of = {prompt: _longest_prefix(prompt, cuts) for prompt, cuts in block.items()}
-                chosen = [i for prompt in block for i in of_prompt[prompt]]
-                chosen.sort(key=lambda i: len(requests[i].prompt_ids))
-                batches = self._batches(
-                    chosen, lambda i: (len(requests[i].prompt_ids), requests[i].max_new_tokens)
-                )
-                while batches:
-                    batch = batches.pop(0)
-                    try:
-                        drawn = self._draw_batch([requests[i] for i in batch], stem_of, stems)
-                    except torch.OutOfMemoryError as error:
-                        torch.cuda.empty_cache()
-                        if len(batch) > 1:
-                            half = len(batch) // 2
-                            batches[:0] = [batch[:half], batch[half:]]
-                            continue
-                        message = f"the row alone does not fit the memory: {str(error)[:200]}"
-                        drawn = [Completion([], "error", message)]
-                    results.update(zip(batch, drawn, strict=True))
-                    progress(len(batch))
-        return [results[i] for i in range(len(requests))]
+                numbers: list[int] = []
+                for prompt in block:
+                    numbers += numbers_of[prompt]
+                for number, completion in self._draw_block(requests, numbers, block):
+                    results[number] = completion
+                    progress(1)
+        return [results[number] for number in range(len(requests))]
+
+    def _draw_block(
+        self, requests: Sequence[Request], numbers: list[int], block: dict[Prompt, list[int]]
+    ) -> Iterator[tuple[int, Completion]]:
+        """(number, sample) of each of these requests; a batch that does not fit the memory is
+        halved.
+        """
+        import torch
+
+        def length(number: int) -> int:
+            return len(requests[number].prompt_ids)
+
+        def size(number: int) -> tuple[int, int]:
+            return length(number), requests[number].max_new_tokens
+
+        stems = self._compute_stems(block)
+        stem_of = {}
+        for prompt, cuts in block.items():
+            stem_of[prompt] = _longest_prefix(prompt, cuts)
+        by_length = sorted(numbers, key=length)
+        batches = deque(self._batches(by_length, size))
+        while batches:
+            batch = batches.popleft()
+            chosen = [requests[number] for number in batch]
+            try:
+                drawn = self._draw_batch(chosen, stem_of, stems)
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                if len(batch) > 1:
+                    # extendleft puts its last item first: the first half is next.
+                    half = len(batch) // 2
+                    batches.extendleft([batch[half:], batch[:half]])
+                    continue
+                message = f"the row alone does not fit the memory: {str(error)[:200]}"
+                drawn = [Completion([], "error", message)]
+            yield from zip(batch, drawn, strict=True)
 
     def _blocks(
         self, prompts: Sequence[Prompt], cuts: Sequence[list[int]]
@@ -379,11 +458,15 @@ class TransformersEngine(Engine):
         stems: set[Prompt] = set()
         num_tokens = 0
         for prompt, lengths in zip(prompts, cuts, strict=True):
+            # Sorted prompts have their common prefixes in common with their neighbors, so most of
+            # these are in the run already.
             prefixes = {prompt[:length] for length in lengths}
             added = sum(map(len, prefixes - stems))
             if block and num_tokens + added > self.batch_tokens:
                 yield block
-                block, stems, num_tokens = {}, set(), 0
+                block = {}
+                stems = set()
+                num_tokens = 0
                 added = sum(map(len, prefixes))
             block[prompt] = lengths
             stems |= prefixes
@@ -399,14 +482,17 @@ class TransformersEngine(Engine):
         `ss`, of which two ids are computed.
         """
         stems: dict[Prompt, KeysValues] = {(): []}
-        for depth in range(max(map(len, block.values()))):
+        num_depths = max(len(cuts) for cuts in block.values())
+        for depth in range(num_depths):
             parents: dict[Prompt, Prompt] = {}
             for prompt, cuts in block.items():
                 if len(cuts) > depth:
-                    prefix = prompt[: cuts[depth]]
+                    length = cuts[depth]
+                    prefix = prompt[:length]
                     parents[prefix] = _longest_prefix(prompt, cuts[:depth])
             by_length = sorted(parents, key=len)
-            for prefixes in self._batches(by_length, lambda prefix: (len(prefix), 0)):
+            batches = self._batches(by_length, lambda prefix: (len(prefix), 0))
+            for prefixes in batches:
                 cache, _, _ = self._prefill(prefixes, parents, stems)
                 for row, prefix in enumerate(prefixes):
                     stems[prefix] = _last_columns(cache, row, len(prefix))
@@ -430,7 +516,9 @@ class TransformersEngine(Engine):
         longest = room = 0
         for item in items:
             length, new = size(item)
-            num_rows = len(batches[-1]) + 1 if batches else 1
+            num_rows = 1
+            if batches:
+                num_rows += len(batches[-1])
             tokens = num_rows * (length + max(room, new))
             is_at_most_half = 2 * tokens <= self.batch_tokens
             is_as_long = length == longest and tokens <= self.batch_tokens
@@ -439,7 +527,8 @@ class TransformersEngine(Engine):
                 batches.append([])
                 room = 0
             batches[-1].append(item)
-            longest, room = length, max(room, new)
+            longest = length
+            room = max(room, new)
         return batches
 
     def _prefill(
@@ -465,20 +554,31 @@ class TransformersEngine(Engine):
         from transformers import DynamicCache
 
         device = self.model.device
-        longest = max(map(len, prompts))
-        computed = max(len(prompt) - len(stem_of[prompt]) for prompt in prompts)
+        longest = 0
+        computed = 0
+        for prompt in prompts:
+            num_unknown = len(prompt) - len(stem_of[prompt])
+            longest = max(longest, len(prompt))
+            computed = max(computed, num_unknown)
         copied = longest - computed
         cache = DynamicCache()
         if copied:
             _copy_stems(cache, prompts, computed, stem_of, stems)
-        padded = [(0,) * (longest - len(prompt)) + prompt for prompt in prompts]
+        padded = []
+        is_real = []
+        for prompt in prompts:
+            length = len(prompt)
+            num_padding = longest - length
+            padded.append((0,) * num_padding + prompt)
+            is_real.append((0,) * num_padding + (1,) * length)
+            self._computed += min(computed, length)
         ids = torch.tensor(padded, device=device)[:, copied:]
         mask = None
-        if any(len(prompt) < longest for prompt in prompts):
-            is_real = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        is_padded = any(len(prompt) < longest for prompt in prompts)
+        if is_padded:
             mask = torch.tensor(is_real, device=device)
-        self._computed += sum(min(computed, len(prompt)) for prompt in prompts)
-        return cache, self._forward(ids, mask, cache), mask
+        logits = self._forward(ids, mask, cache)
+        return cache, logits, mask
 
     def _draw_batch(
         self,
@@ -491,31 +591,41 @@ class TransformersEngine(Engine):
 
         device = self.model.device
         cache, logits, mask = self._prefill_requests(requests, stem_of, stems)
-        temperature = torch.tensor([float(each.temperature) for each in requests], device=device)
-        top_p = torch.tensor([float(each.top_p) for each in requests], device=device)
+        temperatures = [float(request.temperature) for request in requests]
+        temperature = torch.tensor(temperatures, device=device)
+        top_p = torch.tensor([float(request.top_p) for request in requests], device=device)
         can_end = self._tokens_that_can_end(requests)
         batch = _Batch(requests)
         spans = OpenSpans(requests)
         for step in range(batch.num_steps):
-            uniform = torch.from_numpy(uniforms(batch.seeds[batch.rows], step)).to(device)
-            allowed, heat = logits, temperature
+            # `logits` has a row for each row of the cache, also for requests that are done but have
+            # not left it. Their draws are not used.
+            noise = uniforms(batch.seeds[batch.rows], step)
+            uniform = torch.from_numpy(noise).to(device)
+            allowed = logits
+            heat = temperature
             if spans.is_open.any():
                 allowed, heat = spans.constrain(logits, temperature, batch.rows, step)
             tokens = pick_tokens(allowed, uniform, heat, top_p)
             drawn = tokens.cpu().numpy()
             spans.record(batch.rows, drawn)
             batch.record(step, drawn, can_end, self._ends)
-            alive = batch.alive_rows()
-            if not alive.any():
+            is_alive = batch.alive_rows()
+            if not is_alive.any():
                 break
-            if alive.mean() < _COMPACT_BELOW:
-                keep = torch.from_numpy(np.flatnonzero(alive)).to(device)
+            if is_alive.mean() < _COMPACT_BELOW:
+                # Everything that has a row for each row of the cache loses the same ones.
+                keep = torch.from_numpy(np.flatnonzero(is_alive)).to(device)
                 cache.batch_select_indices(keep)
-                tokens, temperature, top_p = tokens[keep], temperature[keep], top_p[keep]
-                mask = mask[keep] if mask is not None else None
-                batch.keep_rows(alive)
+                tokens = tokens[keep]
+                temperature = temperature[keep]
+                top_p = top_p[keep]
+                if mask is not None:
+                    mask = mask[keep]
+                batch.keep_rows(is_alive)
             if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(batch.rows), 1)], dim=1)
+                of_new_column = mask.new_ones(len(batch.rows), 1)
+                mask = torch.cat([mask, of_new_column], dim=1)
             # A row that has failed holds -1, and stays until the next compaction.
             logits = self._forward(tokens.clamp(min=0)[:, None], mask, cache)
         self._sampled += int(batch.lengths.sum())
@@ -534,14 +644,20 @@ class TransformersEngine(Engine):
         """
         import torch
 
-        prompts = [tuple(request.prompt_ids) for request in requests]
-        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        rows = []
+        row_of: dict[Prompt, int] = {}
+        for request in requests:
+            prompt = tuple(request.prompt_ids)
+            row = row_of.setdefault(prompt, len(row_of))
+            rows.append(row)
         cache, logits, mask = self._prefill(list(row_of), stem_of, stems)
         if len(row_of) == len(requests):
             return cache, logits, mask
-        which = torch.tensor([row_of[prompt] for prompt in prompts], device=self.model.device)
+        which = torch.tensor(rows, device=self.model.device)
         cache.batch_select_indices(which)
-        return cache, logits[which], mask[which] if mask is not None else None
+        if mask is not None:
+            mask = mask[which]
+        return cache, logits[which], mask
 
     def _forward(
         self, input_ids: "torch.Tensor", mask: "torch.Tensor | None", cache: Any
@@ -553,9 +669,13 @@ class TransformersEngine(Engine):
         if self._keeps_logits:
             options["logits_to_keep"] = 1
         if mask is not None:
+            # A position counts the real ids before it: the mask 0 0 1 1 1 gives 0 0 0 1 2.
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            num_new = input_ids.shape[1]
             options["attention_mask"] = mask
-            options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        logits = self.model(input_ids=input_ids, **options).logits[:, -1]
+            options["position_ids"] = positions[:, -num_new:]
+        output = self.model(input_ids=input_ids, **options)
+        logits = output.logits[:, -1]
         # Rows beyond the tokenizer's vocabulary only pad the matrix. An id from there would have no
         # text.
         return logits[:, : self._vocabulary].float()
@@ -572,14 +692,20 @@ class TransformersEngine(Engine):
                 skip_special_tokens=False,
                 clean_up_tokenization_spaces=False,
             )
-        lasts = frozenset(stop[-1] for request in requests for stop in request.stop)
+        stops: set[str] = set()
+        for request in requests:
+            stops.update(request.stop)
+        lasts = frozenset(stop[-1] for stop in stops)
         if lasts in self._can_end:
             return self._can_end[lasts]
-        if any(ord(last) > 127 for last in lasts):
+        is_ascii = all(last.isascii() for last in lasts)
+        if not is_ascii:
             # Such a character may be split over several tokens, and no piece shows it.
             return np.ones(self._vocabulary, dtype=bool)
         can_end = np.array([not lasts.isdisjoint(piece) for piece in self._pieces])
-        can_end[[token for token in self._eos if token < self._vocabulary]] = True
+        for token in self._eos:
+            if token < self._vocabulary:
+                can_end[token] = True
         self._can_end[lasts] = can_end
         return can_end
 
@@ -598,9 +724,14 @@ class TransformersEngine(Engine):
             return True
         # A token holds one byte at least. So as many tokens as the longest stop string has bytes
         # hold any stop string that the newest one completes.
-        reach = max(len(stop.encode()) for stop in request.stop)
-        tail = self._decode(token_ids[-reach:].tolist())
+        num_bytes = max(len(stop.encode()) for stop in request.stop)
+        last_ids = token_ids[-num_bytes:].tolist()
+        tail = self._decode(last_ids)
         return any(stop in tail for stop in request.stop)
+
+
+def _ignore(num: int) -> None:
+    """The progress of a caller who does not ask for it."""
 
 
 def _longest_prefix(prompt: Prompt, cuts: Sequence[int]) -> Prompt:
@@ -633,15 +764,18 @@ def _copy_stems(
     longest = max(prompts, key=len)
     num_copied = len(longest) - num_computed
     # The longest prompt has more ids than are computed, so it has a stem.
-    for layer, (some_keys, some_values) in enumerate(stems[stem_of[longest]]):
+    layers = stems[stem_of[longest]]
+    for layer, (some_keys, some_values) in enumerate(layers):
         keys = _zero_columns(some_keys, len(prompts), num_copied)
         values = _zero_columns(some_values, len(prompts), num_copied)
         for row, prompt in enumerate(prompts):
             num_used = len(prompt) - num_computed
-            if num_used > 0:
-                stem_keys, stem_values = stems[stem_of[prompt]][layer]
-                keys[row, :, num_copied - num_used :] = stem_keys[:, :num_used]
-                values[row, :, num_copied - num_used :] = stem_values[:, :num_used]
+            if num_used <= 0:  # all of a short prompt is computed
+                continue
+            stem_keys, stem_values = stems[stem_of[prompt]][layer]
+            first = num_copied - num_used  # the columns before it are padding
+            keys[row, :, first:] = stem_keys[:, :num_used]
+            values[row, :, first:] = stem_values[:, :num_used]
         cache.update(keys, values, layer)
 
 

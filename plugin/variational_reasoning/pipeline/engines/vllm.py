@@ -245,10 +245,11 @@ class VllmEngine(Engine):
         return self._result(request, output)
 
     def _result(self, request: Request, output: Any) -> Completion:
-        cached = output.num_cached_tokens or 0
-        self._prompt_tokens += len(request.prompt_ids)
-        self._computed += len(request.prompt_ids) - cached
-        sample = output.outputs[0]
+        num_prompt = len(request.prompt_ids)
+        num_cached = output.num_cached_tokens or 0
+        self._prompt_tokens += num_prompt
+        self._computed += num_prompt - num_cached
+        [sample] = output.outputs
         token_ids = list(sample.token_ids)
         self._sampled += len(token_ids)
         if sample.finish_reason not in ("stop", "length"):
@@ -338,8 +339,9 @@ class _Flow:
             check_requests(requests)
             self.results[group] = [None] * len(requests)
             self.num_left[group] = len(requests)
-            for place in sorted(range(len(requests)), key=lambda i: tuple(requests[i].prompt_ids)):
-                yield _Ticket(next(turns), group, place, requests[place])
+            by_ids = sorted(enumerate(requests), key=lambda pair: tuple(pair[1].prompt_ids))
+            for place, request in by_ids:
+                yield _Ticket(next(turns), group, place, request)
 
     def take(self, is_idle: bool) -> _Ticket | None:
         """The next request, or None while a part of the suspects has to run alone.
@@ -348,10 +350,14 @@ class _Flow:
             is_idle: nothing is running, so the next part may begin.
         """
         if is_idle:
-            self.part = deque(self.suspects.pop() if self.suspects else ())
+            self.part = deque()
+            if self.suspects:
+                self.part.extend(self.suspects.pop())
             self.is_part_running = bool(self.part)
         if self.is_part_running:
-            return self.part.popleft() if self.part else None
+            if not self.part:
+                return None
+            return self.part.popleft()
         if self.again:
             return self.again.popleft()
         return next(self.incoming, None)
@@ -381,7 +387,8 @@ class _Flow:
 
     def whole_groups(self) -> Iterator[tuple[int, list[Completion]]]:
         """Groups all of whose results are there, once each."""
-        for group in [group for group, num in self.num_left.items() if num == 0]:
+        whole = [group for group, num in self.num_left.items() if num == 0]
+        for group in whole:
             del self.num_left[group]
             yield group, self.results.pop(group)
 
@@ -400,7 +407,10 @@ def _take_own_gpus(num: int) -> None:
     first = int(os.environ["LOCAL_RANK"]) * num
     after = first + num
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    mine = visible.split(",")[first:after] if visible else map(str, range(first, after))
+    if visible:
+        mine = visible.split(",")[first:after]
+    else:
+        mine = [str(index) for index in range(first, after)]
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     for name in TORCHRUN:
         os.environ.pop(name, None)

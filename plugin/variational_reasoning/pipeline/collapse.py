@@ -55,15 +55,18 @@ def variety(rows: Iterable[Mapping[str, Any]]) -> TraceVariety | None:
     times, 2 three times and 3 once.
     """
     by_question: dict[str, list[tuple[int, ...]]] = {}
+    symbols: list[int] = []
+    lengths: list[int] = []
     for row in sorted(rows, key=lambda row: (row["question_id"], row["trace_id"])):
-        by_question.setdefault(row["question_id"], []).append(tuple(row["token_ids"][:-1]))
+        trace = tuple(row["token_ids"][:-1])
+        by_question.setdefault(row["question_id"], []).append(trace)
+        symbols += trace
+        lengths.append(len(trace))
     if not by_question:
         return None
     first = {traces[0] for traces in by_question.values()}
     shares = [len(set(traces)) / len(traces) for traces in by_question.values()]
-    all_traces = [trace for traces in by_question.values() for trace in traces]
-    symbols = [symbol for trace in all_traces for symbol in trace]
-    low, middle, high = np.percentile([len(trace) for trace in all_traces], [10, 50, 90])
+    low, middle, high = np.percentile(lengths, [10, 50, 90])
     return TraceVariety(
         num_questions=len(by_question),
         distinct=len(first) / len(by_question),
@@ -100,7 +103,9 @@ def collapse_faults(found: TraceVariety, limits: CollapseConfig) -> list[str]:
         limit = getattr(limits, key)
         if limit is None:
             continue
-        is_outside = value < limit if key.endswith("_at_least") else value > limit
+        is_outside = value > limit
+        if key.endswith("_at_least"):
+            is_outside = value < limit
         if is_outside:
             faults.append(f"{text} (sampling.collapse.{key} {limit})")
     return faults
@@ -111,7 +116,8 @@ def report_variety(config: Config) -> None:
 
     Raises: ValueError for collapsed traces with sampling.collapse.mode stop; the table is kept.
     """
-    folder, limits = config.folder("traces"), config.sampling.collapse
+    folder = config.folder("traces")
+    limits = config.sampling.collapse
     table = TableReader(folder, "traces")
     parts = table.scan(["question_id", "trace_id", "token_ids"])
     found = variety(row for part in parts for row in part.to_pylist())

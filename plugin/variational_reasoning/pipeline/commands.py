@@ -22,12 +22,17 @@ def read_words(usage: str, argv: Sequence[str] | None = None) -> tuple[list[str]
 
     Raises: SystemExit after --help.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
+    words = sys.argv[1:] if argv is None else argv
+    if "-h" in words or "--help" in words:
         print(usage)
         raise SystemExit(0)
-    places = [argument for argument in arguments if "=" not in argument]
-    pairs = [argument for argument in arguments if "=" in argument]
+    places = []
+    pairs = []
+    for word in words:
+        if "=" in word:
+            pairs.append(word)
+        else:
+            places.append(word)
     return places, pairs
 
 
@@ -61,9 +66,9 @@ def read_command(
             mine[name] = value
         else:
             overrides.append(pair)
-    missing = [name for name in own if not mine.get(name)]
+    missing = [f"{name}=..." for name in own if not mine.get(name)]
     if missing:
-        raise ValueError(f"missing: {', '.join(f'{name}=...' for name in missing)}\n{usage}")
+        raise ValueError(f"missing: {', '.join(missing)}\n{usage}")
     return load_config(path, overrides), mine
 
 
@@ -92,11 +97,8 @@ def run_command(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except (
-        ValueError,
-        OSError,
-        ModuleNotFoundError,
-    ) as error:  # OSError: a missing file, a full disk
+    # OSError: a missing file, a full disk.
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get(TRACEBACK_SWITCH) == "1":
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@ import re
 import shlex
 import types
 import typing
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
@@ -691,11 +692,15 @@ class Config:
         if self.sampling.traces_from == "reasoner":
             return FROM_REASONER
         hint = self.sampling.hint
-        return "" if hint == "reference" else f"hint_{hint}"
+        if hint == "reference":
+            return ""
+        return f"hint_{hint}"
 
     def stage_name(self, name: str) -> str:
         """A stage's name in timings.jsonl; with the reasoner's traces it is a stage of its own."""
-        return f"{name}_{self.traces_place}" if self.traces_place else name
+        if not self.traces_place:
+            return name
+        return f"{name}_{self.traces_place}"
 
     @property
     def traces_are_optional(self) -> bool:
@@ -710,12 +715,16 @@ class Config:
         """
         if name == "posterior" and self.posterior == "prompted":
             name = "reasoner"
-        return Path(getattr(self.models, name, None) or self.folder("models", name))
+        named = getattr(self.models, name, None)
+        if named:
+            return Path(named)
+        return self.folder("models", name)
 
     def trained_kind(self, name: str) -> str:
         """The prompt kind that a model, reasoner or posterior, was trained on."""
-        is_reasoner = name == "reasoner" or self.posterior == "prompted"
-        return REASONER if is_reasoner else self.posterior_prompt
+        if name == "reasoner" or self.posterior == "prompted":
+            return REASONER
+        return self.posterior_prompt
 
     def is_of_these_traces(self, output: OutputConfig) -> bool:
         """Whether an output is made from the traces of sampling.traces_from and sampling.hint."""
@@ -751,10 +760,10 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     config = _with_posterior_prompt(config, "posterior_prompt" in values, faults)
     faults += _cross_faults(config)
     if faults:
-        raise ValueError(
-            f"{path}: {len(faults)} fault(s) in the configuration:\n"
-            + "\n".join(f"  {f}" for f in faults)
-        )
+        lines = [f"{path}: {len(faults)} fault(s) in the configuration:"]
+        for fault in faults:
+            lines.append(f"  {fault}")
+        raise ValueError("\n".join(lines))
     return config
 
 
@@ -784,12 +793,12 @@ def _cross_faults(config: Config) -> list[str]:
             f"sampling.hint: {config.sampling.hint!r} has no meaning with sampling.traces_from: "
             "reasoner, whose prompt shows no hint"
         )
-    faults += [
-        f"build.outputs.{index}.traces_hint: {output.traces_hint!r} has no meaning for traces of "
-        "the reasoner, whose prompt shows no hint"
-        for index, output in enumerate(config.build.outputs)
-        if output.sampler == "reasoner" and output.traces_hint != "reference"
-    ]
+    for index, output in enumerate(config.build.outputs):
+        if output.sampler == "reasoner" and output.traces_hint != "reference":
+            faults.append(
+                f"build.outputs.{index}.traces_hint: {output.traces_hint!r} has no meaning for "
+                "traces of the reasoner, whose prompt shows no hint"
+            )
     if config.sampling.min_symbols > config.sampling.max_symbols:
         faults.append(
             f"sampling.min_symbols: {config.sampling.min_symbols} is above sampling.max_symbols "
@@ -797,25 +806,42 @@ def _cross_faults(config: Config) -> list[str]:
         )
     for index, arm in enumerate(config.arms):
         fault = _count_fault(arm, config.sampling.max_symbols)
-        faults += [f"arms.{index}.count: {fault}"] if fault else []
+        if fault:
+            faults.append(f"arms.{index}.count: {fault}")
     if config.verify.trace_check is not None:
         fault = trace_check_fault(config.verify.trace_check)
-        faults += [fault] if fault else []
+        if fault:
+            faults.append(fault)
     if config.eval.controls.implied_answer is not None:
         fault = implied_answer_fault(config.eval.controls.implied_answer)
-        faults += [fault] if fault else []
-    low, high = config.build.question_accuracy.at_least, config.build.question_accuracy.at_most
+        if fault:
+            faults.append(fault)
+    low = config.build.question_accuracy.at_least
+    high = config.build.question_accuracy.at_most
     if low is not None and high is not None and low > high:
         faults.append(
             f"build.question_accuracy: at_least {low} is above at_most {high}, which leaves no "
             "question"
         )
-    names = [output.name for output in config.build.outputs]
+    return faults + _name_faults(config)
+
+
+def _name_faults(config: Config) -> list[str]:
+    """Names of files that cannot be, names that are missing or there twice, and commands and loops
+    that name nothing.
+    """
+    outputs = [output.name for output in config.build.outputs]
+    arms = [arm.name for arm in config.arms]
     tasks = [task.task for task in config.eval.tasks]
-    written = {f"build.outputs.{index}.name": name for index, name in enumerate(names) if name}
-    written |= {f"arms.{index}.name": arm.name for index, arm in enumerate(config.arms) if arm.name}
-    for key, name in ({"data.name": config.data.name} | written).items():
-        if not is_plain_name(name):
+    of_files = {"data.name": config.data.name}
+    for index, name in enumerate(outputs):
+        of_files[f"build.outputs.{index}.name"] = name
+    for index, name in enumerate(arms):
+        of_files[f"arms.{index}.name"] = name
+    faults = []
+    for key, name in of_files.items():
+        is_left_out = not name and key != "data.name"  # said below, with what it is for
+        if not is_left_out and not is_plain_name(name):
             faults.append(
                 f"{key}: {name!r} cannot be part of a file's name; use letters, digits, '-', '_' "
                 "and '.', not first"
@@ -823,13 +849,12 @@ def _cross_faults(config: Config) -> list[str]:
     faults += _command_faults(config.sequence.before)
     faults += _loop_faults(config)
     faults += _reserved_faults(config)
-    faults += _empty("build.outputs.{}.name: is empty; it names the train file", names)
-    arms = [arm.name for arm in config.arms]
+    faults += _empty("build.outputs.{}.name: is empty; it names the train file", outputs)
     faults += _empty("arms.{}.name: is empty; it names the train file", arms)
-    faults += _repeated("arms: the name {!r} is there twice, or an output's", [*names, *arms])
+    faults += _repeated("arms: the name {!r} is there twice, or an output's", [*outputs, *arms])
     faults += _empty("eval.tasks.{}.task: is empty; it names the benchmark", tasks)
     faults += _repeated("eval.tasks: the task {!r} is there twice", tasks)
-    faults += _repeated("build.outputs: the name {!r} is there twice", names)
+    faults += _repeated("build.outputs: the name {!r} is there twice", outputs)
     return faults
 
 
@@ -839,7 +864,8 @@ def _count_fault(arm: ArmConfig, max_symbols: int) -> str:
         return ""
     if arm.trace != "random":
         return f"{arm.count} has no meaning for trace: {arm.trace}; it is for random"
-    if len(arm.count) != 2 or not 0 <= arm.count[0] <= arm.count[1]:
+    is_range = len(arm.count) == 2 and 0 <= arm.count[0] <= arm.count[1]
+    if not is_range:
         return f"{arm.count} is not a range of two whole numbers from 0, such as [8, 64]"
     if arm.count[1] > max_symbols:
         return f"{arm.count} goes beyond sampling.max_symbols {max_symbols}; change one of them"
@@ -933,12 +959,21 @@ def _command_faults(lines: Sequence[str]) -> list[str]:
 
 
 def _empty(message: str, names: Sequence[str]) -> list[str]:
-    return [message.format(index) for index, name in enumerate(names) if not name]
+    """The message for each name that is empty, with its place in the list."""
+    faults = []
+    for index, name in enumerate(names):
+        if not name:
+            faults.append(message.format(index))
+    return faults
 
 
 def _repeated(message: str, names: Sequence[str]) -> list[str]:
-    repeated = {name for name in names if names.count(name) > 1}
-    return [message.format(name) for name in sorted(repeated)]
+    """The message for each name that is there more than once."""
+    faults = []
+    for name, count in sorted(Counter(names).items()):
+        if count > 1:
+            faults.append(message.format(name))
+    return faults
 
 
 def _with_posterior_prompt(config: Config, is_set: bool, faults: list[str]) -> Config:
@@ -956,13 +991,16 @@ def _with_posterior_prompt(config: Config, is_set: bool, faults: list[str]) -> C
             f"posterior_prompt: {config.posterior_prompt!r} is not one of {', '.join(kinds)} "
             f"(prompt_family {renderer.family.name!r})"
         )
-    return config if is_set else replace(config, posterior_prompt=kinds[-1])
+    if is_set:
+        return config
+    return replace(config, posterior_prompt=kinds[-1])
 
 
 def parse_share(text: str) -> tuple[int, int]:
     """(index, count) of a text such as 3/16. Raises: ValueError unless 0 <= index < count."""
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    are_numbers = index.isdigit() and count.isdigit()
+    if not are_numbers or int(index) >= int(count):
         raise ValueError(
             f"shard: {text!r} is not of the form i/n with i from 0 to n - 1, such as 0/4"
         )
@@ -1016,48 +1054,54 @@ def resolved(config: Config, *names: str) -> dict[str, Any]:
         value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
-        values[name] = (
-            asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        )
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
+        values[name] = value
     return values
 
 
 def _build(cls: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
+    """A section from the values of its keys.
+
+    Args:
+        prefix: of its keys' dotted names, such as `sampling.`. faults: get what is wrong; such a
+            key has its default.
+    """
     hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
+    known = {spec.name: spec for spec in fields(cls)}
     for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = (
-                f"; did you mean {prefix + near[0]!r}?"
-                if near
-                else f"; known are {', '.join(known)}"
-            )
-            faults.append(f"{prefix}{name}: unknown key{hint}")
+        if name in known:
+            continue
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"known are {', '.join(known)}"
+        if near:
+            hint = f"did you mean {prefix + near[0]!r}?"
+        faults.append(f"{prefix}{name}: unknown key; {hint}")
     made = {}
     for name, spec in known.items():
-        if name in values:
-            ok, value = _convert(values[name], hints[name], prefix + name, faults)
-            if ok:
-                made[name] = value
-                _check_bounds(value, spec.metadata, prefix + name, faults)
+        if name not in values:
+            continue
+        key = prefix + name
+        is_allowed, value = _convert(values[name], hints[name], key, faults)
+        if is_allowed:
+            made[name] = value
+            _check_bounds(value, spec.metadata, key, faults)
     return cls(**made)
 
 
-def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool, Any]:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+Converted = tuple[bool, Any]
+"""(True, a value as the dataclass has it), or (False, None) where a fault was added."""
+
+
+def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> Converted:
+    """A value of YAML as a type that a key may have.
+
+    Args:
+        hint: the key's type. name: its dotted name, for the faults.
+    """
+    origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return True, None
-        sections = [part for part in arguments if is_dataclass(part)]
-        plain = next(part for part in arguments if part not in (type(None), *sections))
-        if sections and isinstance(value, dict):
-            return _convert(value, sections[0], name, faults)
-        if sections and value not in typing.get_args(plain):
-            names = ", ".join(typing.get_args(plain))
-            keys = ", ".join(key.name for key in fields(sections[0]))
-            return _fault(faults, name, value, f"one of {names}, or a section of the keys {keys}")
-        return _convert(value, plain, name, faults)
+        return _convert_union(value, hint, name, faults)
     if is_dataclass(hint):
         if value is None:
             value = {}
@@ -1065,40 +1109,83 @@ def _convert(value: Any, hint: Any, name: str, faults: list[str]) -> tuple[bool,
             return True, _build(typing.cast(type, hint), value, name + ".", faults)
         return _fault(faults, name, value, "a section of keys")
     if origin is Literal:
-        return (
-            (True, value)
-            if value in arguments
-            else _fault(faults, name, value, f"one of {', '.join(arguments)}")
-        )
+        allowed = typing.get_args(hint)
+        if value in allowed:
+            return True, value
+        return _fault(faults, name, value, f"one of {', '.join(allowed)}")
     if origin is list:
-        if not isinstance(value, list):
-            return _fault(faults, name, value, "a list")
-        parts = [
-            _convert(part, arguments[0], f"{name}.{i}", faults) for i, part in enumerate(value)
-        ]
-        return all(ok for ok, _ in parts), [part for _, part in parts]
+        return _convert_list(value, hint, name, faults)
     if origin is dict:
-        is_of_text = arguments[1] is str
-        fits = isinstance(value, dict) and all(
-            isinstance(key, str) and (isinstance(part, str) or not is_of_text)
-            for key, part in value.items()
-        )
-        allowed = "a mapping of text to text" if is_of_text else "a mapping of names to values"
-        return (True, value) if fits else _fault(faults, name, value, allowed)
+        return _convert_mapping(value, hint, name, faults)
+    return _convert_plain(value, hint, name, faults)
+
+
+def _convert_union(value: Any, hint: Any, name: str, faults: list[str]) -> Converted:
+    """A plain type or null; or words, or a section of keys in their place."""
+    alternatives = typing.get_args(hint)
+    if value is None and type(None) in alternatives:
+        return True, None
+    sections = [part for part in alternatives if is_dataclass(part)]
+    plain = next(part for part in alternatives if part not in (type(None), *sections))
+    if not sections:
+        return _convert(value, plain, name, faults)
+    [section] = sections
+    if isinstance(value, dict):
+        return _convert(value, section, name, faults)
+    words = typing.get_args(plain)
+    if value in words:
+        return _convert(value, plain, name, faults)
+    keys = ", ".join(key.name for key in fields(section))
+    allowed = f"one of {', '.join(words)}, or a section of the keys {keys}"
+    return _fault(faults, name, value, allowed)
+
+
+def _convert_list(value: Any, hint: Any, name: str, faults: list[str]) -> Converted:
+    """A list, each part of which has its own name: `arms.0`, `arms.1`."""
+    if not isinstance(value, list):
+        return _fault(faults, name, value, "a list")
+    [hint_of_part] = typing.get_args(hint)
+    parts = []
+    are_allowed = True
+    for index, part in enumerate(value):
+        is_allowed, converted = _convert(part, hint_of_part, f"{name}.{index}", faults)
+        are_allowed = are_allowed and is_allowed
+        parts.append(converted)
+    return are_allowed, parts
+
+
+def _convert_mapping(value: Any, hint: Any, name: str, faults: list[str]) -> Converted:
+    """A mapping of text to text, or of names to anything."""
+    _, hint_of_values = typing.get_args(hint)
+    allowed = "a mapping of names to values"
+    if hint_of_values is str:
+        allowed = "a mapping of text to text"
+    if not isinstance(value, dict):
+        return _fault(faults, name, value, allowed)
+    for key, part in value.items():
+        is_text = isinstance(part, str) or hint_of_values is not str
+        if not isinstance(key, str) or not is_text:
+            return _fault(faults, name, value, allowed)
+    return True, value
+
+
+def _convert_plain(value: Any, hint: Any, name: str, faults: list[str]) -> Converted:
+    """A number, a text, or true or false. A whole number is also a number, and true is neither."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     if hint is float and isinstance(value, str):
         try:
-            value = float(value)  # YAML 1.1 reads 1e-5, without a point, as text
+            return True, float(value)  # YAML 1.1 reads 1e-5, without a point, as text
         except ValueError:
-            return _fault(faults, name, value, "a number")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+            return _fault(faults, name, value, words[float])
+    is_bool = isinstance(value, bool)
+    if hint is float and isinstance(value, int) and not is_bool:
+        return True, float(value)
+    if not isinstance(value, hint) or (hint is int and is_bool):
         return _fault(faults, name, value, words[hint])
     return True, value
 
 
-def _fault(faults: list[str], name: str, value: Any, allowed: str) -> tuple[bool, Any]:
+def _fault(faults: list[str], name: str, value: Any, allowed: str) -> Converted:
     faults.append(f"{name}: {value!r} is not {allowed}")
     return False, None
 
@@ -1106,9 +1193,12 @@ def _fault(faults: list[str], name: str, value: Any, allowed: str) -> tuple[bool
 def _check_bounds(
     value: Any, bounds: typing.Mapping[str, Any], name: str, faults: list[str]
 ) -> None:
+    """Add a fault for a number outside the bounds of `_number`; null is within all of them."""
     if value is None or not bounds:
         return
-    at_least, above, at_most = bounds["at_least"], bounds["above"], bounds["at_most"]
+    at_least = bounds["at_least"]
+    above = bounds["above"]
+    at_most = bounds["at_most"]
     if at_least is not None and not value >= at_least:
         faults.append(f"{name}: {value!r} must be at least {at_least}")
     if above is not None and not value > above:
@@ -1118,10 +1208,9 @@ def _check_bounds(
 
 
 def _step(place: Any, name: str) -> Any:
+    """What is under a key of a section, or at a place of a list; None where there is nothing."""
     if isinstance(place, dict):
         return place[name]
-    return (
-        place[int(name)]
-        if isinstance(place, list) and name.isdigit() and int(name) < len(place)
-        else None
-    )
+    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        return place[int(name)]
+    return None

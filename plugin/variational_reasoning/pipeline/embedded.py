@@ -86,7 +86,8 @@ def make_tokenizer(task: EmbeddedTask) -> Any:
 
 def make_model(task: EmbeddedTask) -> Any:
     """A Qwen3 of about 0.7 M parameters with random weights, the same ones every time."""
-    torch, transformers = need("torch", "train"), need("transformers", "train")
+    torch = need("torch", "train")
+    transformers = need("transformers", "train")
     torch.manual_seed(BASE_SEED)
     vocabulary = task.vocabulary
     config = transformers.Qwen3Config(
@@ -142,7 +143,8 @@ def write_base(task: EmbeddedTask, folder: Path) -> None:
 def _write_documents(task: EmbeddedTask, tokenizer: Any, path: Path) -> tuple[int, int]:
     """Whole batches of documents until there are enough tokens: (documents, tokens)."""
     rng = random.Random(f"{task.stream} {BASE_SEED}")
-    num_documents = num_tokens = 0
+    num_documents = 0
+    num_tokens = 0
     with path.open("w", encoding="utf-8") as file:
         while num_tokens < task.num_tokens:
             texts = [task.document(rng) for _ in range(_DOCUMENTS_AT_ONCE)]
@@ -156,10 +158,11 @@ def _write_documents(task: EmbeddedTask, tokenizer: Any, path: Path) -> tuple[in
 def write_source(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """A seed's questions as JSONL, one file per split."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, those in rows.items():
+    for split, rows_of_split in rows.items():
         path = folder / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in those), encoding="utf-8")
-        print(f"task: wrote {path}: {len(those)} questions")
+        lines = [json.dumps(row) + "\n" for row in rows_of_split]
+        path.write_text("".join(lines), encoding="utf-8")
+        print(f"task: wrote {path}: {len(lines)} questions")
 
 
 def read_task_words(
@@ -172,15 +175,16 @@ def read_task_words(
 
     Raises: SystemExit that lists every fault; the exit code is 1.
     """
-    given = dict(word.partition("=")[::2] for word in words)
+    given = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        given[key] = value
     allowed = ", ".join(defaults)
     faults = [f"unknown key {key!r}; allowed: {allowed}" for key in given if key not in defaults]
     values = {**defaults, **given}
-    faults += [
-        f"{name} must be a whole number of zero or more, not {values[name]!r}"
-        for name in numbers
-        if not values[name].isdecimal()
-    ]
+    for name in numbers:
+        if not values[name].isdecimal():
+            faults.append(f"{name} must be a whole number of zero or more, not {values[name]!r}")
     if faults:
         raise SystemExit("\n".join(faults))
     return values

@@ -91,7 +91,9 @@ def output_faults(output: str) -> list[str]:
 
 def _unknown_key(name: str, known: typing.Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    hint = f"known are {', '.join(known)}"
+    if near:
+        hint = f"did you mean {near[0]!r}?"
     return f"unknown key {name!r}; {hint}"
 
 
@@ -100,7 +102,8 @@ def _convert(text: str, hint: Any, spec: Field, faults: list[str]) -> Any:
     if hint in (str, str | None):
         return text or spec.default
     if hint is bool:
-        return _choose(text, ("true", "false"), spec, faults) in ("true", True)
+        chosen = _choose(text, ("true", "false"), spec, faults)
+        return chosen in ("true", True)  # the default is a bool
     if typing.get_origin(hint) is Literal:
         return _choose(text, typing.get_args(hint), spec, faults)
     bound = spec.metadata["above"]
@@ -117,6 +120,7 @@ def _convert(text: str, hint: Any, spec: Field, faults: list[str]) -> Any:
 
 
 def _choose(text: str, allowed: Sequence[str], spec: Field, faults: list[str]) -> Any:
+    """One of the allowed texts, or the default and a fault."""
     if text in allowed:
         return text
     faults.append(f"{spec.name}={text!r} is not one of {', '.join(allowed)}")

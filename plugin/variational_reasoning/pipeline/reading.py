@@ -81,11 +81,15 @@ class TableReader:
     """
 
     def __init__(self, folder: Path, table: str, checked: States | None = None) -> None:
-        """Args: checked: the states of shards that the caller has just compared with the digests.
+        """
+        Args:
+            checked: the states of shards that the caller has just compared with the digests.
 
         Raises: ValueError for a table that is not finished, or is another one.
         """
-        self.folder, self.table = folder, table
+        self.folder = folder
+        self.table = table
+        self._schema = TABLES[table]
         self.manifest = read_manifest(folder, table)
         self.digest = digest_of(self.manifest)
         self._checked = dict(checked or {})
@@ -125,12 +129,15 @@ class TableReader:
 
     def _check_states(self) -> None:
         """Hash the shards that are not as they were when their digests were right."""
-        states, current = self._kept_states(), {}
+        states = self._kept_states()
+        current = {}
         for shard in self.manifest["shards"]:
             name = shard["name"]
-            current[name] = file_state(self.folder / name)
-            if current[name] is None or current[name] != states.get(name):
+            state = file_state(self.folder / name)
+            current[name] = state
+            if state is None or state != states.get(name):
                 self._check(shard)
+        # Every shard was as it is kept, or has just been hashed, so all states are right now.
         if current != states:
             self._keep_states(current)
 
@@ -161,8 +168,10 @@ class TableReader:
         return found["shards"] if found["table"] == self.digest else {}
 
     def _summarized_shards(self) -> pa.Table:
-        wanted = [name for name in TABLES[self.table].columns.names if name not in LARGE_COLUMNS]
-        if "token_ids" in TABLES[self.table].columns.names:
+        """The summary, from the shards themselves."""
+        names = self._schema.columns.names
+        wanted = [name for name in names if name not in LARGE_COLUMNS]
+        if "token_ids" in names:
             wanted.append("token_ids")
         parts = []
         for number, shard in enumerate(self.manifest["shards"]):
@@ -187,15 +196,16 @@ class TableReader:
             return
         text = json.dumps({"table": self.digest, "shards": states})
         write_atomically(
-            self.folder / STATES, lambda temporary: temporary.write_text(text, encoding="utf-8")
+            self.folder / STATES,
+            lambda temporary: temporary.write_text(text, encoding="utf-8"),
         )
 
     @cached_property
     def _shards_of(self) -> dict[str, list[int]]:
         """question_id to the numbers of the shards that hold its rows."""
         columns = ["question_id", "shard"]
-        rows = self.columns_of_summary(columns)
-        distinct = rows.group_by(columns, use_threads=False).aggregate([])
+        pairs = self.columns_of_summary(columns)
+        distinct = pairs.group_by(columns, use_threads=False).aggregate([])
         shards: dict[str, list[int]] = {}
         for row in distinct.to_pylist():
             shards.setdefault(row["question_id"], []).append(row["shard"])
@@ -223,14 +233,20 @@ class TableReader:
 
         Raises: ValueError for a shard that is missing or was changed.
         """
-        wanted = [name for name in question_ids if name in self._shards_of]
-        numbers = sorted({number for name in wanted for number in self._shards_of[name]})
-        names = list(dict.fromkeys([*TABLES[self.table].key, *columns]))
-        parts = [TABLES[self.table].columns.empty_table().select(names)]
-        for number in numbers:
+        wanted = []
+        numbers: set[int] = set()
+        for question_id in question_ids:
+            if question_id in self._shards_of:
+                wanted.append(question_id)
+                numbers.update(self._shards_of[question_id])
+        names = list(dict.fromkeys([*self._schema.key, *columns]))
+        # The empty table gives the columns their types where no shard is read.
+        parts = [self._schema.columns.empty_table().select(names)]
+        wanted_ids = pa.array(wanted, pa.string())
+        for number in sorted(numbers):
             part = self._read_shard(self.manifest["shards"][number], names)
-            mask = pc.is_in(part["question_id"], value_set=pa.array(wanted, pa.string()))
-            parts.append(part.filter(mask))
+            is_wanted = pc.is_in(part["question_id"], value_set=wanted_ids)
+            parts.append(part.filter(is_wanted))
         return pa.concat_tables(parts, promote_options="permissive")
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -241,18 +257,20 @@ class TableReader:
         for shard in self.manifest["shards"]:
             yield self._read_shard(shard, columns)
 
-    def _read_shard(self, shard: dict[str, Any], columns: Sequence[str] | None) -> pa.Table:
+    def _read_shard(self, shard: dict[str, Any], columns: Sequence[str]) -> pa.Table:
         """A shard, from memory where it was the last one that was read: blocks of questions follow
         each other, and a shard may hold those of many.
         """
-        names = None if columns is None else tuple(columns)
-        if self._last is not None and self._last[0] == (shard["name"], names):
-            return self._last[1]
+        asked = (shard["name"], tuple(columns))
+        if self._last is not None:
+            last_asked, last_part = self._last
+            if last_asked == asked:
+                return last_part
         self._check(shard)
         path = self.folder / shard["name"]
-        part = read_parquet(path, self.table, names).replace_schema_metadata(None)
-        if names is not None:
-            self._last = (shard["name"], names), part
+        part = read_parquet(path, self.table, columns)
+        part = part.replace_schema_metadata(None)
+        self._last = (asked, part)
         return part
 
     def _check(self, shard: dict[str, Any]) -> None:
@@ -265,7 +283,9 @@ class TableReader:
 
 
 def _summarized(part: pa.Table) -> pa.Table:
+    """A shard's rows without the large columns, with the number of their `token_ids`."""
     if "token_ids" in part.column_names:
-        part = part.append_column("num_tokens", pc.list_value_length(part["token_ids"]))
+        lengths = pc.list_value_length(part["token_ids"])
+        part = part.append_column("num_tokens", lengths)
     small = [name for name in part.column_names if name not in LARGE_COLUMNS]
     return part.select(small)

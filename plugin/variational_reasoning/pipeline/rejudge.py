@@ -64,15 +64,14 @@ def rejudge(
     Raises: ValueError for answers that are not all sampled or were asked otherwise, programs where
         there is no sandbox, and new verdicts that decide too few answers; the old ones stay then.
     """
-    config = dataclasses.replace(
-        config, eval=dataclasses.replace(config.eval, context="cutoff_len")
-    )
+    # The model's own context is not known without it, and nothing is sampled.
+    eval_config = dataclasses.replace(config.eval, context="cutoff_len")
+    config = dataclasses.replace(config, eval=eval_config)
     _check_samples(benchmarks)
-    checks = {
-        f"{each.task}/{question_id}": check
-        for each in benchmarks
-        for question_id, check in read_checks(each.questions).items()
-    }
+    checks = {}
+    for benchmark in benchmarks:
+        for question_id, check in read_checks(benchmark.questions).items():
+            checks[f"{benchmark.task}/{question_id}"] = check
     programs = open_programs(checks, config)
     del checks  # tests of programs may be gigabytes
     models = [_recorded_model(benchmark, name, config) for benchmark in benchmarks]
@@ -80,29 +79,36 @@ def rejudge(
     for benchmark, model in zip(benchmarks, models, strict=True):
         finish_rejudging(benchmark.folder)
         newer = dataclasses.replace(benchmark, folder=benchmark.folder / REJUDGED)
-        jobs.append(verdicts_job(newer, model, open_samples(benchmark, config), programs))
+        samples = open_samples(benchmark, config)
+        jobs.append(verdicts_job(newer, model, samples, programs))
     shares = shares_of_jobs(jobs, *own_share(config))
     summaries = [do_shards(job, mine) for job, mine in zip(jobs, shares, strict=True)]
-    if any(summary.manifest is None for summary in summaries):
-        yield from ((benchmark, None) for benchmark in benchmarks)
-        return
+    is_whole = all(summary.manifest is not None for summary in summaries)
     for benchmark, model in zip(benchmarks, models, strict=True):
-        changes = _changes(benchmark.folder, benchmark.folder / REJUDGED)
-        (benchmark.folder / RESULT).unlink(missing_ok=True)
-        replace_table(benchmark.folder, benchmark.folder / REJUDGED)
-        yield benchmark, Rejudged(write_result(benchmark, model), changes)
+        if not is_whole:
+            yield benchmark, None
+            continue
+        folder = benchmark.folder
+        changes = _changes(folder, folder / REJUDGED)
+        (folder / RESULT).unlink(missing_ok=True)
+        replace_table(folder, folder / REJUDGED)
+        result = write_result(benchmark, model)
+        yield benchmark, Rejudged(result, changes)
 
 
 def describe_changes(changes: Counter[tuple[str, str]] | None) -> str:
     """One line, such as `2 of 40 verdicts changed: wrong to correct 2`."""
     if changes is None:
         return "there were no finished verdicts before"
-    changed = {pair: count for pair, count in changes.items() if pair[0] != pair[1]}
-    total = sum(changed.values())
-    if not total:
+    num_changed = 0
+    listed = []
+    for (old, new), count in sorted(changes.items()):
+        if old != new:
+            num_changed += count
+            listed.append(f"{old} to {new} {count}")
+    if not num_changed:
         return f"none of {changes.total()} verdicts changed"
-    listed = [f"{old} to {new} {count}" for (old, new), count in sorted(changed.items())]
-    return f"{total} of {changes.total()} verdicts changed: {', '.join(listed)}"
+    return f"{num_changed} of {changes.total()} verdicts changed: {', '.join(listed)}"
 
 
 def _check_samples(benchmarks: Sequence[Benchmark]) -> None:
@@ -149,14 +155,15 @@ def _recorded_model(benchmark: Benchmark, name: str, config: Config) -> Model:
 
 
 def _changes(old: Path, new: Path) -> Counter[tuple[str, str]] | None:
+    """How many answers went from one verdict to another; None without finished old verdicts."""
     if not (old / MANIFEST).is_file():
         return None
     columns = ["question_id", "answer_id", "verdict"]
-    before = {
-        (row["question_id"], row["answer_id"]): row["verdict"]
-        for row in read_rows(old, "evals", columns)
-    }
+    before = {}
+    for row in read_rows(old, "evals", columns):
+        before[row["question_id"], row["answer_id"]] = row["verdict"]
     changes: Counter[tuple[str, str]] = Counter()
     for row in read_rows(new, "evals", columns):
-        changes[before[row["question_id"], row["answer_id"]], row["verdict"]] += 1
+        old_verdict = before[row["question_id"], row["answer_id"]]
+        changes[old_verdict, row["verdict"]] += 1
     return changes

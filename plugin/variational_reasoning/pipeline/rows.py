@@ -154,7 +154,10 @@ class Stage:
                 shards = read_manifest(self.folder, self.table)["shards"]
                 self._digests = {shard["name"]: shard["sha256"] for shard in shards}
             check_shard(path, self._digests[path.name])
-        return pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
+        names = None
+        if columns:
+            names = list(columns)
+        return pq.read_table(path, columns=names).to_pylist()
 
     def statistics(self, index: int) -> dict[str, Any]:
         """What `write_shard` was told of a shard that is on disk: counts, dropped, failed."""
@@ -174,26 +177,36 @@ class Stage:
                 f"{missing[:3]}"
             )
         counts: Counter[str] = Counter()
-        shards, dropped, failed, keys = [], [], [], []
+        shards = []
+        dropped: list[dict[str, Any]] = []
+        failed: list[dict[str, Any]] = []
+        key_tables = []
+        num_rows = 0
         for index in range(len(self.shards)):
             path = self.folder / shard_name(index)
             statistics = self.statistics(index)
             counts.update(statistics["counts"])
             dropped += statistics["dropped"]
-            failed += [row | {"shard": path.name} for row in statistics["failed"]]
+            for row in statistics["failed"]:
+                failed.append(row | {"shard": path.name})
             self.states[path.name] = file_state(path)  # before the digest, so no change is missed
-            keys.append(pq.read_table(path, columns=list(TABLES[self.table].key)))
+            keys = pq.read_table(path, columns=list(TABLES[self.table].key))
+            key_tables.append(keys)
+            num_rows += keys.num_rows
             shards.append(
-                {"name": path.name, "rows": keys[-1].num_rows, "sha256": file_digest(path)}
+                {
+                    "name": path.name,
+                    "rows": keys.num_rows,
+                    "sha256": file_digest(path),
+                }
             )
-        num_rows = sum(shard["rows"] for shard in shards)
         if num_rows == 0:
             reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
             raise ValueError(
                 f"{self.folder}: the table {self.table} would have no row; counts: {dict(counts)}, "
                 f"reasons: {reasons}"
             )
-        _refuse_duplicates(pa.concat_tables(keys), self.table, str(self.folder))
+        _refuse_duplicates(pa.concat_tables(key_tables), self.table, str(self.folder))
         plan = read_json_object(self.folder / STAGE, _remedy(self.folder))
         manifest = {
             "table": self.table,
@@ -209,6 +222,7 @@ class Stage:
             "shards_found_finished": self.num_found,
             **extra,
         }
+        # The manifest comes last: from here on the table is finished for everybody.
         write_json(self.folder / MANIFEST, manifest)
         for leftover in self.folder.glob("shard-*.tmp"):
             if is_abandoned(leftover):
@@ -254,42 +268,57 @@ def open_stage(
         raise ValueError(f"{folder}: work units are repeated: {repeated[:5]}")
     if units_per_shard < 1:
         raise ValueError(f"{folder}: units_per_shard is {units_per_shard}; it must be at least 1")
-    shards = [
-        list(units[start : start + units_per_shard])
-        for start in range(0, len(units), units_per_shard)
-    ]
-    wanted = {"table": table, **identity.to_dict(), "num_units": len(units)}
-    wanted["units"] = units_digest(shards)
+    shards = []
+    for start in range(0, len(units), units_per_shard):
+        after = start + units_per_shard
+        shards.append(list(units[start:after]))
+    wanted = {
+        "table": table,
+        **identity.to_dict(),
+        "num_units": len(units),
+        "units": units_digest(shards),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    plan_path, versions = folder / STAGE, installed_versions()
+    _begin_or_compare(folder, wanted, remedy)
+    is_complete = (folder / MANIFEST).is_file()
+    stage = Stage(folder, table, identity, shards, is_complete)
+    num_pending = len(list(stage.pending()))
+    stage.num_found = len(shards) - num_pending
+    if is_complete and num_pending:
+        what_to_do = remedy or "remove the folder and run the stage again"
+        raise ValueError(f"{folder} has a {MANIFEST} but lacks shards; {what_to_do}")
+    return stage
+
+
+def _begin_or_compare(folder: Path, wanted: dict[str, Any], remedy: str | None) -> None:
+    """Write stage.json, or compare it with what this stage wants.
+
+    Raises: ValueError when they differ, and for rows without a stage.json.
+    """
+    plan_path = folder / STAGE
+    versions = installed_versions()
+    has_rows = any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file()
+    # Asked after the rows, because another process may begin at this moment: its plan comes first.
     if plan_path.is_file():
         plan = read_json_object(plan_path, _remedy(folder))
         _refuse_differences(folder, plan, wanted, remedy)
-        if versions not in plan["versions"] and not (folder / MANIFEST).is_file():
+        is_complete = (folder / MANIFEST).is_file()
+        if versions not in plan["versions"] and not is_complete:
             plan["versions"].append(versions)
             write_json(plan_path, plan)
-    elif any(folder.glob("shard-*.parquet")) or (folder / MANIFEST).is_file():
-        if plan_path.is_file():  # another process has just begun
-            return open_stage(folder, table, identity, units, units_per_shard, remedy)
+        return
+    if has_rows:
         raise ValueError(
             f"{folder} holds rows but no {STAGE}, so nobody knows what they are; remove the folder"
         )
-    else:
-        write_json(plan_path, wanted | {"versions": [versions]})
-    is_complete = (folder / MANIFEST).is_file()
-    stage = Stage(folder, table, identity, shards, is_complete)
-    stage.num_found = len(shards) - sum(1 for _ in stage.pending())
-    if is_complete and stage.num_found < len(shards):
-        raise ValueError(
-            f"{folder} has a {MANIFEST} but lacks shards; "
-            + (remedy or "remove the folder and run the stage again")
-        )
-    return stage
+    write_json(plan_path, wanted | {"versions": [versions]})
 
 
 def units_digest(shards: Sequence[Sequence[str]]) -> str:
     """sha256 of which units are in which shard, as a stage.json has it."""
-    return hashlib.sha256(json.dumps([list(units) for units in shards]).encode()).hexdigest()
+    lists = [list(units) for units in shards]
+    text = json.dumps(lists)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def replace_table(folder: Path, newer: Path) -> None:
@@ -342,7 +371,8 @@ def write_table(
         return read_manifest(folder, table)
     for index, _ in stage.pending():
         first = index * rows_per_shard
-        stage.write_shard(index, rows[first : first + rows_per_shard])
+        after = first + rows_per_shard
+        stage.write_shard(index, rows[first:after])
     return stage.finish(**extra)
 
 
@@ -353,11 +383,9 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        state = (
-            "is not finished; run its stage again, it goes on"
-            if (Path(folder) / STAGE).is_file()
-            else "is not there"
-        )
+        state = "is not there"
+        if (Path(folder) / STAGE).is_file():
+            state = "is not finished; run its stage again, it goes on"
         raise ValueError(f"{folder}: the table {table} {state} (no {MANIFEST})")
     manifest = read_json_object(path, _remedy(path.parent))
     if manifest.get("table") != table:
@@ -372,9 +400,10 @@ def check_shard(path: Path, sha256: str) -> None:
 
     Raises: ValueError for a shard that is missing or was changed.
     """
-    if not path.is_file() or file_digest(path) != sha256:
-        state = "was changed after it was written" if path.is_file() else "is missing"
-        raise ValueError(f"{path} {state}; {_remedy(path.parent)}")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; {_remedy(path.parent)}")
+    if file_digest(path) != sha256:
+        raise ValueError(f"{path} was changed after it was written; {_remedy(path.parent)}")
 
 
 def read_table(
@@ -396,8 +425,9 @@ def read_table(
         check_shard(path, shard["sha256"])
         parts.append(read_parquet(path, table, columns))
     whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
-    if set(TABLES[table].key) <= set(whole.column_names):
-        _refuse_duplicates(whole.select(list(TABLES[table].key)), table, str(folder))
+    key = list(TABLES[table].key)
+    if set(key) <= set(whole.column_names):
+        _refuse_duplicates(whole.select(key), table, str(folder))
     return whole
 
 
@@ -414,12 +444,15 @@ def read_parquet(path: Path, table: str, columns: Sequence[str] | None = None) -
     missing = sorted(set(absent) - schema.not_required)
     if missing:
         raise ValueError(f"{path} lacks the columns {missing} of the table {table}")
-    # A column that is not in the file cannot be asked for.
-    there = [name for name in columns if name in written] if columns else None
+    there = None
+    if columns:
+        # A column that is not in the file cannot be asked for.
+        there = [name for name in columns if name in written]
     part = pq.read_table(path, columns=there)
     for name in absent:
-        nulls = pa.nulls(part.num_rows, schema.columns.field(name).type)
-        part = part.append_column(schema.columns.field(name), nulls)
+        column = schema.columns.field(name)
+        nulls = pa.nulls(part.num_rows, column.type)
+        part = part.append_column(column, nulls)
     return part
 
 
@@ -431,12 +464,13 @@ def read_rows(
 
 
 def index_by(rows: Iterable[Mapping[str, Any]], *columns: str) -> dict[Any, Mapping[str, Any]]:
-    """Rows by key, a plain value for one column, a tuple for several. Raises: ValueError for a
-    repeated key.
+    """Rows by key: a plain value for one column, a tuple for several.
+
+    Raises: ValueError for a repeated key.
     """
     index: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
-        key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
+        key = _key_of(row, columns)
         if key in index:
             raise ValueError(f"two rows have the same {columns}: {key!r}")
         index[key] = row
@@ -451,9 +485,15 @@ def group_by(
     """
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
-        key = row[columns[0]] if len(columns) == 1 else tuple(row[name] for name in columns)
+        key = _key_of(row, columns)
         groups.setdefault(key, []).append(row)
     return groups
+
+
+def _key_of(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    if len(columns) == 1:
+        return row[columns[0]]
+    return tuple([row[name] for name in columns])
 
 
 def table_digest(folder: str | os.PathLike, table: str) -> str:
@@ -473,10 +513,12 @@ def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that rows may depend on; those that are not installed
     are left out.
     """
-    found = {name: installed_version(name) for name in _RECORDED_PACKAGES}
-    return {"python": platform.python_version()} | {
-        name: version for name, version in found.items() if version
-    }
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        version = installed_version(name)
+        if version:
+            versions[name] = version
+    return versions
 
 
 def write_parquet(
@@ -493,7 +535,9 @@ def write_parquet(
     data = checked_rows(rows, table, str(path))
     data = data.replace_schema_metadata(file_metadata(statistics))
     write_atomically(
-        path, lambda temporary: pq.write_table(data, temporary, compression="zstd"), replace
+        path,
+        lambda temporary: pq.write_table(data, temporary, compression="zstd"),
+        replace,
     )
 
 
@@ -526,6 +570,7 @@ def checked_rows(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> p
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) -> None:
+    """Raises: ValueError for a row with missing or unknown columns."""
     names = set(TABLES[table].columns.names)
     required = names - TABLES[table].not_required
     for number, row in enumerate(rows):
@@ -539,12 +584,17 @@ def _check_columns(rows: Sequence[Mapping[str, Any]], table: str, where: str) ->
 
 
 def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
+    """Raises: ValueError for an id that is in more than one row."""
     if keys.num_rows == 0:
         return
     counted = keys.group_by(keys.column_names).aggregate([([], "count_all")])
     if counted.num_rows == keys.num_rows:
         return
-    repeated = [row for row in counted.to_pylist() if row.pop("count_all") > 1]
+    repeated = []
+    for row in counted.to_pylist():
+        count = row.pop("count_all")
+        if count > 1:
+            repeated.append(row)
     raise ValueError(
         f"{where}: {len(repeated)} ids of the table {table} are there more than once, such as "
         f"{repeated[0]}"
@@ -554,25 +604,27 @@ def _refuse_duplicates(keys: pa.Table, table: str, where: str) -> None:
 def _refuse_differences(
     folder: Path, plan: dict[str, Any], wanted: dict[str, Any], remedy: str | None
 ) -> None:
+    """Raises: ValueError that names each difference between a stage.json and what is wanted now."""
     old = _flat(plan)
     new = _flat(wanted)
-    names = []
-    for name in sorted(old.keys() | new.keys()):
-        if name != "model.path" and old.get(name) != new.get(name):
-            names.append(name)
+    not_compared = {"model.path"}
     if "model.settings_fingerprint" not in old:
         # A table that an earlier release began does not say it, and goes on.
-        names = [name for name in names if name != "model.settings_fingerprint"]
-    if names:
-        has_rows = any(folder.glob("shard-*.parquet"))
-        verb = "was filled" if has_rows else "has no rows yet, but was begun"
-        lines = [f"{folder} {verb} from something else and is left as it is:"]
-        for name in names:
-            there, now = old.get(name, "nothing"), new.get(name, "nothing")
-            lines.append(f"  {name}: there {there!r}, now {now!r}")
-        otherwise = f"Remove {folder} (and what was made from it), or choose another run_dir."
-        lines.append(f"  {remedy or otherwise}")
-        raise ValueError("\n".join(lines))
+        not_compared.add("model.settings_fingerprint")
+    differences = []
+    for name in sorted(old.keys() | new.keys()):
+        if name not in not_compared and old.get(name) != new.get(name):
+            there = old.get(name, "nothing")
+            now = new.get(name, "nothing")
+            differences.append(f"  {name}: there {there!r}, now {now!r}")
+    if not differences:
+        return
+    has_rows = any(folder.glob("shard-*.parquet"))
+    verb = "was filled" if has_rows else "has no rows yet, but was begun"
+    first_line = f"{folder} {verb} from something else and is left as it is:"
+    otherwise = f"Remove {folder} (and what was made from it), or choose another run_dir."
+    last_line = f"  {remedy or otherwise}"
+    raise ValueError("\n".join([first_line, *differences, last_line]))
 
 
 def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -275,7 +275,11 @@ class Schema(NamedTuple):
 
 
 def _schema(row_type: Any, num_keys: int) -> Schema:
-    """Args: num_keys: how many of the first columns identify a row."""
+    """A table's columns, from its row type.
+
+    Args:
+        num_keys: how many of the first columns identify a row.
+    """
     hints = typing.get_type_hints(row_type, include_extras=True)
     columns = [_field(name, hint) for name, hint in hints.items()]
     key = tuple(hints)[:num_keys]
@@ -289,8 +293,10 @@ def _field(name: str, hint: Any) -> pa.Field:
     nullable = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if nullable:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    is_annotated = typing.get_origin(hint) is Annotated
-    kind = hint.__metadata__[0] if is_annotated else _PLAIN[hint]
+    if typing.get_origin(hint) is Annotated:
+        kind, *_ = hint.__metadata__
+    else:
+        kind = _PLAIN[hint]
     return pa.field(name, kind, nullable=nullable)
 
 

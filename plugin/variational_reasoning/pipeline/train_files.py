@@ -28,6 +28,8 @@ from variational_reasoning.pipeline.rows import (
 )
 from variational_reasoning.pipeline.tables import TABLES
 
+DATASET_INFO = "dataset_info.json"
+
 
 def write_file(
     path: str | os.PathLike,
@@ -36,10 +38,7 @@ def write_file(
     identity: Identity,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write one Parquet file (a train file, as LLaMA-Factory reads it) and `<name>.manifest.json`
-    next to it.
-
-    An existing file is replaced: it depends on nothing but its inputs, which the manifest names.
+    """Write one train file, and `<name>.manifest.json` next to it. An existing file is replaced.
 
     Raises: ValueError as `Stage.write_shard` does; also for no rows.
     """
@@ -53,7 +52,9 @@ class TrainFile:
     """A train file that is being written, some rows at a time; made by `open_file`."""
 
     def __init__(self, path: Path, table: str, writer: pq.ParquetWriter) -> None:
-        self.path, self.table, self.num_rows = path, table, 0
+        self.path = path
+        self.table = table
+        self.num_rows = 0
         self._writer = writer
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -84,19 +85,21 @@ def open_file(path: Path, table: str, identity: Identity, **extra: Any) -> Itera
         if not file.num_rows:
             raise ValueError(f"{path}: the table {table} would have no row")
         manifest_path.unlink(missing_ok=True)  # never a manifest next to the rows of another run
+    only_shard = {
+        "name": path.name,
+        "rows": file.num_rows,
+        "sha256": file_digest(path),
+    }
     manifest = {
         "table": table,
         "rows": file.num_rows,
         "columns": TABLES[table].columns.names,
-        "shards": [{"name": path.name, "rows": file.num_rows, "sha256": file_digest(path)}],
+        "shards": [only_shard],
         **identity.to_dict(),
         "versions": [installed_versions()],
         **extra,
     }
     write_json(manifest_path, manifest)
-
-
-DATASET_INFO = "dataset_info.json"
 
 
 def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
@@ -107,8 +110,13 @@ def current_manifest(path: Path, identity: Identity) -> dict[str, Any] | None:
     if not (path.is_file() and manifest_path.is_file()):
         return None
     manifest = read_json_object(manifest_path, "remove it and run the stage again")
-    is_same = all(manifest.get(name) == value for name, value in identity.to_dict().items())
-    return manifest if is_same and manifest["shards"][0]["sha256"] == file_digest(path) else None
+    for name, value in identity.to_dict().items():
+        if manifest.get(name) != value:
+            return None
+    [shard] = manifest["shards"]
+    if shard["sha256"] != file_digest(path):
+        return None
+    return manifest
 
 
 def check_file(path: Path) -> None:
@@ -119,7 +127,8 @@ def check_file(path: Path) -> None:
     manifest_path = path.with_suffix(".manifest.json")
     if manifest_path.is_file():
         manifest = read_json_object(manifest_path, "remove it and run the stage again")
-        check_shard(path, manifest["shards"][0]["sha256"])
+        [shard] = manifest["shards"]
+        check_shard(path, shard["sha256"])
 
 
 def write_file_once(
@@ -146,10 +155,11 @@ def register_datasets(folder: Path, formats: Mapping[str, str]) -> None:
     Raises: ValueError for a dataset_info.json that is not a JSON object.
     """
     path = folder / DATASET_INFO
-    entries = read_json_object(path, "correct or remove it") if path.is_file() else {}
-    new = {
-        name: {"file_name": f"{name}.parquet", "formatting": formatting}
-        for name, formatting in formats.items()
-    }
-    if any(entries.get(name) != entry for name, entry in new.items()):
-        write_json(path, entries | new)
+    entries = {}
+    if path.is_file():
+        entries = read_json_object(path, "correct or remove it")
+    wanted = dict(entries)
+    for name, formatting in formats.items():
+        wanted[name] = {"file_name": f"{name}.parquet", "formatting": formatting}
+    if wanted != entries:
+        write_json(path, wanted)

@@ -40,19 +40,22 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
     if not (folder / "train_results.json").is_file():
         return False
     record = read_record(folder)
-    if record is None and (ours := [key for key in OUR_KEYS if key in config]):
-        raise ValueError(
-            f"{folder} holds a model that was trained without the plugin: there is no record next "
-            f"to it, but the YAML has {', '.join(ours)}; remove the folder or change output_dir"
-        )
     if record is None:
+        ours = [key for key in OUR_KEYS if key in config]
+        if ours:
+            raise ValueError(
+                f"{folder} holds a model that was trained without the plugin: there is no record "
+                f"next to it, but the YAML has {', '.join(ours)}; remove the folder or change "
+                "output_dir"
+            )
         print(
             f"{folder}: is trained already, without our keys and formats, so there is no record "
             "to compare with",
             flush=True,
         )
         return True
-    if found := differences(record, _planned(config, record)):
+    found = differences(record, _planned(config, record))
+    if found:
         listing = "".join(f"\n  {difference}" for difference in found)
         raise ValueError(
             f"{folder} holds another training; remove the folder or change output_dir:{listing}"
@@ -62,7 +65,10 @@ def is_trained(recipe: str | Path, overrides: Sequence[str]) -> bool:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The keys of a training YAML. Raises: ValueError for a file that is not a mapping."""
+    """The keys of a training YAML.
+
+    Raises: ValueError for a file that is not a mapping.
+    """
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -80,8 +86,12 @@ def _planned(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
     """
     planned: dict[str, Any] = {"yaml": config, "files": files_of_keys(config)}
     folder = config.get("dataset_dir", "data")
-    info_path = Path(folder if isinstance(folder, str) else ".") / "dataset_info.json"
-    info = read_json_object(info_path, "correct it") if info_path.is_file() else {}
+    if not isinstance(folder, str):
+        folder = "."
+    info_path = Path(folder) / "dataset_info.json"
+    info = {}
+    if info_path.is_file():
+        info = read_json_object(info_path, "correct it")
     planned["sources"] = {}
     for name, source in record.get("sources", {}).items():
         if "file" not in source:
@@ -93,9 +103,8 @@ def _planned(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
     base = record.get("model", {})
     if "fingerprint" in base:
         planned["model"] = model_identity(base["path"])
-    planned["adapters"] = [
-        model_identity(adapter["path"])
-        for adapter in record.get("adapters", [])
-        if "fingerprint" in adapter
-    ]
+    planned["adapters"] = []
+    for adapter in record.get("adapters", []):
+        if "fingerprint" in adapter:
+            planned["adapters"].append(model_identity(adapter["path"]))
     return planned

@@ -2,7 +2,7 @@
 answer out (Eq. 8).
 
 What is judged is the text inside the answer's solution tags, and only when nothing but the tags
-stands before it: a model that reopens its thought, or that was cut, has given no solution. Before
+comes before it: a model that reopens its thought, or that was cut, has given no solution. Before
 anything is judged, every gold answer must be accepted by its own check; a check that rejects its
 own gold would silently turn right answers into wrong ones. Programs run only in a sandbox, whose
 tier is probed and printed first, and every row has it.
@@ -64,9 +64,8 @@ def verify_answers(config: Config) -> VerifySummary:
     or unverifiable.
     """
     summary = run(verdicts_job, config)
-    return VerifySummary(
-        summary.folder, summary.manifest, bool(summary.counts) or summary.missing > 0
-    )
+    did_something = bool(summary.counts) or summary.missing > 0
+    return VerifySummary(summary.folder, summary.manifest, did_something)
 
 
 class _Inputs(NamedTuple):
@@ -84,6 +83,7 @@ class _Inputs(NamedTuple):
 
 
 def _open_inputs(config: Config) -> _Inputs:
+    """Raises: ValueError for answers to questions that are not there."""
     questions, train = training_questions(config)
     answers = TableReader(config.folder("answers"), "answers")
     groups = answers.summary.select(["question_id", "answer_id"]).group_by("question_id")
@@ -108,7 +108,9 @@ def verdicts_job(config: Config) -> StageJob:
     renderer = config.renderer
     folder = config.folder("verdicts")
     inputs = _open_inputs(config)
-    answers, units, sizes = inputs.answers, inputs.units, inputs.sizes
+    answers = inputs.answers
+    units = inputs.units
+    sizes = inputs.sizes
     identity = Identity(
         inputs={
             "questions": inputs.questions.digest,
@@ -121,17 +123,23 @@ def verdicts_job(config: Config) -> StageJob:
             **_trace_check_identity(config),
         },
     )
-    masks = open_masks(config, inputs.questions) if config.verify.trace_check else None
+    masks = None
+    if config.verify.trace_check:
+        masks = open_masks(config, inputs.questions)
     programs = None
     if (folder / MANIFEST).is_file():
         excluded = read_manifest(folder, "verdicts")["excluded_questions"]
     else:  # a refusal here must leave no trace of its policies on disk
         kinds = _read_kinds(config, inputs)
-        programs = probe_programs(config) if kinds.has_programs else None
+        if kinds.has_programs:
+            programs = probe_programs(config)
         excluded = _excluded_questions(config, inputs, kinds)
 
     def num_verifiable() -> int:
         return sum(sizes[unit] for unit in units if unit not in excluded)
+
+    def is_failure(row: Mapping[str, Any]) -> bool:
+        return row["verdict"] in UNDECIDED and row["question_id"] not in excluded
 
     return StageJob(
         stage=open_stage(folder, "verdicts", identity, units, config.verify.questions_per_shard),
@@ -148,9 +156,7 @@ def verdicts_job(config: Config) -> StageJob:
             total=num_verifiable,
             message="no checker decides {count} of {total} answers",
             columns=("question_id", "trace_id", "answer_id", "verdict", "reason"),
-            is_failure=lambda row: (
-                row["verdict"] in UNDECIDED and row["question_id"] not in excluded
-            ),
+            is_failure=is_failure,
             may_fail=lambda counts: any(counts.get(verdict.value) for verdict in UNDECIDED),
         ),
         is_planned_with=True,
@@ -169,7 +175,9 @@ class AnswerVerifier(ShardByShard):
         programs: ProgramSettings | None,
         masks: "TraceMasks | None" = None,
     ) -> None:
-        self.questions, self.answers, self.excluded = questions, answers, excluded
+        self.questions = questions
+        self.answers = answers
+        self.excluded = excluded
         self.masks = masks
         self.renderer = config.renderer
         self.tier = f"T{programs.tier}" if programs else None
@@ -177,11 +185,11 @@ class AnswerVerifier(ShardByShard):
 
     def facts(self) -> dict[str, Any]:
         """See ShardFiller."""
-        facts = {
+        return {
             "excluded_questions": dict(self.excluded),
             "workers_replaced": self.pool.num_replaced,
+            "tier": self.tier,
         }
-        return facts | {"tier": self.tier}
 
     def close(self) -> None:
         """See ShardFiller."""
@@ -190,12 +198,15 @@ class AnswerVerifier(ShardByShard):
     def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
         """See ShardByShard."""
         found = self.answers.rows_of(units, ["text", "finish_reason"])
-        answers = [row for question_id in units for row in found[question_id]]
+        answers: list[Mapping[str, Any]] = []
+        for question_id in units:
+            answers += found[question_id]
         checks = read_checks(_rows_of(self.questions, units, ["check"]))
         rows = _judge(answers, checks, self.excluded, self.renderer, self.pool, progress)
         if self.masks is not None:
             self.masks.apply(rows)
-        return Shard(rows, Counter(row["verdict"] for row in rows))
+        counts = Counter(row["verdict"] for row in rows)
+        return Shard(rows, counts)
 
 
 class TraceMasks(NamedTuple):
@@ -210,26 +221,27 @@ class TraceMasks(NamedTuple):
         place. Only traces with a right answer are checked.
         """
         right = [row for row in rows if row["verdict"] == Verdict.CORRECT.value]
-        wanted = dict.fromkeys((row["question_id"], row["trace_id"]) for row in right)
-        question_ids = list(dict.fromkeys(question_id for question_id, _ in wanted))
+        wanted = {(row["question_id"], row["trace_id"]) for row in right}
+        question_ids = list(dict.fromkeys(row["question_id"] for row in right))
         found = self.traces.rows_of(question_ids, ["text"])
         questions = self.questions.rows_of(question_ids, ["question", "solution", "check"])
-        shown = []
+        keys = []
+        asked = []
         for question_id in question_ids:
             [question] = questions[question_id]
             parts = {name: question[name] for name in ("question_id", "question", "solution")}
             parts["check"] = json.loads(question["check"])
             for trace in found[question_id]:
-                if (question_id, trace["trace_id"]) in wanted:
-                    shown.append(((question_id, trace["trace_id"]), parts, trace["text"]))
-        reasons = self.check([parts | {"trace": text} for _, parts, text in shown])
-        refused = {
-            key: reason for (key, _, _), reason in zip(shown, reasons, strict=True) if reason
-        }
+                key = (question_id, trace["trace_id"])
+                if key in wanted:
+                    keys.append(key)
+                    asked.append(parts | {"trace": trace["text"]})
+        reason_of = dict(zip(keys, self.check(asked), strict=True))
         for row in right:
-            reason = refused.get((row["question_id"], row["trace_id"]))
+            reason = reason_of[row["question_id"], row["trace_id"]]
             if reason:
-                row |= {"verdict": Verdict.WRONG_TRACE.value, "reason": reason}
+                row["verdict"] = Verdict.WRONG_TRACE.value
+                row["reason"] = reason
 
 
 def open_masks(config: Config, questions: TableReader) -> TraceMasks:
@@ -249,9 +261,12 @@ def _trace_check_identity(config: Config) -> dict[str, Any]:
 
 
 def open_pool(config: Config, programs: ProgramSettings | None) -> VerifierPool:
-    """ShardFiller processes with the limits of the section verify."""
+    """Worker processes with the limits of the section verify."""
     return VerifierPool(
-        config.verify.workers, config.verify.timeout_seconds, config.verify.memory_mib, programs
+        config.verify.workers,
+        config.verify.timeout_seconds,
+        config.verify.memory_mib,
+        programs,
     )
 
 
@@ -291,15 +306,17 @@ def probe_programs(
         output_mib=settings.program_output_mib,
     )
     return ProgramSettings(
-        found.tier, limits, settings.program_total_seconds, settings.program_python
+        found.tier,
+        limits,
+        settings.program_total_seconds,
+        settings.program_python,
     )
 
 
-def read_checks(
-    questions: Iterable[Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """question_id to check, from rows with both columns. Raises: ValueError that lists the
-    questions at fault.
+def read_checks(questions: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """question_id to check, from rows with both columns.
+
+    Raises: ValueError that lists the questions at fault.
     """
     checks: dict[str, dict[str, Any]] = {}
     faults: list[str] = []
@@ -312,6 +329,7 @@ def read_checks(
 
 
 def _parse_check(question_id: str, text: str, faults: list[str]) -> dict[str, Any] | None:
+    """A question's check, or None and a fault."""
     try:
         return parse_check(text)
     except ValueError as error:
@@ -321,14 +339,14 @@ def _parse_check(question_id: str, text: str, faults: list[str]) -> dict[str, An
 
 def _refuse_checks(faults: Sequence[str]) -> None:
     if faults:
-        raise ValueError(
-            list_faults(f"{len(faults)} questions have checks that cannot be used", faults)
-        )
+        what = f"{len(faults)} questions have checks that cannot be used"
+        raise ValueError(list_faults(what, faults))
 
 
 def _rows_of(
     questions: TableReader, units: Sequence[str], columns: Sequence[str]
 ) -> list[Mapping[str, Any]]:
+    """The row of each question, in the order given."""
     found = questions.rows_of(units, columns)
     return [found[question_id][0] for question_id in units]
 
@@ -345,15 +363,13 @@ def solution_of_answer(
     """
     solution = renderer.solution_of_answer(text)
     if solution is None:
+        reason = f"no {renderer.answer_stops[0]} in the answer"
         if finish_reason != "stop":
-            return None, Result(
-                Verdict.NO_ANSWER, f"the answer was cut (finish_reason {finish_reason})"
-            )
-        return None, Result(Verdict.NO_ANSWER, f"no {renderer.answer_stops[0]} in the answer")
+            reason = f"the answer was cut (finish_reason {finish_reason})"
+        return None, Result(Verdict.NO_ANSWER, reason)
     if not text.startswith(renderer.answer_lead):
-        return None, Result(
-            Verdict.MALFORMED, "more than the tags stands between trace and solution"
-        )
+        reason = "more than the tags stands between trace and solution"
+        return None, Result(Verdict.MALFORMED, reason)
     return solution, None
 
 
@@ -369,11 +385,13 @@ def try_golds(
     """
     jobs = []
     for question_id, check in checks.items():
-        if check["kind"] not in UNVERIFIABLE_KINDS:
-            golds = gold_solutions(check)
-            if not golds and check["kind"] == "countdown":
-                golds = [solutions[question_id]]
-            jobs += [Job((question_id, number), check, gold) for number, gold in enumerate(golds)]
+        if check["kind"] in UNVERIFIABLE_KINDS:
+            continue
+        golds = gold_solutions(check)
+        if not golds and check["kind"] == "countdown":
+            golds = [solutions[question_id]]
+        for number, gold in enumerate(golds):
+            jobs.append(Job((question_id, number), check, gold))
     results: dict[tuple[str, int], Result] = dict(pool.check(jobs))
     tried: dict[str, dict[str, str]] = {}
     for (question_id, _), result in sorted(results.items()):
@@ -389,13 +407,12 @@ def describe_verdicts(summary: VerifySummary) -> str:
     if manifest is None:
         return f"{summary.folder}: this process's shards are done; others are still missing"
     counts = manifest["counts"]
-    shown = ", ".join(
-        f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts.get(verdict)
-    )
-    lines = [
-        f"{summary.folder}: {manifest['rows']} verdicts in {len(manifest['shards'])} shards; "
-        f"{shown}"
-    ]
+    shown = []
+    for verdict in Verdict:
+        if counts.get(verdict):
+            shown.append(f"{verdict.value} {counts[verdict]}")
+    size = f"{manifest['rows']} verdicts in {len(manifest['shards'])} shards"
+    lines = [f"{summary.folder}: {size}; {', '.join(shown)}"]
     if refused := counts.get(Verdict.WRONG_TRACE):
         accepted = refused + counts.get(Verdict.CORRECT, 0)
         lines.append(
@@ -406,10 +423,8 @@ def describe_verdicts(summary: VerifySummary) -> str:
         lines.append(f"programs ran in tier {manifest['tier']}")
     if manifest["excluded_questions"]:
         reasons = Counter(manifest["excluded_questions"].values())
-        lines.append(
-            "questions without verification: "
-            + ", ".join(f"{n} {reason}" for reason, n in reasons.items())
-        )
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        lines.append(f"questions without verification: {listed}")
     if manifest["workers_replaced"]:
         lines.append(f"verifier processes replaced: {manifest['workers_replaced']}")
     if not summary.did_something:
@@ -429,31 +444,37 @@ def _judge(
     once.
     """
     results: dict[tuple, Result] = {}
+    # (question_id, solution) to the answers that offer it.
     waiting: dict[tuple[str, str], list[tuple]] = {}
     for row in answers:
-        key = (row["question_id"], row["trace_id"], row["answer_id"])
-        if row["question_id"] in excluded:
-            results[key] = Result(Verdict.UNVERIFIABLE, excluded[row["question_id"]])
+        question_id = row["question_id"]
+        key = (question_id, row["trace_id"], row["answer_id"])
+        if question_id in excluded:
+            results[key] = Result(Verdict.UNVERIFIABLE, excluded[question_id])
             continue
         solution, verdict = solution_of_answer(row["text"], row["finish_reason"], renderer)
         if verdict is not None:
             results[key] = verdict
         else:
             assert solution is not None  # an answer without one has its verdict already
-            waiting.setdefault((row["question_id"], solution), []).append(key)
+            waiting.setdefault((question_id, solution), []).append(key)
     progress(len(results))
-    jobs = (Job(pair, checks[pair[0]], pair[1]) for pair in waiting)
+    jobs = []
+    for question_id, solution in waiting:
+        jobs.append(Job((question_id, solution), checks[question_id], solution))
     for pair, result in pool.check(jobs):
         keys = waiting[pair]
         results.update(dict.fromkeys(keys, result))
         progress(len(keys))
     rows = []
     for row in answers:
-        ids = {name: row[name] for name in ("question_id", "trace_id", "answer_id")}
-        result = results[tuple(ids.values())]
+        key = (row["question_id"], row["trace_id"], row["answer_id"])
+        result = results[key]
         rows.append(
-            ids
-            | {
+            {
+                "question_id": row["question_id"],
+                "trace_id": row["trace_id"],
+                "answer_id": row["answer_id"],
                 "verdict": result.verdict.value,
                 "reason": result.reason,
                 "seconds": result.seconds,
@@ -488,14 +509,17 @@ def _read_kinds(config: Config, inputs: _Inputs) -> _Kinds:
     has_programs = False
     faults: list[str] = []
     for shard in inputs.questions.scan(["question_id", "check"]):
-        for question_id, text in zip(shard["question_id"], shard["check"], strict=True):
-            name = question_id.as_py()
-            check = _parse_check(name, text.as_py(), faults) if name in wanted else None
+        for question, text in zip(shard["question_id"], shard["check"], strict=True):
+            question_id = question.as_py()
+            if question_id not in wanted:
+                continue
+            check = _parse_check(question_id, text.as_py(), faults)
             if check is None:
                 continue
-            has_programs = has_programs or check["kind"] == "program"
-            if check["kind"] in UNVERIFIABLE_KINDS:
-                unverifiable[name] = UNVERIFIABLE_KINDS[check["kind"]]
+            kind = check["kind"]
+            has_programs = has_programs or kind == "program"
+            if kind in UNVERIFIABLE_KINDS:
+                unverifiable[question_id] = UNVERIFIABLE_KINDS[kind]
     _refuse_checks(faults)
     return _Kinds(unverifiable, has_programs)
 
@@ -507,40 +531,35 @@ def _excluded_questions(config: Config, inputs: _Inputs, kinds: _Kinds) -> dict[
     tried again.
     """
     faults = []
+    num_questions = len(inputs.units)
     if kinds.unverifiable and config.verify.unverifiable == "refuse":
-        listed = [
-            f"question {question_id}: {reason}"
-            for question_id, reason in kinds.unverifiable.items()
-        ]
-        faults.append(
-            list_faults(
-                f"{len(listed)} of {len(inputs.units)} questions cannot be verified; leave them "
-                "out, or set verify.unverifiable: accept (stage 8 then treats them by its fallback "
-                "policy)",
-                listed,
-            )
+        what = (
+            f"{len(kinds.unverifiable)} of {num_questions} questions cannot be verified; leave "
+            "them out, or set verify.unverifiable: accept (stage 8 then treats them by its "
+            "fallback policy)"
         )
+        faults.append(list_faults(what, _by_question(kinds.unverifiable)))
     folder = golds_folder(config)
     rejected = settled_golds(config)
     if rejected and config.verify.bad_golds == "refuse":
-        listed = [f"question {question_id}: {reason}" for question_id, reason in rejected.items()]
-        faults.append(
-            list_faults(
-                f"{len(rejected)} of {len(inputs.units)} gold answers are not accepted by their "
-                "own check; correct them, or set verify.bad_golds: exclude",
-                listed,
-            )
+        what = (
+            f"{len(rejected)} of {num_questions} gold answers are not accepted by their own "
+            "check; correct them, or set verify.bad_golds: exclude"
         )
+        faults.append(list_faults(what, _by_question(rejected)))
     if faults:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(
-            OSError
-        ):  # verdicts of an earlier run are there, or another process was faster
+        # It stays where it holds verdicts of an earlier run; another process may have been faster.
+        with suppress(OSError):
             folder.parent.rmdir()
         raise ValueError("\n".join(faults))
     for question_id in list(rejected)[:NUM_LISTED]:
         print(f"excluded: question {question_id}, gold {rejected[question_id]}")
     return kinds.unverifiable | dict.fromkeys(rejected, BAD_GOLD_REASON)
+
+
+def _by_question(reasons: Mapping[str, str]) -> list[str]:
+    return [f"question {question_id}: {reason}" for question_id, reason in reasons.items()]
 
 
 def golds_folder(config: Config) -> Path:
@@ -573,10 +592,9 @@ def settled_golds(config: Config) -> dict[str, str]:
             ) from error
         raise
     is_rejected = pc.not_equal(table["verdict"], Verdict.CORRECT.value)  # null without a gold
-    rejected = {
-        row["question_id"]: f"{row['verdict']}: {row['reason']}"
-        for row in table.filter(is_rejected).to_pylist()
-    }
+    rejected = {}
+    for row in table.filter(is_rejected).to_pylist():
+        rejected[row["question_id"]] = f"{row['verdict']}: {row['reason']}"
     return dict(sorted(rejected.items()))
 
 
@@ -592,7 +610,9 @@ def golds_job(config: Config) -> StageJob:
     per_shard = _golds_per_shard(folder, inputs.units, config)
 
     def load() -> GoldTrier:
-        programs = probe_programs(config, is_announced=False) if kinds.has_programs else None
+        programs = None
+        if kinds.has_programs:
+            programs = probe_programs(config, is_announced=False)
         return GoldTrier(config, inputs.questions, kinds, programs)
 
     return StageJob(
@@ -627,7 +647,8 @@ class GoldTrier(ShardByShard):
         kinds: _Kinds,
         programs: ProgramSettings | None,
     ) -> None:
-        self.questions, self.kinds = questions, kinds
+        self.questions = questions
+        self.kinds = kinds
         self.pool = open_pool(config, programs)
 
     def facts(self) -> dict[str, Any]:

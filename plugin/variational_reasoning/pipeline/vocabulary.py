@@ -65,7 +65,9 @@ class ExtendOptions:
             faults.append(f"base={self.base!r} is not the folder of a model (no config.json)")
         if self.out and Path(self.out).exists():
             faults.append(f"out={self.out!r} exists; choose a new folder, or remove it")
-        if (self.init == "steps") != (self.clusters is not None):
+        needs_clusters = self.init == "steps"
+        has_clusters = self.clusters is not None
+        if needs_clusters != has_clusters:
             faults.append("init=steps needs clusters=FILE, and no other init takes one")
         elif self.clusters is not None and not Path(self.clusters).is_file():
             faults.append(f"clusters={self.clusters!r} does not exist")
@@ -129,7 +131,8 @@ def _untie(model: Any) -> None:
     """Give the head a table of its own, which begins as a copy of the embedding."""
     import torch
 
-    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    table = model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
     if head.weight is table:
         head.weight = torch.nn.Parameter(table.detach().clone())
     model.config.get_text_config().tie_word_embeddings = False
@@ -137,6 +140,7 @@ def _untie(model: Any) -> None:
 
 
 def _check_absent(tokenizer: Any, names: Sequence[str], base: str) -> None:
+    """Raises: ValueError for a base that has one of these tokens."""
     known = tokenizer.get_vocab()
     present = [name for name in names if name in known]
     if present:
@@ -158,8 +162,11 @@ def _read_clusters(options: ExtendOptions, vocab_size: int) -> list[dict[int, fl
             f"{options.clusters}: holds {found} clusters, not one for each of "
             f"{options.symbols} symbols"
         )
-    where = f"{options.clusters}: cluster"
-    return [_shares(entry, f"{where} {i}", vocab_size) for i, entry in enumerate(counts)]
+    shares = []
+    for number, entry in enumerate(counts):
+        where = f"{options.clusters}: cluster {number}"
+        shares.append(_shares(entry, where, vocab_size))
+    return shares
 
 
 def _shares(entry: Any, where: str, vocab_size: int) -> dict[int, float]:
@@ -227,6 +234,7 @@ def _new_rows(
 
 
 def _save(model: Any, tokenizer: Any, options: ExtendOptions, vocabulary: TraceVocabulary) -> None:
+    """Write the folder under a temporary name, and give it its own when it is whole."""
     out = Path(options.out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -112,7 +112,9 @@ def choose(name: str, folder: Path, options: ProfileOptions, root: Path) -> Choi
 def path_text(path: Path, root: Path) -> str:
     """A path as a profile writes it: relative to the repository where it is inside, else whole."""
     path = path.resolve()
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    return str(path)
 
 
 class _Data(NamedTuple):
@@ -127,21 +129,28 @@ def _read_data(choices: Choices, root: Path) -> tuple[_Data | None, _Data | None
     """Read every row of the data and of the test questions once; None for what cannot be read, and
     for a test that the user does not name.
     """
-    options, data, test = choices.options, None, None
+    options = choices.options
+    data = None
+    test = None
     for key, source in {"data": options.data, "test": options.test}.items():
         if source is None or not source:
             continue
+        split = "train" if key == "data" else "test"
         try:
-            found = _scan(_rows_of(source, "train" if key == "data" else "test", options), options)
+            found = _scan(_rows_of(source, split, options), options)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             choices.faults.append(f"{key}: {error}")
             continue
-        is_local = not is_gym(source) and Path(source).exists()
-        text = path_text(Path(source), root) if is_local else source
+        text = source
+        if not is_gym(source) and Path(source).exists():
+            text = path_text(Path(source), root)
         if key == "data":
-            data, choices.train, choices.num_train = found, text, found.num_rows
+            data = found
+            choices.train = text
+            choices.num_train = found.num_rows
         else:
-            test, choices.test = found, text
+            test = found
+            choices.test = text
     return data, test
 
 
@@ -178,22 +187,30 @@ def _rows_of(source: str, split: str, options: ProfileOptions) -> Iterable[dict[
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {name for row in rows for name in row}
+    """The columns that any row has."""
+    names: set[str] = set()
+    for row in rows:
+        names.update(row)
+    return names
 
 
 def _column_of(ours: str, options: ProfileOptions, present: set[str]) -> str | None:
     """The data's name of one of our columns: as the user says, else the first guess that is
     there.
     """
-    theirs = getattr(options, ours)
-    if theirs is None:
-        theirs = next((name for name in GUESSES[ours] if name in present), None)
-    return theirs
+    named = getattr(options, ours)
+    if named is not None:
+        return named
+    for guess in GUESSES[ours]:
+        if guess in present:
+            return guess
+    return None
 
 
 def _choose_columns(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
     """Which of the data's columns are ours, and whether there are traces to start from."""
-    options, present = choices.options, _names(rows)
+    options = choices.options
+    present = _names(rows)
     listed = ", ".join(sorted(present))
     found: dict[str, str] = {}
     for ours in GUESSES:
@@ -204,8 +221,11 @@ def _choose_columns(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None
             found[ours] = theirs
     choices.start = options.start
     if choices.start == "auto":
-        choices.start = "traces" if "trace" in found else "questions"
-        why = f"{found['trace']!r} is there" if "trace" in found else "no column of traces"
+        choices.start = "questions"
+        why = "no column of traces"
+        if "trace" in found:
+            choices.start = "traces"
+            why = f"{found['trace']!r} is there"
         choices.reasons.append(f"start: {choices.start} ({why})")
     if choices.start == "questions":
         found.pop("trace", None)
@@ -231,8 +251,11 @@ def _choose_columns(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None
 def _choose_check(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
     """How answers are compared: as math, unless the golds are words."""
     column = choices.columns.get("gold")
-    golds = [str(row.get(column) or "") for row in rows] if column else []
-    if sum("####" in gold for gold in golds) > len(golds) / 2:
+    golds: list[str] = []
+    if column:
+        golds = [str(row.get(column) or "") for row in rows]
+    num_solutions = sum("####" in gold for gold in golds)
+    if num_solutions > len(golds) / 2:
         choices.faults.append(
             f"gold={column}: its texts hold '####', such as {golds[0][-40:]!r}, so they are whole "
             "solutions; make a column with what follows '####' and name it (gold=COLUMN)"
@@ -240,9 +263,11 @@ def _choose_check(choices: Choices, rows: Sequence[Mapping[str, Any]]) -> None:
     choices.check_kind = choices.options.check_kind
     if choices.check_kind == "auto":
         words = [gold for gold in golds if gold and not _has_digit_or_command(gold)]
-        is_exact = bool(golds) and len(words) > len(golds) / 2
-        choices.check_kind = "exact" if is_exact else "math"
-        why = "most golds are words" if is_exact else "compared by value, in the last box"
+        choices.check_kind = "math"
+        why = "compared by value, in the last box"
+        if golds and len(words) > len(golds) / 2:
+            choices.check_kind = "exact"
+            why = "most golds are words"
         if is_gym(choices.train):
             why = "the task's own verifier decides"
         choices.reasons.append(f"check_kind: {choices.check_kind} ({why})")
@@ -269,16 +294,17 @@ def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Pa
             "(docs/abstract.md)"
         )
         return
-    choices.family, choices.posterior_prompt = options.family, family.posteriors[-1]
+    choices.family = options.family
+    choices.posterior_prompt = family.posteriors[-1]
     if options.family not in FAMILIES:
         choices.family = path_text(Path(options.family), root)
     instruction = options.instruction
     if instruction is None and options.family == "think":
         column = choices.columns.get("question", "question")
         asks = sum("boxed" in str(row.get(column)) for row in rows)
-        is_told = rows and asks > len(rows) / 2
-        instruction = "none" if is_told else INSTRUCTIONS[choices.check_kind]
-        if is_told:
+        instruction = INSTRUCTIONS[choices.check_kind]
+        if rows and asks > len(rows) / 2:
+            instruction = "none"
             choices.reasons.append("instruction: none, since the questions ask for a box")
     if instruction in (None, "none"):
         return
@@ -291,7 +317,8 @@ def _choose_family(choices: Choices, rows: Sequence[Mapping[str, Any]], root: Pa
 
 def _choose_model(choices: Choices, root: Path) -> None:
     """Chat format, memory and lengths, from the model's folder."""
-    options, folder = choices.options, Path(choices.options.base)
+    options = choices.options
+    folder = Path(options.base)
     _check_chat_format_name(choices)
     if not options.base:
         choices.faults.append("base=... is missing: the folder of the model to start from")
@@ -331,19 +358,20 @@ def _check_chat_format_name(choices: Choices) -> None:
 
 def _choose_chat_format(choices: Choices, folder: Path, tokenizer: Any) -> None:
     """The model's own template, or the format whose control tokens the tokenizer knows."""
-    options, vocabulary = choices.options, tokenizer.get_vocab()
+    options = choices.options
+    vocabulary = tokenizer.get_vocab()
     choices.refuses_system = refuses_system(tokenizer)
     why = ""
     if options.chat_format == "auto":
-        choices.chat_format, why = TEMPLATE, "the model's own"
+        choices.chat_format = TEMPLATE
+        why = "the model's own"
         try:
             make_renderer(TEMPLATE, "think", str(folder), chat_template_of)
         except ValueError as error:
-            known = [
-                name
-                for name, chat in CHAT_FORMATS.items()
-                if set(chat.control_texts) <= set(vocabulary)
-            ]
+            known = []
+            for name, chat in CHAT_FORMATS.items():
+                if set(chat.control_texts) <= vocabulary.keys():
+                    known.append(name)
             if not known:
                 choices.faults.append(
                     f"{error}. Its tokenizer knows the control tokens of none of "
@@ -355,8 +383,10 @@ def _choose_chat_format(choices: Choices, folder: Path, tokenizer: Any) -> None:
             why = f"its tokens are in the vocabulary; {str(error).partition(';')[0]}"
     else:
         choices.chat_format = options.chat_format
-        chat = CHAT_FORMATS.get(options.chat_format)
-        absent = [text for text in chat.control_texts if text not in vocabulary] if chat else []
+        absent = []
+        if options.chat_format in CHAT_FORMATS:
+            control_texts = CHAT_FORMATS[options.chat_format].control_texts
+            absent = [text for text in control_texts if text not in vocabulary]
         if absent:
             choices.notes.append(
                 f"chat_format {options.chat_format}: {', '.join(absent)} are not tokens of the "
@@ -367,9 +397,9 @@ def _choose_chat_format(choices: Choices, folder: Path, tokenizer: Any) -> None:
         encode, decode = text_codec(tokenizer)
         renderer.check_codec(encode, decode, str(folder))
     except ValueError as error:
-        choices.faults += [
-            fault for fault in str(error).splitlines() if fault not in choices.faults
-        ]
+        for fault in str(error).splitlines():
+            if fault not in choices.faults:
+                choices.faults.append(fault)
         return
     if why:
         choices.reasons.append(f"chat_format: {choices.chat_format} ({why})")
@@ -385,11 +415,14 @@ def _choose_training(choices: Choices, shape: ModelShape) -> None:
             f"cutoff_len={options.cutoff_len} is more than the {context} tokens that the model is "
             "made for"
         )
-    lengths = [options.cutoff_len] if options.cutoff_len else _halves(longest)
+    lengths = _halves(longest)
+    if options.cutoff_len:
+        lengths = [options.cutoff_len]
     for length in lengths:
         found = fitting_training(shape, options.gpus, options.gpu_gb, options.lora, length)
         if found is not None:
-            choices.training, choices.cutoff_len = found, length
+            choices.training = found
+            choices.cutoff_len = length
             break
     else:
         shortest = lengths[-1]
@@ -419,6 +452,7 @@ def _choose_training(choices: Choices, shape: ModelShape) -> None:
 
 
 def _halves(length: int) -> list[int]:
+    """16384, 8192 and so on down to SHORTEST; a shorter length alone."""
     lengths = []
     while length >= SHORTEST:
         lengths.append(length)
@@ -429,6 +463,7 @@ def _halves(length: int) -> list[int]:
 def _explain_training(
     choices: Choices, shape: ModelShape, training: WayToTrain, context: int
 ) -> None:
+    """How it is trained, and what it was chosen from."""
     options = choices.options
     choices.reasons.append(
         f"model: {shape.architecture}, {shape.parameters:,} parameters, context {context}"
@@ -451,12 +486,14 @@ def _explain_training(
 
 def _explain_sampling(choices: Choices) -> None:
     """How much is sampled, which takes most of the time."""
-    options, questions = choices.options, choices.num_train
+    options = choices.options
+    questions = choices.num_train
     traces = questions * options.num_traces
+    answers = traces * options.num_answers
     choices.reasons.append(
         f"sampling: {options.num_traces} traces for each of {questions} questions (num_traces) and "
         f"{options.num_answers} answers after each (num_answers): {traces:,} traces, "
-        f"{traces * options.num_answers:,} answers"
+        f"{answers:,} answers"
     )
 
 
@@ -487,8 +524,9 @@ def _split_rows(choices: Choices, data: _Data, root: Path) -> None:
         questions=frozenset(held_out),
     )
     choices.num_train = data.num_rows - sum(held_out.values())
-    many = count == options.test_size
-    among = f"the questions of {data.num_rows} rows" if many else f"{num_questions} questions"
+    among = f"{num_questions} questions"
+    if count == options.test_size:  # the questions were not all counted
+        among = f"the questions of {data.num_rows} rows"
     choices.reasons.append(
         f"data: {count} of {among} are kept for the test (test=FILE names others); train.jsonl and "
         "test.jsonl are copies"
@@ -541,7 +579,9 @@ def _look_at_golds(
     if not wrong:
         return
     name = wrong[0]
-    example = f"{checks[name].get('gold')!r:.60}: {tried[name]['reason'] or tried[name]['verdict']}"
+    result = tried[name]
+    why = result["reason"] or result["verdict"]
+    example = f"{checks[name].get('gold')!r:.60}: {why}"
     if len(wrong) == len(tried):
         choices.faults.append(
             f"none of the first {len(tried)} golds is accepted by its own check ({example}); name "
@@ -555,16 +595,19 @@ def _look_at_golds(
 
 
 def _usable(rows: list[dict[str, Any]], config: Config) -> tuple[list[dict[str, Any]], Any]:
+    """(rows of the table of questions, ids of the dropped ones by reason), as stage 0 has them."""
     data = config.data
-    is_of_gym = is_gym(data.train)
-    layout = replace(data, columns={}) if is_of_gym else data
+    layout = data
+    if is_gym(data.train):
+        layout = replace(data, columns={})
     table = to_columns(rows, data.train, config.renderer, layout, config.traces_are_optional)
     return usable_rows(table, data.train, "train", {}, QuestionChecks(data), config)
 
 
 def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], config: Config) -> None:
     """Prompts against cutoff_len; with traces, whole examples."""
-    renderer, cutoff_len = config.renderer, config.cutoff_len
+    renderer = config.renderer
+    cutoff_len = config.cutoff_len
     assert config.base is not None
     encode, _ = text_codec(load_tokenizer(config.base))
     lengths = [_prompt_length(row, renderer, config, encode) for row in table]
@@ -586,7 +629,8 @@ def _look_at_lengths(choices: Choices, table: Sequence[Mapping[str, Any]], confi
         for row in table:
             of_reasoner = sum(example_tokens("reasoner", renderer, row, encode))
             of_posterior = sum(example_tokens(config.posterior_prompt, renderer, row, encode))
-            dropped += max(of_reasoner, of_posterior) > cutoff_len
+            if max(of_reasoner, of_posterior) > cutoff_len:
+                dropped += 1
         if dropped > len(table) / 2:
             choices.faults.append(
                 f"lengths: {dropped} of the first {len(table)} rows with their traces are longer "
@@ -613,7 +657,8 @@ def _prompt_length(row: Mapping[str, Any], renderer: Renderer, config: Config, e
 
 def _look_at_machine(choices: Choices) -> None:
     """Whether this machine is the one that the profile is for."""
-    options, cuda = choices.options, need("torch", "train").cuda
+    options = choices.options
+    cuda = need("torch", "train").cuda
     if not choices.is_on_gpu:
         choices.notes.append(
             "a CPU may need hours: fewer questions, num_traces, num_answers and a smaller "
@@ -628,7 +673,8 @@ def _look_at_machine(choices: Choices) -> None:
             "one for a CPU)"
         )
         return
-    memory = min(cuda.get_device_properties(i).total_memory for i in range(count)) / 1e9
+    smallest = min(cuda.get_device_properties(i).total_memory for i in range(count))
+    memory = smallest / 1e9
     if count < options.gpus or memory < options.gpu_gb:
         choices.notes.append(
             f"this machine has {gpus_text(count, round(memory))}; the profile is for {wanted}"

@@ -53,33 +53,41 @@ class ModelShape(NamedTuple):
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """The shape of a model. Raises: ValueError for a folder without a config.json that says it."""
+    """The shape of a model.
+
+    Raises: ValueError for a folder without a config.json that says it.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"base: {folder} has no config.json, so it is not a model folder")
     whole = read_json_object(path, "choose another model folder")
     config = whole.get("text_config") or whole
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
-    if missing := [name for name in names if not isinstance(config.get(name), int)]:
+    missing = [name for name in names if not isinstance(config.get(name), int)]
+    if missing:
         raise ValueError(
             f"base: {path} has no {', '.join(missing)}, so the memory of a training is not known; "
             "copy the profile of a similar model and edit it"
         )
     layers, hidden, width, vocabulary = (config[name] for name in names)
-    linear = list(_linear_layers(config, hidden, width))
-    counted = _stored_parameters(folder)
-    if counted is None:
-        tables = 1 if config.get("tie_word_embeddings") else 2
-        matrices = sum(inputs * outputs for inputs, outputs in linear)
-        counted = layers * matrices + tables * vocabulary * hidden
+    of_matrices = 0  # parameters of a layer
+    of_adapter = 0
+    for inputs, outputs in _linear_layers(config, hidden, width):
+        of_matrices += inputs * outputs
+        of_adapter += RANK * (inputs + outputs)
+    parameters = _stored_parameters(folder)
+    if parameters is None:
+        num_tables = 1 if config.get("tie_word_embeddings") else 2
+        parameters = layers * of_matrices + num_tables * vocabulary * hidden
+    architectures = whole.get("architectures") or [config.get("model_type", "unknown")]
     return ModelShape(
-        architecture=(whole.get("architectures") or [config.get("model_type", "unknown")])[0],
-        parameters=counted,
+        architecture=architectures[0],
+        parameters=parameters,
         layers=layers,
         hidden=hidden,
         width=width,
         vocabulary=vocabulary,
-        adapter=layers * RANK * sum(inputs + outputs for inputs, outputs in linear),
+        adapter=layers * of_adapter,
         context=context_length(whole),
     )
 
@@ -102,12 +110,13 @@ def _stored_parameters(folder: Path) -> int | None:
     """Parameters in a folder's safetensors files, from their headers; None where there are none."""
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
+        # Eight bytes for the length of the header, then the header, then the weights.
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        total += sum(
-            prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
-        )
+        for name, entry in header.items():
+            if name != "__metadata__":
+                total += prod(entry["shape"])
     return total or None
 
 
@@ -130,7 +139,9 @@ class WayToTrain:
         """What a person calls it."""
         if self.is_lora:
             return f"LoRA of rank {RANK}"
-        return f"full fine-tuning with ZeRO-{self.zero}" if self.zero else "full fine-tuning"
+        if self.zero:
+            return f"full fine-tuning with ZeRO-{self.zero}"
+        return "full fine-tuning"
 
 
 def state_gigabytes(shape: ModelShape, is_lora: bool, zero: int, gpus: int) -> float:
@@ -140,7 +151,9 @@ def state_gigabytes(shape: ModelShape, is_lora: bool, zero: int, gpus: int) -> f
         return (2 * parameters + 16 * shape.adapter) / GB
     if zero == 2:
         return (2 * parameters + 16 * parameters / gpus) / GB
-    return 18 * parameters / max(gpus if zero == 3 else 1, 1) / GB
+    if zero == 3:
+        return 18 * parameters / max(gpus, 1) / GB
+    return 18 * parameters / GB
 
 
 def activation_gigabytes(shape: ModelShape, tokens: int) -> float:
@@ -163,9 +176,11 @@ def ways_to_train(shape: ModelShape, gpus: int, lora: str, cutoff_len: int) -> I
     Args:
         lora: auto, true or false.
     """
-    kinds = []
-    if lora in ("auto", "false"):
-        kinds += [(False, 2), (False, 3)] if gpus > 1 else [(False, 0)]
+    kinds = []  # (is_lora, zero)
+    if lora in ("auto", "false") and gpus > 1:
+        kinds += [(False, 2), (False, 3)]
+    elif lora in ("auto", "false"):
+        kinds.append((False, 0))
     if lora in ("auto", "true"):
         kinds.append((True, 0))
     for is_lora, zero in kinds:
@@ -190,7 +205,8 @@ def parallel_size(shape: ModelShape, gpus: int, gpu_gb: float) -> int | None:
     cache fit; None where no number does."""
     size = 1
     while size <= max(gpus, 1):
-        if gpus == 0 or 2 * shape.parameters / GB / size + 4 <= USABLE * gpu_gb:
+        weights = 2 * shape.parameters / GB / size
+        if gpus == 0 or weights + 4 <= USABLE * gpu_gb:
             return size
         size *= 2
     return None

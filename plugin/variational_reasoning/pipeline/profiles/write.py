@@ -22,10 +22,12 @@ LEARNED = "posterior_weighted"
 def write_profile(choices: Choices) -> list[Path]:
     """Write the whole folder; the paths, in the order of their names."""
     choices.folder.mkdir(parents=True, exist_ok=True)
-    texts = profile_files(choices)
-    for name, text in texts.items():
+    names = []
+    for name, text in profile_files(choices).items():
         (choices.folder / name).write_text(text, encoding="utf-8")
-    names = [*texts, *(_write_rows(choices.held_out, choices.folder) if choices.held_out else [])]
+        names.append(name)
+    if choices.held_out:
+        names += _write_rows(choices.held_out, choices.folder)
     return [choices.folder / name for name in sorted(names)]
 
 
@@ -33,11 +35,13 @@ def _write_rows(held_out: HeldOut, folder: Path) -> list[str]:
     """Training and test questions, row by row; the names of the files."""
     names = ["train.jsonl", "test.jsonl"]
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context((folder / name).open("w", encoding="utf-8")) for name in names
-        }
+        files = {}
+        for name in names:
+            file = (folder / name).open("w", encoding="utf-8")
+            files[name] = stack.enter_context(file)
         for row in held_out.rows():
-            files[held_out.file_of(row)].write(json.dumps(row, default=str) + "\n")
+            line = json.dumps(row, default=str)
+            files[held_out.file_of(row)].write(line + "\n")
     return names
 
 
@@ -84,8 +88,7 @@ def _text(value: object) -> str:
 
 def pipeline_text(choices: Choices) -> str:
     """pipeline.yaml."""
-    options, training = choices.options, choices.training
-    assert training is not None
+    options = choices.options
     is_start_of_questions = choices.start == "questions"
     lines = [
         f"# {choices.name}: all that the trainings do not say, for {machine(choices.options)}.",
@@ -159,9 +162,14 @@ def pipeline_text(choices: Choices) -> str:
 
 
 def training_text(choices: Choices, role: str) -> str:
-    """One training YAML. Args: role: reasoner, posterior, LEARNED or FINAL."""
-    training, stage = choices.training, {"reasoner": 1, FINAL: 9}.get(role, 2)
+    """One training YAML.
+
+    Args:
+        role: reasoner, posterior, LEARNED or FINAL.
+    """
+    training = choices.training
     assert training is not None
+    stage = {"reasoner": 1, FINAL: 9}.get(role, 2)
     recipe = f"{stage}_train_{role}.yaml"
     output = f"{choices.run_dir}/{'adapters' if training.is_lora else 'models'}/{role}"
     dataset = f"{choices.name}_{role}"
@@ -180,11 +188,10 @@ def training_text(choices: Choices, role: str) -> str:
         "stage: sft",
         "do_train: true",
         *_method_lines(choices),
-        *(
-            ["template: empty  # the host cannot read the model's own"]
-            if choices.refuses_system
-            else []
-        ),
+    ]
+    if choices.refuses_system:
+        lines.append("template: empty  # the host cannot read the model's own")
+    lines += [
         "",
         "### variational",
         "constant_loss_normalizer: auto",
@@ -196,19 +203,20 @@ def training_text(choices: Choices, role: str) -> str:
     ]
     if training.tokens is not None and choices.is_on_gpu:
         lines.append(f"tokens_per_micro_batch: {training.tokens}  # one longest row, for memory")
-    workers = (8, 2) if choices.is_on_gpu else (1, 0)
+    num_preparing, num_loading = (8, 2) if choices.is_on_gpu else (1, 0)
+    save_strategy = "epoch" if choices.is_on_gpu else '"no"'
     lines += [
         "",
         "### dataset",
         f"dataset_dir: {choices.run_dir}/train",
         f"dataset: {dataset}",
         f"cutoff_len: {choices.cutoff_len}  # the same number as in pipeline.yaml",
-        f"preprocessing_num_workers: {workers[0]}",
-        f"dataloader_num_workers: {workers[1]}",
+        f"preprocessing_num_workers: {num_preparing}",
+        f"dataloader_num_workers: {num_loading}",
         "",
         "### output",
         f"output_dir: {output}",
-        f"save_strategy: {'epoch' if choices.is_on_gpu else chr(34) + 'no' + chr(34)}",
+        f"save_strategy: {save_strategy}",
         "save_total_limit: 1",
         "logging_steps: 1",
         "report_to: none  # or wandb, tensorboard, swanlab",
@@ -243,6 +251,7 @@ _MEANINGS = {
 
 
 def _method_lines(choices: Choices) -> list[str]:
+    """What of the model is trained, and how its states are spread."""
     training = choices.training
     assert training is not None
     if training.is_lora:
@@ -282,7 +291,10 @@ def export_text(choices: Choices) -> str:
 
 def rows_per_step(choices: Choices, role: str) -> int:
     """A batch that gives an epoch some hundred steps, between 8 and 64 rows."""
-    rows = choices.num_train * (1 if choices.start == "traces" and role != FINAL else 4)
+    rows = choices.num_train
+    is_of_given_traces = choices.start == "traces" and role != FINAL
+    if not is_of_given_traces:
+        rows *= 4  # a guess: several of the sampled traces of a question become rows
     size = 8
     while size < 64 and rows // size > 200:
         size *= 2
@@ -291,7 +303,9 @@ def rows_per_step(choices: Choices, role: str) -> int:
 
 def machine(options: ProfileOptions) -> str:
     """What the profile is for."""
-    return gpus_text(options.gpus, options.gpu_gb) if options.gpus else "a CPU"
+    if options.gpus == 0:
+        return "a CPU"
+    return gpus_text(options.gpus, options.gpu_gb)
 
 
 def gpus_text(count: int, memory: float) -> str:

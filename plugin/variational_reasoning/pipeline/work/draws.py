@@ -7,4 +7,5 @@ import json
 def draw(seed: int, what: str, *ids: str | int) -> int:
     """A number of 64 bits that is a function of its arguments only."""
     text = json.dumps([what, seed, *ids])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big")

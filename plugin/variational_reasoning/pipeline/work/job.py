@@ -38,6 +38,12 @@ from variational_reasoning.pipeline.rows import Stage, read_manifest
 from variational_reasoning.pipeline.work.limits import FailureCount, FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
 
+Progress = Callable[[int], Any]
+"""Called with the number of rows that are newly done."""
+
+ShardUnits = tuple[int, Sequence[str]]
+"""(index of a shard, its units)."""
+
 
 class Shard(NamedTuple):
     """The contents of one shard: see `Stage.write_shard`."""
@@ -51,15 +57,12 @@ class Shard(NamedTuple):
 class ShardFiller(Protocol):
     """A loaded model, or something else that turns units into rows."""
 
-    def fill(
-        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
-    ) -> Iterator[tuple[int, Shard]]:
-        """Fill shards, each given as (index, units). Yield each when it is done, in any order.
+    def fill(self, shards: Iterable[ShardUnits], progress: Progress) -> Iterator[tuple[int, Shard]]:
+        """Fill shards. Yield each with its index when it is done, in any order.
 
         Args:
             shards: taken one by one. A filler may begin the next shard before the last is done.
-            progress: called with the number of rows that are newly done. All calls together give
-                the `StageJob.size` of every unit.
+            progress: all calls together give the `StageJob.size` of every unit.
         """
 
     def facts(self) -> dict[str, Any]:
@@ -79,12 +82,10 @@ class ShardByShard(ABC):
     """
 
     @abstractmethod
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Progress) -> Shard:
         """One shard; see `ShardFiller.fill`."""
 
-    def fill(
-        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
-    ) -> Iterator[tuple[int, Shard]]:
+    def fill(self, shards: Iterable[ShardUnits], progress: Progress) -> Iterator[tuple[int, Shard]]:
         """See ShardFiller."""
         for index, units in shards:
             yield index, self.fill_one(index, units, progress)
@@ -129,8 +130,9 @@ def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     Raises: ValueError when more of the table's rows fail than the job's limit allows.
     """
     stage = job.stage
-    failures = FailureCount(stage, job.limit) if job.limit else None
-    if failures:
+    failures = None
+    if job.limit:
+        failures = FailureCount(stage, job.limit)
         failures.check()  # also for a finished table, because the limit may be lower now
     if stage.is_complete:
         manifest = read_manifest(stage.folder, stage.table)
@@ -141,30 +143,57 @@ def do_shards(job: StageJob, mine: Set[int]) -> StageSummary:
     order = sorted(mine)
     if job.is_needed_whole:
         order += _shards_of_others(stage, order)
-    sizes = {index: sum(map(job.size, stage.shards[index])) for index in order}
-    found = sum(size for index, size in sizes.items() if stage.has(index))
-    filler = job.load()
+    total, found = _sizes(job, order)
+    filler = job.load()  # only now, since loading a model takes minutes
     done: Counter[str] = Counter()
     started = time.monotonic()
-    with closing(filler), tqdm(total=sum(sizes.values()), initial=found, unit=job.row) as bar:
-        # Asked shard by shard, because other processes go on meanwhile.
-        pending = ((index, stage.shards[index]) for index in order if not stage.has(index))
+    pending = _pending(stage, order)
+    with closing(filler), tqdm(total=total, initial=found, unit=job.row) as bar:
         for index, shard in filler.fill(pending, bar.update):
             if failures:
                 failures.check_shard(shard.rows, shard.failed)
             stage.write_shard(index, *shard)
             done.update(shard.counts)
-            seconds = max(time.monotonic() - started, 1e-9)
-            rate = filler.statistics().get("tokens", 0) / seconds
-            bar.set_postfix_str(f"{rate:.0f} tokens/s" if rate else "", refresh=False)
+            num_tokens = filler.statistics().get("tokens", 0)
+            if num_tokens:
+                seconds = max(time.monotonic() - started, 1e-9)
+                rate = num_tokens / seconds
+                bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
     seconds = time.monotonic() - started
     return conclude(job, filler.facts(), filler.statistics(), dict(done), seconds)
 
 
+def _sizes(job: StageJob, order: Sequence[int]) -> tuple[int, int]:
+    """(rows of these shards, rows of those that are on disk), for the bar."""
+    total = 0
+    found = 0
+    for index in order:
+        units = job.stage.shards[index]
+        size = sum(map(job.size, units))
+        total += size
+        if job.stage.has(index):
+            found += size
+    return total, found
+
+
+def _pending(stage: Stage, order: Sequence[int]) -> Iterator[ShardUnits]:
+    """The shards that are not on disk. The disk is asked shard by shard, because other processes go
+    on meanwhile.
+    """
+    for index in order:
+        if not stage.has(index):
+            yield index, stage.shards[index]
+
+
 def _shards_of_others(stage: Stage, mine: Sequence[int]) -> list[int]:
     """All shards but these. Every process has another order, so that two rarely do the same one."""
-    others = sorted(set(range(len(stage.shards))) - set(mine))
-    random.Random(mine[0] if mine else len(others)).shuffle(others)
+    # The seed is the first shard of the share, which no other process has.
+    every = set(range(len(stage.shards)))
+    others = sorted(every - set(mine))
+    seed = len(others)
+    if mine:
+        seed = mine[0]
+    random.Random(seed).shuffle(others)
     return others
 
 
@@ -179,16 +208,17 @@ def conclude(
 
     Raises: ValueError when more of the table's rows failed than the job's limit allows.
     """
-    missing = sum(1 for _ in job.stage.pending())
-    if job.limit and not missing:
-        FailureCount(job.stage, job.limit).check()
+    stage = job.stage
+    num_missing = len(list(stage.pending()))
     manifest = None
-    if not missing:
-        manifest = job.stage.finish(**facts)
+    if num_missing == 0:
+        if job.limit:
+            FailureCount(stage, job.limit).check()
+        manifest = stage.finish(**facts)
         if job.is_planned_with:
             # Made here, once, and not by every process of the next stage at the same time.
-            _ = TableReader(job.stage.folder, job.stage.table, job.stage.states).summary
-    return StageSummary(job.stage.folder, manifest, statistics, seconds, missing, counts)
+            _ = TableReader(stage.folder, stage.table, stage.states).summary
+    return StageSummary(stage.folder, manifest, statistics, seconds, num_missing, counts)
 
 
 def share_of(
@@ -206,7 +236,9 @@ def share_of_costs(costs: Sequence[float], index: int, count: int) -> set[int]:
     """Positions in `costs` that process `index` of `count` does; see the example of this module."""
     loads = [0.0] * count
     share = set()
-    most_expensive_first = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
+    # Of equal costs the earlier one comes first, so that every process has the same order.
+    positions = range(len(costs))
+    most_expensive_first = sorted(positions, key=lambda position: (-costs[position], position))
     for position in most_expensive_first:
         least_loaded = loads.index(min(loads))
         loads[least_loaded] += costs[position]

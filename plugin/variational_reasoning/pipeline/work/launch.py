@@ -33,9 +33,6 @@ def own_share(config: Config) -> tuple[int, int]:
 
     Raises: ValueError for a bad RANK.
     """
-    index, count = (0, 1)
-    if config.shard:
-        index, count = parse_share(config.shard)
     rank = os.environ.get("RANK", "0")
     world = os.environ.get("WORLD_SIZE", "1")
     are_numbers = rank.isdigit() and world.isdigit()
@@ -44,4 +41,10 @@ def own_share(config: Config) -> tuple[int, int]:
             f"RANK is {rank} and WORLD_SIZE {world}; torchrun sets them so that 0 <= RANK < "
             "WORLD_SIZE"
         )
-    return index * int(world) + int(rank), count * int(world)
+    task = 0
+    num_tasks = 1
+    if config.shard:
+        task, num_tasks = parse_share(config.shard)
+    num_processes = int(world)  # of each task
+    first_of_task = task * num_processes
+    return first_of_task + int(rank), num_tasks * num_processes

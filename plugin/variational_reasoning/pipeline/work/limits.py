@@ -52,10 +52,13 @@ class FailureCount:
     """
 
     def __init__(self, stage: Stage, limit: FailureLimit) -> None:
-        self.stage, self.limit = stage, limit
+        self.stage = stage
+        self.limit = limit
         self._on_disk: dict[int, int] = {}
+        """Shard to the number of its failed rows."""
         self._reasons: Counter[str] = Counter()
-        self._example: Mapping[str, Any] | None = None
+        self._example: Mapping[str, Any] = {}
+        """The first failed row."""
 
     def check_shard(
         self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
@@ -70,45 +73,63 @@ class FailureCount:
             self._check([])
 
     def _check(self, more: Sequence[Mapping[str, Any]]) -> None:
+        """Raises: ValueError when the shards on disk and `more` failed rows pass the limit."""
         self._read_new_shards()
-        count = len(more) + sum(self._on_disk.values())
-        if not count:
+        num_on_disk = sum(self._on_disk.values())
+        count = len(more) + num_on_disk
+        if count == 0:
             return
         total = self.limit.total()
-        if count <= self.limit.fraction * total:
+        allowed = self.limit.fraction * total
+        if count <= allowed:
             return
-        reasons = self._reasons + Counter(str(row["reason"]) for row in more)
-        first = more[0] if more else self._example
-        example = {name: value for name, value in (first or {}).items() if name.endswith("_id")}
+        reasons = self._reasons.copy()
+        reasons.update(str(row["reason"]) for row in more)
+        most_common = dict(reasons.most_common(5))
+        first = self._example
+        if more:
+            first = more[0]
+        example = {name: value for name, value in first.items() if name.endswith("_id")}
         message = self.limit.message.format(count=count, total=total)
         raise ValueError(
             f"{self.stage.folder}: {message}, above {self.limit.setting} {self.limit.fraction}; "
-            f"reasons: {dict(reasons.most_common(5))}, for example {example}. {self._remedy()}"
+            f"reasons: {most_common}, for example {example}. {self._remedy()}"
         )
 
     def _read_new_shards(self) -> None:
+        """Count the failed rows of the shards that have come to the disk since the last time."""
+        # One listing of the folder, where asking for every shard would be thousands of calls.
         there = {path.name for path in self.stage.folder.glob("shard-*.parquet")}
         for index in range(len(self.stage.shards)):
             if index in self._on_disk or shard_name(index) not in there:
                 continue
             statistics = self.stage.statistics(index)
+            rows: Sequence[Mapping[str, Any]] = []
             columns = self.limit.columns
-            is_read = columns and self.limit.may_fail(statistics["counts"])
-            rows = self.stage.read_shard(index, columns) if is_read else []
+            if columns and self.limit.may_fail(statistics["counts"]):
+                rows = self.stage.read_shard(index, columns)
             failures = self._failures(rows, statistics["failed"])
             self._on_disk[index] = len(failures)
             self._reasons.update(str(row["reason"]) for row in failures)
-            if failures and self._example is None:
+            if failures and not self._example:
                 self._example = failures[0]
 
     def _failures(
         self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        if self.limit.is_failure is None:
-            return list(failed)
-        return [*failed, *filter(self.limit.is_failure, rows)]
+        """The failed rows of a shard.
+
+        Args:
+            rows: what the engine computed, of which some may count as failed.
+            failed: what it could not compute.
+        """
+        failures = list(failed)
+        if self.limit.is_failure is not None:
+            failures += filter(self.limit.is_failure, rows)
+        return failures
 
     def _remedy(self) -> str:
+        """What to do: which files to remove, where there are any."""
         files = [shard_name(index) for index, count in self._on_disk.items() if count]
         if not files:
             return f"Nothing of it was written; fix the cause, or raise {self.limit.setting}"

@@ -41,21 +41,11 @@ def run_on_ray(
     if job.limit:
         FailureCount(job.stage, job.limit).check()
     ray = need("ray", "infer")
-    try:
-        ray.init(
-            address=config.ray_address,
-            ignore_reinit_error=True,
-            log_to_driver=False,
-            logging_level="warning",
-        )
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"there is no Ray cluster at ray_address {config.ray_address!r} (auto: one that runs "
-            "on this machine); start one with `ray start --head`, or set ray_address or launcher. "
-            f"Ray says: {error}"
-        ) from error
+    _connect(config.ray_address)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    num_gpus = job.gpus if ray.cluster_resources().get("GPU") else 0
+    num_gpus = job.gpus
+    if not ray.cluster_resources().get("GPU"):
+        num_gpus = 0
     print(f"Ray cluster with {len(nodes)} nodes; a task takes {num_gpus} GPUs")
     # max_calls=0: a process that has used a GPU stays for the next task, with its loaded model.
     options = {
@@ -71,12 +61,12 @@ def run_on_ray(
     statistics: Counter[str] = Counter()
     facts: dict[str, Any] = {}
     sizes = [sum(map(job.size, units)) for units in job.stage.shards]
-    pending = dict(job.stage.pending())
-    costs = {index: sum(map(job.cost, units)) for index, units in pending.items()}
-    # The most expensive first, so that no node is left with a large shard at the end.
-    order = sorted(pending, key=lambda index: (-costs[index], index))
-    waiting = {fill.remote(blob, str(Path.cwd()), index): index for index in order}
-    found = sum(sizes) - sum(sizes[index] for index in pending)
+    waiting: dict[Any, int] = {}
+    found = sum(sizes)
+    for index in _most_expensive_first(job):
+        ref = fill.remote(blob, str(Path.cwd()), index)
+        waiting[ref] = index
+        found -= sizes[index]
     with tqdm(total=sum(sizes), initial=found, unit=job.row) as bar:
         while waiting:
             [ref], _ = ray.wait(list(waiting), num_returns=1)
@@ -94,7 +84,34 @@ def run_on_ray(
             bar.update(sizes[index])
             rate = statistics["tokens"] / (time.monotonic() - started)
             bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
-    return conclude(job, facts, dict(statistics), dict(done), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return conclude(job, facts, dict(statistics), dict(done), seconds)
+
+
+def _connect(address: str) -> None:
+    """Raises: ConnectionError without a cluster."""
+    ray = need("ray", "infer")
+    try:
+        ray.init(
+            address=address,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            logging_level="warning",
+        )
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"there is no Ray cluster at ray_address {address!r} (auto: one that runs "
+            "on this machine); start one with `ray start --head`, or set ray_address or launcher. "
+            f"Ray says: {error}"
+        ) from error
+
+
+def _most_expensive_first(job: StageJob) -> list[int]:
+    """The missing shards, so that no node is left with a large one at the end."""
+    costs = {}
+    for index, units in job.stage.pending():
+        costs[index] = sum(map(job.cost, units))
+    return sorted(costs, key=lambda index: (-costs[index], index))
 
 
 def fill_shard(
@@ -109,7 +126,8 @@ def fill_shard(
     os.chdir(folder)  # paths of a configuration are relative to it
     job, filler, failures = _loaded(blob)
     before = Counter(filler.statistics())
-    [(_, shard)] = filler.fill([(index, job.stage.shards[index])], lambda num: None)
+    units = job.stage.shards[index]
+    [(_, shard)] = filler.fill([(index, units)], lambda num: None)
     if failures:
         failures.check_shard(shard.rows, shard.failed)
     job.stage.write_shard(index, *shard)
@@ -119,8 +137,11 @@ def fill_shard(
 
 @lru_cache(maxsize=1)
 def _loaded(blob: bytes) -> tuple[StageJob, ShardFiller, FailureCount | None]:
+    """What a task needs, kept by its process for the next task."""
     make_job, config = pickle.loads(blob)
     job = make_job(config)
-    # Kept like the model, since it remembers the shards that it has read.
-    failures = FailureCount(job.stage, job.limit) if job.limit else None
+    failures = None
+    if job.limit:
+        # Kept like the model, since it remembers the shards that it has read.
+        failures = FailureCount(job.stage, job.limit)
     return job, job.load(), failures

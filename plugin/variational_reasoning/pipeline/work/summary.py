@@ -44,7 +44,9 @@ def describe_table(summary: StageSummary) -> str:
         lines.append("nothing to do: the table was finished before")
     else:
         tokens = summary.sampled.get("tokens", 0)
-        rate = tokens / summary.seconds if summary.seconds else 0.0
+        rate = 0.0
+        if summary.seconds:
+            rate = tokens / summary.seconds
         lines.append(f"this run: {tokens} tokens in {summary.seconds:.1f} s, {rate:.0f} tokens/s")
         if shared := summary.sampled.get("prompt_tokens_shared"):
             share = shared / (shared + summary.sampled["prompt_tokens_computed"])

@@ -76,12 +76,12 @@ def check_faults(check: Any) -> list[str]:
     if kind == "program":
         return program_faults(check)
     golds = gold_answers(check)
-    are_texts = all(isinstance(gold, str) and gold.strip() for gold in golds)
-    if "gold" in check and not (golds and are_texts):
+    has_golds = bool(golds) and all(map(_is_text, golds))
+    if "gold" in check and not has_golds:
         faults.append(
             f"gold is {check['gold']!r}; it must be a text that is not empty, or a list of such"
         )
-    if "after" in check and not (isinstance(check["after"], str) and check["after"].strip()):
+    if "after" in check and not _is_text(check["after"]):
         faults.append(f"after is {check['after']!r}; it must be a text that is not empty")
     if kind == "countdown":
         faults += countdown_faults(check)
@@ -90,14 +90,21 @@ def check_faults(check: Any) -> list[str]:
     return faults
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that is not empty."""
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _gym_faults(check: dict[str, Any]) -> list[str]:
     """What is wrong with a check of kind reasoning_gym; whether the task exists is known where the
     library is."""
     faults = []
-    task, entry = check["task"], check["entry"]
+    task = check["task"]
+    entry = check["entry"]
+    needed = {"question", "answer", "metadata"}
     if not isinstance(task, str) or not task:
         faults.append(f"task is {task!r}; it must be the name of a task, such as chain_sum")
-    if not isinstance(entry, dict) or not {"question", "answer", "metadata"} <= entry.keys():
+    if not isinstance(entry, dict) or not needed <= entry.keys():
         faults.append("entry must be an object with question, answer and metadata")
     if not isinstance(check.get("settings", {}), dict):
         faults.append(f"settings is {check['settings']!r}; it must be an object")
@@ -114,10 +121,15 @@ def gold_solutions(check: dict[str, Any]) -> list[str]:
     """Each gold as a solution text in the form that the prompt asks for; its own check must accept
     every one of them."""
     if check["kind"] == "program":
-        solutions = check.get("solution", [])
+        programs = check.get("solution", [])
+        if isinstance(programs, str):
+            programs = [programs]
         fence = "~" * 16  # no program holds a line of these
-        programs = [solutions] if isinstance(solutions, str) else solutions
-        return [f"{fence}python\n{program}\n{fence}" for program in programs if program.strip()]
+        solutions = []
+        for program in programs:
+            if program.strip():
+                solutions.append(f"{fence}python\n{program}\n{fence}")
+        return solutions
     golds = gold_answers(check)
     if check["kind"] == "math":
         return [f"\\boxed{{{gold}}}" for gold in golds]
@@ -134,24 +146,36 @@ def check_inline(check: dict[str, Any], solution: str | None) -> Result | None:
         check: a check without faults.
         solution: the text inside the solution tags, or None for an answer that has none.
     """
-    if check["kind"] in UNVERIFIABLE_KINDS:
-        return Result(Verdict.UNVERIFIABLE, UNVERIFIABLE_KINDS[check["kind"]])
+    kind = check["kind"]
+    if kind in UNVERIFIABLE_KINDS:
+        return Result(Verdict.UNVERIFIABLE, UNVERIFIABLE_KINDS[kind])
     if solution is None:
         return Result(Verdict.NO_ANSWER, "the answer has no complete pair of solution tags")
     if not solution.strip():
         return Result(Verdict.NO_ANSWER, "the solution is empty")
-    if check["kind"] == "exact":
-        answer = solution
-        if "after" in check:
-            _, found, answer = solution.rpartition(check["after"])
-            if not found:
-                return Result(Verdict.MALFORMED, f"there is no {check['after']!r} in the solution")
-        is_same = any(answer.split() == gold.split() for gold in gold_answers(check))
-        return Result(Verdict.CORRECT if is_same else Verdict.WRONG)
-    if check["kind"] == "countdown":
+    if kind == "exact":
+        return _check_exact(check, solution)
+    if kind == "countdown":
         return check_countdown(
-            check["numbers"], check["target"], solution, check.get("use_all", False)
+            check["numbers"],
+            check["target"],
+            solution,
+            check.get("use_all", False),
         )
-    if check["kind"] in ("program", "reasoning_gym"):
+    if kind in ("program", "reasoning_gym"):
         return None
     return compare_plainly(gold_answers(check), solution)
+
+
+def _check_exact(check: dict[str, Any], solution: str) -> Result:
+    """The verdict on a solution by its tokens, or by those after the last `after`."""
+    answer = solution
+    if "after" in check:
+        _, found, answer = solution.rpartition(check["after"])
+        if not found:
+            return Result(Verdict.MALFORMED, f"there is no {check['after']!r} in the solution")
+    tokens = answer.split()
+    for gold in gold_answers(check):
+        if tokens == gold.split():
+            return Result(Verdict.CORRECT)
+    return Result(Verdict.WRONG)

@@ -23,7 +23,8 @@ def can_run(command: str) -> bool:
 
 def command_files(command: str) -> list[Path]:
     """The files that a command names; what it answers depends on them."""
-    return [Path(word) for word in shlex.split(command) if Path(word).is_file()]
+    paths = map(Path, shlex.split(command))
+    return [path for path in paths if path.is_file()]
 
 
 def ask_command(
@@ -39,12 +40,12 @@ def ask_command(
     """
     if not rows:
         return []
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     where = f"{key}: {command!r}"
     try:
         done = subprocess.run(
             shlex.split(command),
-            input=lines,
+            input="".join(lines),
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -57,8 +58,8 @@ def ask_command(
             f"raise {key}_seconds"
         ) from error
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["it printed no error"]
-        raise ValueError(f"{where} failed with exit code {done.returncode}: {last[0]}")
+        errors = done.stderr.strip().splitlines() or ["it printed no error"]
+        raise ValueError(f"{where} failed with exit code {done.returncode}: {errors[-1]}")
     answers = done.stdout.splitlines()
     if len(answers) != len(rows):
         raise ValueError(

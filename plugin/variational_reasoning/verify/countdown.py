@@ -24,7 +24,7 @@ _ALLOWED = re.compile(r"[0-9+\-*/() ]+")
 def check_countdown(
     numbers: list[int], target: int, solution: str, use_all: bool = False
 ) -> Result:
-    """Does the solution's expression use each number at most once and equal the target?
+    """Whether the solution's expression uses each number at most once and equals the target.
 
     Args:
         solution: the answer; the last complete box when there is one, else the whole text. The
@@ -33,33 +33,33 @@ def check_countdown(
 
     Returns: correct or wrong; no_answer for an empty text; malformed for anything else.
     """
-    expression = (last_boxed(solution) or solution).strip().strip("$").strip()
-    if not expression:
+    text = last_boxed(solution) or solution
+    text = text.strip().strip("$").strip()
+    if not text:
         return Result(Verdict.NO_ANSWER, "the solution is empty")
-    expression, equals, right = expression.partition("=")
-    if equals and right.strip() != str(target):
-        return Result(
-            Verdict.WRONG, f"the right-hand side {right.strip()[:40]!r} is not the target {target}"
-        )
+    expression, equals, right = text.partition("=")
+    right = right.strip()
+    if equals and right != str(target):
+        reason = f"the right-hand side {right[:40]!r} is not the target {target}"
+        return Result(Verdict.WRONG, reason)
     for spelling, operator in _SPELLINGS.items():
         expression = expression.replace(spelling, operator)
     expression = expression.strip()
     if len(expression) > MAX_CHARACTERS:
-        return Result(
-            Verdict.MALFORMED,
-            f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}",
-        )
+        reason = f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}"
+        return Result(Verdict.MALFORMED, reason)
     if not _ALLOWED.fullmatch(expression):
-        return Result(
-            Verdict.MALFORMED, "the expression holds more than integers, + - * / and parentheses"
-        )
+        reason = "the expression holds more than integers, + - * / and parentheses"
+        return Result(Verdict.MALFORMED, reason)
     try:
         tree = ast.parse(expression, mode="eval").body
+        # Before anything is computed, so that a power of a power cannot be asked for.
+        given = Counter(numbers)
         used = _integers(tree)
-        excess = used - Counter(numbers)
+        excess = used - given
         if excess:
             return Result(Verdict.WRONG, f"uses {min(excess)} more often than it is given")
-        unused = Counter(numbers) - used
+        unused = given - used
         if use_all and unused:
             return Result(Verdict.WRONG, f"does not use {min(unused)}")
         value = _value(tree)
@@ -75,9 +75,10 @@ def check_countdown(
 def countdown_faults(check: dict[str, Any]) -> list[str]:
     """What is wrong with the numbers, the target and use_all of a check."""
     faults = []
-    numbers, target = check["numbers"], check["target"]
+    numbers = check["numbers"]
+    target = check["target"]
     is_list = isinstance(numbers, list) and len(numbers) > 0
-    if not is_list or not all(type(number) is int and number >= 0 for number in numbers):
+    if not is_list or not all(map(_is_natural, numbers)):
         faults.append(
             f"numbers is {numbers!r}; it must be a list of integers that are not negative"
         )
@@ -86,6 +87,11 @@ def countdown_faults(check: dict[str, Any]) -> list[str]:
     if not isinstance(check.get("use_all", False), bool):
         faults.append(f"use_all is {check['use_all']!r}; it must be true or false")
     return faults
+
+
+def _is_natural(number: Any) -> bool:
+    """Whether a JSON value is an integer of 0 or more; true is not one."""
+    return type(number) is int and number >= 0
 
 
 def _integers(tree: ast.expr) -> Counter[int]:

@@ -49,14 +49,21 @@ def open_implied_answers(setting: str, seconds: float, run_dir: str) -> ImpliedA
     command = setting.replace("{run_dir}", run_dir)
 
     def ask(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        return [_answer(line, command) for line in ask_command(KEY, command, seconds, rows)]
+        lines = ask_command(KEY, command, seconds, rows)
+        return [_answer(line, command) for line in lines]
 
     return ask
 
 
 def _answer(line: str, command: str) -> str | None:
+    """The answer on a line of the command.
+
+    Raises: ValueError for a line without one.
+    """
     found = parsed(line)
-    answer = found.get("answer", 0)
-    if answer is not None and not isinstance(answer, str):
-        raise line_fault(KEY, command, line, json.dumps({"answer": "4"}))
-    return answer
+    if "answer" in found:
+        answer = found["answer"]
+        if answer is None or isinstance(answer, str):
+            return answer
+    example = json.dumps({"answer": "4"})
+    raise line_fault(KEY, command, line, example)

@@ -138,8 +138,10 @@ class VerifierPool:
         programs: ProgramSettings | None = None,
     ) -> None:
         limits = {"num_workers": num_workers, "seconds": seconds, "memory_mib": memory_mib}
-        too_low = {name: value for name, value in limits.items() if not value > 0}
-        faults = [f"{name} is {value}; it must be above 0" for name, value in too_low.items()]
+        faults = []
+        for name, value in limits.items():
+            if not value > 0:
+                faults.append(f"{name} is {value}; it must be above 0")
         if faults:
             raise ValueError("; ".join(faults))
         self.num_workers = num_workers
@@ -170,6 +172,7 @@ class VerifierPool:
         waiting = iter(jobs)
         is_exhausted = False
         while True:
+            # Fill the free workers. A cheap check is decided on the way and leaves its place free.
             while not is_exhausted and len(self._busy()) < self.num_workers:
                 job = next(waiting, None)
                 if job is None:
@@ -229,6 +232,7 @@ class VerifierPool:
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
     def _send(self, worker: _Worker, job: Job) -> None:
+        """Give a job to a worker that is ready."""
         worker.job = job
         worker.started = time.monotonic()
         if self.programs is not None and worker.kind == "program":
@@ -237,8 +241,9 @@ class VerifierPool:
         else:
             worker.deadline = worker.started + self.seconds
             worker.cpu_at_start = _cpu_seconds(worker.process.pid)
-            is_math = worker.kind == "math"
-            question = gold_answers(job.check) if is_math else job.check
+            question = job.check
+            if worker.kind == "math":
+                question = gold_answers(job.check)
         line = json.dumps([question, job.solution]) + "\n"
         try:
             worker.stdin.write(line.encode())
@@ -273,6 +278,7 @@ class VerifierPool:
             if not data:
                 yield from self._replace_dead(worker)
                 continue
+            # A read may end in the middle of a line; the rest stays for the next read.
             while b"\n" in worker.buffer:
                 line, _, worker.buffer = worker.buffer.partition(b"\n")
                 yield from self._reply(worker, json.loads(line))
@@ -281,6 +287,7 @@ class VerifierPool:
             if worker.deadline > now:
                 continue
             if self._is_starved(worker, now):
+                # It is asked again after this; _STARVED_FACTOR ends it in any case.
                 worker.deadline = now + self.seconds / 2
             else:
                 yield from self._replace_late(worker, now)
@@ -294,9 +301,11 @@ class VerifierPool:
             return False
         if now - worker.started >= _STARVED_FACTOR * self.seconds:
             return False
-        return _cpu_seconds(worker.process.pid) - worker.cpu_at_start < self.seconds / 8
+        used = _cpu_seconds(worker.process.pid) - worker.cpu_at_start
+        return used < self.seconds / 8
 
     def _reply(self, worker: _Worker, reply: Any) -> Iterator[tuple[Any, Result]]:
+        """The result that a worker's line holds; nothing for its first line, `ready`."""
         job = worker.job
         assert job is not None
         if not worker.is_ready:
@@ -304,8 +313,9 @@ class VerifierPool:
             self._send(worker, job)
             return
         worker.job = None
-        verdict, reason, *tier = reply
-        yield job.id, Result(Verdict(verdict), reason, time.monotonic() - worker.started, *tier)
+        verdict, reason, *tier = reply  # only programs have a tier
+        seconds = time.monotonic() - worker.started
+        yield job.id, Result(Verdict(verdict), reason, seconds, *tier)
 
     def _replace_late(self, worker: _Worker, now: float) -> Iterator[tuple[Any, Result]]:
         """Kill a worker that has passed its deadline, and give its job a verdict."""
@@ -344,5 +354,8 @@ class VerifierPool:
 
 def _cpu_seconds(pid: int) -> float:
     """Processor time of a process that has not been waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # `7 (name) S 1 ...`: the name may hold spaces, and 11 and 12 after it are user and system time.
+    _, _, after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")
+    fields = after_name.split()
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -35,7 +35,9 @@ _MENTIONS = re.compile(
 def no_mention_of_hint(row: Mapping[str, Any]) -> str:
     """Why a trace is refused that says where it has its answer from, in English."""
     found = _MENTIONS.search(row["trace"])
-    return f"mentions the hint: {found.group()!r}" if found else ""
+    if found is None:
+        return ""
+    return f"mentions the hint: {found.group()!r}"
 
 
 NAMED: dict[str, Callable[[Mapping[str, Any]], str]] = {"no_mention_of_hint": no_mention_of_hint}
@@ -59,7 +61,9 @@ def trace_check_fault(setting: str) -> str:
 
 def trace_check_files(setting: str) -> list[Path]:
     """The files that a command names; its verdicts depend on them."""
-    return [] if setting in NAMED else command_files(setting)
+    if setting in NAMED:
+        return []
+    return command_files(setting)
 
 
 def open_trace_check(setting: str, seconds: float) -> TraceCheck:
@@ -76,7 +80,8 @@ def open_trace_check(setting: str, seconds: float) -> TraceCheck:
         return lambda rows: [named(row) for row in rows]
 
     def check(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        return [_reason(line, setting) for line in ask_command(KEY, setting, seconds, rows)]
+        lines = ask_command(KEY, setting, seconds, rows)
+        return [_reason(line, setting) for line in lines]
 
     return check
 
@@ -86,4 +91,6 @@ def _reason(line: str, setting: str) -> str:
     found = parsed(line)
     if not isinstance(found.get("accepted"), bool):
         raise line_fault(KEY, setting, line, '{"accepted": true}')
-    return "" if found["accepted"] else str(found.get("reason") or "refused")
+    if found["accepted"]:
+        return ""
+    return str(found.get("reason") or "refused")

@@ -91,15 +91,17 @@ def extract_program(text: str, function: str | None = None) -> str | None:
         return None
     if len(blocks) == 1:
         return blocks[0].text
-    contents = [_content(block.text) for block in blocks]
-    programs, defining = [], []
-    for number, (block, content) in enumerate(zip(blocks, contents, strict=True)):
-        if not _is_program(block, content, contents[:number]):
-            continue
-        programs.append(block)
-        # A block that does not compile may have been meant to define the function.
-        if function in content.bound or not content.is_parsed:
-            defining.append(block)
+    earlier: list[_Content] = []
+    programs = []
+    defining = []
+    for block in blocks:
+        content = _content(block.text)
+        if _is_program(block, content, earlier):
+            programs.append(block)
+            # A block that does not compile may have been meant to define the function.
+            if function in content.bound or not content.is_parsed:
+                defining.append(block)
+        earlier.append(content)
     if function is not None and defining:
         return defining[-1].text
     if programs:
@@ -133,23 +135,35 @@ def python_blocks(text: str) -> list[CodeBlock]:
 
 
 def _closes(line: str, opening: re.Match[str]) -> bool:
+    """Whether a line is the fence that ends the block of this opening one.
+
+    The block of three backticks at column 2 is closed by three or more at column 5 or before.
+    """
     closing = _CLOSING.fullmatch(line)
     if closing is None or not closing["marks"].startswith(opening["marks"]):
         return False
-    columns = len(opening["lead"].expandtabs(4)) + _FURTHER_IN
-    return len(closing["lead"].expandtabs(4)) <= columns
+    return _width(closing["lead"]) <= _width(opening["lead"]) + _FURTHER_IN
+
+
+def _width(lead: str) -> int:
+    """Columns of what is before a fence."""
+    return len(lead.expandtabs(4))
 
 
 def _block(lines: list[str], info: str) -> CodeBlock | None:
+    """The block of these lines; None for an empty one, and for one of another language."""
     is_python = bool(_LANGUAGE.match(info) or _FILE_NAME.match(info))
     is_unnamed = not info.strip(" \t{}.")
+    if not is_python and not is_unnamed:
+        return None
     code_lines = [line for line in lines if line.strip()]
-    if not code_lines or not (is_python or is_unnamed):
+    if not code_lines:
         return None
     # In a list item the whole block is indented, and a program whose first line is indented never
     # compiles.
     first = code_lines[0]
-    margin = first[: len(first) - len(first.lstrip())]
+    num_margin = len(first) - len(first.lstrip())
+    margin = first[:num_margin]
     unindented = [line.removeprefix(margin) for line in lines]
     return CodeBlock("\n".join(unindented) + "\n", is_python)
 
@@ -159,23 +173,28 @@ def _is_program(block: CodeBlock, content: _Content, earlier: list[_Content]) ->
         return False
     if not content.is_parsed:
         return block.is_python or bool(_CODE_LINE.search(block.text))
-    acts = content.used & _ACTS or content.defined or content.has_import
-    return bool(acts) and not _is_example(content, earlier)
+    can_write = bool(content.used & _ACTS)
+    does_something = can_write or bool(content.defined) or content.has_import
+    return does_something and not _is_example(content, earlier)
 
 
 def _is_example(content: _Content, earlier: list[_Content]) -> bool:
     """Whether a block only calls functions and classes of earlier blocks, such as `print(f(5))`."""
     if not content.free or content.defined or content.used & _READS:
         return False
-    defined: set[str] = set().union(*(other.defined for other in earlier))
+    defined: set[str] = set()
+    for other in earlier:
+        defined |= other.defined
     return content.free <= defined
 
 
 def _content(text: str) -> _Content:
+    """What a block does, as far as its syntax tree says."""
     nodes = None
     if len(text) <= _MAX_PARSED:
         with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-            nodes = list(ast.walk(ast.parse(text)))
+            tree = ast.parse(text)
+            nodes = list(ast.walk(tree))
     if nodes is None:
         return _Content(False, set(), set(), set(), set(), False)
     defined: set[str] = set()
@@ -200,7 +219,7 @@ def _content(text: str) -> _Content:
             case ast.Attribute(attr=name):
                 attributes.add(name)
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                imported |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+                imported.update(map(_imported_name, aliases))
     bound = defined | stored | imported
     return _Content(
         is_parsed=True,
@@ -210,6 +229,14 @@ def _content(text: str) -> _Content:
         free=read - bound - set(dir(builtins)),
         has_import=bool(imported),
     )
+
+
+def _imported_name(alias: ast.alias) -> str:
+    """What an import binds: `np` for `numpy as np`, and `os` for `os.path`."""
+    if alias.asname:
+        return alias.asname
+    package, _, _ = alias.name.partition(".")
+    return package
 
 
 def _has_lambda(value: ast.expr) -> bool:

@@ -60,10 +60,11 @@ def compare_output(
         found = [list(itertools.chain(*found))]
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
-    for number, (left, right) in enumerate(zip(want, found, strict=True), 1):
-        if judge == "lines_by_value" and _same_numbers(left, right):
+    pairs = zip(want, found, strict=True)
+    for number, (wanted, line) in enumerate(pairs, 1):
+        if judge == "lines_by_value" and _same_numbers(wanted, line):
             continue
-        fault = _compare_tokens(left, right, tolerance)
+        fault = _compare_tokens(wanted, line, tolerance)
         if fault and len(want) > 1:
             return f"line {number}: {fault}"
         if fault:
@@ -77,11 +78,13 @@ def _lines(text: str) -> list[Line]:
 
 
 def _compare_tokens(want: Line, found: Line, tolerance: float) -> str | None:
+    """What is the first difference of a line from the expected one, or None."""
     if len(want) != len(found):
         return f"{len(found)} tokens, not {len(want)}"
-    for number, (left, right) in enumerate(zip(want, found, strict=True), 1):
-        if left != right and not _same_float(left, right, tolerance):
-            return f"token {number} is {right[:40]!r}, not what is expected"
+    pairs = zip(want, found, strict=True)
+    for number, (wanted, token) in enumerate(pairs, 1):
+        if wanted != token and not _same_float(wanted, token, tolerance):
+            return f"token {number} is {token[:40]!r}, not what is expected"
     return None
 
 
@@ -90,30 +93,39 @@ def _is_number(token: str) -> bool:
 
 
 def _same_float(want: str, found: str, tolerance: float) -> bool:
-    if not any(sign in want for sign in ".eE"):
+    """Whether the expected token is written as a float, and the other is one of about its value."""
+    is_written_as_float = any(sign in want for sign in ".eE")
+    if not is_written_as_float:
         return False
-    if not (_is_number(want) and _is_number(found)):
+    if not _is_number(want) or not _is_number(found):
         return False
-    return _close(float(want), float(found), tolerance)
+    return _is_close(float(want), float(found), tolerance)
 
 
-def _close(want: float, found: float, tolerance: float) -> bool:
+def _is_close(want: float, found: float, tolerance: float) -> bool:
+    """Absolutely for a value below 1, relatively above."""
     if math.isinf(want) or math.isinf(found):
         return want == found
-    return abs(want - found) <= tolerance * max(1.0, abs(want))
+    allowed = tolerance * max(1.0, abs(want))
+    return abs(want - found) <= allowed
 
 
 def _same_numbers(want: Line, found: Line) -> bool:
     """Whether two lines consist of numbers with the same values, exactly: `15.0 2` is `15 2e0`."""
-    if len(want) != len(found) or not all(map(_is_number, (*want, *found))):
+    if len(want) != len(found):
+        return False
+    if not all(map(_is_number, want)) or not all(map(_is_number, found)):
         return False
     try:
-        return list(map(decimal.Decimal, want)) == list(map(decimal.Decimal, found))
+        wanted_values = [decimal.Decimal(token) for token in want]
+        found_values = [decimal.Decimal(token) for token in found]
     except decimal.InvalidOperation:  # an exponent of twenty digits
         return False
+    return wanted_values == found_values
 
 
 def _compare_in_any_order(want: list[Line], found: list[Line], tolerance: float) -> str | None:
+    """Pair every expected line with one of the output; None where that is possible."""
     if len(want) != len(found):
         return f"{len(found)} lines, not {len(want)}"
     # Equal lines are paired first. With thousands of lines, only few are left to try in pairs.
@@ -143,12 +155,14 @@ def same_value(want: Any, found: Any, tolerance: float = TOLERANCE) -> bool:
 
 
 def _same(want: Any, found: Any, tolerance: float) -> bool:
-    if isinstance(want, bool) or isinstance(found, bool) or want is None or found is None:
+    if isinstance(want, bool) or isinstance(found, bool):
+        return want is found
+    if want is None or found is None:
         return want is found
     if isinstance(want, float) and isinstance(found, int | float):
         if abs(found) >= 1e300:
             return want == found  # an integer may be too large to be a float
-        return _close(want, float(found), tolerance)
+        return _is_close(want, float(found), tolerance)
     if isinstance(want, int) and isinstance(found, int | float):
         return want == found
     if type(want) is not type(found):
@@ -156,9 +170,10 @@ def _same(want: Any, found: Any, tolerance: float) -> bool:
     if isinstance(want, list):
         if len(want) != len(found):
             return False
-        return all(_same(a, b, tolerance) for a, b in zip(want, found, strict=True))
+        pairs = zip(want, found, strict=True)
+        return all(_same(wanted, value, tolerance) for wanted, value in pairs)
     if isinstance(want, dict):
         if want.keys() != found.keys():
             return False
-        return all(_same(value, found[key], tolerance) for key, value in want.items())
+        return all(_same(want[key], found[key], tolerance) for key in want)
     return bool(want == found)

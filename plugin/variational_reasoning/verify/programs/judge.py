@@ -55,7 +55,9 @@ def check_program(
         check.get("tolerance", TOLERANCE),
         limits,
     )
-    place = sandbox if isinstance(sandbox, Sandbox) else sandbox(program)
+    place = sandbox
+    if not isinstance(place, Sandbox):
+        place = place(program)
     left = total_seconds
     with Program(place, program, limits, function) as opened:
         for number, case in enumerate(cases, 1):
@@ -80,9 +82,13 @@ class _Judging(NamedTuple):
 
 
 def _run_case(case: Case, program: Program, judging: _Judging, left: float) -> Result:
-    wall_seconds = max(_SHORTEST_WALL_SECONDS, min(judging.limits.wall_seconds, left))
+    """The verdict on one test, within `left` seconds."""
+    wall_seconds = min(judging.limits.wall_seconds, left)
+    wall_seconds = max(wall_seconds, _SHORTEST_WALL_SECONDS)
     limits = replace(judging.limits, wall_seconds=wall_seconds)
-    given = case.given.encode() if judging.function is None else case.given
+    given = case.given
+    if judging.function is None:
+        given = given.encode()
     outcome, seconds = _run_patiently(given, program, limits, left)
     verdict, reason = _failure(outcome, limits) or _compare(case.expected, outcome, judging)
     return Result(verdict, reason, seconds)
@@ -102,7 +108,8 @@ def _run_patiently(
         above 3.6 s       is too slow     no
     """
     seconds = 0.0
-    has_failed = has_waited = False
+    has_failed = False
+    has_waited = False
     while True:
         try:
             outcome = program.run(given, limits.wall_seconds)
@@ -122,7 +129,9 @@ def _run_patiently(
 def _failure(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
     """The verdict on a program that did not end by itself with exit code 0, else None."""
     lines = outcome.stderr.strip().splitlines()
-    last = lines[-1][:200] if lines else ""
+    last = ""
+    if lines:
+        last = lines[-1][:200]
     if outcome.limit == "wall":
         return Verdict.TIMEOUT, f"above {limits.wall_seconds:g} s"
     if outcome.limit == "output":
@@ -142,14 +151,18 @@ def _failure(outcome: Outcome, limits: Limits) -> tuple[Verdict, str] | None:
     how = f"exit code {outcome.code}"
     if outcome.code < 0:
         how = f"ended by signal {-outcome.code}"
-    return Verdict.RUNTIME_ERROR, f"{how}; {last}" if last else how
+    if last:
+        how = f"{how}; {last}"
+    return Verdict.RUNTIME_ERROR, how
 
 
 def _compare(expected: Any, outcome: Outcome, judging: _Judging) -> tuple[Verdict, str]:
     """The verdict on what a program wrote, or on what its function returned."""
     if judging.function is None:
         fault = compare_output(expected, outcome.stdout, judging.judge, judging.tolerance)
-        return (Verdict.WRONG, fault) if fault else (Verdict.CORRECT, "")
+        if fault:
+            return Verdict.WRONG, fault
+        return Verdict.CORRECT, ""
     if not outcome.result:
         return Verdict.RUNTIME_ERROR, f"{judging.function} gave no result"
     try:
@@ -159,6 +172,7 @@ def _compare(expected: Any, outcome: Outcome, judging: _Judging) -> tuple[Verdic
     accepted = [expected]
     if isinstance(expected, list) and len(expected) == 1:
         accepted.append(expected[0])  # APPS wraps the one result of a function into a list
-    if any(same_value(one, value, judging.tolerance) for one in accepted):
-        return Verdict.CORRECT, ""
+    for one in accepted:
+        if same_value(one, value, judging.tolerance):
+            return Verdict.CORRECT, ""
     return Verdict.WRONG, "another result"

@@ -73,7 +73,8 @@ def _read_columns(tests: dict[str, Any], function: Any) -> Tests:
         raise ValueError("tests has no test: inputs is empty")
     function = tests.get("fn_name") or function
     cases = []
-    for number, (given, expected) in enumerate(zip(inputs, outputs, strict=True)):
+    pairs = zip(inputs, outputs, strict=True)
+    for number, (given, expected) in enumerate(pairs):
         if function is None:
             given = _text(given, f"inputs[{number}]")
             expected = _text(expected, f"outputs[{number}]")
@@ -90,6 +91,7 @@ def _read_list(tests: list[Any], function: Any) -> Tests:
     """As LiveCodeBench has them."""
     if not tests:
         raise ValueError("tests has no test: the list is empty")
+    usual_kind = "stdin" if function is None else "functional"
     cases = []
     kinds = set()
     for number, test in enumerate(tests):
@@ -97,14 +99,16 @@ def _read_list(tests: list[Any], function: Any) -> Tests:
             raise ValueError(
                 f"tests[{number}] is {repr(test)[:60]}; it must be an object with input and output"
             )
-        kind = test.get("testtype", "stdin" if function is None else "functional")
+        kind = test.get("testtype", usual_kind)
         if kind not in ("stdin", "functional"):
             raise ValueError(f"tests[{number}].testtype is {kind!r}, not stdin or functional")
         kinds.add(kind)
         given = _text(test["input"], f"tests[{number}].input")
         expected = _text(test["output"], f"tests[{number}].output")
         case = Case(given, expected)
-        cases.append(case if kind == "stdin" else _functional(case, number))
+        if kind == "functional":
+            case = _functional(case, number)
+        cases.append(case)
     if len(kinds) > 1:
         raise ValueError("tests mixes stdin and functional tests")
     if kinds == {"stdin"}:
@@ -116,9 +120,12 @@ def _read_list(tests: list[Any], function: Any) -> Tests:
 
 def _functional(case: Case, number: int) -> Case:
     """Arguments and result from their JSON texts: an argument a line."""
-    lines = [line for line in case.given.split("\n") if line.strip()]
+    arguments = []
     try:
-        return Case([read_json(line) for line in lines], read_json(case.expected))
+        for line in case.given.split("\n"):
+            if line.strip():
+                arguments.append(read_json(line))
+        return Case(arguments, read_json(case.expected))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"tests[{number}] is functional and not JSON line by line ({error})"
@@ -126,6 +133,7 @@ def _functional(case: Case, number: int) -> Case:
 
 
 def _name(function: Any) -> str | None:
+    """The name of a function, or None. Raises: ValueError for anything else."""
     if function is None or (isinstance(function, str) and function.isidentifier()):
         return function
     raise ValueError(f"fn_name is {function!r}; it must be the name of a function")
@@ -133,8 +141,9 @@ def _name(function: Any) -> str | None:
 
 def _text(value: Any, field: str) -> str:
     """A text, or a list of lines as one text."""
-    is_lines = isinstance(value, list) and all(isinstance(line, str) for line in value)
-    text = "\n".join(value) if is_lines else value
+    text = value
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        text = "\n".join(value)
     if not isinstance(text, str):
         raise ValueError(f"{field} is {repr(value)[:60]}; a test of standard input needs text")
     if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
@@ -156,7 +165,9 @@ def program_faults(check: dict[str, Any]) -> list[str]:
     if not is_number or not 0 <= tolerance < 1:
         faults.append(f"tolerance is {tolerance!r}; it must be a number of at least 0 and below 1")
     solutions = check.get("solution", [])
-    listed = solutions if isinstance(solutions, list) else [solutions]
+    listed = [solutions]
+    if isinstance(solutions, list):
+        listed = solutions
     if not all(isinstance(solution, str) for solution in listed):
         faults.append(
             f"solution is {repr(solutions)[:60]}; it must be a program's text, or a list of such"
@@ -175,4 +186,6 @@ def read_json(text: str | bytes) -> Any:
 
 
 def _integer(text: str) -> int | tuple[str]:
-    return int(text) if len(text) <= MAX_DIGITS else (text,)
+    if len(text) > MAX_DIGITS:
+        return (text,)
+    return int(text)

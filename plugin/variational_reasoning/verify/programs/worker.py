@@ -38,7 +38,9 @@ def main(settings: dict[str, Any], folder: str) -> None:
 
     def sandbox_for(program: str) -> Sandbox:
         """Programs that import numpy get a sandbox that has loaded it."""
-        preload = ("numpy",) if _NUMPY.search(program) else ()
+        preload: tuple[str, ...] = ()
+        if _NUMPY.search(program):
+            preload = ("numpy",)
         if preload not in sandboxes:
             sandboxes[preload] = Sandbox(tier, settings["python"], preload, folder)
         return sandboxes[preload]
@@ -50,7 +52,11 @@ def main(settings: dict[str, Any], folder: str) -> None:
             check, solution = json.loads(line)
             try:
                 result = check_program(
-                    check, solution, sandbox_for, limits, settings["total_seconds"]
+                    check,
+                    solution,
+                    sandbox_for,
+                    limits,
+                    settings["total_seconds"],
                 )
             except SandboxError as error:
                 result = Result(Verdict.CHECKER_ERROR, f"sandbox: {error}"[:300])

@@ -70,8 +70,10 @@ def find_interpreter(python: str) -> Interpreter:
     Raises: InterpreterError for one that does not run.
     """
     found = _facts(python)
-    version, prefix = found["version"], found["prefix"]
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+    version = found["version"]
+    prefix = found["prefix"]
+    major, minor = map(int, version.split(".")[:2])
+    if (major, minor) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise InterpreterError(
             f"program_python is {python}, which is Python {version}; programs need {oldest} or "

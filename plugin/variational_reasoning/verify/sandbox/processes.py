@@ -16,17 +16,22 @@ from typing import Any
 
 def descendants(pid: int) -> list[int]:
     """Living descendants of a process, without zombies."""
+    # (pid, state) of the children of each process. /proc/7/stat is `7 (name) S 3 ...`: the state
+    # and the parent come after the name, which may itself hold parentheses.
     children: dict[int, list[tuple[int, str]]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
-                children.setdefault(int(fields[1]), []).append((int(name), fields[0].decode()))
-    found, waiting = [], [pid]
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            _, _, after_name = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")
+            state, parent = after_name.split()[:2]
+            children.setdefault(int(parent), []).append((int(name), state.decode()))
+    found = []
+    waiting = [pid]
     while waiting:
-        for child, state in children.get(waiting.pop(), ()):
+        for child, child_state in children.get(waiting.pop(), ()):
             waiting.append(child)
-            if state not in "ZX":
+            if child_state not in "ZX":  # zombies and the dead; their children may live
                 found.append(child)
     return found
 
@@ -61,8 +66,10 @@ def memory_mib(pids: list[int]) -> float:
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return total * os.sysconf("SC_PAGE_SIZE") / 2**20
+            _, resident, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+            total += int(resident)
+    num_bytes = total * os.sysconf("SC_PAGE_SIZE")
+    return num_bytes / 2**20
 
 
 def remove_folder(folder: str) -> None:

@@ -68,7 +68,9 @@ class Program:
     def __init__(
         self, sandbox: Sandbox, source: str, limits: Limits, function: str | None = None
     ) -> None:
-        self._sandbox, self._limits, self._function = sandbox, limits, function
+        self._sandbox = sandbox
+        self._limits = limits
+        self._function = function
         self._source = source.encode(errors="surrogatepass")
         self._holder: _Holder | None = None
         self._has_left_nothing = False
@@ -95,7 +97,9 @@ class Program:
             one.
         """
         data = given if isinstance(given, bytes) else json.dumps(given).encode()
-        seconds = self._limits.wall_seconds if wall_seconds is None else wall_seconds
+        seconds = self._limits.wall_seconds
+        if wall_seconds is not None:
+            seconds = wall_seconds
         started = time.monotonic()
         self._has_left_nothing = False
         try:
@@ -112,7 +116,8 @@ class Program:
             self.close()
             raise SandboxError(f"tier {self._sandbox.tier}: {error}") from error
         self._has_left_nothing = end.is_fresh
-        outcome = self._holder.outcome(end, time.monotonic() - started)
+        took = time.monotonic() - started
+        outcome = self._holder.outcome(end, took)
         if not end.is_fresh:
             self.close()
         return outcome
@@ -120,7 +125,8 @@ class Program:
     def close(self) -> None:
         """End its process and forget its files."""
         self._sandbox.is_box_clean = self._has_left_nothing
-        holder, self._holder = self._holder, None
+        holder = self._holder
+        self._holder = None  # also where closing fails
         if holder is not None:
             holder.close()
 
@@ -129,8 +135,10 @@ class _Holder:
     """The process that holds a program, with its files, and its folder (`box`) below tier 3."""
 
     def __init__(self, sandbox: Sandbox, limits: Limits) -> None:
-        self._sandbox, self._limits = sandbox, limits
+        self._sandbox = sandbox
+        self._limits = limits
         self._most = int(limits.output_mib * 2**20)
+        """Bytes of output that are allowed, and kept."""
         self._files = _Files()
         self._channel: socket.socket | None = None
         self._box: str | None = None
@@ -167,11 +175,12 @@ class _Holder:
             for descriptor in descriptors:
                 given_away.callback(os.close, descriptor)
             sandbox.fork(request, [*descriptors, theirs.fileno()])
+        message = b""
         limit = None
         try:
             message = channel.recv(4096)
         except TimeoutError:
-            message, limit = b"", "wall"
+            limit = "wall"
         if not message:  # it ended, or used up the time, before it could be asked
             self._early_end = sandbox.end_of_fork()._replace(limit=limit)
         elif message != b"ready":
@@ -195,14 +204,20 @@ class _Holder:
         return end
 
     def _read_end(self, wall_seconds: float) -> End:
+        """The end of a run as its process reports it. A limit that only we see is sent to it."""
         channel = self._channel
         assert channel is not None
         deadline = time.monotonic() + wall_seconds + _GRACE_SECONDS
         is_killed = False
-        while not select.select([channel], [], [], _LOOK_SECONDS)[0]:
+        while True:
+            readable, _, _ = select.select([channel], [], [], _LOOK_SECONDS)
+            if readable:
+                break
             if time.monotonic() > deadline:
                 raise SandboxError("a run that was killed does not end")
-            limit = None if is_killed else self._passed_limit()
+            if is_killed:
+                continue
+            limit = self._passed_limit()
             if limit is not None:
                 channel.send(limit.encode())
                 is_killed = True
@@ -219,8 +234,10 @@ class _Holder:
         """
         if self._files.num_written() > self._most:
             return "output"
-        if self._box is not None and _holds_too_much(self._box, 4 * self._limits.file_mib * 2**20):
-            return "files"
+        if self._box is not None:
+            most_in_files = 4 * self._limits.file_mib * 2**20
+            if _holds_too_much(self._box, most_in_files):
+                return "files"
         if self._sandbox.tier < 2:
             used = memory_mib(descendants(self._sandbox.pid))
             if used > self._limits.memory_mib:
@@ -297,8 +314,10 @@ class _Files:
 
     def errors(self) -> str:
         """The end of the errors."""
-        start = max(0, os.fstat(self._errors).st_size - _STDERR_KEPT)
-        return os.pread(self._errors, _STDERR_KEPT, start).decode(errors="replace")
+        size = os.fstat(self._errors).st_size
+        start = max(0, size - _STDERR_KEPT)
+        data = os.pread(self._errors, _STDERR_KEPT, start)
+        return data.decode(errors="replace")
 
     def close(self) -> None:
         for file in self._all:
@@ -308,12 +327,14 @@ class _Files:
 
 def _holds_too_much(box: str, most: int) -> bool:
     """Whether a folder holds more files than _MAX_FILES, or more than `most` bytes."""
-    num_files = num_bytes = 0
+    num_files = 0
+    num_bytes = 0
     for folder, _, names in os.walk(box):
         for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118
             num_files += 1
             with contextlib.suppress(OSError):  # it has just been removed
-                num_bytes += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
+                num_bytes += os.lstat(path).st_size
             if num_files > _MAX_FILES or num_bytes > most:
                 return True
     return False
@@ -329,6 +350,7 @@ def _reopened(file: int, flags: int) -> int:
 
 
 def _write(file: int, data: bytes) -> None:
+    """Write all of it; a single call may write less."""
     position = 0
     while position < len(data):
         piece = data[position : position + _WRITE_BYTES]

@@ -69,11 +69,11 @@ _IN_BOX = _READ_FILE | _WRITE_FILE | _TRUNCATE | _READ_DIR | _REFER
 _IN_BOX |= _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REMOVE_DIR | _REMOVE_FILE
 
 
-def _check(value: int, step: str) -> int:
+def _check(value: int, step: str) -> None:
+    """Raises: OSError for what a system call returns when it fails."""
     if value < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{step}: {os.strerror(number)}")
-    return value
 
 
 def die_with_parent() -> None:
@@ -105,11 +105,13 @@ def unshare(flags: int) -> None:
 
 def map_user(uid: int, gid: int) -> None:
     """In a new user namespace: keep this uid and gid, and map no others."""
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid} {uid} 1"),
-        ("gid_map", f"{gid} {gid} 1"),
-    ):
+    # A line of a map: the first id inside, the first id outside, and how many there are.
+    texts = {
+        "setgroups": "deny",
+        "uid_map": f"{uid} {uid} 1",
+        "gid_map": f"{gid} {gid} 1",
+    }
+    for name, text in texts.items():
         handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
         try:
             os.write(handle, text.encode())
@@ -118,14 +120,21 @@ def map_user(uid: int, gid: int) -> None:
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
-    _check(_libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
+    result = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        None if kind is None else os.fsencode(kind),
+        ctypes.c_ulong(flags),
+        None if data is None else os.fsencode(data),
+    )
+    _check(result, f"mount {target}")
 
 
 def mount_box(target: str, size_mib: int, uid: int, gid: int) -> None:
     """Mount a fresh memory file system at `target`, with limits on bytes and files."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
     data = f"size={size_mib}m,nr_inodes=1024,mode=0700,uid={uid},gid={gid}"
-    _mount("box", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME, data)
+    _mount("box", target, "tmpfs", flags, data)
 
 
 def unmount(target: str) -> None:
@@ -147,7 +156,9 @@ def new_root(read_only: list[str], box: str) -> None:
     if not os.path.lexists(root + "/tmp"):
         os.symlink(box, root + "/tmp")
     os.chdir(root)
-    _check(_libc.syscall(_SYS_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
+    # The old root is now on top of the new one, and is removed from there.
+    pivot_root = _SYS_PIVOT_ROOT[platform.machine()]
+    _check(_libc.syscall(pivot_root, b".", b"."), "pivot_root")
     unmount(".")
     os.chdir("/")
     _set_attributes("/", _MOUNT_ATTR_RDONLY, 0)
@@ -156,8 +167,10 @@ def new_root(read_only: list[str], box: str) -> None:
 def _free_folder(read_only: list[str]) -> str:
     """A folder that contains nothing of `read_only`."""
     for place in ("/tmp", "/mnt", "/srv", "/media", "/opt", "/home"):
-        is_needed = any(path == place or path.startswith(place + "/") for path in read_only)
-        if os.path.isdir(place) and not os.path.islink(place) and not is_needed:
+        inside = place + "/"
+        is_needed = any(path == place or path.startswith(inside) for path in read_only)
+        is_folder = os.path.isdir(place) and not os.path.islink(place)
+        if is_folder and not is_needed:
             return place
     raise OSError(errno.ENOENT, "new root: no folder is free to hold it")
 
@@ -173,24 +186,33 @@ def _show(path: str, target: str) -> None:
     if os.path.isdir(path):
         os.makedirs(target)
     else:
+        # Something has to be there to mount on.
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        handle = os.open(target, os.O_CREAT | os.O_WRONLY, 0o644)
+        os.close(handle)
     _mount(path, target, None, _MS_BIND | _MS_REC)
     if not path.startswith("/dev/"):
         _set_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, _AT_RECURSIVE)
 
 
 def _set_attributes(path: str, attributes: int, flags: int) -> None:
+    # struct mount_attr: what to set, what to clear, propagation, a user namespace
     attr = struct.pack("QQQQ", attributes, 0, 0, 0)
-    number = _libc.syscall(
-        _SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), flags, attr, ctypes.c_size_t(len(attr))
+    result = _libc.syscall(
+        _SYS_MOUNT_SETATTR,
+        _AT_FDCWD,
+        os.fsencode(path),
+        flags,
+        attr,
+        ctypes.c_size_t(len(attr)),
     )
-    _check(number, f"mount_setattr {path}")
+    _check(result, f"mount_setattr {path}")
 
 
 def landlock_abi() -> int:
     """The kernel's Landlock version; 0 where there is none."""
-    return max(0, _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+    version = _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    return max(0, version)
 
 
 class FileRules:
@@ -209,7 +231,8 @@ class FileRules:
         abi = landlock_abi()
         if abi < 1:
             raise OSError(errno.ENOSYS, "landlock: the kernel has none")
-        self._handled = (1 << _NUM_RIGHTS.get(abi, 16)) - 1
+        num_rights = _NUM_RIGHTS.get(abi, 16)
+        self._handled = (1 << num_rights) - 1
         # struct landlock_ruleset_attr: files, and from later versions on TCP, signals and sockets
         self._attr = struct.pack("Q", self._handled)
         if abi >= 4:
@@ -223,9 +246,11 @@ class FileRules:
                 rights |= _WRITE_FILE
             if os.path.isdir(path):
                 rights |= _READ_DIR
-            self._rules.append(self._rule(os.open(path, os.O_PATH | os.O_CLOEXEC), rights))
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            self._rules.append(self._rule(handle, rights))
 
     def _rule(self, handle: int, rights: int) -> bytes:
+        """struct landlock_path_beneath_attr: rights below an open file or folder."""
         return struct.pack("=Qi", rights & self._handled, handle)
 
     def restrict(self, box: str) -> None:
@@ -238,9 +263,12 @@ class FileRules:
         ruleset = _libc.syscall(_SYS_LANDLOCK_CREATE, self._attr, size, 0)
         _check(ruleset, "landlock_create_ruleset")
         handle = os.open(box, os.O_PATH | os.O_CLOEXEC)
-        for rule in (*self._rules, self._rule(handle, _IN_BOX)):
-            _check(_libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock_add_rule")
-        _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
+        rules = [*self._rules, self._rule(handle, _IN_BOX)]
+        for rule in rules:
+            added = _libc.syscall(_SYS_LANDLOCK_ADD, ruleset, 1, rule, 0)
+            _check(added, "landlock_add_rule")
+        restricted = _libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0)
+        _check(restricted, "landlock_restrict_self")
         os.close(handle)
         os.close(ruleset)
 
@@ -290,8 +318,9 @@ class _Filter:
     def __init__(self, program: bytes, pid_at: int | None = None) -> None:
         self._code = ctypes.create_string_buffer(program, len(program))
         self._pid_at = pid_at
-        # struct sock_fprog: the number of instructions, and where they are
-        descriptor = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code))
+        # struct sock_fprog: the number of instructions, of 8 bytes each, and where they are
+        num_instructions = len(program) // 8
+        descriptor = struct.pack("HxxxxxxP", num_instructions, ctypes.addressof(self._code))
         self._descriptor = ctypes.create_string_buffer(descriptor)
         self._address = ctypes.addressof(self._descriptor)
 

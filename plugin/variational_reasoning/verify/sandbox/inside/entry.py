@@ -104,6 +104,7 @@ def run(
 
 
 def _code_of(error: SystemExit) -> int:
+    """The exit code of `sys.exit(...)`; a text is printed, and is 1."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):
@@ -113,6 +114,7 @@ def _code_of(error: SystemExit) -> int:
 
 
 def _leave(code: int) -> NoReturn:
+    """End the process at once, without what the interpreter does at its end."""
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -129,10 +131,11 @@ def _call(name: str, arguments: list[object], module: types.ModuleType) -> None:
         function = getattr(holder(), name)
     else:
         function = getattr(holder, name)
-    value = function(*[_with_integer_keys(argument) for argument in arguments])
+    value = function(*map(_with_integer_keys, arguments))
     data = memoryview(json.dumps(_plain(value)).encode())
     while data:
-        data = data[os.write(3, data) :]
+        num_written = os.write(3, data)
+        data = data[num_written:]
 
 
 def _with_integer_keys(value: object) -> object:

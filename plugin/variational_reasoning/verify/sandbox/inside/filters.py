@@ -139,13 +139,16 @@ def _halved(parts: list[tuple[int, bytes]]) -> bytes:
         return rule
     middle = len(parts) // 2
     first, _ = parts[middle]
-    below, above = _halved(parts[:middle]), _halved(parts[middle:])
-    return op(_JUMP_FROM, first, len(below) // 8, 0) + below + above
+    below = _halved(parts[:middle])
+    above = _halved(parts[middle:])
+    num_skipped = len(below) // 8  # instructions, of eight bytes each
+    return op(_JUMP_FROM, first, num_skipped, 0) + below + above
 
 
 def _one_of(argument: int, values: tuple[int, ...]) -> bytes:
     """Allow a call where one of its arguments has one of these values."""
     rule = op(LOAD, _ARGUMENTS_AT + 8 * argument)
     for value in values:
-        rule += op(_JUMP_EQUAL, value, 0, 1) + op(GIVE, ALLOW)
+        rule += op(_JUMP_EQUAL, value, 0, 1)  # another value skips the next instruction
+        rule += op(GIVE, ALLOW)
     return rule + op(GIVE, DENY)

@@ -127,7 +127,9 @@ def _enter_namespaces(spec: dict) -> None:
 
 
 def _serve(spec: dict, control: socket.socket, rules: confine.FileRules | None) -> None:
-    child, has_box = 0, False
+    """Answer messages until the other end of the socket closes."""
+    child = 0
+    has_box = False
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 6)
         if not message:
@@ -169,7 +171,9 @@ def _fork_program(
 def _reap() -> None:
     """Collect the children and orphans that have ended. `sandbox` kills those that have not."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
+        while True:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:  # those that are left still run
+                return
+    except ChildProcessError:  # none is left
         return

@@ -56,9 +56,12 @@ def provided(used: set[str]) -> dict[str, object]:
     """
     found = dict(_names)
     for name, stars in RARER_STARS.items():
-        if used.intersection(stars):
-            module = importlib.import_module(name)
-            found.update({star: getattr(module, star) for star in stars if hasattr(module, star)})
+        if used.isdisjoint(stars):
+            continue
+        module = importlib.import_module(name)
+        for star in stars:
+            if hasattr(module, star):  # some are younger than the oldest Python
+                found[star] = getattr(module, star)
     for name in RARER_MODULES & used:
         found[name] = importlib.import_module(name)
     return found
@@ -70,6 +73,7 @@ def used_in(program: types.CodeType | BaseException) -> set[str]:
     Empty where it does not compile.
     """
     names: set[str] = set()
+    # The code of a function is a constant of the code around it.
     left: list[object] = [program]
     while left:
         code = left.pop()

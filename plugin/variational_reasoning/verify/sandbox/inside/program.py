@@ -84,7 +84,9 @@ def _serve(
     )
     channel.send(b"ready")
     while message := channel.recv(100):
-        channel.send(tests.run(float(message)).encode())
+        wall_seconds = float(message)
+        end = tests.run(wall_seconds)
+        channel.send(end.encode())
 
 
 def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) -> None:
@@ -110,6 +112,7 @@ def _give_up_powers(spec: dict, request: dict, rules: confine.FileRules | None) 
 
 
 def _compile(text: str) -> types.CodeType | BaseException:
+    """A program's code, or the error that it gives in place of running."""
     try:
         return compile(text, entry.FILE, "exec", dont_inherit=True)
     except BaseException as error:  # noqa: BLE001  any error means that it does not compile
@@ -184,7 +187,9 @@ class _Tests:
             ready, _, _ = select.select(sources, [], [], wall_seconds)
             if handle in ready:
                 return None
-            limit = self._channel.recv(100).decode() if ready else "wall"
+            limit = "wall"
+            if ready:
+                limit = self._channel.recv(100).decode()
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             return limit
         finally:

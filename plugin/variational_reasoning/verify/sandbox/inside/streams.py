@@ -15,12 +15,15 @@ import weakref
 from typing import Any
 
 _NAMES = {0: "stdin", 1: "stdout", 2: "stderr"}
-_PATHS = {f"/dev/{name}": number for number, name in _NAMES.items()}
-_PATHS |= {f"/dev/fd/{number}": number for number in _NAMES}
-_PATHS |= {f"/proc/self/fd/{number}": number for number in _NAMES}
+_PATHS: dict[str, int] = {}
 """Path to descriptor."""
+for _descriptor, _name in _NAMES.items():
+    _PATHS[f"/dev/{_name}"] = _descriptor
+    _PATHS[f"/dev/fd/{_descriptor}"] = _descriptor
+    _PATHS[f"/proc/self/fd/{_descriptor}"] = _descriptor
 
-_open, _os_open = io.open, os.open
+_open = io.open
+_os_open = os.open
 _writers: list[weakref.ref] = []
 """Other files that write to the standard output."""
 
@@ -46,7 +49,8 @@ def open_by_path() -> None:
 
 def flush_others() -> None:
     """Flush the first standard output and other files on its descriptor, as Python does at exit."""
-    for stream in (sys.__stdout__, *(writer() for writer in _writers)):
+    others = [writer() for writer in _writers]  # None for one that was collected
+    for stream in (sys.__stdout__, *others):
         if stream is not None:
             with contextlib.suppress(Exception):  # the interpreter ignores it as well
                 stream.flush()

@@ -42,7 +42,7 @@ timer_settime 223 110, timer_gettime 224 108, timer_delete 226 111, arch_prctl 1
 _SPECIAL = """
 clone3 435 435, ioctl 16 29, fcntl 72 25, prlimit64 302 261, socketpair 53 199
 """
-"""Calls of which only some arguments are allowed; `confine` has the rules."""
+"""Calls of which only some arguments are allowed; `filters` has the rules."""
 
 _UNTIL_FORBIDDEN = """
 clone 56 220, prctl 157 167, tgkill 234 131, kill 62 129, setsid 112 157, sendto 44 206,
@@ -68,6 +68,11 @@ def until_forbidden(machine: str) -> dict[str, int]:
 
 
 def _read(table: str, machine: str) -> dict[str, int]:
-    column = ARCHITECTURES[machine][1]
-    entries = [entry.split() for entry in table.split(",")]
-    return {name: int(numbers[column]) for name, *numbers in entries if numbers[column] != "-"}
+    """Name to number. With column 1, `open 2 -, close 3 57` is {"close": 57}."""
+    _, column = ARCHITECTURES[machine]
+    numbers_of = {}
+    for entry in table.split(","):
+        name, *numbers = entry.split()
+        if numbers[column] != "-":
+            numbers_of[name] = int(numbers[column])
+    return numbers_of

@@ -30,14 +30,38 @@ TRAIN_COMMAND="sbatch --wait examples/variational_reasoning/slurm_train.sh" pyth
 Where LLaMA-Factory starts torchrun itself (several GPUs), it splits its arguments at spaces: no path may have one there."""
 
 
+PATHS = ("base", "data.train", "data.test", "models.reasoner", "models.posterior")
+"""Keys whose values may be paths."""
+
+
+def resolve_typed(words: list[str]) -> list[str]:
+    """The command line, with paths relative to the folder where it was typed made absolute.
+
+    Typed in /home/me, where my/questions.jsonl is:
+
+        data.train=my/questions.jsonl    ->  data.train=/home/me/my/questions.jsonl
+        data.train=reasoning_gym:NAME    as it is, since there is no such file
+    """
+    profile, *pairs = words
+    if (Path(profile) / "pipeline.yaml").is_file():
+        profile = str(Path(profile).resolve())
+    resolved = [profile]
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key in PATHS and value and Path(value).exists():
+            pair = f"{key}={Path(value).resolve()}"
+        resolved.append(pair)
+    return resolved
+
+
 def main() -> None:
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(USAGE, file=sys.stdout if words else sys.stderr)
         raise SystemExit(0 if words else 2)
     root = Path(__file__).resolve().parents[1]
-    if Path.cwd() != root and (Path(words[0]) / "pipeline.yaml").is_file():
-        words[0] = str(Path(words[0]).resolve())  # a path is relative to where it was typed
+    if Path.cwd() != root:
+        words = resolve_typed(words)
     os.chdir(root)
     try:
         plan = read_plan(words)

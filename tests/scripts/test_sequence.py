@@ -361,7 +361,10 @@ def test_a_profile_by_its_path(run_profile, written_profile, tmp_path):
 
 
 def test_a_path_is_relative_to_where_it_is_typed(written_profile):
-    command = [sys.executable, str(ROOT / "scripts/run.py"), "mine", "dry_run=true"]
+    questions = written_profile.parent / "questions.jsonl"
+    questions.write_text("{}\n")
+    paths = ["data.train=questions.jsonl", "data.test=absent.jsonl", "dry_run=true"]
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "mine", *paths]
     done = subprocess.run(
         command,
         cwd=written_profile.parent,
@@ -371,7 +374,10 @@ def test_a_path_is_relative_to_where_it_is_typed(written_profile):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert shlex.split(done.stdout.splitlines()[-1]) == ["python", "scripts/report.py", "runs/mine"]
+    lines = done.stdout.splitlines()
+    assert shlex.split(lines[-1]) == ["python", "scripts/report.py", "runs/mine"]
+    settings = {f"data.train={questions}", "data.test=absent.jsonl"}
+    assert settings <= set(shlex.split(done.stdout))
 
 
 def test_a_profile_names_the_model_that_the_next_round_starts_from(run_profile, written_profile):

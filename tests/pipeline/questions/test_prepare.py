@@ -352,6 +352,12 @@ def test_faulty_settings_are_refused_together(tmp_path, tiny_model_dir):
         prepared(path, "base=nowhere")
     with pytest.raises(ValueError, match="base is not set"):
         prepared(path, "base=null")
+    with pytest.raises(ValueError) as caught:
+        prepared(path, "base=Qwen/Nobody", "data.train=none.jsonl", "data.columns={}")
+    assert "by base=$(hf download --quiet Qwen/Nobody)" in str(caught.value)
+    assert f"there is no file none.jsonl (named in the section data) in {Path.cwd()}; for" in str(
+        caught.value
+    )
 
 
 PUBLISHED_17K = {

@@ -12,6 +12,7 @@ data's traces are words (scripts/build_arms.py writes its first train files).
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from variational_reasoning.pipeline.questions.sources import (
     Stream,
     is_of_split,
     join_sources,
+    no_file,
     raise_listed,
     read_source,
     to_columns,
@@ -234,7 +236,10 @@ def _check_settings(config: Config) -> None:
         faults.append("base is not set; name the model folder that both trainings start from")
     elif not Path(base).is_dir():
         name = "base" if config.base else "models.reasoner"
-        faults.append(f"{name}: there is no model folder {base}")
+        fault = f"{name}: there is no model folder {base}"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # as the hub names models
+            fault += f"; a model of the hub becomes one by base=$(hf download --quiet {base})"
+        faults.append(fault)
     if config.traces_are_optional and data.format != "columns":
         faults.append(
             f"data.format: {data.format!r} takes question and trace out of one text, so each row "
@@ -267,7 +272,18 @@ def _check_settings(config: Config) -> None:
     benchmarks = [(each.name, each.file) for each in data.decontaminate.benchmarks]
     faults += _faults_of_files("data.decontaminate.benchmarks", benchmarks)
     if faults:
+        faults += _absent_files(data)  # alone, it is found when the file is opened
         raise ValueError("\n".join(faults))
+
+
+def _absent_files(data: DataConfig) -> list[str]:
+    """Files of questions that are not there."""
+    faults = []
+    for source in (data.train, data.test):
+        is_file = source and not is_gym(source) and not data.allow_hub
+        if is_file and not Path(str(source)).exists():
+            faults.append(no_file(str(source)))
+    return faults
 
 
 def _faults_of_files(section: str, names_and_files: Sequence[tuple[str, str]]) -> list[str]:

@@ -70,6 +70,19 @@ def read_source(
     return rows, hashed.hexdigest()
 
 
+def no_file(source: str, allow_hub: bool = False) -> str:
+    """What is said of a file that is not there."""
+    fault = f"there is no file {source} (named in the section data)"
+    if not Path(source).is_absolute():
+        fault += f" in {Path.cwd()}"
+    if not allow_hub:
+        fault += (
+            "; for the hub's data set of this name set data.allow_hub: true (for new_profile.py: "
+            "allow_hub=true)"
+        )
+    return fault
+
+
 def stream_source(
     source: str, hub_split: str, allow_hub: bool, stream: Stream | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -84,13 +97,7 @@ def stream_source(
     elif path.is_dir() or (allow_hub and path.suffix not in _FILE_TYPES):
         rows = _dataset_rows(source, hub_split, stream)
     else:
-        hint = ""
-        if not allow_hub:
-            hint = (
-                "; for the hub's data set of this name set data.allow_hub: true (for "
-                "new_profile.py: allow_hub=true)"
-            )
-        raise FileNotFoundError(f"there is no file {source} (named in the section data){hint}")
+        raise FileNotFoundError(no_file(source, allow_hub))
     for row in rows:
         count += 1
         yield row

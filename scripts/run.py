@@ -22,7 +22,7 @@ finals   the trainings of stage 9, every 9_train_*.yaml of the profile by defaul
 carry    the final model that is the next round's reasoner, sequence.carry or the first of finals by default
 hints    controls of the posterior's hint in round 1: answer, other_question, none
 gpus     accepted and not needed: the trainings have their batch on any number of GPUs (rows_per_step)
-dry_run  prints the commands of a fresh run and runs none
+dry_run  prints all commands and runs none; those whose results are in the folder already end with `# done`
 posterior_prompt is stage 2's prompt_kind too; a model that models.reasoner or models.posterior names is not trained.
 posterior=prompted and posterior=own_traces start from questions without traces (docs/own_questions.md).
 TRAIN_COMMAND takes the place of `llamafactory-cli train`; for several nodes:

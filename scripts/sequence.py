@@ -18,6 +18,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from sequence_done import is_done
+
 from variational_reasoning.model_record import masked_word
 from variational_reasoning.pipeline.config import Config, OutputConfig, SequenceConfig, load_config
 from variational_reasoning.pipeline.trainings import is_trained, read_recipe
@@ -272,73 +274,117 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
         prompted     stage 1 or models.reasoner; itself  the carried final; itself
         own_traces   stage 1 or models.reasoner; Eq. 9   the carried final; Eq. 9
     """
-    folder = plan.run if number == 1 else plan.run / f"round{number}"
-    seed = plan.seed + 1000 * (number - 1)
-    base = plan.base if number == 1 else models.reasoner
-    start = [f"model_name_or_path={base}"] if base else []
-    prompt = [f"prompt_kind={kind}"] if (kind := plan.setting("posterior_prompt")) else []
-    settings = [
-        f"run_dir={folder}",
-        f"seed={seed}",
-        *([f"base={plan.base}"] if plan.base else []),
-        *plan.settings,
-    ]
-    stage = partial(run_stage, plan, settings)
-    train = partial(train_model, plan, folder, [f"dataset_dir={folder}/train", f"seed={seed}"])
-    mode, (reasoner, posterior) = plan.config.posterior, models
-
-    stage("prepare_data")  # 0
-    trainings = []
-    if reasoner is None:
-        trainings.append(partial(train, "reasoner", REASONER_RECIPE, *start))
-    if posterior is None and mode == "trained" and plan.needs_posterior:
-        trainings.append(partial(train, "posterior", POSTERIOR_RECIPES[1], *start, *prompt))
-    side_by_side(plan, trainings)  # 1, 2
-    if number > 1:
-        settings.append(f"models.reasoner={reasoner}")
-    reasoner = reasoner or f"{folder}/models/reasoner"
-
-    # The posterior learns from the reasoner's own traces by forward KL (Eq. 9).
-    is_taught = mode != "prompted" and (number > 1 or (mode == "own_traces" and not posterior))
-    is_taught = is_taught and plan.needs_posterior
-    if is_taught or any(output.sampler == "reasoner" for output in plan.trained_outputs):
-        own = "sampling.traces_from=reasoner"
-        for name in ("sample_traces", "sample_answers", "verify_answers"):
-            stage(name, own)
-        stage("build_dataset", own, *(plan.added_output if is_taught else []))
-    if is_taught:
-        teach_posterior(plan, train, posterior or reasoner, prompt)  # 2
-        posterior = f"{folder}/models/posterior"
-        if number > 1:
-            settings.append(f"models.posterior={posterior}")
-    posterior = posterior or f"{folder}/models/posterior"
-
-    is_first = number == 1
+    this = Round(plan, number, models)
+    this.stage("prepare_data")  # 0
+    this.train_starts()  # 1, 2
+    this.use_own_traces()  # 2
     hints = ["reference"] if plan.needs_posterior else []
-    for hint in [*hints, *(hints_of(plan) if is_first else [])]:
-        sample_and_weigh(plan, stage, hint)  # 3 to 8
-    finals = [partial(train, name, f"9_train_{name}.yaml", *start) for name in plan.finals]
-    side_by_side(plan, finals)  # 9
-
-    evaluated = {"reasoner": reasoner}
-    evaluated |= {name: f"{folder}/models/{name}" for name in plan.finals}
-    is_evaluated = evaluate(plan, settings, evaluated, with_base=is_first)
-    stage("write_cards")  # README.md next to data and models
-    return Models(f"{folder}/models/{plan.carry}", posterior), is_evaluated
+    if number == 1:
+        hints += hints_of(plan)
+    for hint in hints:
+        sample_and_weigh(plan, this.stage, hint)  # 3 to 8
+    this.train_finals()  # 9
+    is_evaluated = this.evaluate()
+    this.stage("write_cards")  # README.md next to data and models
+    return Models(f"{this.folder}/models/{plan.carry}", this.posterior), is_evaluated
 
 
-def teach_posterior(
-    plan: Plan, train: Callable[..., None], start: str, prompt: Sequence[str]
-) -> None:
-    """Stage 2 by forward KL (Eq. 9), from the model `start`: with a YAML of its own where the
-    profile has one, else with that of stage 2 on the other train file.
-    """
-    words = [f"model_name_or_path={start}", *prompt]
-    recipe = POSTERIOR_RECIPES[0]
-    if not (plan.examples / recipe).is_file():
-        recipe = POSTERIOR_RECIPES[1]
-        words.append(f"dataset={plan.config.data.name}_{plan.posterior_output or TAUGHT}")
-    train("posterior", recipe, *words)
+class Round:
+    """The parts of a round, and the models that it has come to. None: not trained yet."""
+
+    def __init__(self, plan: Plan, number: int, models: Models) -> None:
+        self.plan, self.number = plan, number
+        self.reasoner, self.posterior = models
+        self.folder = plan.run if number == 1 else plan.run / f"round{number}"
+        self.seed = plan.seed + 1000 * (number - 1)
+        base = plan.base if number == 1 else models.reasoner
+        self.start = [f"model_name_or_path={base}"] if base else []
+        kind = plan.setting("posterior_prompt")
+        self.prompt = [f"prompt_kind={kind}"] if kind else []
+        self.settings = [f"run_dir={self.folder}", f"seed={self.seed}"]
+        if plan.base:
+            self.settings.append(f"base={plan.base}")
+        self.settings += plan.settings
+
+    def stage(self, name: str, *more: str) -> None:
+        """One of the stages between the trainings."""
+        run_stage(self.plan, self.settings, name, *more)
+
+    def train(self, name: str, recipe: str, *more: str) -> None:
+        """One of the trainings."""
+        settings = [f"dataset_dir={self.folder}/train", f"seed={self.seed}"]
+        train_model(self.plan, self.folder, settings, name, recipe, *more)
+
+    def train_starts(self) -> None:
+        """Stages 1 and 2, for the models that are not there."""
+        plan = self.plan
+        trainings = []
+        if self.reasoner is None:
+            trainings.append(partial(self.train, "reasoner", REASONER_RECIPE, *self.start))
+        if self.posterior is None and plan.config.posterior == "trained" and plan.needs_posterior:
+            words = [*self.start, *self.prompt]
+            trainings.append(partial(self.train, "posterior", POSTERIOR_RECIPES[1], *words))
+        side_by_side(plan, trainings)
+        if self.number > 1:
+            self.settings.append(f"models.reasoner={self.reasoner}")
+        self.reasoner = self.reasoner or f"{self.folder}/models/reasoner"
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the posterior learns from the reasoner's own traces (Eq. 9)."""
+        mode = self.plan.config.posterior
+        if mode == "prompted" or not self.plan.needs_posterior:
+            return False
+        return self.number > 1 or (mode == "own_traces" and not self.posterior)
+
+    def use_own_traces(self) -> None:
+        """Stages 3 to 8 on the reasoner's own traces, where something learns from them; then the
+        posterior does.
+        """
+        is_taught = self.is_taught
+        plan = self.plan
+        if is_taught or any(output.sampler == "reasoner" for output in plan.trained_outputs):
+            own = "sampling.traces_from=reasoner"
+            for name in ("sample_traces", "sample_answers", "verify_answers"):
+                self.stage(name, own)
+            added = plan.added_output if is_taught else []
+            self.stage("build_dataset", own, *added)
+        if is_taught:
+            self.teach_posterior()
+            if self.number > 1:
+                self.settings.append(f"models.posterior={self.posterior}")
+        self.posterior = self.posterior or f"{self.folder}/models/posterior"
+
+    def teach_posterior(self) -> None:
+        """Stage 2 by forward KL (Eq. 9), from the posterior of the round before, or the reasoner:
+        with a YAML of its own where the profile has one, else with that of stage 2 on the other
+        train file.
+        """
+        plan = self.plan
+        words = [f"model_name_or_path={self.posterior or self.reasoner}", *self.prompt]
+        recipe = POSTERIOR_RECIPES[0]
+        if not (plan.examples / recipe).is_file():
+            recipe = POSTERIOR_RECIPES[1]
+            words.append(f"dataset={plan.config.data.name}_{plan.posterior_output or TAUGHT}")
+        self.train("posterior", recipe, *words)
+        self.posterior = f"{self.folder}/models/posterior"
+
+    def train_finals(self) -> None:
+        """Stage 9."""
+        finals = []
+        for name in self.plan.finals:
+            finals.append(partial(self.train, name, f"9_train_{name}.yaml", *self.start))
+        side_by_side(self.plan, finals)
+
+    def evaluate(self) -> bool:
+        """The reasoner and the finals, in round 1 the base too; False where one could not be
+        evaluated.
+        """
+        assert self.reasoner is not None  # train_starts has trained it
+        models = {"reasoner": self.reasoner}
+        for name in self.plan.finals:
+            models[name] = f"{self.folder}/models/{name}"
+        return evaluate(self.plan, self.settings, models, with_base=self.number == 1)
 
 
 def hints_of(plan: Plan) -> list[str]:
@@ -471,13 +517,13 @@ def python(script: str | Path, *words: str | Path) -> list[str]:
 
 
 def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: bool = True) -> None:
-    """Run a command, or print it. With a log its output goes there, and to the terminal too where
+    """Run a command, or print it, and whether its results are there. With a log its output goes there, and to the terminal too where
     `is_shown`.
 
     Raises: CalledProcessError for an exit code other than 0, after the log's end was shown.
     """
     if plan.dry_run:
-        print(shown(command))
+        print(shown(command) + ("  # done" if is_done(command) else ""))
         return
     # The commands next to this interpreter come first, whether or not its environment is activated.
     environment = os.environ | {

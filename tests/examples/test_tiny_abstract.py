@@ -5,8 +5,10 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -59,9 +61,15 @@ def run(profile: Path, *words: str) -> str:
 def finished(tmp_path_factory) -> tuple[Path, str]:
     """(folder, output) of a run of an arm of given traces and of both loops."""
     place = tmp_path_factory.mktemp("tiny_abstract")
+    return place / "run", run(copied_profile(place), *finished_words(place / "run"))
+
+
+def finished_words(folder: Path) -> list[str]:
+    """What that run is called with."""
     finals = "finals=clustered,posterior_weighted,published,published_a"
     words = [finals, "eval.max_new_tokens=16", "sampling.num_traces=2"]
-    return place / "run", run(copied_profile(place), f"run={place}/run", *words)
+    # Of 24 questions, so that a stage has shards.
+    return [f"run={folder}", *words, "sampling.questions_per_shard=4"]
 
 
 @pytest.mark.slow
@@ -123,6 +131,61 @@ def test_the_posterior_loop_on_a_few_questions(finished):
         assert row["log_rho"] is not None
     assert len(by_question) == 24
     assert all(weight == pytest.approx(1) for weight in by_question.values())
+
+
+LAST_PHASE = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "scripts")
+import sequence_arms
+from sequence import read_plan
+from sequence_arms import ArmPlan, Rounds
+
+run = sys.argv[2]
+of_arms = ArmPlan(read_plan(sys.argv[1:]))
+rounds = Rounds(of_arms, of_arms.loops[-1], f"{run.removeprefix('run=')}/published/round1/models/published")
+rounds._evaluate = lambda *of_model: True  # which adds nothing to the loop
+rounds.run(2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.host
+def test_a_loop_that_is_killed_in_a_stage_goes_on_with_the_same_bytes(finished, tmp_path):
+    """Round 2 is killed while phase B samples, after its first shard."""
+    folder, _ = finished
+    profile, words = folder.parent / "profile", finished_words(folder)
+    place = folder / "published/round2"
+    traces, files = place / "from_reasoner/traces", bytes_of(place)
+    shutil.rmtree(traces)
+    shutil.rmtree(place / "models/published")
+    for path in place.glob("train/tiny_abstract_published.*"):
+        path.unlink()
+    left = run(profile, *words, "dry_run=true").splitlines()
+    left = [line for line in left if "published/round2" in line and not line.endswith("# done")]
+    assert [re.findall(r"sample_traces|build_arms|train_published", line)[0] for line in left] == [
+        "sample_traces",
+        "build_arms",
+        "train_published",
+    ]
+    program = tmp_path / "last_phase.py"
+    program.write_text(LAST_PHASE, encoding="utf-8")
+    command = [sys.executable, str(program), str(profile), *words]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
+        while not (traces / "shard-00000.parquet").is_file() and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and not (traces / "manifest.json").is_file()
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert bytes_of(place) == files
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """The shards, train files and weights below a folder."""
+    paths = [*folder.rglob("*.parquet"), *folder.rglob("*.safetensors")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
 
 
 def test_a_dry_run_prints_every_command_in_order(profile, tmp_path):

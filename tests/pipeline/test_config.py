@@ -147,6 +147,25 @@ def test_names_of_other_evaluations_are_refused(tmp_path):
     load_config(write(tmp_path, json.dumps(values)))
 
 
+def test_a_round_samples_once_from_each_model(tmp_path):
+    """What a phase trains changes the models, and a round has one table of each one's traces."""
+    taught = {"name": "taught", "target": "posterior", "ratio": "none", "selection": "weighted"}
+    values = {"build": {"outputs": [{"name": "weighted"}, taught]}}
+    values["arms"] = [{"name": "policy", "trace": "policy"}]
+
+    def load(*phases: list[str]) -> None:
+        loop = {"name": "loop", "phases": [{"train": names} for names in phases]}
+        load_config(write(tmp_path, json.dumps(values | {"loops": [loop]})))
+
+    load(["taught"], ["weighted", "policy"])
+    load(["weighted"], ["policy"])
+    expected = r"loops.0.phases.1.train: samples from the reasoner again, whose traces of this"
+    with pytest.raises(ValueError, match=expected):
+        load(["weighted", "policy"], ["taught"])
+    with pytest.raises(ValueError, match="phases.1.train: samples from the posterior again"):
+        load(["weighted"], ["weighted"])
+
+
 def test_overrides_leave_the_values_alone():
     values, faults = {"sampling": {"top_p": 1.0}}, []
     assert with_overrides(values, ["sampling.top_p=0.5", "eval.split=train"], faults) == {

@@ -69,7 +69,8 @@ def build_arms(config: Config, model_folder: Path, names: Sequence[str] = ()) ->
         raise ValueError(f"arms has no {', '.join(unknown)}; it has {', '.join(known)}")
     writer = ArmWriter(config, model_folder)
     written = [writer.write(known[name]) for name in names or known]
-    register_datasets(config.folder("train"), {arm.path.stem: arm.format for arm in written})
+    formats = {arm.path.stem: arm.format for arm in written}
+    register_datasets(config.folder("train"), formats)
     return written
 
 
@@ -84,6 +85,16 @@ def has_texts_apart(arm: ArmConfig, renderer: Renderer) -> bool:
         kind = renderer.family.posteriors[-1]
         return renderer.detect_kind(renderer.prompt(kind, "1", "1")) != kind
     return arm.target == "bottleneck"
+
+
+class _Fitting(NamedTuple):
+    """A trace of a question, and its row's texts. num_target: tokens that are trained."""
+
+    trace_id: int
+    trace: str
+    prompt: str
+    response: str
+    num_target: int
 
 
 class ArmWriter:
@@ -117,21 +128,16 @@ class ArmWriter:
         lengths: list[int] = []
         num_questions = 0
         for question_id, given in traces.items():
-            fitting = []
-            for trace_id, trace in given.items():
-                prompt, response = self.texts(renderer, arm, question_id, trace)
-                target = renderer.encode_target(response, self.encode)
-                if len(self.encode(prompt)) + len(target) <= config.cutoff_len:
-                    fitting.append((trace_id, trace, prompt, response))
-                    lengths.append(len(target))
+            fitting = self._fitting(renderer, arm, question_id, given)
             num_questions += bool(fitting)
-            for trace_id, trace, prompt, response in fitting:
+            for row in fitting:
+                lengths.append(row.num_target)
                 # Two of a question's traces fit: each has the weight 1/2.
                 weight = 1 / len(fitting)
                 if is_apart:
-                    rows.append(self._apart(question_id, trace_id, trace, weight))
+                    rows.append(self._apart(question_id, row, weight))
                 else:
-                    rows.append(_row(question_id, trace_id, prompt, response, weight))
+                    rows.append(_row(question_id, row, weight))
         if not rows:
             raise ValueError(
                 f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
@@ -140,11 +146,26 @@ class ArmWriter:
             )
         path = config.folder("train", f"{config.data.name}_{arm.name}.parquet")
         write_file_once(path, "abstract" if is_apart else "train", rows, identity)
-        num_dropped = len(self.questions) - num_questions
-        mean_tokens = sum(lengths) / len(lengths)
         return Arm(
-            path, len(rows), num_dropped, mean_tokens, "abstract" if is_apart else "weighted_sft"
+            path=path,
+            num_rows=len(rows),
+            num_dropped=len(self.questions) - num_questions,
+            mean_tokens=sum(lengths) / len(lengths),
+            format="abstract" if is_apart else "weighted_sft",
         )
+
+    def _fitting(
+        self, renderer: Renderer, arm: ArmConfig, question_id: str, given: Mapping[int, str]
+    ) -> list[_Fitting]:
+        """The traces of a question whose rows fit cutoff_len."""
+        fitting = []
+        for trace_id, trace in given.items():
+            prompt, response = self.texts(renderer, arm, question_id, trace)
+            num_prompt = len(self.encode(prompt))
+            num_target = len(renderer.encode_target(response, self.encode))
+            if num_prompt + num_target <= self.config.cutoff_len:
+                fitting.append(_Fitting(trace_id, trace, prompt, response, num_target))
+        return fitting
 
     def texts(
         self, renderer: Renderer, arm: ArmConfig, question_id: str, trace: str
@@ -159,12 +180,18 @@ class ArmWriter:
         kind = renderer.bottleneck if is_bottleneck else renderer.family.posteriors[-1]
         return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
 
-    def _apart(self, question_id: str, trace_id: int, trace: str, weight: float) -> dict[str, Any]:
+    def _apart(self, question_id: str, fitting: _Fitting, weight: float) -> dict[str, Any]:
         """A row of the format `abstract`."""
-        row = self.questions[question_id]
-        texts = {"question": row["question"], "trace": trace, "solution": row["solution"]}
-        ids = {"question_id": question_id, "trace_id": trace_id}
-        return ids | texts | {"chain": row["trace"], "weight": weight}
+        question = self.questions[question_id]
+        return {
+            "question_id": question_id,
+            "trace_id": fitting.trace_id,
+            "question": question["question"],
+            "trace": fitting.trace,
+            "solution": question["solution"],
+            "chain": question["trace"],
+            "weight": weight,
+        }
 
     def traces(self, arm: ArmConfig, renderer: Renderer) -> tuple[Traces, dict[str, str]]:
         """(the traces of a kind, digests of the tables that they are made from)."""
@@ -172,14 +199,20 @@ class ArmWriter:
         if kind in SAMPLERS:
             return self._sampled(kind)
         if kind == "chain":
-            return _alone({name: row["trace"] for name, row in self.questions.items()}), {}
+            chains = {name: row["trace"] for name, row in self.questions.items()}
+            return _alone(chains), {}
         if kind == "empty":
             return _alone(dict.fromkeys(self.questions, "")), {}
         if kind == "values":
             return _alone(self._values()), {}
-        symbols, inputs = self._clusters() if kind == "clusters" else (self._random(arm.count), {})
+        inputs: dict[str, str] = {}
+        if kind == "clusters":
+            symbols, inputs = self._clusters()
+        else:
+            symbols = self._random(arm.count)
         self._write_table(arm, symbols, inputs, renderer)
-        return _alone({name: self._text(found) for name, found in symbols.items()}), inputs
+        texts = {name: self._text(found) for name, found in symbols.items()}
+        return _alone(texts), inputs
 
     def _sampled(self, kind: str) -> tuple[Traces, dict[str, str]]:
         sampling = replace(self.config.sampling, traces_from=SAMPLERS[kind])
@@ -197,10 +230,13 @@ class ArmWriter:
         return "".join(names[symbol] for symbol in symbols)
 
     def _values(self) -> dict[str, str]:
-        pattern, traces, faults = self.config.steps.pattern, {}, []
+        pattern = self.config.steps.pattern
+        traces = {}
+        faults = []
         for question_id, row in self.questions.items():
+            steps = split_steps(row["trace"], pattern)
             try:
-                traces[question_id] = values_only(row["trace"], split_steps(row["trace"], pattern))
+                traces[question_id] = values_only(row["trace"], steps)
             except ValueError as error:
                 faults.append(f"{question_id}: {error}")
         if faults:
@@ -248,10 +284,21 @@ class ArmWriter:
         for question_id, found in symbols.items():
             text = self._text(found)
             ids = self.encode(text + renderer.boundary)
-            row = {"question_id": question_id, "trace_id": 0, "token_ids": ids, "text": text}
-            row |= {"finish_reason": "stop", "is_well_formed": True, "is_retokenized": False}
-            row |= {"trained_tokens": len(ids), "is_trained_as_sampled": True}
-            rows.append(row | {"seed": 0, "prompt_kind": kind, "temperature": 0.0})
+            row = {
+                "question_id": question_id,
+                "trace_id": 0,
+                "token_ids": ids,
+                "text": text,
+                "finish_reason": "stop",
+                "is_well_formed": True,
+                "is_retokenized": False,
+                "trained_tokens": len(ids),
+                "is_trained_as_sampled": True,
+                "seed": 0,
+                "prompt_kind": kind,
+                "temperature": 0.0,
+            }
+            rows.append(row)
         folder = self.config.folder("first_traces", name)
         identity = Identity({"questions": self.digest, **inputs}, settings, seed=self.config.seed)
         write_table(folder, "traces", rows, identity)
@@ -273,19 +320,27 @@ def _settings(arm: ArmConfig) -> dict[str, Any]:
     return settings
 
 
-def _row(
-    question_id: str, trace_id: int, prompt: str, response: str, weight: float
-) -> dict[str, Any]:
+def _row(question_id: str, fitting: _Fitting, weight: float) -> dict[str, Any]:
+    """A row of the format `weighted_sft`; no term of rho is known."""
     row: dict[str, Any] = dict.fromkeys(RHO_TERMS)
-    row |= {"question_id": question_id, "source": trace_id, "prompt": prompt, "response": response}
-    row |= {"weight": weight, "trace_id": trace_id, "answer_id": None, "question_accuracy": None}
-    return row
+    return row | {
+        "question_id": question_id,
+        "source": fitting.trace_id,
+        "prompt": fitting.prompt,
+        "response": fitting.response,
+        "weight": weight,
+        "trace_id": fitting.trace_id,
+        "answer_id": None,
+        "question_accuracy": None,
+    }
 
 
 def describe_arms(arms: Sequence[Arm]) -> str:
     """The lines that the command prints."""
-    return "\n".join(
-        f"{arm.path}: {arm.num_rows} rows, mean response {arm.mean_tokens:.1f} tokens"
-        + (f", {arm.num_dropped} questions without a trace that fits" if arm.num_dropped else "")
-        for arm in arms
-    )
+    lines = []
+    for arm in arms:
+        line = f"{arm.path}: {arm.num_rows} rows, mean response {arm.mean_tokens:.1f} tokens"
+        if arm.num_dropped:
+            line += f", {arm.num_dropped} questions without a trace that fits"
+        lines.append(line)
+    return "\n".join(lines)

@@ -901,7 +901,38 @@ def _loop_faults(config: Config) -> list[str]:
                         "build.outputs nor an arm whose traces are sampled; there are "
                         f"{', '.join(sorted(sampled)) or 'none'}"
                     )
+        faults += _stale_phases(config, loop, where)
     faults += _repeated("loops: the name {!r} is there twice", [loop.name for loop in config.loops])
+    return faults
+
+
+def _stale_phases(config: Config, loop: LoopConfig, where: str) -> list[str]:
+    """Phases of a round that would sample into the tables of a phase before, by another model.
+
+    A round has one table of the posterior's traces and one of the reasoner's. With phases that
+    sample from [posterior], [reasoner], each of which trains the next reasoner, both tables have
+    one model; with [reasoner], [reasoner] the second phase would need the first one's table again.
+    """
+    entries: dict[str, OutputConfig | ArmConfig] = {}
+    entries.update((output.name, output) for output in config.build.outputs)
+    entries.update((arm.name, arm) for arm in config.arms)
+    sampled: set[str] = set()
+    stale: set[str] = set()
+    faults = []
+    for place, phase in enumerate(loop.phases):
+        trained = [entries[name] for name in phase.train if name in entries]
+        samplers = {entry.sampler for entry in trained}
+        for sampler in sorted(samplers & stale):
+            faults.append(
+                f"{where}.phases.{place}.train: samples from the {sampler} again, whose traces of "
+                "this round are another model's by now; train all that learns from them in one "
+                "phase, or let a phase come first that trains the posterior"
+            )
+        sampled |= samplers
+        if trained and trained[0].target == "posterior":
+            stale |= sampled & {"posterior"}
+        else:  # the reasoner scores the posterior's traces, too
+            stale |= sampled
     return faults
 
 

@@ -76,9 +76,15 @@ class Exchange:
             chains: question_id to the trace that its verbal chain gives, where there is one.
             places: all tokens by default.
         """
-        self.own, self.seed, self.chains = own, seed, chains or {}
-        self.boundary, self.places = list(boundary), places or all_places
-        self.pieces = sorted({piece for trace in own.values() for piece in trace.body})
+        self.own = own
+        self.seed = seed
+        self.chains = chains or {}
+        self.boundary = list(boundary)
+        self.places = places or all_places
+        pieces: set[int] = set()
+        for trace in own.values():
+            pieces.update(trace.body)
+        self.pieces = sorted(pieces)
 
     def kinds_of(self, key: Key) -> list[str]:
         """The kinds that there are for a sample, in the order of KINDS."""
@@ -133,27 +139,40 @@ class Exchange:
     def _middle(self, key: Key) -> int | None:
         """The index of the token that is replaced; None where there is no other one."""
         places = self.places(self.own[key].body)
-        return places[len(places) // 2] if places and len(self.pieces) > 1 else None
+        if not places or len(self.pieces) < 2:
+            return None
+        return places[len(places) // 2]
 
     def _other_piece(self, key: Key, place: int) -> int:
         """Another token, of those that other traces have at this place if there is one."""
         rng = random.Random(f"controls {self.seed} replaced {key[0]} {key[1]}")
         own = self.own[key].body
         number = len(self.places(own)) // 2
-        others = [piece for piece in self._seen[number] if piece != own[place]]
-        return rng.choice(others or [piece for piece in self.pieces if piece != own[place]])
+        others = _without(self._seen[number], own[place])
+        if not others:
+            others = _without(self.pieces, own[place])
+        return rng.choice(others)
 
     @cached_property
     def _seen(self) -> dict[int, list[int]]:
         """The tokens of all traces at the places that some trace has in its middle."""
-        places = {key: self.places(trace.body) for key, trace in self.own.items()}
-        middles = {len(found) // 2 for found in places.values()}
-        seen: dict[int, set[int]] = {number: set() for number in middles}
-        for key, found in places.items():
-            for number in middles:
+        bodies = [trace.body for trace in self.own.values()]
+        places = [self.places(body) for body in bodies]
+        # Of traces with 5, 4 and 2 places: the places 2 and 1.
+        middles = {len(found) // 2 for found in places}
+        seen = {}
+        for number in middles:
+            pieces = set()
+            for body, found in zip(bodies, places, strict=True):
                 if number < len(found):
-                    seen[number].add(self.own[key].body[found[number]])
-        return {number: sorted(pieces) for number, pieces in seen.items()}
+                    pieces.add(body[found[number]])
+            seen[number] = sorted(pieces)
+        return seen
+
+
+def _without(pieces: Sequence[int], piece: int) -> list[int]:
+    """The pieces but for one."""
+    return [each for each in pieces if each != piece]
 
 
 def closed_trace(ids: Sequence[int], boundary: str, decode: Decode) -> Trace | None:
@@ -197,12 +216,15 @@ def value_places(pattern: str, decode: Decode) -> Places:
         lengths = [len(decode([piece])) for piece in trace]
         if sum(lengths) != len(text):
             return all_places(trace)
-        # owner[i] is the token that character i belongs to.
-        owner = [index for index, length in enumerate(lengths) for _ in range(length)]
+        # owner[i] is the token that character i belongs to: tokens "+5", "=" give [0, 0, 1].
+        owner: list[int] = []
+        for index, length in enumerate(lengths):
+            owner += [index] * length
         found = []
         for step in split_steps(text, pattern):
             if step.value:
-                last = step.start + step.text.rindex(step.value) + len(step.value) - 1
+                value_start = step.start + step.text.rindex(step.value)
+                last = value_start + len(step.value) - 1
                 found.append(owner[last])
         return found or all_places(trace)
 

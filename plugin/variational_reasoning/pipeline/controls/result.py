@@ -14,7 +14,7 @@ whole questions, the same ones for all kinds. So a difference to the own trace h
 because most of the spread is between questions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
         "kinds": {},
     }
     if asked.kinds:
-        job = answers_job(asked, {"samples": digest_of(samples)} | digests, benchmark, model)
+        inputs = {"samples": digest_of(samples), **digests}
+        job = answers_job(asked, inputs, benchmark, model)
         index, count = own_share(model.config)
         mine = share_of(job.stage.shards, job.cost, index, count)
         verdicts = benchmark.folder / FOLDER / VERDICTS
@@ -99,7 +100,8 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
         checks = {} if is_judged else read_checks(benchmark.questions)
         programs = open_programs(checks, model.config)
         print(describe_table(do_shards(job, mine)))
-        done = do_shards(verdicts_job(job.stage, benchmark, model, programs), mine)
+        judging = verdicts_job(job.stage, benchmark, model, programs)
+        done = do_shards(judging, mine)
         if done.manifest is None:
             return None
         result["kinds"] = figures_of(benchmark.folder, model.renderer)
@@ -115,10 +117,13 @@ def read_controls(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = read_json_object(path, f"remove {path} and run scripts/trace_controls.py again")
-    # Earlier releases kept the digest in `identity`.
-    digest = found.get("samples") or found.get("identity", {}).get("samples")
-    manifest = folder / "samples" / MANIFEST
-    if not manifest.is_file() or digest != digest_of(read_manifest(folder / "samples", "samples")):
+    digest = found.get("samples")
+    if digest is None:  # earlier releases kept it in `identity`
+        digest = found.get("identity", {}).get("samples")
+    samples = folder / "samples"
+    if not (samples / MANIFEST).is_file():
+        return None
+    if digest != digest_of(read_manifest(samples, "samples")):
         return None
     return found
 
@@ -128,16 +133,27 @@ def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
     verdicts = read_rows(folder / FOLDER / VERDICTS, "control_verdicts")
     columns = ["question_id", "answer_id", "control", "num_symbols", "trace_ids", "token_ids"]
     columns.append("text")
-    texts = {_name(row): row for row in read_rows(folder / FOLDER, "controls", columns)}
-    own = {_name(row)[:2]: row for row in verdicts if row["control"] == "own"}
+    texts = {}
+    for row in read_rows(folder / FOLDER, "controls", columns):
+        texts[_name(row)] = row
+    own = {}
+    for row in verdicts:
+        if row["control"] == "own":
+            own[row["question_id"], row["answer_id"]] = row
     rows = []
     for row in verdicts:
         text = texts[_name(row)]
-        measured = _measured(row, own[_name(row)[:2]], text)
-        is_answered = _is_answered(renderer.solution_of_answer(text["text"]), renderer)
-        rows.append({**row, **measured, "unanswered": float(not is_answered)})
+        own_row = own[row["question_id"], row["answer_id"]]
+        solution = renderer.solution_of_answer(text["text"])
+        measured = _measured(row, own_row, text)
+        measured["unanswered"] = float(not _is_answered(solution, renderer))
+        rows.append({**row, **measured})
     by_kind = group_by(rows, "control")
-    return {kind: _figures(by_kind[kind]) for kind in KINDS if kind in by_kind}
+    figures = {}
+    for kind in KINDS:
+        if kind in by_kind:
+            figures[kind] = _figures(by_kind[kind])
+    return figures
 
 
 def _name(row: Row) -> tuple[str, int, str]:
@@ -146,16 +162,20 @@ def _name(row: Row) -> tuple[str, int, str]:
 
 def _is_answered(solution: str | None, renderer: Renderer) -> bool:
     """Whether a solution can be read: "4" can, "<TOKEN_A><endabstract>4" and None cannot."""
-    return solution is not None and not any(tag in solution for tag in renderer.tags)
+    if solution is None:
+        return False
+    return not any(tag in solution for tag in renderer.tags)
 
 
 def _measured(row: Row, own: Row, text: Row) -> dict[str, float]:
     """FIGURES of one answer, but for `unanswered`."""
     is_right = float(row["verdict"] == Verdict.CORRECT)
-    num_trace, num_answer = len(text["trace_ids"]), len(text["token_ids"])
+    own_is_right = float(own["verdict"] == Verdict.CORRECT)
+    num_trace = len(text["trace_ids"])
+    num_answer = len(text["token_ids"])
     return {
         "accuracy": is_right,
-        "difference": is_right - float(own["verdict"] == Verdict.CORRECT),
+        "difference": is_right - own_is_right,
         "changed": float(not row["is_own"]),
         "symbols": float(text["num_symbols"]),
         "answer_tokens": float(num_answer),
@@ -166,11 +186,14 @@ def _measured(row: Row, own: Row, text: Row) -> dict[str, float]:
 def _figures(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of one kind from its rows."""
     found = _means(rows, FIGURES)
-    questions = group_by(rows, "question_id").values()
-    shares = [_mean(row["accuracy"] for row in group) for group in questions]
-    found |= {"num_questions": len(shares), "num_answers": len(rows)}
+    shares = _of_questions(rows, "accuracy")
+    found["num_questions"] = len(shares)
+    found["num_answers"] = len(rows)
     found["standard_error"] = mean_and_error(shares).standard_error
-    told = [{**row, **_following(row)} for row in rows if _is_told(row)]
+    told = []
+    for row in rows:
+        if _is_told(row):
+            told.append({**row, **_following(row)})
     found["num_told"] = len(told)
     if told:
         following = _means(told, FOLLOWING)
@@ -196,14 +219,23 @@ def _following(row: Row) -> dict[str, float]:
 
 def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     """The mean over questions of each column, and its interval as [low, high]."""
-    table = []
+    columns = [_of_questions(rows, name) for name in names]
+    table = list(zip(*columns, strict=True))  # a row per question
+    means: dict[str, Any] = {}
+    intervals = {}
+    for name, found in zip(names, bootstrap_columns(table), strict=True):
+        means[name] = found.mean
+        intervals[name] = [found.low, found.high]
+    return means | {"intervals": intervals}
+
+
+def _of_questions(rows: Sequence[Row], name: str) -> list[float]:
+    """A column's mean for each question.
+
+    Of the questions a, a, b with the values 1, 0, 1: 0.5 and 1.
+    """
+    means = []
     for group in group_by(rows, "question_id").values():
-        table.append([_mean(row[name] for row in group) for name in names])
-    found = dict(zip(names, bootstrap_columns(table), strict=True))
-    means: dict[str, Any] = {name: each.mean for name, each in found.items()}
-    return means | {"intervals": {name: [each.low, each.high] for name, each in found.items()}}
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+        values = [row[name] for row in group]
+        means.append(sum(values) / len(values))
+    return means

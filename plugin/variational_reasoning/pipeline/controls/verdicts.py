@@ -40,12 +40,13 @@ def verdicts_job(
     settings |= resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds")
     settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
     settings |= _implied_settings(config)
-    config_of_answers = answers.identity.config
-    identity = dataclasses.replace(answers.identity, config={**config_of_answers, **settings})
+    settings = {**answers.identity.config, **settings}
+    identity = dataclasses.replace(answers.identity, config=settings)
     units = [unit for units in answers.shards for unit in units]
     folder = answers.folder / FOLDER
     remedy = f"They are made again where {folder} is removed; the answers stay."
-    stage = open_stage(folder, "control_verdicts", identity, units, len(answers.shards[0]), remedy)
+    per_shard = len(answers.shards[0])
+    stage = open_stage(folder, "control_verdicts", identity, units, per_shard, remedy)
     sizes: Counter[str] = Counter()
     if not stage.is_complete:
         for index in range(len(answers.shards)):
@@ -76,7 +77,9 @@ def _implied_settings(config: Config) -> dict[str, Any]:
     setting = config.eval.controls.implied_answer
     if not setting:
         return {}
-    digests = {str(path): file_digest(path) for path in implied_answer_files(setting)}
+    digests = {}
+    for path in implied_answer_files(setting):
+        digests[str(path)] = file_digest(path)
     return {
         "eval.controls.implied_answer": setting,
         "eval.controls.implied_answer_files": digests,
@@ -124,18 +127,16 @@ class ControlJudge(ShardByShard):
             key = row["question_id"], row["answer_id"]
             samples.setdefault(key, {})[row["control"]] = row
         # Without the answer after its own trace, a sample has nothing to compare with.
-        compared = {key: kinds for key, kinds in samples.items() if "own" in kinds}
-        kept = [row for kinds in compared.values() for row in kinds.values()]
-        self._add_implied(kept)
+        compared = []  # (row, the row of its sample's own trace)
+        for kinds in samples.values():
+            if "own" in kinds:
+                compared += [(row, kinds["own"]) for row in kinds.values()]
+        self._add_implied([row for row, _ in compared])
         jobs = []
-        for kinds in compared.values():
-            for row in kinds.values():
-                jobs += self._jobs(row, kinds["own"])
+        for row, own in compared:
+            jobs += self._jobs(row, own)
         results = dict(self.pool.check(jobs))
-        verdicts = []
-        for kinds in compared.values():
-            for row in kinds.values():
-                verdicts.append(_verdict_row(row, kinds["own"], results))
+        verdicts = [_verdict_row(row, own, results) for row, own in compared]
         progress(len(rows))
         return Shard(verdicts, Counter(row["verdict"] for row in verdicts))
 
@@ -160,7 +161,9 @@ class ControlJudge(ShardByShard):
 
     def _jobs(self, row: dict[str, Any], own: dict[str, Any]) -> list[Job]:
         """What has to be checked of an answer, under (what, the answer's ids)."""
-        check, solution, name = self.checks[row["question_id"]], row["solution"], _name(row)
+        check = self.checks[row["question_id"]]
+        solution = row["solution"]
+        name = _name(row)
         jobs = [Job(("verdict", *name), check, solution)]
         gold = _answer_in(check, own["solution"])
         if solution is not None and gold:
@@ -182,7 +185,9 @@ def _answer_in(check: Mapping[str, Any], solution: str | None) -> str | None:
         return None
     if check["kind"] == "math":
         return last_boxed(solution)
-    return solution.rpartition(check["after"])[2] if "after" in check else solution
+    if "after" in check:
+        return solution.rpartition(check["after"])[2]
+    return solution
 
 
 def _with_gold(check: Mapping[str, Any], gold: str) -> dict[str, Any]:

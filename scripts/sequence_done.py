@@ -1,0 +1,75 @@
+"""Which commands of a sequence have their results already, for dry_run: by the files alone, which
+each command writes last.
+
+    python scripts/sample_traces.py ... run_dir=runs/a     runs/a/traces/manifest.json
+    llamafactory-cli train ... output_dir=runs/a/models/b  runs/a/models/b/train_results.json
+
+Whether these fit the inputs of today is asked by the command itself when it runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from variational_reasoning.pipeline.config import Config, load_config
+from variational_reasoning.pipeline.rows import MANIFEST
+
+TABLES = {
+    "prepare_data": "questions",
+    "sample_traces": "traces",
+    "sample_answers": "answers",
+    "verify_answers": "verdicts",
+}
+"""Scripts that write one table, and its folder."""
+
+OWN_WORDS = ("model", "name", "names", "out", "symbols", "init", "clusters", "noise", "untie")
+"""What a script takes that is not a key of a pipeline.yaml."""
+
+
+def is_done(command: Sequence[str]) -> bool:
+    """Whether all files that a command writes last are there; False where it has no such file."""
+    files = last_files(command)
+    return bool(files) and all(path.is_file() for path in files)
+
+
+def last_files(command: Sequence[str]) -> list[Path]:
+    """What a command writes last; nothing for a report, or a command of the profile's own."""
+    pairs = dict(word.split("=", 1) for word in command if "=" in word)
+    if "export_dir" in pairs:
+        return [Path(pairs["export_dir"], "config.json")]
+    if "output_dir" in pairs:
+        return [Path(pairs["output_dir"], "train_results.json")]
+    script = Path(command[1])
+    if script.stem == "extend_vocabulary":
+        return [Path(pairs["out"], "config.json")]
+    if script.parent.name not in ("scripts", "evals") or not command[2].endswith(".yaml"):
+        return []
+    settings = [f"{key}={value}" for key, value in pairs.items() if key not in OWN_WORDS]
+    config = load_config(command[2], settings)
+    if script.parent.name == "evals":
+        return [config.folder("evals", pairs["name"], "result.json")]
+    return _of_stage(script.stem, config, pairs)
+
+
+def _of_stage(stage: str, config: Config, pairs: Mapping[str, str]) -> list[Path]:
+    """Args: pairs: the command's key=value."""
+    if stage in TABLES:
+        return [config.folder(TABLES[stage], MANIFEST)]
+    if stage == "score_traces":
+        return [config.folder("trace_logps", pairs["model"], MANIFEST)]
+    if stage == "cluster_steps":
+        return [config.folder("step_clusters", "clusters.json")]
+    if stage == "bottleneck_oracle":
+        return [config.folder("evals", pairs["name"], "oracle.json")]
+    if stage == "evaluate_arm":
+        name = pairs["name"]
+        files = [config.folder("evals", name, "controls.json")]
+        if config.sequence.sampled_at is not None:
+            files.append(config.folder("evals", f"{name}_sampled", "result.json"))
+        return files
+    if stage == "build_arms":
+        names = pairs["names"].split(",")
+    elif stage == "build_dataset":
+        names = [each.name for each in config.build.outputs if config.is_of_these_traces(each)]
+    else:
+        return []
+    return [config.folder("train", f"{config.data.name}_{name}.parquet") for name in names]

@@ -91,8 +91,10 @@ def _figures(folder: Path) -> dict[str, Any]:
     if path.is_file():
         kinds = read_json_object(path, REMEDY)["kinds"]
     for name in COLUMNS:
-        figures[name] = _percent(kinds.get(name, {}).get("accuracy"))
-    figures[FOLLOWS] = _percent(kinds.get("continued", {}).get(FOLLOWS))
+        control = kinds.get(name, {})
+        figures[name] = _percent(control.get("accuracy"))
+    continued = kinds.get("continued", {})
+    figures[FOLLOWS] = _percent(continued.get(FOLLOWS))
     sampled = folder.with_name(folder.name + SAMPLED) / "result.json"
     if sampled.is_file():
         result = read_json_object(sampled, REMEDY)

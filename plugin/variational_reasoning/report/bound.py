@@ -71,7 +71,8 @@ def estimate_bound(terms: TraceTerms, estimator: str, ratio: str, seed: int = 0)
     if not is_whole.any():
         return None
     num_floored = 0
-    if find_estimator(estimator).samples_answers and terms.num_answers is not None:
+    samples_answers = find_estimator(estimator).samples_answers
+    if samples_answers and terms.num_answers is not None and terms.num_correct is not None:
         is_zero = np.equal(terms.num_correct, 0)
         num_floored = int(is_zero[is_whole].sum())
         with np.errstate(divide="ignore"):

@@ -24,6 +24,7 @@ from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import MANIFEST, read_manifest
 from variational_reasoning.report import figures
 from variational_reasoning.report.page import Picture, Section, Table
+from variational_reasoning.report.runs import rounds_in
 
 SHOWN_PLACES = 8
 """Places of a trace whose information is shown."""
@@ -48,18 +49,27 @@ def trace_use(folders: Sequence[Path]) -> Section:
     if not found:
         section.absent = "There are no controls (scripts/trace_controls.py)."
         return section
-    kinds = [kind for kind in KINDS if any(kind in result["kinds"] for result in found.values())]
+    measured: set[str] = set()
+    for result in found.values():
+        measured.update(result["kinds"])
+    kinds = [kind for kind in KINDS if kind in measured]
     columns = ["model", *kinds, "changed", "not answered", "follows", "keeps"]
     table = Table(columns, [])
+    intervals = {}
     for name, result in found.items():
         by_kind = result["kinds"]
-        row = [name, *(_cell(by_kind, kind, "accuracy") for kind in kinds)]
-        row += [_cell(by_kind, "donor", "changed"), _cell(by_kind, "none", "unanswered")]
-        row += [_cell(by_kind, "continued", share) for share in ("follows", "keeps")]
+        row = [name]
+        for kind in kinds:
+            row.append(_cell(by_kind, kind, "accuracy"))
+        row.append(_cell(by_kind, "donor", "changed"))
+        row.append(_cell(by_kind, "none", "unanswered"))
+        row.append(_cell(by_kind, "continued", "follows"))
+        row.append(_cell(by_kind, "continued", "keeps"))
         table.rows.append(row)
+        intervals[name] = _intervals(by_kind)
     section.tables.append(table)
-    bars = {name: _intervals(result["kinds"]) for name, result in found.items()}
-    section.pictures.append(Picture("controls", figures.plot_controls(kinds, bars)))
+    picture = figures.plot_controls(kinds, intervals)
+    section.pictures.append(Picture("controls", picture))
     section.notes.append(
         "Percent, ± half of the 95 % interval over questions. Changed: with another question's "
         "trace, answers that are not the one after the own trace. Not answered: without a trace. "
@@ -70,13 +80,17 @@ def trace_use(folders: Sequence[Path]) -> Section:
     return section
 
 
-def _read_all(folders: Sequence[Path]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+def _read_all(
+    folders: Sequence[Path],
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """(controls by the name of the model, names whose controls are about other samples)."""
     found: dict[str, Mapping[str, Any]] = {}
     stale = []
     for folder in folders:
         for path in sorted(folder.glob(f"evals/*/{CONTROLS}")):
-            name = path.parent.name if len(folders) == 1 else f"{folder.name}/{path.parent.name}"
+            name = path.parent.name
+            if len(folders) > 1:
+                name = f"{folder.name}/{name}"
             result = read_controls(path.parent)
             if result is None:
                 stale.append(name)
@@ -90,16 +104,23 @@ def _cell(by_kind: Mapping[str, Any], kind: str, name: str) -> str:
     values = by_kind.get(kind, {})
     if name not in values:
         return ""
+    share = f"{100 * values[name]:.1f}"
     bounds = values.get("intervals", {}).get(name)
-    half = 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
-    return f"{100 * values[name]:.1f}" + (f" ± {100 * half:.1f}" if half else "")
+    if bounds is None:
+        return share
+    low, high = bounds
+    half = (high - low) / 2
+    if half == 0:
+        return share
+    return f"{share} ± {100 * half:.1f}"
 
 
 def _intervals(kinds: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
     """(accuracy, low, high) by kind; controls of an earlier release have a standard error."""
     found = {}
     for kind, values in kinds.items():
-        mean, error = values["accuracy"], values.get("standard_error") or 0.0
+        mean = values["accuracy"]
+        error = values.get("standard_error") or 0.0
         around = [mean - 1.96 * error, mean + 1.96 * error]
         low, high = values.get("intervals", {}).get("accuracy", around)
         found[kind] = mean, low, high
@@ -125,28 +146,29 @@ def symbol_use(run: Path) -> Section:
     tables = list(_tables_of(run))
     for folder in _rounds(run):
         place = folder.relative_to(run)
-        tables += [traces._replace(name=f"{place}, {traces.name}") for traces in _tables_of(folder)]
+        for traces in _tables_of(folder):
+            tables.append(traces._replace(name=f"{place}, {traces.name}"))
     if not tables:
         section.absent = "There are no traces of symbols."
         return section
-    use = Table(["traces", "number", "symbols", "bits each", "length", "different"], [])
-    curves: dict[str, dict[str, list[float]]] = {"symbols_of_rounds": {}, "symbols_of_models": {}}
+    columns = ["traces", "number", "symbols", "bits each", "length", "different"]
+    use = Table(columns, [])
+    of_rounds: dict[str, list[float]] = {}
+    of_models: dict[str, list[float]] = {}
     for traces in tables:
-        found = variety(_as_rows(traces))
-        assert found is not None  # a table has a row
-        low, middle, high = found.lengths
-        length = f"{middle:g} ({low:g} to {high:g})"
-        row = [traces.name, f"{len(traces.rows):,}", str(found.num_symbols)]
-        use.rows.append([*row, f"{found.entropy:.2f}", length, f"{found.distinct:.1%}"])
-        counts = Counter(symbol for _, symbols in traces.rows for symbol in symbols)
-        shares = [count / counts.total() for _, count in counts.most_common()]
-        picture = "symbols_of_models" if EVALUATION in traces.name else "symbols_of_rounds"
-        if shares:
-            curves[picture][traces.name] = shares
+        use.rows.append(_use_cells(traces))
+        shares = _symbol_shares(traces)
+        if shares and EVALUATION in traces.name:
+            of_models[traces.name] = shares
+        elif shares:
+            of_rounds[traces.name] = shares
     section.tables.append(use)
-    for name, of_picture in curves.items():
-        if of_picture:
-            section.pictures.append(Picture(name, figures.plot_symbol_use(of_picture)))
+    if of_rounds:
+        picture = figures.plot_symbol_use(of_rounds)
+        section.pictures.append(Picture("symbols_of_rounds", picture))
+    if of_models:
+        picture = figures.plot_symbol_use(of_models)
+        section.pictures.append(Picture("symbols_of_models", picture))
     told = _information(tables, run)
     if told.rows:
         section.tables.append(told)
@@ -159,26 +181,57 @@ def symbol_use(run: Path) -> Section:
     return section
 
 
+def _use_cells(traces: SymbolTraces) -> list[str]:
+    """The figures of one table of traces."""
+    found = variety(_as_rows(traces))
+    assert found is not None  # no table is written without a row
+    low, middle, high = found.lengths
+    return [
+        traces.name,
+        f"{len(traces.rows):,}",
+        str(found.num_symbols),
+        f"{found.entropy:.2f}",
+        f"{middle:g} ({low:g} to {high:g})",
+        f"{found.distinct:.1%}",
+    ]
+
+
+def _symbol_shares(traces: SymbolTraces) -> list[float]:
+    """Shares of the symbols in all symbols, the largest first; none of traces without symbols."""
+    counts: Counter[str] = Counter()
+    for _, symbols in traces.rows:
+        counts.update(symbols)
+    total = counts.total()
+    return [count / total for _, count in counts.most_common()]
+
+
 def _as_rows(traces: SymbolTraces) -> Iterator[dict[str, Any]]:
     """Rows as `variety` takes them, whose last id is the end."""
     for number, (question_id, symbols) in enumerate(traces.rows):
-        yield {"question_id": question_id, "trace_id": number, "token_ids": [*symbols, END]}
+        yield {
+            "question_id": question_id,
+            "trace_id": number,
+            "token_ids": [*symbols, END],
+        }
 
 
 def _rounds(run: Path) -> list[Path]:
-    """The folders of all rounds but the first one of the run itself, by name and number."""
-    rounds = []
-    for path in [*run.glob("round*"), *run.glob("*/round*")]:
-        number = path.name.removeprefix("round")
-        if number.isdigit():
-            rounds.append((str(path.parent), int(number), path))
-    return [path for _, _, path in sorted(rounds)]
+    """The folders of all rounds but the first one of the run itself: round2, LOOP/round1, ..."""
+    rounds = rounds_in(run)
+    for folder in sorted(run.iterdir()):
+        if folder.is_dir():
+            rounds += rounds_in(folder)
+    return rounds
 
 
 def _tables_of(folder: Path) -> Iterator[SymbolTraces]:
     """The tables of abstract traces of one round."""
-    places = {"posterior": folder / "traces", "reasoner": folder / "from_reasoner/traces"}
-    places |= {f"first, {path.name}": path for path in sorted(folder.glob("first_traces/*"))}
+    places = {
+        "posterior": folder / "traces",
+        "reasoner": folder / "from_reasoner/traces",
+    }
+    for path in sorted(folder.glob("first_traces/*")):
+        places[f"first, {path.name}"] = path
     for name, path in places.items():
         if _is_abstract(path, "traces"):
             yield SymbolTraces(name, list(_symbols(path, "traces")))
@@ -191,14 +244,17 @@ def _tables_of(folder: Path) -> Iterator[SymbolTraces]:
 def _is_abstract(path: Path, table: str) -> bool:
     if not (path / MANIFEST).is_file():
         return False
-    family = read_manifest(path, table)["config"].get("prompt_family") or {}
+    config = read_manifest(path, table)["config"]
+    family = config.get("prompt_family") or {}
     return family.get("boundary") == END
 
 
 def _symbols(path: Path, table: str) -> Iterator[tuple[str, list[str]]]:
-    for part in TableReader(path, table).scan(["question_id", "text"]):
+    """(question_id, symbols) of the rows of a table of texts, in their order."""
+    reader = TableReader(path, table)
+    for part in reader.scan(["question_id", "text"]):
         for row in part.to_pylist():
-            trace = row["text"].partition(END)[0]
+            trace, _, _ = row["text"].partition(END)
             yield row["question_id"], SYMBOL.findall(trace)
 
 
@@ -211,7 +267,9 @@ def _information(tables: Sequence[SymbolTraces], run: Path) -> Table:
     for traces in tables:
         longest = max(len(symbols) for _, symbols in traces.rows)
         for place in range(min(longest, SHOWN_PLACES)):
-            about_value, about_answer = [], []
+            # (symbol, what it may tell) of all traces that have a symbol at this place.
+            about_value = []
+            about_answer = []
             for question_id, symbols in traces.rows:
                 known = facts.get(question_id)
                 if known is None or place >= len(symbols):
@@ -229,12 +287,10 @@ def _bits(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """[information, information by chance, entropy of the second] of pairs; empty without any."""
     if not pairs:
         return ["", "", ""]
-    bits = (
-        mutual_information(pairs),
-        chance_information(pairs),
-        entropy(value for _, value in pairs),
-    )
-    return [f"{each:.2f}" for each in bits]
+    told = mutual_information(pairs)
+    by_chance = chance_information(pairs)
+    at_most = entropy(value for _, value in pairs)
+    return [f"{told:.2f}", f"{by_chance:.2f}", f"{at_most:.2f}"]
 
 
 def _facts(run: Path) -> dict[str, tuple[list[str], str]]:
@@ -245,10 +301,13 @@ def _facts(run: Path) -> dict[str, tuple[list[str], str]]:
     if (run / "steps" / MANIFEST).is_file():
         pattern = read_manifest(run / "steps", "steps")["config"]["steps.pattern"]
     facts = {}
-    columns = ["question_id", "trace", "solution"]
-    for part in TableReader(run / "questions", "questions").scan(columns):
+    reader = TableReader(run / "questions", "questions")
+    for part in reader.scan(["question_id", "trace", "solution"]):
         for row in part.to_pylist():
-            steps = split_steps(row["trace"], pattern) if pattern else []
-            values = [step.value for step in steps if step.value is not None]
+            values = []
+            if pattern:
+                for step in split_steps(row["trace"], pattern):
+                    if step.value is not None:
+                        values.append(step.value)
             facts[row["question_id"]] = values, row["solution"]
     return facts

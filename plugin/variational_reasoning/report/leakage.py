@@ -36,7 +36,17 @@ from variational_reasoning.pipeline.rows import MANIFEST
 EARLY = 0.1
 """The fraction of a trace up to which an appearance is called early."""
 
-_SPACING = ("\\,", "\\;", "\\:", "\\!", "\\ ", "\\left", "\\right", "$")
+_SPACING = (
+    "\\,",
+    "\\;",
+    "\\:",
+    "\\!",
+    "\\ ",
+    "\\left",
+    "\\right",
+    "$",
+)
+"""What is taken out of a text in addition to its blanks."""
 
 
 class Leakage(NamedTuple):
@@ -82,7 +92,10 @@ def first_appearance(trace: str, answer: str) -> Appearance | None:
     return Appearance(place / len(plain), is_literal=False)
 
 
-def measure_leakage(traces: Iterable[tuple[str, str]], answers: Mapping[str, str]) -> Leakage:
+def measure_leakage(
+    traces: Iterable[tuple[str, str]],
+    answers: Mapping[str, str],
+) -> Leakage:
     """Search every trace for its question's answer.
 
     Args:
@@ -125,15 +138,17 @@ def read_leakage(folder: Path) -> tuple[dict[str, Leakage], int]:
         leakage = measure_leakage(texts, answers)
         if leakage.num_traces:
             found[kind] = leakage
-    splits = TableReader(folder / "questions", "questions").summary["split"].to_pylist()
-    return found, splits.count("train") - len(answers)
+    questions = TableReader(folder / "questions", "questions").summary
+    num_train = questions["split"].to_pylist().count("train")
+    return found, num_train - len(answers)
 
 
 def final_answers(folder: Path) -> dict[str, str]:
     """The final answer of each training question of a run that has one."""
     answers = {}
     for row in _training_rows(folder, ["solution", "check"]):
-        answer = final_answer(row["solution"], json.loads(row["check"]))
+        check = json.loads(row["check"])
+        answer = final_answer(row["solution"], check)
         if answer is not None:
             answers[row["question_id"]] = answer
     return answers
@@ -149,7 +164,9 @@ def well_formed_traces(folder: Path) -> Iterator[tuple[str, str]]:
     columns = ["question_id", "text", "is_well_formed"]
     for shard in TableReader(folder, "traces").scan(columns):
         table = shard.filter(shard["is_well_formed"])
-        yield from zip(table["question_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+        ids = table["question_id"].to_pylist()
+        texts = table["text"].to_pylist()
+        yield from zip(ids, texts, strict=True)
 
 
 def _training_traces(folder: Path) -> Iterator[tuple[str, str]]:
@@ -181,11 +198,14 @@ def _find_word(text: str, word: str, joins: Callable[[str], bool]) -> int:
         word 5, text "15 + 2.5 = 17.5"    -1: a digit touches every 5, or a point between digits
         word 5, text "so 5."               3: no digit comes after the point
     """
-    place = text.find(word) if word else -1
+    if not word:
+        return -1
+    place = text.find(word)
     while place >= 0:
         end = place + len(word)
         before = text[max(place - 2, 0) : place]
         after = text[end : end + 2]
+        # To the left the text is read backwards: of "2.5", `.2` is outside the 5.
         goes_on_left = _touch(before[::-1], word[0], joins)
         goes_on_right = _touch(after, word[-1], joins)
         if not goes_on_left and not goes_on_right:
@@ -201,6 +221,7 @@ def _touch(outside: str, edge: str, joins: Callable[[str], bool]) -> bool:
         outside: the two characters next to the word, the nearer one first.
         edge: the word's character there.
     """
-    if outside[:1] == "." and edge.isdigit():
+    nearest = outside[:1]
+    if nearest == "." and edge.isdigit():
         return outside[1:].isdigit()
-    return joins(edge) and joins(outside[:1])
+    return joins(edge) and joins(nearest)

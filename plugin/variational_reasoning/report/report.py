@@ -7,7 +7,7 @@ from typing import NamedTuple
 from variational_reasoning.report import controls, scores
 from variational_reasoning.report.diagnostics import diagnose
 from variational_reasoning.report.page import Part, Section, to_html, to_markdown
-from variational_reasoning.report.runs import Run, read_rounds, read_run
+from variational_reasoning.report.runs import Run, read_later_rounds, read_run
 
 
 class Written(NamedTuple):
@@ -38,17 +38,21 @@ def summary(runs: Sequence[Run], baseline: str = "reasoner") -> str:
 
     Raises: ValueError for runs whose evaluations differ in k or in their questions.
     """
-    sections = [*_compared(runs, baseline), scores.files(runs)]
+    sections = _compared(runs, baseline)
+    sections.append(scores.files(runs))
     texts = [to_markdown(_title(runs), sections)]
     for run in runs:
-        _, *later_rounds = read_rounds(run.folder)
-        for later in later_rounds:
-            text = to_markdown(str(later.folder), _compared([later], baseline), level=2)
-            texts.append(text)
+        for later in read_later_rounds(run):
+            sections = _compared([later], baseline)
+            texts.append(to_markdown(str(later.folder), sections, level=2))
     return "\n".join(texts)
 
 
-def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasoner") -> Written:
+def write_report(
+    folders: Sequence[Path],
+    output: Path,
+    baseline: str = "reasoner",
+) -> Written:
     """Write `output` (Markdown), the HTML page with the same name, and the plots.
 
     report.md gives report.html next to it, and plots in report_figures/.
@@ -68,37 +72,51 @@ def write_report(folders: Sequence[Path], output: Path, baseline: str = "reasone
         scores.files(runs),
     ]
     parts = [Part("Overview", overview)]
-    for number, folder in enumerate(folders, 1):
-        prefix = f"run{number}_" if len(folders) > 1 else ""
-        parts += _parts_of(folder, prefix, baseline)
+    for number, run in enumerate(runs, 1):
+        prefix = f"run{number}_" if len(runs) > 1 else ""
+        parts += _parts_of(run, prefix, baseline)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(markdown, encoding="utf-8")
     page = output.with_suffix(".html")
-    page.write_text(to_html(_title(runs), parts), encoding="utf-8")
+    html = to_html(_title(runs), parts)
+    page.write_text(html, encoding="utf-8")
     pictures = _write_pictures(parts, output.with_name(f"{output.stem}_figures"))
     return Written(markdown, page, pictures)
 
 
-def _parts_of(folder: Path, prefix: str, baseline: str) -> list[Part]:
+def _parts_of(run: Run, prefix: str, baseline: str) -> list[Part]:
     """A part of the page for each round of a run.
 
     prefix: of the names of its pictures, so that those of two runs differ.
     """
-    first_round, *later_rounds = read_rounds(folder)
-    sections = [scores.counts(first_round), *diagnose(folder)]
-    sections += [controls.trace_use([folder]), controls.symbol_use(folder)]
-    parts = [Part(str(folder), sections, prefix)]
-    for run in later_rounds:
-        sections = [*_compared([run], baseline), scores.counts(run), *diagnose(run.folder)]
-        parts.append(Part(str(run.folder), sections, f"{prefix}{run.folder.name}_"))
+    sections = [
+        scores.counts(run),
+        *diagnose(run.folder),
+        controls.trace_use([run.folder]),
+        controls.symbol_use(run.folder),
+    ]
+    parts = [Part(str(run.folder), sections, prefix)]
+    for later in read_later_rounds(run):
+        sections = [
+            *_compared([later], baseline),
+            scores.counts(later),
+            *diagnose(later.folder),
+        ]
+        prefix_of_round = f"{prefix}{later.folder.name}_"
+        parts.append(Part(str(later.folder), sections, prefix_of_round))
     return parts
 
 
 def _compared(runs: Sequence[Run], baseline: str) -> list[Section]:
     """Scores, and what there is of health, train files and times."""
+    folders = [run.folder for run in runs]
     sections = [scores.scores(runs, baseline)]
-    others = [scores.health(runs), scores.train_files(runs), scores.times(runs)]
-    others.append(controls.trace_use([run.folder for run in runs]))
+    others = [
+        scores.health(runs),
+        scores.train_files(runs),
+        scores.times(runs),
+        controls.trace_use(folders),
+    ]
     for section in others:
         if not section.absent:
             sections.append(section)

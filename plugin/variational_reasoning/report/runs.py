@@ -64,27 +64,45 @@ def read_run(folder: Path) -> Run:
     evaluations = read_evaluations(folder / "evals")
     unfinished = read_unfinished(folder / "evals")
     health = _read_if_there(folder / HEALTH)
-    train_files = {}
-    for path in sorted(folder.glob("train/*.manifest.json")):
-        manifest = read_json_object(path, REMEDY)
-        name = path.name.removesuffix(".manifest.json")
-        train_files[name] = {"rows": manifest["rows"]} | manifest.get("figures", {})
+    train_files = _read_train_files(folder)
     seconds = read_timings(folder)
     if not (evaluations or unfinished or seconds or health or train_files):
         raise ValueError(f"{folder} holds no evaluation, timing or train file; is it a run folder?")
-    stages = read_stages(folder, evaluations)
-    return Run(folder, evaluations, unfinished, seconds, health, train_files, stages)
+    return Run(
+        folder,
+        evaluations,
+        unfinished,
+        seconds,
+        health,
+        train_files,
+        stages=read_stages(folder, evaluations),
+    )
 
 
-def read_rounds(folder: Path) -> list[Run]:
-    """The run folder itself, which is round 1, and its rounds 2, 3, ... in order."""
+def _read_train_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows and figures of the train files of a run, by name."""
+    found = {}
+    for path in sorted(folder.glob("train/*.manifest.json")):
+        manifest = read_json_object(path, REMEDY)
+        name = path.name.removesuffix(".manifest.json")
+        figures = manifest.get("figures", {})
+        found[name] = {"rows": manifest["rows"]} | figures
+    return found
+
+
+def rounds_in(folder: Path) -> list[Path]:
+    """The folders round1, round2, ... in a folder, in order."""
     by_number = {}
     for path in folder.glob("round*"):
         number = path.name.removeprefix("round")
         if number.isdigit():
             by_number[int(number)] = path
-    later = [by_number[number] for number in sorted(by_number)]
-    return [read_run(path) for path in [folder, *later]]
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def read_later_rounds(run: Run) -> list[Run]:
+    """Rounds 2, 3, ... of a run, in order; the run's folder itself is round 1."""
+    return [read_run(path) for path in rounds_in(run.folder)]
 
 
 def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str, StageFacts]:
@@ -105,8 +123,8 @@ def read_stages(folder: Path, evaluations: Mapping[str, Evaluation]) -> dict[str
         if name in trainings:
             stages[name] = trainings.pop(name)
     stages |= _tables_of(folder, suffix="")
-    inner = ["from_reasoner", *sorted(path.name for path in folder.glob("hint_*"))]
-    for name in inner:
+    hints = sorted(path.name for path in folder.glob("hint_*"))
+    for name in ("from_reasoner", *hints):
         stages |= _tables_of(folder / name, suffix=f"_{name}")
     stages |= trainings
     for name, evaluation in evaluations.items():
@@ -125,11 +143,16 @@ _TABLES = {
 
 def _prepared(manifest: Mapping[str, Any]) -> StageFacts:
     """Stage 0, from the manifest of its questions."""
+    num_out = manifest["rows"]
     dropped: Counter[str] = Counter()
     for reasons in manifest.get("dropped_counts", {}).values():
         dropped.update(reasons)
-    num_in = manifest["rows"] + dropped.total()
-    return StageFacts(num_in, manifest["rows"], None, dict(dropped))
+    return StageFacts(
+        num_in=num_out + dropped.total(),
+        num_out=num_out,
+        tokens=None,
+        reasons=dict(dropped),
+    )
 
 
 def _tables_of(folder: Path, suffix: str) -> dict[str, StageFacts]:
@@ -160,15 +183,17 @@ def _sampled(stage: str, manifest: Mapping[str, Any]) -> StageFacts:
     for name, count in counts.items():
         if count and name not in ("dropped", "failed", "no_room"):
             reasons[name] = count
-    for row in [*manifest.get("dropped", ()), *manifest.get("failed", ())]:
-        reasons[row["reason"]] += 1
-    num_in = manifest["rows"] + counts.get("dropped", 0) + counts.get("failed", 0)
+    for kind in ("dropped", "failed"):
+        for row in manifest.get(kind, ()):
+            reasons[row["reason"]] += 1
+    num_out = manifest["rows"]
+    num_in = num_out + counts.get("dropped", 0) + counts.get("failed", 0)
     if stage.startswith("score"):
         num_in = num_traces
     elif stage == "sample_answers":
         without_answers = counts["malformed"] + counts["no_room"]
         num_in += without_answers * manifest["config"]["sampling.num_answers"]
-    return StageFacts(num_in, manifest["rows"], tokens, dict(reasons))
+    return StageFacts(num_in, num_out, tokens, dict(reasons))
 
 
 def _training(model: Path, record: Mapping[str, Any]) -> StageFacts:
@@ -181,8 +206,14 @@ def _training(model: Path, record: Mapping[str, Any]) -> StageFacts:
     if results.is_file():
         epochs = read_json_object(results, "train the model again").get("epoch")
         if epochs is not None:
-            tokens = math.floor(rows["count"] * rows["mean_target_tokens"] * epochs)
-    return StageFacts(rows["count"] + dropped, rows["count"], tokens, reasons)
+            tokens_per_epoch = rows["count"] * rows["mean_target_tokens"]
+            tokens = math.floor(tokens_per_epoch * epochs)
+    return StageFacts(
+        num_in=rows["count"] + dropped,
+        num_out=rows["count"],
+        tokens=tokens,
+        reasons=reasons,
+    )
 
 
 def _evaluated(result: Mapping[str, Any]) -> StageFacts:
@@ -191,8 +222,15 @@ def _evaluated(result: Mapping[str, Any]) -> StageFacts:
     tokens = None
     if num_answers is not None:
         tokens = round(result["mean_tokens"] * num_answers)
-    return StageFacts(num_answers, num_answers, tokens, result.get("verdicts", {}))
+    return StageFacts(
+        num_in=num_answers,
+        num_out=num_answers,
+        tokens=tokens,
+        reasons=result.get("verdicts", {}),
+    )
 
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:
-    return read_json_object(path, REMEDY) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return read_json_object(path, REMEDY)

@@ -29,6 +29,8 @@ from variational_reasoning.report.page import Picture, Section, Table
 from variational_reasoning.report.runs import Run
 from variational_reasoning.report.training import training_folders
 
+_BENCHMARK_NAMES = tuple(itertools.chain(*BENCHMARKS.values()))
+
 BASE = "base"
 """The evaluation of the model before any training. It comes before the baseline."""
 
@@ -52,7 +54,8 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
         )
         return section
     heads = [f"Avg@{_common_k(runs, names)}", f"against {baseline}"]
-    table = Table(["model", *heads, "tokens", "truncated", "no answer", "runs"], [])
+    columns = ["model", *heads, "tokens", "truncated", "no answer", "runs"]
+    table = Table(columns, [])
     for name in names:
         found = [run.evaluations[name] for run in runs if name in run.evaluations]
         results = [evaluation.result for evaluation in found]
@@ -63,7 +66,9 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
         gains = []
         if name != baseline:
             gains = _gains(runs, name, baseline, section.warnings)
-        gain = percent(_over_runs(gains, len(runs)), "+") if gains else ""
+        gain = ""
+        if gains:
+            gain = percent(_over_runs(gains, len(runs)), "+")
         row = [
             name,
             percent(score),
@@ -84,7 +89,8 @@ def scores(runs: Sequence[Run], baseline: str) -> Section:
 
 
 def _mean_of(results: Sequence[Mapping[str, Any]], key: str) -> float:
-    return math.fsum(result[key] for result in results) / len(results)
+    total = math.fsum(result[key] for result in results)
+    return total / len(results)
 
 
 def pass_curves(runs: Sequence[Run], baseline: str) -> Section:
@@ -126,7 +132,8 @@ def benchmarks(runs: Sequence[Run]) -> Section:
             benchmark = benchmark_name(task or str(evaluation.result.get("task") or ""))
             if benchmark:
                 by_benchmark = found.setdefault(model, {})
-                by_benchmark.setdefault(benchmark, []).append(evaluation.score)
+                estimates = by_benchmark.setdefault(benchmark, [])
+                estimates.append(evaluation.score)
     if not found:
         section.absent = (
             "No evaluation here is of one of the paper's benchmarks "
@@ -134,13 +141,16 @@ def benchmarks(runs: Sequence[Run]) -> Section:
         )
         return section
     measured = set().union(*found.values())
-    columns = [name for name in itertools.chain(*BENCHMARKS.values()) if name in measured]
+    columns = [name for name in _BENCHMARK_NAMES if name in measured]
     table = Table(["model", *columns], [])
     for model, by_benchmark in found.items():
         cells = []
         for name in columns:
-            estimates = by_benchmark.get(name, [])
-            cells.append(percent(_over_runs(estimates, len(estimates))) if estimates else "")
+            if name not in by_benchmark:
+                cells.append("")
+                continue
+            estimates = by_benchmark[name]
+            cells.append(percent(_over_runs(estimates, len(estimates))))
         table.rows.append([f"{model} (this run)", *cells])
     for result in _paper_rows(runs):
         cells = [f"{result.scores[name]:.1f}" for name in columns]
@@ -156,7 +166,7 @@ def benchmarks(runs: Sequence[Run]) -> Section:
 def benchmark_name(task: str) -> str | None:
     """The paper's benchmark of a task, such as `math500` for `vr_MATH500`; None for another."""
     plain = "".join(filter(str.isalnum, task.lower().removeprefix("vr_")))
-    for name in itertools.chain(*BENCHMARKS.values()):
+    for name in _BENCHMARK_NAMES:
         if name.replace("_", "") == plain:
             return name
     return None
@@ -168,17 +178,15 @@ def health(runs: Sequence[Run]) -> Section:
         "The posterior's health",
         "Whether the posterior was trained too short, too long, or just enough.",
     )
-    table = Table(
-        [
-            "posterior of",
-            "malformed",
-            "copies of the training trace",
-            "coverage",
-            "effective sample size",
-            "no weights",
-        ],
-        [],
-    )
+    columns = [
+        "posterior of",
+        "malformed",
+        "copies of the training trace",
+        "coverage",
+        "effective sample size",
+        "no weights",
+    ]
+    table = Table(columns, [])
     extremes = []
     for run in runs:
         if run.health is None:
@@ -194,7 +202,8 @@ def health(runs: Sequence[Run]) -> Section:
             str(run.health["num_questions_without_weights"]),
         ]
         table.rows.append(row)
-        section.warnings += [f"({run.folder}): {warning}" for warning in run.health["warnings"]]
+        for warning in run.health["warnings"]:
+            section.warnings.append(f"({run.folder}): {warning}")
         never = run.health.get("num_questions_never_right")
         if never is not None:
             always = run.health["num_questions_always_right"]
@@ -249,18 +258,29 @@ def train_files(runs: Sequence[Run]) -> Section:
 def times(runs: Sequence[Run]) -> Section:
     """Seconds and tokens of every stage, means over runs."""
     section = Section("Stages", "What every command took and did.")
-    stages = list(dict.fromkeys(stage for run in runs for stage in run.seconds))
+    stages: dict[str, None] = {}
+    for run in runs:
+        stages |= dict.fromkeys(run.seconds)
     if not stages:
         section.absent = "There are no times (timings.jsonl)."
         return section
     rows = []
     for stage in stages:
-        values = [run.seconds[stage] for run in runs if stage in run.seconds]
-        tokens = [count for run in runs if (count := _tokens_of(run, stage)) is not None]
-        amount = f"{sum(tokens) / len(tokens):,.0f}" if tokens else ""
-        rows.append([stage, f"{math.fsum(values) / len(values):.1f}", amount])
-    seconds = [math.fsum(run.seconds.values()) for run in runs]
-    rows.append(["all", f"{math.fsum(seconds) / len(runs):.1f}", ""])
+        seconds = [run.seconds[stage] for run in runs if stage in run.seconds]
+        mean_seconds = math.fsum(seconds) / len(seconds)
+        tokens = []
+        for run in runs:
+            count = _tokens_of(run, stage)
+            if count is not None:
+                tokens.append(count)
+        amount = ""
+        if tokens:
+            mean_tokens = sum(tokens) / len(tokens)
+            amount = f"{mean_tokens:,.0f}"
+        rows.append([stage, f"{mean_seconds:.1f}", amount])
+    totals = [math.fsum(run.seconds.values()) for run in runs]
+    mean_total = math.fsum(totals) / len(runs)
+    rows.append(["all", f"{mean_total:.1f}", ""])
     over = " (mean over runs)" if len(runs) > 1 else ""
     section.tables.append(Table(["stage", f"seconds{over}", f"tokens{over}"], rows))
     section.notes.append(
@@ -271,10 +291,20 @@ def times(runs: Sequence[Run]) -> Section:
 
 
 def _tokens_of(run: Run, stage: str) -> int | None:
-    """Tokens of a command of timings.jsonl; one command evaluates all tasks of a suite."""
-    found = [facts.tokens for name, facts in run.stages.items() if name.partition("/")[0] == stage]
-    known = [tokens for tokens in found if tokens is not None]
-    return sum(known) if found and len(known) == len(found) else None
+    """Tokens of a command of timings.jsonl; None where one of its parts does not know them.
+
+    One command evaluates all tasks of a suite: `evaluate_final` has the stages
+    evaluate_final/aime24 and evaluate_final/math500.
+    """
+    total = None
+    for name, facts in run.stages.items():
+        command, _, _ = name.partition("/")
+        if command != stage:
+            continue
+        if facts.tokens is None:
+            return None
+        total = (total or 0) + facts.tokens
+    return total
 
 
 def counts(run: Run) -> Section:
@@ -287,7 +317,12 @@ def counts(run: Run) -> Section:
     rows = []
     for stage in dict.fromkeys([*timed, *run.stages]):
         facts = run.stages[stage]
-        row = [stage, _number(facts.num_in), _number(facts.num_out), listed(facts.reasons)]
+        row = [
+            stage,
+            _number(facts.num_in),
+            _number(facts.num_out),
+            listed(facts.reasons),
+        ]
         rows.append(row)
     if not rows:
         section.absent = "There are no tables with manifests."
@@ -310,14 +345,19 @@ def files(runs: Sequence[Run]) -> Section:
 
 def listed(counts: Mapping[str, int]) -> str:
     """Counts as text, such as `malformed 3, stop 5`."""
-    items = sorted(counts.items())
-    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in items)
+    texts = []
+    for name, count in sorted(counts.items()):
+        words = name.replace("_", " ")
+        texts.append(f"{words} {count:,}")
+    return ", ".join(texts)
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
     """A share as percent with its error, such as `50.0 ± 2.1`; `sign` is + to show a plus."""
-    error = "" if estimate.standard_error is None else f" ± {100 * estimate.standard_error:.1f}"
-    return f"{100 * estimate.mean:{sign}.1f}{error}"
+    mean = f"{100 * estimate.mean:{sign}.1f}"
+    if estimate.standard_error is None:
+        return mean
+    return f"{mean} ± {100 * estimate.standard_error:.1f}"
 
 
 def _common_k(runs: Sequence[Run], names: Sequence[str]) -> int:
@@ -327,17 +367,26 @@ def _common_k(runs: Sequence[Run], names: Sequence[str]) -> int:
         for name in names:
             if name in run.evaluations:
                 k = run.evaluations[name].num_samples
-                found.setdefault(k, []).append(f"{run.folder.name}/{name}")
-    if len(found) > 1:
-        where = "; ".join(f"{k}: {', '.join(those)}" for k, those in sorted(found.items()))
-        raise ValueError(
-            f"the evaluations have different numbers of samples per question: {sorted(found)} "
-            f"({where}); evaluate again under other names, with one eval.num_samples for all"
-        )
-    return next(iter(found))
+                those = found.setdefault(k, [])
+                those.append(f"{run.folder.name}/{name}")
+    if len(found) == 1:
+        [k] = found
+        return k
+    where = []
+    for k, those in sorted(found.items()):
+        where.append(f"{k}: {', '.join(those)}")
+    raise ValueError(
+        f"the evaluations have different numbers of samples per question: {sorted(found)} "
+        f"({'; '.join(where)}); evaluate again under other names, with one eval.num_samples for all"
+    )
 
 
-def _gains(runs: Sequence[Run], name: str, baseline: str, warnings: list[str]) -> list[Estimate]:
+def _gains(
+    runs: Sequence[Run],
+    name: str,
+    baseline: str,
+    warnings: list[str],
+) -> list[Estimate]:
     """For each run that has both models, the mean difference over questions."""
     gains = []
     for run in runs:
@@ -362,10 +411,13 @@ def _over_runs(estimates: Sequence[Estimate], num_runs: int) -> Estimate:
 
 def _own_names(runs: Sequence[Run], baseline: str) -> list[str]:
     """Names of the evaluations on the runs' own questions; the base and the baseline first."""
-    names = (name for run in runs for name in run.evaluations if "/" not in name)
-    once = list(dict.fromkeys(names))
-    first = [name for name in (BASE, baseline) if name in once]
-    return first + [name for name in once if name not in first]
+    names: dict[str, None] = {}
+    for run in runs:
+        names |= dict.fromkeys(run.evaluations)
+    own = [name for name in names if "/" not in name]
+    first = [name for name in (BASE, baseline) if name in own]
+    others = [name for name in own if name not in first]
+    return first + others
 
 
 def _paper_rows(runs: Sequence[Run]) -> list[PaperResult]:

@@ -5,7 +5,7 @@ comparison is paired by question. So two models may differ clearly even if their
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,36 +67,59 @@ def read_results(folders: Sequence[Path]) -> Results:
 
     Raises: ValueError for a folder without results, and for two of one model, seed and task.
     """
-    found: dict[tuple[str, int, str], tuple[Path, Evaluation]] = {}
+    found: dict[_Key, Evaluation] = {}
+    places: dict[_Key, Path] = {}
     unfinished: list[str] = []
     for folder in folders:
         evaluations = read_evaluations(folder)
         begun = read_unfinished(folder)
-        unfinished += [unfinished_warning(name, state) for name, state in begun.items()]
         if not evaluations:
             raise ValueError(_nothing_to_report(folder, begun))
+        for name, state in begun.items():
+            unfinished.append(unfinished_warning(name, state))
         for name, evaluation in evaluations.items():
             result = evaluation.result
-            model, seed, task = result["name"], result["seed"], task_label(result["task"])
-            if (model, seed, task) in found:
-                first, _ = found[model, seed, task]
+            key = _Key(result["name"], result["seed"], task_label(result["task"]))
+            place = folder / name
+            if key in places:
                 raise ValueError(
-                    f"{first} and {folder / name} both hold {model}, seed {seed}, {task}; name "
-                    "only one of them"
+                    f"{places[key]} and {place} both hold {key.name}, seed {key.seed}, "
+                    f"{key.task}; name only one of them"
                 )
-            found[model, seed, task] = folder / name, evaluation
-    seeds: dict[str, set[int]] = {}
-    for name, seed, _ in found:
-        seeds.setdefault(name, set()).add(seed)
-
-    def model_of(name: str, seed: int) -> str:
-        return name if len(seeds[name]) == 1 else f"{name} seed {seed}"
-
+            places[key] = place
+            found[key] = evaluation
+    model_of = _model_names(found)
     by_task: dict[str, dict[str, Evaluation]] = {}
-    for name, seed, task in sorted(found, key=lambda key: _place_of(key[2])):
-        by_task.setdefault(task, {})[model_of(name, seed)] = found[name, seed, task][1]
-    models = dict.fromkeys(model_of(name, seed) for name, seed, _ in found)
-    return Results(by_task, list(models), unfinished)
+    for key in sorted(found, key=lambda key: _place_of(key.task)):
+        by_model = by_task.setdefault(key.task, {})
+        by_model[model_of[key]] = found[key]
+    models = list(dict.fromkeys(model_of.values()))
+    return Results(by_task, models, unfinished)
+
+
+class _Key(NamedTuple):
+    """What tells evaluations apart."""
+
+    name: str
+    seed: int
+    task: str
+
+
+def _model_names(keys: Iterable[_Key]) -> dict[_Key, str]:
+    """How the report calls the model of each evaluation: by its name, and its seed if it has more
+    than one.
+    """
+    keys = list(keys)
+    seeds: dict[str, set[int]] = {}
+    for key in keys:
+        of_model = seeds.setdefault(key.name, set())
+        of_model.add(key.seed)
+    names = {}
+    for key in keys:
+        names[key] = key.name
+        if len(seeds[key.name]) > 1:
+            names[key] = f"{key.name} seed {key.seed}"
+    return names
 
 
 def task_label(task: str) -> str:
@@ -114,14 +137,18 @@ def scores_section(results: Results, paper: Sequence[PaperResult]) -> Section:
     tasks = list(results.by_task)
     rows = []
     for model in results.models:
-        found = {}
+        cells = []
+        means = {}
         for task, by_model in results.by_task.items():
-            if model in by_model:
-                found[task] = by_model[model].score
-        cells = [percent(found[task]) if task in found else "" for task in tasks]
-        means = {task: 100 * score.mean for task, score in found.items()}
+            if model not in by_model:
+                cells.append("")
+                continue
+            score = by_model[model].score
+            cells.append(percent(score))
+            means[task] = 100 * score.mean
         rows.append([model, *cells, *_group_means(means, groups)])
-    if not results.by_task.keys().isdisjoint(LABELS.values()):
+    has_paper_tasks = not results.by_task.keys().isdisjoint(LABELS.values())
+    if has_paper_tasks:
         for row in paper:
             published = {label: row.scores[name] for name, label in LABELS.items()}
             cells = [f"{published[task]:.1f}" if task in published else "" for task in tasks]
@@ -138,7 +165,10 @@ def scores_section(results: Results, paper: Sequence[PaperResult]) -> Section:
     )
 
 
-def _group_means(by_task: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> list[str]:
+def _group_means(
+    by_task: Mapping[str, float],
+    groups: Mapping[str, Sequence[str]],
+) -> list[str]:
     """The mean of each group in percent, empty where one of its tasks is missing."""
     cells = []
     for labels in groups.values():
@@ -158,10 +188,6 @@ def details_section(results: Results) -> Section:
     for task, by_model in results.by_task.items():
         for model, evaluation in by_model.items():
             result = evaluation.result
-            curve = pass_curve(evaluation)
-            # A curve of 6 is shown at 1, 2, 4 and 6.
-            powers = [2**i for i in range(len(curve).bit_length())]
-            shown = dict.fromkeys([*powers, len(curve)])
             row = [
                 task,
                 model,
@@ -170,15 +196,23 @@ def details_section(results: Results) -> Section:
                 f"{result['mean_tokens']:,.0f}",
                 f"{result['truncated']:.1%}",
                 f"{result['no_answer']:.1%}",
-                ", ".join(f"@{k} {percent(curve[k - 1])}" for k in shown),
+                _curve_cell(pass_curve(evaluation)),
             ]
             table.rows.append(row)
-            warnings += [f"{task}, {model}: {text}" for text in _doubts(result)]
+            for doubt in _doubts(result):
+                warnings.append(f"{task}, {model}: {doubt}")
     note = (
         "Truncated: the answer reached its length limit. No answer: no complete pair of solution "
         "tags; it counts as wrong."
     )
     return Section("Answers", tables=[table], notes=[note], warnings=warnings)
+
+
+def _curve_cell(curve: Sequence[Estimate]) -> str:
+    """Pass@k at the powers of two and at the end: a curve of 6 at 1, 2, 4 and 6."""
+    powers = [2**i for i in range(len(curve).bit_length())]
+    shown = dict.fromkeys([*powers, len(curve)])
+    return ", ".join(f"@{k} {percent(curve[k - 1])}" for k in shown)
 
 
 def comparison_section(results: Results, baseline: str) -> Section:
@@ -193,7 +227,7 @@ def comparison_section(results: Results, baseline: str) -> Section:
     for model in results.models:
         groups = []
         for task, by_model in results.by_task.items():
-            if model == baseline or not {model, baseline} <= by_model.keys():
+            if model == baseline or model not in by_model or baseline not in by_model:
                 continue
             where = f"{task}: {model} and {baseline}"
             ours, theirs = by_model[model], by_model[baseline]
@@ -208,10 +242,11 @@ def comparison_section(results: Results, baseline: str) -> Section:
             if not comparison.differences:
                 continue
             groups.append(comparison.differences)
-            table.rows.append([model, task, *_interval(bootstrap_interval(groups[-1:]))])
+            of_task = bootstrap_interval([comparison.differences])
+            table.rows.append([model, task, *_interval(of_task)])
         if len(groups) > 1:
-            mean = f"mean of {len(groups)} tasks"
-            table.rows.append([model, mean, *_interval(bootstrap_interval(groups))])
+            of_all = bootstrap_interval(groups)
+            table.rows.append([model, f"mean of {len(groups)} tasks", *_interval(of_all)])
     if not table.rows:
         absent = "There are no two models with a task in common, so nothing is compared."
         return Section("Comparison", absent=absent, warnings=warnings)
@@ -231,15 +266,21 @@ def origin_section(results: Results) -> Section:
         for model, evaluation in by_model.items():
             result = evaluation.result
             settings = _pairs({"seed": result["seed"], **result["settings"]})
-            versions = " and ".join(_pairs(each) for each in result["versions"])
-            rows.append([model, task, settings, f"{_pairs(result['execution'])}; {versions}"])
-            prompts.setdefault(result["prompt"], []).append(f"{task}, {model}")
+            execution = _pairs(result["execution"])
+            versions = " and ".join(map(_pairs, result["versions"]))
+            rows.append([model, task, settings, f"{execution}; {versions}"])
+            where = prompts.setdefault(result["prompt"], [])
+            where.append(f"{task}, {model}")
     fence = "~" * 8
-    notes = [
-        f"The first prompt of {'; '.join(where)}:\n\n{fence}text\n{text}\n{fence}"
-        for text, where in prompts.items()
-    ]
-    return Section("How the answers were made", tables=[Table(columns, rows)], notes=notes)
+    notes = []
+    for text, where in prompts.items():
+        listed = "; ".join(where)
+        notes.append(f"The first prompt of {listed}:\n\n{fence}text\n{text}\n{fence}")
+    return Section(
+        "How the answers were made",
+        tables=[Table(columns, rows)],
+        notes=notes,
+    )
 
 
 def csv_rows(results: Results, paper: Sequence[PaperResult]) -> list[dict[str, Any]]:
@@ -248,24 +289,40 @@ def csv_rows(results: Results, paper: Sequence[PaperResult]) -> list[dict[str, A
     copied = ("num_questions", "num_samples", "mean_tokens", "truncated", "no_answer")
     for task, by_model in results.by_task.items():
         for model, evaluation in by_model.items():
-            result, average = evaluation.result, evaluation.score
-            row = {"source": "measured", "model": model, "task": task, "avg": average.mean}
-            row |= {"standard_error": average.standard_error, "seed": result["seed"]}
-            row |= {name: result[name] for name in copied}
+            result = evaluation.result
+            average = evaluation.score
+            row: dict[str, Any] = {
+                "source": "measured",
+                "model": model,
+                "task": task,
+                "avg": average.mean,
+                "standard_error": average.standard_error,
+                "seed": result["seed"],
+            }
+            for name in copied:
+                row[name] = result[name]
             for k, estimate in enumerate(pass_curve(evaluation), start=1):
                 row[f"pass@{k}"] = estimate.mean
             rows.append(row)
-        name = _benchmark_of(task)
-        if name is None:
+        benchmark = _benchmark_of(task)
+        if benchmark is None:
             continue
         for each in paper:
-            row = {"source": "paper", "model": each.model, "task": task}
-            rows.append(row | {"avg": each.scores[name] / 100})
+            row = {
+                "source": "paper",
+                "model": each.model,
+                "task": task,
+                "avg": each.scores[benchmark] / 100,
+            }
+            rows.append(row)
     return rows
 
 
 def write_suite_report(
-    folders: Sequence[Path], output: Path, baseline: str | None, paper: str | None
+    folders: Sequence[Path],
+    output: Path,
+    baseline: str | None,
+    paper: str | None,
 ) -> tuple[str, list[Path]]:
     """Write report.md, report.csv and the plots into `output`.
 
@@ -274,27 +331,38 @@ def write_suite_report(
     """
     results = read_results(folders)
     chosen = choose_paper_rows(paper)
+    answers = details_section(results)
     sections = [
         scores_section(results, chosen),
-        details_section(results),
+        answers,
         comparison_section(results, baseline or results.models[0]),
         origin_section(results),
     ]
     pictures = _plots(results, chosen if paper else [])
-    sections[1].notes += [f"![{name.removesuffix('.png')} by task]({name})" for name in pictures]
+    for name in pictures:
+        title = name.removesuffix(".png")
+        answers.notes.append(f"![{title} by task]({name})")
     parts = [to_markdown(section.title, [section], level=2) for section in sections]
-    text = "\n".join([f"# Evaluations in {', '.join(map(str, folders))}\n", *parts])
+    title = f"# Evaluations in {', '.join(map(str, folders))}\n"
+    text = "\n".join([title, *parts])
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(text, encoding="utf-8")
-    rows = csv_rows(results, chosen)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (output / "report.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_csv(output / "report.csv", csv_rows(results, chosen))
     for name, png in pictures.items():
         (output / name).write_bytes(png)
-    return text, [output / name for name in ("report.md", "report.csv", *pictures)]
+    files = ("report.md", "report.csv", *pictures)
+    return text, [output / name for name in files]
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows with the columns of all of them, in the order in which they come up."""
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def choose_paper_rows(texts: str | None) -> list[PaperResult]:
@@ -319,8 +387,12 @@ def _plots(results: Results, paper: Sequence[PaperResult]) -> dict[str, bytes]:
     """PNG bytes by file name."""
     from variational_reasoning.report.figures import plot_pass_curves, plot_scores
 
-    scores: dict[str, dict[str, Estimate]] = {model: {} for model in results.models}
-    published: dict[str, dict[str, float]] = {f"{row.model} (paper)": {} for row in paper}
+    scores: dict[str, dict[str, Estimate]] = {}
+    for model in results.models:
+        scores[model] = {}
+    published: dict[str, dict[str, float]] = {}
+    for row in paper:
+        published[f"{row.model} (paper)"] = {}
     for task, by_model in results.by_task.items():
         for model, evaluation in by_model.items():
             scores[model][task] = evaluation.score
@@ -328,11 +400,13 @@ def _plots(results: Results, paper: Sequence[PaperResult]) -> dict[str, bytes]:
         if name is not None:
             for row in paper:
                 published[f"{row.model} (paper)"][task] = row.scores[name] / 100
-    pictures = {"scores.png": plot_scores(list(results.by_task), scores, published)}
+    tasks = list(results.by_task)
+    pictures = {"scores.png": plot_scores(tasks, scores, published)}
     curves = {}
     for task, by_model in results.by_task.items():
         found = {model: pass_curve(evaluation) for model, evaluation in by_model.items()}
-        if max(map(len, found.values())) > 1:
+        longest = max(map(len, found.values()))
+        if longest > 1:
             curves[task] = found
     if curves:
         pictures["pass_at_k.png"] = plot_pass_curves(curves)
@@ -343,8 +417,10 @@ def _nothing_to_report(folder: Path, begun: Mapping[str, str]) -> str:
     if not folder.is_dir():
         return f"there is no folder {folder}"
     if begun:
-        lines = [f"  {unfinished_warning(name, state)}" for name, state in begun.items()]
-        return "\n".join([f"{folder} holds no finished evaluation (result.json):", *lines])
+        lines = [f"{folder} holds no finished evaluation (result.json):"]
+        for name, state in begun.items():
+            lines.append(f"  {unfinished_warning(name, state)}")
+        return "\n".join(lines)
     return (
         f"{folder} holds no result.json, neither in itself nor in its folders or theirs; name a "
         "folder that evals/run.py wrote: results, results/NAME-seed0, or RUN_DIR/evals"
@@ -398,7 +474,8 @@ def _doubts(result: Mapping[str, Any]) -> list[str]:
         )
     if result["failed"]:
         doubts.append(f"{result['failed']} samples failed in the engine and do not count")
-    undecided = sum(result["verdicts"].get(verdict.value, 0) for verdict in UNDECIDED)
+    counts = result["verdicts"]
+    undecided = sum(counts.get(verdict.value, 0) for verdict in UNDECIDED)
     if undecided:
         doubts.append(f"no checker decides {undecided} answers; they count as wrong")
     return doubts

@@ -143,8 +143,6 @@ def read_terms(folder: Path) -> TraceTerms | None:
     questions = questions.filter(is_train)
     ids = questions["question_id"].combine_chunks()
     traces = TableReader(folder / "traces", "traces").summary
-    if traces.num_rows == 0:
-        return None
     largest_id = pc.max(traces["trace_id"]).as_py()
     shape = (len(ids), largest_id + 1)
     places = _places(traces, ids, shape, folder / "traces")
@@ -240,14 +238,19 @@ Shape = tuple[int, int]
 """(Q, K)."""
 
 
-def _log_likelihoods(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.ndarray]:
+def _log_likelihoods(
+    folder: Path,
+    ids: pa.Array,
+    shape: Shape,
+) -> dict[str, np.ndarray]:
     """The log ratio and the answer's terms; all NaN where a model has not scored the traces."""
     tables = folder / "trace_logps"
     answer_terms = ("answer_logp", "answer_tokens")
     for model in ("reasoner", "posterior"):
         if not (tables / model / MANIFEST).is_file():
+            unknown = np.full(shape, math.nan)
             names = ("trace_tokens", "mean_log_ratio", "sum_log_ratio", *answer_terms)
-            return {name: np.full(shape, math.nan) for name in names}
+            return dict.fromkeys(names, unknown)
     reasoner = _scores(
         tables / "reasoner",
         ids,
@@ -264,7 +267,10 @@ def _log_likelihoods(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.
 
 
 def _scores(
-    table_folder: Path, ids: pa.Array, shape: Shape, columns: Sequence[str]
+    table_folder: Path,
+    ids: pa.Array,
+    shape: Shape,
+    columns: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Columns of one model's log-likelihoods as [Q, K] arrays."""
     table = TableReader(table_folder, "trace_logps").summary
@@ -276,7 +282,11 @@ def _scores(
     return found
 
 
-def _counts(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.ndarray | None]:
+def _counts(
+    folder: Path,
+    ids: pa.Array,
+    shape: Shape,
+) -> dict[str, np.ndarray | None]:
     """Correct and decided answers per trace, or None for both where there are no verdicts."""
     place = folder / "verdicts"
     if not (place / MANIFEST).is_file():
@@ -285,9 +295,9 @@ def _counts(folder: Path, ids: pa.Array, shape: Shape) -> dict[str, np.ndarray |
     places = _places(table, ids, shape, place)
     undecided = pa.array([str(verdict) for verdict in UNDECIDED])
     is_undecided = pc.is_in(table["verdict"], undecided).to_numpy()
-    is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
+    is_correct = pc.equal(table["verdict"], str(Verdict.CORRECT))
     return {
-        "num_correct": _count(places[is_correct], shape),
+        "num_correct": _count(places[is_correct.to_numpy()], shape),
         "num_answers": _count(places[~is_undecided], shape),
     }
 
@@ -299,7 +309,12 @@ def _count(places: np.ndarray, shape: Shape) -> np.ndarray:
     return counts.reshape(shape)
 
 
-def _places(table: pa.Table, ids: pa.Array, shape: Shape, where: Path) -> np.ndarray:
+def _places(
+    table: pa.Table,
+    ids: pa.Array,
+    shape: Shape,
+    where: Path,
+) -> np.ndarray:
     """Each row's index into the flat [Q, K] array (the module's docstring has an example).
 
     Raises: ValueError for questions or trace ids that were not sampled.
@@ -316,7 +331,12 @@ def _places(table: pa.Table, ids: pa.Array, shape: Shape, where: Path) -> np.nda
     return numbers * num_traces + trace_ids
 
 
-def _spread(places: np.ndarray, values: np.ndarray, shape: Shape, absent: Any) -> np.ndarray:
+def _spread(
+    places: np.ndarray,
+    values: np.ndarray,
+    shape: Shape,
+    absent: Any,
+) -> np.ndarray:
     """The [Q, K] array that has each value at its place, and `absent` everywhere else."""
     kind = bool if values.dtype == bool else np.float64
     whole = np.full(shape, absent, dtype=kind)

@@ -71,9 +71,9 @@ def _number(
     above: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    return field(
-        default=default, metadata={"at_least": at_least, "above": above, "at_most": at_most}
-    )
+    """A field for a number with bounds, which `_check_bounds` reads."""
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most}
+    return field(default=default, metadata=bounds)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class SamplingConfig:
 
     # auto: vllm on a GPU where it is installed, else transformers
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    # Whose traces the tables of stages 3 to 8 hold; those of the reasoner's traces lie in
+    # Whose traces the tables of stages 3 to 8 hold; those of the reasoner's traces are in
     # run_dir/from_reasoner.
     traces_from: Literal["posterior", "reasoner"] = "posterior"
     # What the posterior's prompt shows: the question's solution, its final answer only, another
@@ -289,7 +289,7 @@ class ScoringConfig:
     at_sampling_temperature: bool = False
     token_logps: bool = False  # the terms of the sums, token by token
     # Also how likely the solution is after the first so many tokens of a trace, and after none: for
-    # the report on hints. null: not.
+    # the report on hints. null: neither.
     early_tokens: int | None = _number(None, at_least=1)
     batch_tokens: int = _number(16384, at_least=1)  # padded tokens per forward pass
     # Positions whose logits exist at once: x vocabulary x 6 bytes on a GPU in bfloat16, 0.43 GiB
@@ -873,7 +873,7 @@ def _count_fault(arm: ArmConfig, max_symbols: int) -> str:
 
 
 def _loop_faults(config: Config) -> list[str]:
-    """Names in `loops` that stand for nothing."""
+    """Names in `loops` that refer to nothing."""
     given = {arm.name for arm in config.arms if not arm.is_sampled}
     sampled = {arm.name for arm in config.arms if arm.is_sampled}
     sampled |= {output.name for output in config.build.outputs}

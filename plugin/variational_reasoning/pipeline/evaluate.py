@@ -18,7 +18,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -58,6 +58,7 @@ from variational_reasoning.pipeline.sample import (
 )
 from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
 from variational_reasoning.pipeline.work.job import (
+    Progress,
     Shard,
     ShardByShard,
     StageJob,
@@ -428,7 +429,7 @@ class ResponseJudge(ShardByShard):
         """See ShardFiller."""
         self.pool.close()
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Progress) -> Shard:
         """See ShardByShard."""
         rows = {}
         jobs = []

@@ -89,7 +89,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
         rows.append(row_of(renderer, question, trace, encode, decode))
     right = are_right(config, model_folder, rows)
     estimate = mean_and_error([float(each) for each in right])
-    num_symbols = sum(len(trace) - 1 for trace in traces.values())  # the end is no symbol
+    num_symbols = sum(len(trace) - 1 for trace in traces.values())  # without the end
     num_distinct = len({tuple(trace) for trace in traces.values()})
     result = {
         "identity": identity,

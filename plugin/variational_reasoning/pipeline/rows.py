@@ -176,37 +176,16 @@ class Stage:
                 f"{self.folder}: {len(missing)} of {len(self.shards)} shards are missing: "
                 f"{missing[:3]}"
             )
-        counts: Counter[str] = Counter()
-        shards = []
-        dropped: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        key_tables = []
-        num_rows = 0
-        for index in range(len(self.shards)):
-            path = self.folder / shard_name(index)
-            statistics = self.statistics(index)
-            counts.update(statistics["counts"])
-            dropped += statistics["dropped"]
-            for row in statistics["failed"]:
-                failed.append(row | {"shard": path.name})
-            self.states[path.name] = file_state(path)  # before the digest, so no change is missed
-            keys = pq.read_table(path, columns=list(TABLES[self.table].key))
-            key_tables.append(keys)
-            num_rows += keys.num_rows
-            shards.append(
-                {
-                    "name": path.name,
-                    "rows": keys.num_rows,
-                    "sha256": file_digest(path),
-                }
-            )
+        shards = self._checked_shards()
+        told = self._all_statistics()
+        num_rows = sum(shard["rows"] for shard in shards)
         if num_rows == 0:
-            reasons = dict(Counter(str(row.get("reason")) for row in dropped + failed))
+            without_row = told["dropped"] + told["failed"]
+            reasons = dict(Counter(str(row.get("reason")) for row in without_row))
             raise ValueError(
-                f"{self.folder}: the table {self.table} would have no row; counts: {dict(counts)}, "
-                f"reasons: {reasons}"
+                f"{self.folder}: the table {self.table} would have no row; counts: "
+                f"{told['counts']}, reasons: {reasons}"
             )
-        _refuse_duplicates(pa.concat_tables(key_tables), self.table, str(self.folder))
         plan = read_json_object(self.folder / STAGE, _remedy(self.folder))
         manifest = {
             "table": self.table,
@@ -214,9 +193,7 @@ class Stage:
             "columns": TABLES[self.table].columns.names,
             "shards": shards,
             **self.identity.to_dict(),
-            "counts": dict(counts),
-            "dropped": dropped,
-            "failed": failed,
+            **told,
             "versions": plan["versions"],
             "seconds": round(time.monotonic() - self.started, 3),
             "shards_found_finished": self.num_found,
@@ -229,6 +206,41 @@ class Stage:
                 leftover.unlink(missing_ok=True)
         self.is_complete = True
         return manifest
+
+    def _checked_shards(self) -> list[dict[str, Any]]:
+        """What the manifest says of each shard; `states` gets their states.
+
+        Raises: ValueError for an id that is there twice, in one shard or in two.
+        """
+        shards = []
+        keys_of_shards = []
+        for index in range(len(self.shards)):
+            path = self.folder / shard_name(index)
+            self.states[path.name] = file_state(path)  # before the digest, so no change is missed
+            keys = pq.read_table(path, columns=list(TABLES[self.table].key))
+            keys_of_shards.append(keys)
+            shards.append(
+                {
+                    "name": path.name,
+                    "rows": keys.num_rows,
+                    "sha256": file_digest(path),
+                }
+            )
+        _refuse_duplicates(pa.concat_tables(keys_of_shards), self.table, str(self.folder))
+        return shards
+
+    def _all_statistics(self) -> dict[str, Any]:
+        """What `write_shard` was told of all shards together; a failed row names its shard."""
+        counts: Counter[str] = Counter()
+        dropped = []
+        failed = []
+        for index in range(len(self.shards)):
+            statistics = self.statistics(index)
+            counts.update(statistics["counts"])
+            dropped += statistics["dropped"]
+            for row in statistics["failed"]:
+                failed.append(row | {"shard": shard_name(index)})
+        return {"counts": dict(counts), "dropped": dropped, "failed": failed}
 
 
 def shard_name(index: int) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ from variational_reasoning.pipeline.rows import (
     open_stage,
 )
 from variational_reasoning.pipeline.vocabulary import vocabulary_of
-from variational_reasoning.pipeline.work.job import Shard, StageJob
+from variational_reasoning.pipeline.work.job import Progress, Shard, ShardUnits, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
@@ -295,9 +295,7 @@ class Sampler(ABC):
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """The columns of a sample other than its ids; figures to report are added to `counts`."""
 
-    def fill(
-        self, shards: Iterable[tuple[int, Sequence[str]]], progress: Callable[[int], Any]
-    ) -> Iterator[tuple[int, Shard]]:
+    def fill(self, shards: Iterable[ShardUnits], progress: Progress) -> Iterator[tuple[int, Shard]]:
         """See ShardFiller. The engine takes the next shard's requests as it has room.
 
         The engine numbers groups from 0, and may end them in another order. Of the shards 4 and 7:
@@ -416,7 +414,6 @@ class TraceSampler(Sampler):
         rows = self.questions.rows_of(units, HINT_COLUMNS)
         for question_id in units:
             [row] = rows[question_id]
-            self._expert_traces[question_id] = row["trace"].strip()
             hint = self.hints.of(row)
             if self.hints.lacks(hint):
                 dropped.append(self.hints.dropped(question_id))
@@ -432,6 +429,7 @@ class TraceSampler(Sampler):
             if room < needed:
                 dropped.append(self._no_room(question_id, len(prompt_ids)))
                 continue
+            self._expert_traces[question_id] = row["trace"].strip()
             for k in range(num_traces):
                 request = self._request((question_id, k), prompt_ids, length, stop)
                 requests.append(request._replace(span=self.span))

@@ -13,7 +13,7 @@ from. How the sums are computed: engines/scorer.py.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -45,7 +45,7 @@ from variational_reasoning.pipeline.rows import (
     open_stage,
 )
 from variational_reasoning.pipeline.sample import abstract_span, refuse_malformed, span_settings
-from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
+from variational_reasoning.pipeline.work.job import Progress, Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.pipeline.work.summary import StageSummary
@@ -119,6 +119,7 @@ def _job(config: Config, name: str, kind: str) -> StageJob:
     }
     unwanted: set[tuple[str, int]] = set()
     if config.scoring.score_only == "verified":
+        # A fallback by an estimator needs the numbers of questions without a verified answer.
         keep = any(output.fallback in ESTIMATORS for output in config.build.outputs)
         verdicts = TableReader(config.folder("verdicts"), "verdicts")
         unwanted = traces_of_zero_accuracy(verdicts.summary, keep)
@@ -299,17 +300,18 @@ class TraceScorer(ShardByShard):
         """See ShardFiller."""
         return {"tokens": self.num_tokens}
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Progress) -> Shard:
         """See ShardByShard."""
         counts = Counter(traces=0, malformed=0, no_room=0, tokens=0)
         sequences: list[ScoredSequence] = []
-        dropped: list[dict] = []
+        dropped: list[dict[str, Any]] = []
         questions = self.questions.rows_of(units, HINT_COLUMNS)
         traces = self.traces.rows_of(units, ["token_ids", "is_well_formed"])
         for question_id in units:
             [row] = questions[question_id]
             self._prepare(row, traces[question_id], sequences, dropped, counts)
-        progress(counts["traces"] - len(sequences))
+        num_left_out = counts["traces"] - len(sequences)
+        progress(num_left_out)
         failures: dict[tuple, str] = {}
         rows = []
         scored = self.scorer.token_logps(sequences, failures, progress)
@@ -331,7 +333,7 @@ class TraceScorer(ShardByShard):
         row: Mapping[str, Any],
         traces: Sequence[Mapping[str, Any]],
         sequences: list[ScoredSequence],
-        dropped: list[dict],
+        dropped: list[dict[str, Any]],
         counts: Counter,
     ) -> None:
         """Add what is to be scored of a question's traces to `sequences`, and what is not to

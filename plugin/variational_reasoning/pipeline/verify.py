@@ -11,7 +11,7 @@ tier is probed and printed first, and every row has it.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from variational_reasoning.pipeline.rows import (
     read_table,
     units_digest,
 )
-from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
+from variational_reasoning.pipeline.work.job import Progress, Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.launch import run
 from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.verify.checks import UNVERIFIABLE_KINDS, gold_solutions, parse_check
@@ -195,7 +195,7 @@ class AnswerVerifier(ShardByShard):
         """See ShardFiller."""
         self.pool.close()
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Progress) -> Shard:
         """See ShardByShard."""
         found = self.answers.rows_of(units, ["text", "finish_reason"])
         answers: list[Mapping[str, Any]] = []
@@ -438,7 +438,7 @@ def _judge(
     excluded: Mapping[str, str],
     renderer: Renderer,
     pool: VerifierPool,
-    progress: Callable[[int], Any],
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Verdict rows in the order of the answers; equal solutions of one question are checked
     once.
@@ -659,7 +659,7 @@ class GoldTrier(ShardByShard):
         """See ShardFiller."""
         self.pool.close()
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(self, index: int, units: Sequence[str], progress: Progress) -> Shard:
         """See ShardByShard."""
         questions = _rows_of(self.questions, units, ["check", "solution"])
         solutions = {row["question_id"]: row["solution"] for row in questions}

@@ -42,9 +42,7 @@ def check_countdown(
     if equals and right != str(target):
         reason = f"the right-hand side {right[:40]!r} is not the target {target}"
         return Result(Verdict.WRONG, reason)
-    for spelling, operator in _SPELLINGS.items():
-        expression = expression.replace(spelling, operator)
-    expression = expression.strip()
+    expression = _with_plain_operators(expression)
     if len(expression) > MAX_CHARACTERS:
         reason = f"the expression has {len(expression)} characters, above {MAX_CHARACTERS}"
         return Result(Verdict.MALFORMED, reason)
@@ -53,7 +51,7 @@ def check_countdown(
         return Result(Verdict.MALFORMED, reason)
     try:
         tree = ast.parse(expression, mode="eval").body
-        # Before anything is computed, so that a power of a power cannot be asked for.
+        # Before anything is computed, so that only the given numbers can be asked for.
         given = Counter(numbers)
         used = _integers(tree)
         excess = used - given
@@ -70,6 +68,13 @@ def check_countdown(
     if value == target:
         return Result(Verdict.CORRECT)
     return Result(Verdict.WRONG, f"equals {value}, not {target}")
+
+
+def _with_plain_operators(expression: str) -> str:
+    """`3 \\times 4` as `3 * 4`."""
+    for spelling, operator in _SPELLINGS.items():
+        expression = expression.replace(spelling, operator)
+    return expression.strip()
 
 
 def countdown_faults(check: dict[str, Any]) -> list[str]:

@@ -68,10 +68,7 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     if attention != "auto":
         options["attn_implementation"] = attention
     if device == "auto":
-        device = "cpu"
-        if torch.cuda.is_available():
-            local_rank = os.environ.get("LOCAL_RANK", 0)
-            device = f"cuda:{local_rank}"
+        device = _own_device()
     if device == "split":
         options["device_map"] = "auto"
     else:
@@ -95,6 +92,16 @@ def load_model(folder: str, dtype: str, device: str, attention: str = "auto") ->
     if "device_map" not in options:
         model = model.to(device)
     return model.eval()
+
+
+def _own_device() -> str:
+    """This process's GPU under torchrun, the first one elsewhere, or the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    local_rank = os.environ.get("LOCAL_RANK", 0)
+    return f"cuda:{local_rank}"
 
 
 def _check_device(device: str) -> None:

@@ -218,7 +218,14 @@ def conclude(
         if job.is_planned_with:
             # Made here, once, and not by every process of the next stage at the same time.
             _ = TableReader(stage.folder, stage.table, stage.states).summary
-    return StageSummary(stage.folder, manifest, statistics, seconds, num_missing, counts)
+    return StageSummary(
+        folder=stage.folder,
+        manifest=manifest,
+        sampled=statistics,
+        seconds=seconds,
+        missing=num_missing,
+        counts=counts,
+    )
 
 
 def share_of(

@@ -101,7 +101,8 @@ class FailureCount:
         # One listing of the folder, where asking for every shard would be thousands of calls.
         there = {path.name for path in self.stage.folder.glob("shard-*.parquet")}
         for index in range(len(self.stage.shards)):
-            if index in self._on_disk or shard_name(index) not in there:
+            is_new = index not in self._on_disk and shard_name(index) in there
+            if not is_new:
                 continue
             statistics = self.stage.statistics(index)
             rows: Sequence[Mapping[str, Any]] = []

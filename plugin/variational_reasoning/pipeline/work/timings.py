@@ -42,8 +42,9 @@ def record(run_dir: str | os.PathLike, stage: str, seconds: float) -> None:
     """Append one line. It is a single write, so that two processes cannot mix their lines."""
     path = Path(run_dir, TIMINGS)
     path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"stage": stage, "seconds": round(seconds, 3)})
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"stage": stage, "seconds": round(seconds, 3)}) + "\n")
+        stream.write(line + "\n")
 
 
 def read_timings(run_dir: str | os.PathLike) -> dict[str, float]:

@@ -71,6 +71,7 @@ def read_test_cases(text: str, field: str = "test cases") -> list[dict[str, Any]
 
 
 def _decoded(text: str, field: str) -> str:
+    """The JSON text inside base64, zlib and a pickle. Raises: ValueError that names the step."""
     try:
         packed = base64.b64decode(text, validate=True)
     except binascii.Error as error:

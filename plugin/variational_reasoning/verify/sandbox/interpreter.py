@@ -86,25 +86,35 @@ def find_interpreter(python: str) -> Interpreter:
     dynamic = found["dynamic"] or str(Path(stdlib, "lib-dynload"))
     candidates = [stdlib, *found["standard"], dynamic, *found["packages"]]
     folders = [str(Path(path).resolve()) for path in candidates if Path(path).is_dir()]
-    sys_path = list(dict.fromkeys(folders))
+    sys_path = _without_repeats(folders)
     system = [*_LIBRARIES, *_FILES]
     if prefix not in _SYSTEM_PREFIXES:
         system.append(base_lib)
-    # Libraries name each other by links such as /lib.
-    links = [path for path in _LIBRARIES if Path(path).is_symlink()]
-    targets = [str(Path(path).resolve()) for path in (*sys_path, *system) if Path(path).exists()]
-    preloadable = [name for name in PRELOADABLE if _is_package(name, sys_path)]
+    # Libraries name each other by links such as /lib, so these are needed next to their targets.
+    read_only = [path for path in _LIBRARIES if Path(path).is_symlink()]
+    for path in (*sys_path, *system):
+        if Path(path).exists():
+            read_only.append(str(Path(path).resolve()))
+    closed = []
+    for path in _outermost(sys_path):
+        if not _is_open_to_others(Path(path)):
+            closed.append(path)
     return Interpreter(
         python=python,
         version=version,
-        read_only=_outermost(list(dict.fromkeys([*links, *targets]))),
+        read_only=_outermost(_without_repeats(read_only)),
         sys_path=sys_path,
-        closed=[path for path in _outermost(sys_path) if not _is_open_to_others(Path(path))],
-        preloadable=preloadable,
+        closed=closed,
+        preloadable=[name for name in PRELOADABLE if _is_package(name, sys_path)],
     )
 
 
+def _without_repeats(paths: list[str]) -> list[str]:
+    return list(dict.fromkeys(paths))
+
+
 def _is_package(name: str, sys_path: list[str]) -> bool:
+    """Whether a package can be imported from one of these folders."""
     return any(Path(path, name, "__init__.py").is_file() for path in sys_path)
 
 
@@ -119,7 +129,8 @@ def _facts(python: str) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         if done.returncode == 0:
             return json.loads(done.stdout)
-        detail = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        errors = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        detail = errors[-1]
     except (OSError, subprocess.SubprocessError) as error:
         detail = str(error)
     except json.JSONDecodeError:

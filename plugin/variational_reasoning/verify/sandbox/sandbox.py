@@ -301,6 +301,7 @@ def resource_limits(limits: Limits, tier: int, uid: int) -> list[tuple[str, int,
 
 
 def _stack_limits() -> tuple[int, int]:
+    """(soft, hard) in bytes: as much as programs get, or what this process itself may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if hard == resource.RLIM_INFINITY:
         return _STACK_BYTES, hard

@@ -18,6 +18,9 @@ from typing import Any
 _ABANDONED_SECONDS = 24 * 3600
 """Age at which a temporary file of another machine is taken for that of a killed process."""
 
+_WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system that has no links answers to `os.link`."""
+
 _MAY_HOLD_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 """What the bytes of a JSON line have if one of its texts holds half of a surrogate pair.
 
@@ -61,11 +64,10 @@ def atomic_file(path: Path, replace: bool = True) -> Iterator[Path]:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         _give_name(temporary, path, replace)
+        # The rename itself must survive a power cut before the next file counts on it.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(
-                folder
-            )  # the rename itself must survive a power cut before the next file counts on it
+            os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
@@ -112,6 +114,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _give_name(temporary: Path, path: Path, replace: bool) -> None:
+    """Rename a temporary file; without `replace`, a file that is there already stays."""
     if not replace:
         try:
             os.link(temporary, path)  # unlike a rename, it never takes another's place
@@ -119,11 +122,7 @@ def _give_name(temporary: Path, path: Path, replace: bool) -> None:
         except FileExistsError:
             return
         except OSError as error:
-            if error.errno not in (
-                errno.EPERM,
-                errno.EOPNOTSUPP,
-                errno.ENOSYS,
-            ):  # a file system without links
+            if error.errno not in _WITHOUT_LINKS:
                 raise
         if path.exists():
             return
@@ -183,7 +182,7 @@ def read_json_lines(
             except UnicodeDecodeError as error:
                 fault = f"line {number} is not UTF-8 ({error})"
             except (ValueError, RecursionError) as error:
-                # a ValueError that is not a JSONDecodeError: an integer of more than 4,300 digits
+                # A ValueError that is not a JSONDecodeError: an integer of more than 4,300 digits.
                 fault = f"line {number} is not valid JSON ({error})"
             if fault is None:
                 yield number, value

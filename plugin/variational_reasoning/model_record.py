@@ -20,6 +20,13 @@ _SETTINGS_FILES = (
     "added_tokens.json",
 )
 
+_WHOLE_BYTES = 256 * 2**20
+"""Size up to which a file's bytes all go into its fingerprint."""
+_NUM_BLOCKS = 1024
+"""Of a larger file."""
+_BLOCK_BYTES = 64 * 2**10
+"""Of each."""
+
 SECRET_KEY = re.compile(
     r"(token|api_?key|access_?key|secret|secret_?key|password|passwd|credentials?|webhook_url)$",
     re.IGNORECASE,
@@ -91,7 +98,7 @@ def model_identity(folder: str | os.PathLike) -> dict[str, str]:
     names = ("config.json", "adapter_config.json", "tokenizer.json")
     files = [folder / name for name in names if (folder / name).is_file()]
     patterns = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
-    weights = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    weights = sorted(set().union(*map(folder.glob, patterns)))
     if not files or not weights:
         state = "has no config.json or no weights" if folder.is_dir() else "does not exist"
         raise ValueError(
@@ -112,10 +119,12 @@ def _fingerprint(files: list[Path]) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as stream:
-            if size <= 2**28:
+            if size <= _WHOLE_BYTES:
                 digest.update(stream.read())
-            else:
-                for block in range(1024):
-                    stream.seek((size - 2**16) * block // 1023)
-                    digest.update(stream.read(2**16))
+                continue
+            # The first block begins at 0, and the last one ends with the file.
+            last_start = size - _BLOCK_BYTES
+            for block in range(_NUM_BLOCKS):
+                stream.seek(last_start * block // (_NUM_BLOCKS - 1))
+                digest.update(stream.read(_BLOCK_BYTES))
     return digest.hexdigest()

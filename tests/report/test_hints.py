@@ -91,7 +91,7 @@ def test_refused_traces_and_early_gains(tmp_path):
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"counts": {"wrong_trace": 1, "correct": 1}}))
     kind = read_hints(tmp_path)["reference"]
-    assert (kind.refused, kind.accepted) == (1, 2)
+    assert (kind.num_refused, kind.num_right) == (1, 2)
     assert kind.early_gains.tolist() == [3.0]
     [row] = diagnostics.hint_kinds(tmp_path).tables[0].rows
     assert row[5] == "50.0%" and row[7] == "+3.00"

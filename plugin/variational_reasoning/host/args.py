@@ -44,16 +44,14 @@ class VariationalArguments:
         default=None,
         metadata={
             "help": "What the rows of our data formats are rendered as, or were: a prompt kind "
-            "of the family, "
-            "reasoner, posterior_a or posterior_b in the family paper."
+            "of the family, reasoner, posterior_a or posterior_b in the family paper."
         },
     )
     chat_format: str | None = field(
         default=None,
         metadata={
             "help": "How our data formats write turns: chatml, llama3, gemma, mistral, a .json "
-            "file, or template, "
-            "the model's own chat template."
+            "file, or template, the model's own chat template."
         },
     )
     prompt_family: str = field(
@@ -90,8 +88,8 @@ class VariationalArguments:
         default=None,
         metadata={
             "help": "Data rows of one optimizer step, on all processes together. The plugin "
-            "packs them "
-            "into micro-batches of equal cost, so that the YAML fits any number of GPUs."
+            "packs them into micro-batches of equal cost, so that the YAML fits any number of "
+            "GPUs."
         },
     )
     tokens_per_micro_batch: int | None = field(

@@ -75,7 +75,8 @@ def boundaries_of(lengths: list[int]) -> Tensor:
 
     Example: lengths 3 and 2 give 0, 3, 5.
     """
-    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    counts = torch.tensor([0, *lengths], dtype=torch.int32)
+    ends = counts.cumsum(0, dtype=torch.int32)
     return ends.view(1, 1, 1, -1)
 
 
@@ -201,7 +202,9 @@ def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
     """(first token, lengths of the rows) for each SDPA call; kept on the tensor for the next layer.
 
     Consecutive rows share a call. Collation sorts a pack's rows by falling length, so that these
-    are rows of similar length.
+    are rows of similar length. Example, rows of 100, 90 and 20 tokens, boundaries 0 100 190 210:
+
+        (0, [100, 90]), (190, [20])
     """
     if hasattr(boundaries, "row_groups"):
         return boundaries.row_groups
@@ -209,22 +212,32 @@ def _groups(boundaries: Tensor) -> list[tuple[int, list[int]]]:
     groups: list[tuple[int, list[int]]] = []
     for start, end in itertools.pairwise(ends):
         length = end - start
-        longest = groups[-1][1][0] if groups else 0
-        if can_share_call(length, longest):
-            groups[-1][1].append(length)
-        else:
-            groups.append((start, [length]))
+        if groups:
+            _, lengths = groups[-1]
+            if can_share_call(length, longest=lengths[0]):
+                lengths.append(length)
+                continue
+        groups.append((start, [length]))
     setattr(boundaries, "row_groups", groups)  # noqa: B010, a plain assignment has no type
     return groups
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """bool [1, 1, length, length] for a window shorter than the row; None for plain causal."""
+    """bool [1, 1, length, length] for a window shorter than the row; None for plain causal.
+
+    Example: with a window of 2, the third of three queries sees the keys 1 and 2, not 0.
+
+        distance     0 -1 -2        seen    1 . .
+                     1  0 -1                1 1 .
+                     2  1  0                . 1 1
+    """
     if window is None or length <= window:
         return None
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
-    return ((distance >= 0) & (distance < window))[None, None]
+    is_before = distance >= 0
+    is_near = distance < window
+    return (is_before & is_near)[None, None]
 
 
 def bottleneck_fault(config: Any) -> str | None:
@@ -257,7 +270,9 @@ def _sliding_window(config: Any) -> int | None:
     if window is None or not getattr(config, "use_sliding_window", True):
         return None
     kinds = getattr(config, "layer_types", None)
-    return window if kinds is None or "sliding_attention" in kinds else None
+    if kinds is not None and "sliding_attention" not in kinds:
+        return None
+    return window
 
 
 def bottleneck_mask(layout: Tensor, tokens: int, implementation: str, dtype: torch.dtype) -> Any:
@@ -267,7 +282,12 @@ def bottleneck_mask(layout: Tensor, tokens: int, implementation: str, dtype: tor
         layout: of the batch, on its device. tokens: of a line, padding included.
         implementation: the model's. dtype: that attention computes in.
     """
-    if implementation == FLEX_ATTENTION or (implementation == ROW_ATTENTION and tokens > DENSE_ROW):
+    if implementation == FLEX_ATTENTION:
+        return layout
+    # A short line is one call with a dense mask; a longer one is attended row by row.
+    if implementation == ROW_ATTENTION and tokens > DENSE_ROW:
         return layout
     mask = dense_mask(layout, tokens)
-    return additive_mask(mask, dtype) if implementation == "eager" else mask
+    if implementation == "eager":
+        return additive_mask(mask, dtype)
+    return mask

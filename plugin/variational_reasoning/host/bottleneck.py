@@ -123,10 +123,13 @@ def count_trace_targets(labels: Sequence[int], segments: Sequence[int]) -> list[
 
 
 def is_layout(mask: Tensor | None) -> bool:
-    """Whether what the attention got as its mask is a layout."""
-    if mask is None or mask.dtype != torch.int32 or mask.dim() != 4:
+    """Whether what the attention got as its mask is a layout.
+
+    The boundaries of a pack without the bottleneck (host.attention) are int32 too, in one line.
+    """
+    if mask is None or mask.dtype != torch.int32:
         return False
-    return mask.shape[2] == LAYOUT_LINES
+    return mask.dim() == 4 and mask.shape[2] == LAYOUT_LINES
 
 
 def token_facts(layout: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,7 +154,7 @@ def token_facts(layout: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     # A token is in at most one row, so the sum over rows is the number of that row, or 0.
     num_rows = in_row.shape[1]
     numbers = torch.arange(1, num_rows + 1, device=layout.device)
-    row = (in_row * numbers[None, :, None]).sum(1)
+    row = (in_row * numbers.unsqueeze(1)).sum(1)
     return row, in_c.any(1), in_y.any(1)
 
 
@@ -243,8 +246,8 @@ def line_attention(
         num_seen = sum(output.shape[1] for output in outputs)
         num_padding = query.shape[2] - num_seen
         if num_padding:
-            zeros = query.new_zeros(1, num_padding, query.shape[1], value.shape[3])
-            outputs.append(zeros)
+            shape = (1, num_padding, query.shape[1], value.shape[3])
+            outputs.append(query.new_zeros(shape))
         lines.append(torch.cat(outputs, dim=1))
     return torch.cat(lines)
 
@@ -278,7 +281,16 @@ def _attend(
         return rows_joined(output, lengths)
     stop = start + lengths[0]
     q, k, v = (tensor[:, :, start:stop] for tensor in states)
-    return _two_calls(module, q, k, v, segments, mask, dropout, scaling)
+    return _two_calls(
+        module,
+        q,
+        k,
+        v,
+        segments,
+        mask,
+        dropout,
+        scaling,
+    )
 
 
 def _two_calls(
@@ -339,10 +351,11 @@ def _answer_mask(length: int, segments: Segments, device: torch.device) -> Tenso
     c_start, c_stop, y_start = segments
     num_queries = length - y_start
     num_keys = length - (c_stop - c_start)
-    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    shape = (1, 1, num_queries, num_keys)
+    mask = torch.ones(shape, dtype=torch.bool, device=device)
     # The first query is the first token of Y: it sees all keys of X and Z, and itself.
     num_before_y = num_keys - num_queries
-    return mask.tril(num_before_y)[None, None]
+    return mask.tril(num_before_y)
 
 
 class Call(NamedTuple):

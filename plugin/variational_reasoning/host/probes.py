@@ -23,6 +23,8 @@ from torch.nn.functional import cross_entropy, linear
 PROBE_TOKENS = 8
 """Length of the row in a test of the head or the labels."""
 
+_16_BIT = (torch.float16, torch.bfloat16)
+
 COMPARED_POSITIONS = 8
 """How many positions after the border of two rows are compared. Short convolutions reach fewer."""
 
@@ -113,7 +115,7 @@ def added_loss(model: torch.nn.Module, inputs: Mapping[str, Any]) -> str | None:
     # The loss is computed from the same logits, so it only differs by rounding: that of float32,
     # or of 16-bit numbers in models that do not convert their logits.
     auxiliary = getattr(outputs, "aux_loss", None)
-    is_16_bit = logits.dtype in (torch.float16, torch.bfloat16) and auxiliary is None
+    is_16_bit = logits.dtype in _16_BIT and auxiliary is None
     tolerance = 1e-2 if is_16_bit else 1e-5
     found = loss.item()
     expected = nll.item()
@@ -161,9 +163,8 @@ def pack_fault(
     with_other_positions = _computed(model, head, other_positions, row, window)
     if border is None:
         return None
-    largest = before.abs().max()
-    difference = (with_other_row - before).abs().max()
-    change = difference / largest
+    largest = _largest(before)
+    change = _largest(with_other_row - before) / largest
     if change > _rounding(model):
         return (
             "a row changes with the tokens of the row before it in the pack "
@@ -174,12 +175,17 @@ def pack_fault(
     alone = _alone(inputs, row, start, stop)
     in_alone = slice(0, window.stop - start)  # its first token is at 0
     from_alone = _computed(model, head, alone, 0, in_alone)
-    difference = (from_alone - before).abs().max()
+    difference = _largest(from_alone - before)
     if difference > _rounding(model) * largest:
         return (
             "it does not use the position ids, so the rows of a pack have the positions of the pack"
         )
     return None
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest value, whatever its sign."""
+    return values.abs().max()
 
 
 def _other_row(inputs: Mapping[str, Any], row: int, start: int) -> dict[str, Any]:
@@ -267,7 +273,7 @@ def _computed(
 def _rounding(model: torch.nn.Module) -> float:
     """A relative change that rounding alone may cause: kernels sum in another order."""
     types = {parameter.dtype for parameter in model.parameters()}
-    is_16_bit = not types.isdisjoint({torch.float16, torch.bfloat16})
+    is_16_bit = not types.isdisjoint(_16_BIT)
     is_autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
     if is_16_bit or is_autocast:
         return 0.05

@@ -105,8 +105,7 @@ def check_resume(run: VariationalRun, arguments: Sequence[Any]) -> None:
         listing = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(found, 1))
         raise ValueError(
             f"variational_reasoning: {folder} is a checkpoint of another training, and going "
-            "on from it "
-            f"would give a model of neither. Nothing was loaded or written.{listing}\n"
+            f"on from it would give a model of neither. Nothing was loaded or written.{listing}\n"
             f"To finish that training, take the changes back. {_remedy(folder, is_given)}"
         )
 

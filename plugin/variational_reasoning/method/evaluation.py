@@ -70,7 +70,8 @@ def mean_and_error(values: Sequence[float]) -> Estimate:
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return Estimate(mean, None)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    squares = [(value - mean) ** 2 for value in values]
+    variance = math.fsum(squares) / (len(values) - 1)
     return Estimate(mean, math.sqrt(variance / len(values)))
 
 
@@ -88,8 +89,10 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
         )
     if not 0 <= num_correct <= num_samples:
         raise ValueError(f"num_correct is {num_correct}, outside 0..{num_samples}")
+    num_wrong = num_samples - num_correct
     subsets = math.comb(num_samples, k)
-    return (subsets - math.comb(num_samples - num_correct, k)) / subsets
+    all_wrong = math.comb(num_wrong, k)
+    return (subsets - all_wrong) / subsets
 
 
 def paired_differences(
@@ -139,7 +142,8 @@ def bootstrap_interval(
         values = torch.tensor(group, dtype=torch.float64)
         total += _resampled_means(values[:, None], num_resamples, generator)[:, 0]
     low, high = _bounds(total / len(groups), confidence)
-    mean = math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
+    means = [math.fsum(group) / len(group) for group in groups]
+    mean = math.fsum(means) / len(groups)
     return Interval(mean, low.item(), high.item())
 
 
@@ -194,7 +198,8 @@ def _bounds(means: "torch.Tensor", confidence: float) -> "tuple[torch.Tensor, to
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it must be between 0 and 1")
     tail = (1 - confidence) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    shares = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    low, high = torch.quantile(means, shares, dim=0)
     return low, high
 
 

@@ -151,8 +151,7 @@ def _paper() -> PromptFamily:
 _THINK_HINT = (
     "{question}\n\n"
     "A correct solution is given below. Think the question through step by step, as if you had not "
-    "seen it, and arrive "
-    "at its answer. Do not mention that you were given a solution.\n\n"
+    "seen it, and arrive at its answer. Do not mention that you were given a solution.\n\n"
     "{hint}"
 )
 

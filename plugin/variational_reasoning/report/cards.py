@@ -38,9 +38,8 @@ UNKNOWN = "unknown"
 CITATION = """```bibtex
 @article{zhou2025variational,
   title={Variational Reasoning for Language Models},
-  author={Zhou, Xiangxin and Liu, Zichen and Wang, Haonan and Du, Chao and Lin, Min and Li,
-  Chongxuan and Wang, Liang
-          and Pang, Tianyu},
+  author={Zhou, Xiangxin and Liu, Zichen and Wang, Haonan and Du, Chao and Lin, Min and
+          Li, Chongxuan and Wang, Liang and Pang, Tianyu},
   journal={arXiv preprint arXiv:2509.22637},
   year={2025}
 }
@@ -103,10 +102,10 @@ def data_card(config: Config) -> str:
     from huggingface_hub import DatasetCardData
 
     folder = config.folder("train")
-    manifests = {
-        path.name.removesuffix(".manifest.json"): read_json_object(path, "run its stage again")
-        for path in sorted(folder.glob("*.manifest.json"))
-    }
+    manifests = {}
+    for path in sorted(folder.glob("*.manifest.json")):
+        name = path.name.removesuffix(".manifest.json")
+        manifests[name] = read_json_object(path, "run its stage again")
     data = DatasetCardData(
         license=config.cards.data_license,
         task_categories=["text-generation"],
@@ -237,12 +236,14 @@ def prompt_snippet(kind: str, renderer: Renderer) -> str:
 
 def transformers_snippet(kind: str, renderer: Renderer, config: Config) -> str:
     """A program that samples from the model with transformers."""
+    end_of_turn = renderer.chat_format.end_of_turn
     return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 path = "."  # this folder, or its name on the hub
 {prompt_snippet(kind, renderer)}
 
 tokenizer = AutoTokenizer.from_pretrained(path)
+end_of_turn = tokenizer.encode({end_of_turn!r}, add_special_tokens=False)
 model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
 ids = tokenizer.encode(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
 output = model.generate(
@@ -252,8 +253,7 @@ output = model.generate(
     top_p={config.eval.top_p},
     top_k=0,
     max_length={config.cutoff_len},
-    eos_token_id=tokenizer.encode({renderer.chat_format.end_of_turn!r},
-    add_special_tokens=False)[-1],
+    eos_token_id=end_of_turn[-1],
 )
 print(tokenizer.decode(output[0, ids.shape[1] :]))"""
 

@@ -356,7 +356,7 @@ def _hint_cells(kind: HintKind) -> list[str]:
     else:
         effective_size, largest_weight = kind.sizes
         cells += [f"{effective_size:.2f}", f"{largest_weight:.2f}"]
-    refused = kind.refused / kind.accepted if kind.accepted else None
+    refused = kind.num_refused / kind.num_right if kind.num_right else None
     early = kind.leakage.share_by(EARLY) if kind.leakage.num_traces else None
     cells += [_share(refused), _share(early)]
     gains = kind.early_gains

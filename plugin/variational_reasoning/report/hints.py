@@ -69,15 +69,16 @@ class HintKind(NamedTuple):
 
     early_gains: nats by which the solution is likelier after the first tokens of a trace than
         before it, one per scored trace; empty without scoring.early_tokens.
-    refused, accepted: right answers whose trace fails verify.trace_check, and all right answers.
+    num_refused, num_right: right answers whose trace fails verify.trace_check, which are not
+        accepted, and all right answers.
     """
 
     terms: TraceTerms
     leakage: Leakage
     words: WordShares
     early_gains: np.ndarray
-    refused: int
-    accepted: int
+    num_refused: int
+    num_right: int
 
     @property
     def coverage(self) -> float | None:
@@ -124,14 +125,14 @@ def read_hints(folder: Path) -> dict[str, HintKind]:
         if answers is None:
             answers = final_answers(folder)
         leakage, words = _measure_texts(folder / place / "traces", answers)
-        refused, right = _right_answers(folder / place / "verdicts")
+        num_refused, num_accepted = _right_answers(folder / place / "verdicts")
         found[name] = HintKind(
             terms=terms,
             leakage=leakage,
             words=words,
             early_gains=_early_gains(folder / place / "trace_logps/reasoner"),
-            refused=refused,
-            accepted=refused + right,
+            num_refused=num_refused,
+            num_right=num_refused + num_accepted,
         )
     return found
 
@@ -141,7 +142,9 @@ class WordCounter:
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
-        self._num_words, self._num_uncertain, self._num_back = 0, 0, 0
+        self._num_words = 0
+        self._num_uncertain = 0
+        self._num_back = 0
 
     def add(self, text: str) -> None:
         """Count the words of a text."""

@@ -304,8 +304,7 @@ def _cut(order: Sequence[int], tokens: Sequence[int], area: int) -> list[list[in
         if batches:
             last = batches[-1]
             longest = tokens[last[0]]
-            num_rows = len(last) + 1
-            if num_rows * longest <= area:
+            if (len(last) + 1) * longest <= area:
                 last.append(row)
                 continue
         batches.append([row])

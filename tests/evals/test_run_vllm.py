@@ -1,5 +1,8 @@
-"""The evaluation with the real vLLM engine on the CPU: one start for two benchmarks and two seeds."""
+"""The evaluation and its controls with the real vLLM engine on the CPU: one start for two
+benchmarks, two seeds, and answers after other traces.
+"""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,7 +17,24 @@ import dataclasses, json, sys
 from pathlib import Path
 from variational_reasoning.method.prompts import make_renderer
 from variational_reasoning.pipeline.config import load_config
+from variational_reasoning.pipeline.controls.result import run_controls
+from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.evaluate import Benchmark, Model, evaluate
+from variational_reasoning.pipeline.rows import Identity, write_table
+
+def controls(folder, rows, model):
+    # A random model closes no trace, so the samples are written here.
+    encode, decode = text_codec(load_tokenizer(str(model.folder)))
+    samples = []
+    for number, row in enumerate(rows):
+        ids = encode(f"{number} and {number} it is.<|end_of_thought|>")
+        sample = {"question_id": row["question_id"], "answer_id": 0, "token_ids": ids}
+        samples.append(sample | {"text": decode(ids), "finish_reason": "stop", "seed": number})
+    write_table(folder / "samples", "samples", samples, Identity({"made": "here"}, {}))
+    benchmark = Benchmark("", folder, rows, num_samples=1)
+    result = run_controls(benchmark, model)
+    assert result == run_controls(benchmark, model)
+    return result["kinds"]
 
 def main():
     folder, reasoner = map(Path, sys.argv[1:])
@@ -26,6 +46,8 @@ def main():
         model.config = dataclasses.replace(config, seed=seed)
         benchmarks = [Benchmark(name, folder / str(seed) / name, rows, 8) for name in ("one", "two")]
         assert all(result["num_answers"] == 24 for _, result in evaluate(benchmarks, model))
+    kinds = controls(folder / "controls", rows, model)
+    (folder / "kinds.json").write_text(json.dumps(kinds))
     model.close()
 
 if __name__ == "__main__":
@@ -69,4 +91,15 @@ def test_one_engine_draws_independent_samples_of_two_benchmarks_and_two_seeds(
         seeds["0", "one"] == seeds["0", "two"]
     )  # they are the question's, whatever benchmark it is in
     manifest = read_manifest(tmp_path / "0/one/samples", "samples")
+    assert "vllm" in manifest["execution"] and manifest["config"]["sampling.engine"] == "vllm"
+
+    kinds = json.loads((tmp_path / "kinds.json").read_text(encoding="utf-8"))
+    wanted = ["own", "again", "donor", "random", "shuffled", "replaced", "continued", "none"]
+    assert list(kinds) == wanted
+    assert all(found["num_answers"] == 3 for found in kinds.values())
+    assert kinds["own"]["changed"] == 0 and kinds["none"]["symbols"] == 0
+    answers = read_rows(tmp_path / "controls/controls", "controls", ["control", "text", "given"])
+    own = {row["text"] for row in answers if row["control"] == "own"}
+    assert len(own) == 3  # a seed of its own per question
+    manifest = read_manifest(tmp_path / "controls/controls", "controls")
     assert "vllm" in manifest["execution"] and manifest["config"]["sampling.engine"] == "vllm"

@@ -41,9 +41,13 @@ def last_files(command: Sequence[str]) -> list[Path]:
     script = Path(command[1])
     if script.stem == "extend_vocabulary":
         return [Path(pairs["out"], "config.json")]
-    if script.parent.name not in ("scripts", "evals") or not command[2].endswith(".yaml"):
+    is_ours = script.parent.name in ("scripts", "evals")
+    if not is_ours or not command[2].endswith(".yaml"):
         return []
-    settings = [f"{key}={value}" for key, value in pairs.items() if key not in OWN_WORDS]
+    settings = []
+    for key, value in pairs.items():
+        if key not in OWN_WORDS:
+            settings.append(f"{key}={value}")
     config = load_config(command[2], settings)
     if script.parent.name == "evals":
         return [config.folder("evals", pairs["name"], "result.json")]

@@ -15,6 +15,7 @@ with the answer; and per cluster how often each token occurs in its steps, from 
 extend_vocabulary starts the symbol's row (init=steps clusters=FILE).
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,19 +81,25 @@ def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
         rows.append(row)
     write_table(folder, "step_clusters", rows, identity)
     reader, _ = training_questions(config)
-    answers = _answers(reader, {step["question_id"] for step in steps})
+    question_ids = {step["question_id"] for step in steps}
+    answers = _answers(reader, question_ids)
     figures = describe(steps, labels, answers, config.steps.clusters)
     write_json(path, figures)
     return figures
 
 
 def _is_same(manifest: Mapping[str, Any], identity: Identity) -> bool:
-    return all(manifest.get(name) == value for name, value in identity.to_dict().items())
+    wanted = identity.to_dict()
+    return all(manifest.get(name) == wanted[name] for name in wanted)
 
 
 def _answers(reader: TableReader, question_ids: set[str]) -> dict[str, str]:
     rows = reader.rows_of(sorted(question_ids), ["solution"])
-    return {question_id: rows[question_id][0]["solution"] for question_id in question_ids}
+    answers = {}
+    for question_id in question_ids:
+        [row] = rows[question_id]
+        answers[question_id] = row["solution"]
+    return answers
 
 
 def do_states(config: Config, model_folder: Path) -> StageSummary:
@@ -195,10 +202,11 @@ class StepReader(ShardByShard):
         starts = [start for start, _ in encoded["offset_mapping"]]
         steps = []
         for step in split_steps(trace, self.config.steps.pattern):
-            inside = [i for i, start in enumerate(starts) if step.start <= start < step.stop]
-            if inside:
-                first = len(prompt) + inside[0]
-                steps.append((step, range(first, first + len(inside))))
+            # starts is in order, so a step's tokens are neighbors.
+            first = bisect_left(starts, step.start)
+            stop = bisect_left(starts, step.stop)
+            if first < stop:
+                steps.append((step, range(len(prompt) + first, len(prompt) + stop)))
         return _Chain(question_id, prompt + encoded["input_ids"], steps)
 
     def _states(self, batch: Sequence[_Chain]) -> list[dict[str, Any]]:
@@ -276,7 +284,10 @@ def place_means(steps: Sequence[Mapping[str, Any]]) -> "dict[int, np.ndarray]":
 
     points = np.array([step["vector"] for step in steps], dtype=np.float64)
     places = np.array([step["step"] for step in steps])
-    return {int(place): points[places == place].mean(0) for place in np.unique(places)}
+    means = {}
+    for place in np.unique(places):
+        means[int(place)] = points[places == place].mean(0)
+    return means
 
 
 def _directions(
@@ -335,27 +346,28 @@ def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[st
             "other chains cannot get clusters; run from the folder that its path starts from"
         )
     known = read_rows(config.folder("steps"), "steps")
-    labels_of = {
-        (row["question_id"], row["step"]): row["cluster"]
-        for row in read_rows(folder, "step_clusters")
-    }
+    labels_of = {}
+    for row in read_rows(folder, "step_clusters"):
+        labels_of[row["question_id"], row["step"]] = row["cluster"]
     means = place_means(known)
     points = _directions(known, means)
     labels = np.array([labels_of[step["question_id"], step["step"]] for step in known])
     names = np.unique(labels)
     centers = np.stack([points[labels == name].mean(0) for name in names])
     reader = StepReader(config, GivenChains(rows), model_folder)
-    units = list(rows)
-    steps = reader.fill_one(0, units, lambda count: None).rows
-    unknown = {step["question_id"] for step in steps if step["step"] not in means}
-    steps = [step for step in steps if step["question_id"] not in unknown]
-    found: dict[str, list[int]] = defaultdict(list)
+    found_steps = reader.fill_one(0, list(rows), lambda count: None).rows
+    # A chain with a step at a place that no known chain has is left out as a whole.
+    unknown = {step["question_id"] for step in found_steps if step["step"] not in means}
+    steps = [step for step in found_steps if step["question_id"] not in unknown]
+    symbols: dict[str, list[int]] = defaultdict(list)
     if not steps:
-        return found
-    distances = np.linalg.norm(_directions(steps, means)[:, None] - centers[None], axis=2)
-    for step, nearest in zip(steps, distances.argmin(1), strict=True):
-        found[step["question_id"]].append(int(names[nearest]))
-    return dict(found)
+        return symbols
+    # [steps, 1, width] - [1, clusters, width]: every step with every center.
+    differences = _directions(steps, means)[:, None] - centers[None]
+    nearest = np.linalg.norm(differences, axis=2).argmin(1)
+    for step, number in zip(steps, nearest, strict=True):
+        symbols[step["question_id"]].append(int(names[number]))
+    return dict(symbols)
 
 
 def describe(
@@ -369,9 +381,11 @@ def describe(
     of_answer: dict[int, list[tuple[int, str]]] = defaultdict(list)
     counts: list[Counter[int]] = [Counter() for _ in range(num_clusters)]
     for step, label in zip(steps, labels, strict=True):
+        place = step["step"]
+        answer = answers[step["question_id"]]
         if step["value"] is not None:
-            of_value[step["step"]].append((label, step["value"]))
-        of_answer[step["step"]].append((label, answers[step["question_id"]]))
+            of_value[place].append((label, step["value"]))
+        of_answer[place].append((label, answer))
         counts[label].update(step["token_ids"])
     sizes = Counter(labels)
     about_value, of_whole_value = _information(of_value)
@@ -399,8 +413,9 @@ def _information(pairs: Mapping[int, list[tuple[int, str]]]) -> tuple[list[float
     told = []
     whole = []
     for place in sorted(pairs):
+        texts = [text for _, text in pairs[place]]
         told.append(round(mutual_information(pairs[place]), 4))
-        whole.append(round(entropy(text for _, text in pairs[place]), 4))
+        whole.append(round(entropy(texts), 4))
     return told, whole
 
 

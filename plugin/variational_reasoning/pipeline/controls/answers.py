@@ -87,7 +87,9 @@ def what_to_ask(
     """
     config = model.config
     wanted = config.eval.controls.num_samples
-    rows = [row for row in samples if wanted is None or row["answer_id"] < wanted]
+    rows = list(samples)
+    if wanted is not None:
+        rows = [row for row in rows if row["answer_id"] < wanted]
     own = own_traces(rows, model, encode, decode)
     places: Places = all_places
     if not model.renderer.is_abstract and has_values(config.steps.pattern):
@@ -202,7 +204,8 @@ class ControlSampler(Sampler):
             question = self.questions[question_id]
             prompt = self.renderer.encode_prompt(REASONER, question, None, self.encode)
             for key in self.keys_of[question_id]:
-                requests += [self._ask(kind, key, prompt) for kind in self.asked.kinds[key]]
+                for kind in self.asked.kinds[key]:
+                    requests.append(self._ask(kind, key, prompt))
         return ShardRequests(requests, [], Counter(), 0)
 
     def _ask(self, kind: str, key: Key, prompt: list[int]) -> Request:
@@ -211,8 +214,10 @@ class ControlSampler(Sampler):
         given = self.asked.exchange.trace(kind, key)
         is_open = self._is_open(given)
         ids = [*prompt, *given.token_ids]
-        if not is_open:  # without a closing it has the most symbols already
-            ids += [*([] if given.closing else self.boundary), *self.separator]
+        if not is_open:
+            if not given.closing:  # it has the most symbols already
+                ids += self.boundary
+            ids += self.separator
         room = self.config.cutoff_len - len(ids)
         limit = settings.max_new_tokens or room
         if is_open and settings.max_new_tokens:
@@ -271,8 +276,10 @@ class ControlSampler(Sampler):
         if trace is None:
             return Trace(ids, []), []
         # cut may be other ids of the same text, so the answer is counted by its own.
+        if cut == ids[: len(cut)]:
+            return trace, ids[len(cut) :]
         rest = self.decode(ids)[len(self.decode(cut)) :]
-        return trace, ids[len(cut) :] if cut == ids[: len(cut)] else self.encode(rest)
+        return trace, self.encode(rest)
 
     def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
         shard = super()._shard(plan, results)

@@ -90,8 +90,10 @@ class Plan:
     @property
     def posterior_output(self) -> str | None:
         """The profile's train file for a posterior that learns by forward KL (Eq. 9)."""
-        targets = {output.name: output.target for output in self.config.build.outputs}
-        return next((name for name, target in targets.items() if target == "posterior"), None)
+        for output in self.config.build.outputs:
+            if output.target == "posterior":
+                return output.name
+        return None
 
     @property
     def added_output(self) -> list[str]:
@@ -108,8 +110,14 @@ def read_plan(words: Sequence[str]) -> Plan:
     wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
     if wrong:
         raise ValueError(f"not of the form key=value: {', '.join(map(repr, wrong))}")
-    own = dict(pair.split("=", 1) for pair in pairs if pair.partition("=")[0] in OWN)
-    settings = [pair for pair in pairs if pair.partition("=")[0] not in OWN]
+    own: dict[str, str] = {}
+    settings = []
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key in OWN:
+            own[key] = value
+        else:
+            settings.append(pair)
     config = load_config(examples / "pipeline.yaml", settings)
     run = Path(own.get("run", config.run_dir))
     settings = [*moved_files(config, run), *settings]
@@ -203,7 +211,8 @@ def find_profile(name: str) -> Path:
     for folder in (PROFILES / name, OWN_PROFILES / name, Path(name)):
         if (folder / "pipeline.yaml").is_file():
             return folder
-    known = ", ".join(sorted(path.parent.name for path in PROFILES.glob("*/pipeline.yaml")))
+    names = [path.parent.name for path in PROFILES.glob("*/pipeline.yaml")]
+    known = ", ".join(sorted(names))
     raise ValueError(
         f"{name!r} is not a profile; there are {known}, or give the path of a folder with a "
         "pipeline.yaml"
@@ -390,7 +399,8 @@ class Round:
 def hints_of(plan: Plan) -> list[str]:
     """The hints other than the reference: those that the call names, and those of the finals."""
     used = [output.traces_hint for output in plan.trained_outputs]
-    return list(dict.fromkeys(name for name in [*plan.hints, *used] if name != "reference"))
+    hints = dict.fromkeys([*plan.hints, *used])
+    return [hint for hint in hints if hint != "reference"]
 
 
 def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
@@ -398,10 +408,9 @@ def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
     more = [] if hint == "reference" else [f"sampling.hint={hint}"]
 
     def score() -> None:  # 4, 5
-        scorings = [
-            partial(stage, "score_traces", f"model={name}", *more)
-            for name in ("reasoner", "posterior")
-        ]
+        scorings = []
+        for name in ("reasoner", "posterior"):
+            scorings.append(partial(stage, "score_traces", f"model={name}", *more))
         side_by_side(plan, scorings)
 
     def judge() -> None:  # 6, 7
@@ -526,9 +535,8 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
         print(shown(command) + ("  # done" if is_done(command) else ""))
         return
     # The commands next to this interpreter come first, whether or not its environment is activated.
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    }
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    environment = os.environ | {"PATH": os.pathsep.join(folders)}
     if log is None:
         subprocess.run(command, env=environment, check=True)
         return
@@ -548,10 +556,8 @@ def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: b
                 sys.stdout.buffer.flush()
     if process.returncode:
         if not is_shown:
-            print(
-                "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]),
-                file=sys.stderr,
-            )
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            print("\n".join(lines[-30:]), file=sys.stderr)
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
@@ -568,4 +574,6 @@ def report_failure(error: subprocess.CalledProcessError) -> None:
 
 
 def _is_newer(path: Path, than: Path) -> bool:
-    return path.is_file() and than.is_file() and path.stat().st_mtime_ns > than.stat().st_mtime_ns
+    if not path.is_file() or not than.is_file():
+        return False
+    return path.stat().st_mtime_ns > than.stat().st_mtime_ns

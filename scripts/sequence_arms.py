@@ -74,30 +74,33 @@ class ArmPlan:
     def loops(self) -> list[LoopConfig]:
         """The loops that train one of the finals."""
         finals = set(self.plan.finals)
-        return [
-            loop
-            for loop in self.plan.config.loops
-            if finals & {name for phase in loop.phases for name in phase.train}
-        ]
+        loops = []
+        for loop in self.plan.config.loops:
+            if any(finals.intersection(phase.train) for phase in loop.phases):
+                loops.append(loop)
+        return loops
 
     @cached_property
     def starts(self) -> list[ArmConfig]:
         """The arms of given traces that loops begin with."""
-        names = [name for loop in self.loops for name in (loop.reasoner, loop.posterior)]
-        return [self.arms[name] for name in dict.fromkeys(names) if name is not None]
+        starts = {}
+        for loop in self.loops:
+            for name in (loop.reasoner, loop.posterior):
+                if name is not None:
+                    starts[name] = self.arms[name]
+        return list(starts.values())
 
     @cached_property
     def others(self) -> list[ArmConfig]:
         """The arms of given traces that nothing waits for."""
-        firsts = [loop.first for loop in self.loops]
-        return [
-            arm
-            for name, arm in self.arms.items()
-            if name in self.plan.finals
-            and not arm.is_sampled
-            and arm not in self.starts
-            and name not in firsts
-        ]
+        waited_for = {arm.name for arm in self.starts}
+        waited_for |= {loop.first for loop in self.loops if loop.first}
+        others = []
+        for name, arm in self.arms.items():
+            is_wanted = name in self.plan.finals and name not in waited_for
+            if is_wanted and not arm.is_sampled:
+                others.append(arm)
+        return others
 
     @cached_property
     def given(self) -> list[ArmConfig]:
@@ -119,12 +122,18 @@ class ArmPlan:
 
     def recipe(self, name: str) -> str:
         """The training YAML of an arm or of a train file of stage 8."""
-        target = (self.arms.get(name) or self.outputs[name]).target
-        return f"{2 if target == 'posterior' else 9}_train_{name}.yaml"
+        stage = 2 if self.target(name) == "posterior" else 9
+        return f"{stage}_train_{name}.yaml"
 
     def target(self, name: str) -> str:
         """What a model learns: reasoner, posterior or bottleneck."""
-        return (self.arms.get(name) or self.outputs[name]).target
+        return self.entry(name).target
+
+    def entry(self, name: str) -> ArmConfig | OutputConfig:
+        """What says how a train file is made."""
+        if name in self.arms:
+            return self.arms[name]
+        return self.outputs[name]
 
 
 def run_arms(plan: Plan) -> bool:
@@ -142,13 +151,17 @@ def run_arms(plan: Plan) -> bool:
     given = ",".join(arm.name for arm in of_arms.given)
     if given:
         stage("build_arms", f"model={of_arms.extended}", f"names={given}")  # 8
-    side_by_side(plan, [partial(train_arm, of_arms, arm) for arm in of_arms.starts])
+    starts = [partial(train_arm, of_arms, arm) for arm in of_arms.starts]
+    side_by_side(plan, starts)
+    tasks: list[Callable[[], bool]] = []
     # A loop is a long chain of short commands, so the loops begin first.
-    tasks: list[Callable[[], bool]] = [partial(run_loop, of_arms, loop) for loop in of_arms.loops]
+    for loop in of_arms.loops:
+        tasks.append(partial(run_loop, of_arms, loop))
     for arm in of_arms.starts:
         if arm.target == "reasoner":
             tasks.append(partial(evaluate_arm, of_arms, arm))
-    tasks += [partial(train_and_evaluate, of_arms, arm) for arm in of_arms.others]
+    for arm in of_arms.others:
+        tasks.append(partial(train_and_evaluate, of_arms, arm))
     if not plan.config.renderer.is_abstract:  # the base has no symbols to write
         tasks.append(partial(evaluate_base, of_arms))
     is_evaluated = all(side_by_side(plan, tasks))
@@ -228,7 +241,8 @@ def evaluate_model(
 def run_loop(of_arms: ArmPlan, loop: LoopConfig) -> bool:
     """All rounds of a loop, one command at a time; False where a model could not be evaluated."""
     plan = of_arms.plan
-    alone = replace(of_arms, plan=replace(plan, sequence=replace(plan.sequence, at_once=1)))
+    sequence = replace(plan.sequence, at_once=1)
+    alone = replace(of_arms, plan=replace(plan, sequence=sequence))
     reasoner = f"{plan.run}/models/{loop.reasoner}" if loop.reasoner else of_arms.extended
     rounds = Rounds(alone, loop, reasoner)
     is_evaluated = True
@@ -242,7 +256,10 @@ class Rounds:
 
     def __init__(self, of_arms: ArmPlan, loop: LoopConfig, reasoner: str) -> None:
         plan = of_arms.plan
-        self.of_arms, self.loop, self.plan, self.reasoner = of_arms, loop, plan, reasoner
+        self.of_arms = of_arms
+        self.plan = plan
+        self.loop = loop
+        self.reasoner = reasoner
         self.posterior = f"{plan.run}/models/{loop.posterior}" if loop.posterior else None
         self.has_rounds = (plan.rounds or loop.rounds) > 1
 
@@ -278,23 +295,26 @@ class Rounds:
     def _sample_and_build(self, settings: Sequence[str], names: Sequence[str]) -> None:
         """Stages 3 to 8 for the train files of these names, by whose traces they are made from."""
         stage = partial(run_stage, self.plan, settings)
-        arms, outputs = self.of_arms.arms, self.of_arms.outputs
-        samplers = [(arms.get(name) or outputs[name]).sampler for name in names]
-        for sampler in dict.fromkeys(samplers):
+        by_sampler: dict[str, list[str]] = {}
+        for name in names:
+            sampler = self.of_arms.entry(name).sampler
+            by_sampler.setdefault(sampler, []).append(name)
+        for sampler, made in by_sampler.items():
             more = ["sampling.traces_from=reasoner"] if sampler == "reasoner" else []
             stage("sample_traces", *more)  # 3
-            chosen = [outputs[name] for name in names if name in outputs]
-            chosen = [output for output in chosen if output.sampler == sampler]
-            needed = {table for output in chosen for table in needed_tables(output)}
+            outputs = [name for name in made if name not in self.of_arms.arms]
+            needed: set[str] = set()
+            for name in outputs:
+                needed.update(needed_tables(self.of_arms.outputs[name]))
             for model in ("reasoner", "posterior"):
                 if model in needed:
                     stage("score_traces", f"model={model}", *more)  # 4, 5
             if "verdicts" in needed:
                 stage("sample_answers", *more)  # 6
                 stage("verify_answers", *more)  # 7
-            if chosen:
+            if outputs:
                 stage("build_dataset", *more)  # 8
-            given = [name for name in names if name in arms and arms[name].sampler == sampler]
+            given = [name for name in made if name in self.of_arms.arms]
             if given:
                 model = f"model={self.of_arms.extended}"
                 stage("build_arms", model, f"names={','.join(given)}", *more)  # 8

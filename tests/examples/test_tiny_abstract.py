@@ -135,17 +135,16 @@ def test_the_posterior_loop_on_a_few_questions(finished):
 
 LAST_PHASE = """
 import sys
-from dataclasses import replace
+from pathlib import Path
 
 sys.path.insert(0, "scripts")
+import sequence_arms
 from sequence import read_plan
 from sequence_arms import ArmPlan, Rounds
 
+run = sys.argv[2]
 of_arms = ArmPlan(read_plan(sys.argv[1:]))
-loop = of_arms.loops[-1]
-phase_b = replace(loop, phases=loop.phases[1:])
-run = of_arms.plan.run
-rounds = Rounds(of_arms, phase_b, f"{run}/published/round2/models/published_a")
+rounds = Rounds(of_arms, of_arms.loops[-1], f"{run.removeprefix('run=')}/published/round1/models/published")
 rounds._evaluate = lambda *of_model: True  # which adds nothing to the loop
 rounds.run(2)
 """

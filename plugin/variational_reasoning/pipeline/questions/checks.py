@@ -38,61 +38,79 @@ class QuestionChecks:
         self._columns = {tests.source: tests.column for tests in data.tests}
         self._seen: set[str] = set()
         for tests in data.tests:
+            source = tests.source
             records, digest = read_source(tests.file, tests.split, data.allow_hub)
             if not any(tests.column in record for record in records):
                 raise ValueError(
                     f"{tests.file} (data.tests) lacks the column {tests.column!r}; it has "
                     f"{', '.join(records[0])}"
                 )
-            self._records[tests.source], self.digests[f"tests.{tests.source}"] = records, digest
-            print(f"reads {len(records)} records with tests of {tests.source} from {tests.file}")
+            self._records[source] = records
+            self.digests[f"tests.{source}"] = digest
+            print(f"reads {len(records)} records with tests of {source} from {tests.file}")
 
     def of(self, row: Mapping[str, Any], solution: str) -> tuple[dict[str, Any], str | None]:
         """(check, fault) of a row with the columns check, gold and source; the fault is None for a
         sound check.
         """
+        # apps/12 is record 12 of apps; a source without a slash has no record
         source, _, record = str(row["source"] or "").partition("/")
         self._seen.add(source)
         if row["check"] is not None:
             return _own_check(row["check"])
         if source in self._records:
             return self._program(source, record)
-        kind, gold = self.data.check_kinds.get(source, self.data.check_kind), row["gold"]
-        if gold is None and kind != "none":
-            gold = last_boxed(solution) if kind == "math" else solution.strip() or None
-        if gold is None or kind == "none":
+        kind = self.data.check_kinds.get(source, self.data.check_kind)
+        if kind == "none":
             return {"kind": "none"}, None
-        check = {"kind": kind, "gold": gold if isinstance(gold, list) else str(gold)}
-        return check, "; ".join(check_faults(check)) or None
+        gold = row["gold"]
+        if gold is None:
+            gold = last_boxed(solution) if kind == "math" else solution.strip() or None
+        if gold is None:
+            return {"kind": "none"}, None
+        if not isinstance(gold, list):
+            gold = str(gold)
+        check = {"kind": kind, "gold": gold}
+        return check, _fault(check)
 
     def refuse_unused(self) -> None:
         """Raise ValueError when data.check_kinds or data.tests names a source that no row has."""
-        unused = sorted((self.data.check_kinds.keys() | self._records.keys()) - self._seen)
+        named = self.data.check_kinds.keys() | self._records.keys()
+        unused = sorted(named - self._seen)
         if unused:
+            there = sorted(self._seen)[:10]
             raise ValueError(
                 "data.check_kinds, data.tests: no row's source begins with "
-                f"{', '.join(map(repr, unused))}; the sources are "
-                f"{', '.join(map(repr, sorted(self._seen)[:10]))}"
+                f"{', '.join(map(repr, unused))}; the sources are {', '.join(map(repr, there))}"
             )
 
     def _program(self, source: str, record: str) -> tuple[dict[str, Any], str | None]:
+        """The check of a program by a record of data.tests; of kind none, and noted in `unusable`,
+        where the record's tests cannot be used.
+        """
         records = self._records[source]
+        name = f"{source}/{record}"
         if not record.isdecimal() or int(record) >= len(records):
-            allowed = f"{source}/0 to {source}/{len(records) - 1}"
-            return (
-                {},
-                f"source {source + '/' + record!r} names no record of data.tests; there are "
-                f"{allowed}",
+            last = f"{source}/{len(records) - 1}"
+            return {}, (
+                f"source {name!r} names no record of data.tests; there are {source}/0 to {last}"
             )
-        check = {"kind": "program", "tests": records[int(record)][self._columns[source]]}
-        faults = check_faults(check)
-        if faults:
-            self.unusable[f"{source}/{record}"] = "; ".join(faults)
+        tests = records[int(record)][self._columns[source]]
+        check = {"kind": "program", "tests": tests}
+        fault = _fault(check)
+        if fault is not None:
+            self.unusable[name] = fault
             return {"kind": "none"}, None
         return check, None
 
 
+def _fault(check: Any) -> str | None:
+    """What is wrong with a check; None for a sound one."""
+    return "; ".join(check_faults(check)) or None
+
+
 def _own_check(check: Any) -> tuple[dict[str, Any], str | None]:
+    """(check, fault) of a row's own column, a JSON object or its text."""
     if isinstance(check, str):
         try:
             check = json.loads(check)
@@ -100,4 +118,4 @@ def _own_check(check: Any) -> tuple[dict[str, Any], str | None]:
             return {}, f"check is not valid JSON ({error})"
     if isinstance(check, dict):  # Parquet gives every row the keys of all kinds
         check = {name: value for name, value in check.items() if value is not None}
-    return check, "; ".join(check_faults(check)) or None
+    return check, _fault(check)

@@ -46,8 +46,10 @@ def ngrams(words: Sequence[str], n: int) -> dict[tuple[str, ...], None]:
     """
     if not words:
         return {}
+    # 5 words and n = 2: the runs begin at 0, 1, 2 and 3. One word: at 0 only, and it is shorter.
     num_runs = max(len(words) - n, 0) + 1
-    return {tuple(words[start : start + n]): None for start in range(num_runs)}
+    runs = [tuple(words[start : start + n]) for start in range(num_runs)]
+    return dict.fromkeys(runs)
 
 
 def find_matches(
@@ -60,21 +62,24 @@ def find_matches(
         benchmarks: the questions of each benchmark by its name.
         n: words in a run.
     """
+    # Run to the places that have it, each a benchmark's number and a row:
+    #     (b, c, d): [(0, 1), (1, 7)]     row 1 of the first benchmark, row 7 of the second
     places = defaultdict(list)
-    order = {name: number for number, name in enumerate(benchmarks)}
-    for name, texts in benchmarks.items():
+    for number, texts in enumerate(benchmarks.values()):
         for row, text in enumerate(texts, 1):
             for gram in ngrams(split_words(text), n):
-                places[gram].append((name, row))
+                places[gram].append((number, row))
+    names = list(benchmarks)
     matches = []
     for question_id, text in questions.items():
-        found = defaultdict(list)
+        shared = defaultdict(list)
         for gram in ngrams(split_words(text), n):
             for place in places.get(gram, ()):
-                found[place].append(gram)
-        for name, row in sorted(found, key=lambda place: (order[place[0]], place[1])):
-            grams = found[name, row]
-            matches.append(Match(question_id, name, row, len(grams), " ".join(grams[0])))
+                shared[place].append(gram)
+        for number, row in sorted(shared):
+            grams = shared[number, row]
+            words = " ".join(grams[0])
+            matches.append(Match(question_id, names[number], row, len(grams), words))
     return matches
 
 
@@ -82,19 +87,22 @@ def contamination_report(
     matches: Sequence[Match], num_train: int, benchmarks: Mapping[str, Sequence[str]], n: int
 ) -> dict[str, Any]:
     """Counts by benchmark, and every match, as JSON holds them."""
+    in_a_benchmark = set()
+    rows_found = defaultdict(set)
+    train_questions = defaultdict(set)
+    for match in matches:
+        in_a_benchmark.add(match.question_id)
+        rows_found[match.benchmark].add(match.row)
+        train_questions[match.benchmark].add(match.question_id)
     counts = {}
     for name, texts in benchmarks.items():
-        hits = [match for match in matches if match.benchmark == name]
         num_short = sum(len(split_words(text)) < n for text in texts)
-        rows_found = {match.row for match in hits}
-        train_questions = {match.question_id for match in hits}
         counts[name] = {
             "questions": len(texts),
             "shorter_than_ngram": num_short,
-            "questions_found_in_train": len(rows_found),
-            "train_questions": len(train_questions),
+            "questions_found_in_train": len(rows_found[name]),
+            "train_questions": len(train_questions[name]),
         }
-    in_a_benchmark = {match.question_id for match in matches}
     return {
         "ngram_words": n,
         "train_questions": num_train,

@@ -27,8 +27,9 @@ from variational_reasoning.verify.verdicts import Verdict
 PREFIX = "reasoning_gym:"
 SOURCE = "reasoning_gym"
 _PATIENCE = 20
-"""So many questions in a row that were all there before end the stream of a small task, times the
-questions that were found."""
+"""A small task repeats itself. Its stream ends after 20 * (50 + the questions found so far) entries
+in a row that bring nothing new.
+"""
 
 
 def is_gym(source: str | None) -> bool:
@@ -39,14 +40,17 @@ def is_gym(source: str | None) -> bool:
 def gym_faults(source: str, gym: GymConfig) -> list[str]:
     """What is wrong with the name of such a data set, and with the tasks of data.gym."""
     names = _task_names(source)
-    faults = [f"{source}: {fault}" for name in names if (fault := task_fault(name))]
-    repeated = {name for name in names if names.count(name) > 1}
-    faults += [f"{source}: the task {name!r} is there twice" for name in sorted(repeated)]
-    faults += [
-        f"data.gym.tasks.{name}: {settings!r} is not a section of settings"
-        for name, settings in gym.tasks.items()
-        if not isinstance(settings, dict)
-    ]
+    faults = []
+    for name in names:
+        fault = task_fault(name)
+        if fault:
+            faults.append(f"{source}: {fault}")
+    for name in sorted(set(names)):
+        if names.count(name) > 1:
+            faults.append(f"{source}: the task {name!r} is there twice")
+    for name, settings in gym.tasks.items():
+        if not isinstance(settings, dict):
+            faults.append(f"data.gym.tasks.{name}: {settings!r} is not a section of settings")
     if len(names) > min(gym.train_size, gym.test_size):
         faults.append(
             f"{source}: {len(names)} tasks share data.gym.train_size ({gym.train_size}) and "
@@ -64,15 +68,17 @@ def gym_rows(source: str, split: str, gym: GymConfig) -> tuple[list[dict[str, An
     Raises: ValueError for a task or settings that do not exist, and for a task with too few
         different questions.
     """
-    if faults := gym_faults(source, gym):
+    faults = gym_faults(source, gym)
+    if faults:
         raise ValueError("\n".join(faults))
     names = _task_names(source)
     rows = []
     for number, name in enumerate(names):
-        sizes = [_share(size, number, len(names)) for size in (gym.train_size, gym.test_size)]
-        rows += _task_rows(name, split, sizes[0], sizes[1], gym)
-    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-    return rows, digest
+        train_size = _share(gym.train_size, number, len(names))
+        test_size = _share(gym.test_size, number, len(names))
+        rows += _task_rows(name, split, train_size, test_size, gym)
+    text = json.dumps(rows, sort_keys=True)
+    return rows, hashlib.sha256(text.encode()).hexdigest()
 
 
 def _task_names(source: str) -> list[str]:
@@ -81,14 +87,19 @@ def _task_names(source: str) -> list[str]:
 
 def _share(size: int, number: int, count: int) -> int:
     """Questions of task `number` of `count`: 10 among 3 are 4, 3 and 3."""
-    return size // count + (number < size % count)
+    has_one_more = number < size % count
+    return size // count + has_one_more
 
 
 def _task_rows(
     name: str, split: str, train_size: int, test_size: int, gym: GymConfig
 ) -> list[dict[str, Any]]:
+    """The rows of one task and split."""
     settings = gym.tasks.get(name, {})
-    first, last = (0, train_size) if split == "train" else (train_size, train_size + test_size)
+    # train_size 2, test_size 2: places 0 and 1 are for training, 2 and 3 for the test.
+    first, last = 0, train_size
+    if split == "test":
+        first, last = train_size, train_size + test_size
     entries = _Entries(name, settings, gym.seed)
     rows = []
     for place, row in enumerate(entries.different(last)):
@@ -110,7 +121,9 @@ class _Entries:
     """The stream of a task, in the order of its numbers."""
 
     def __init__(self, name: str, settings: dict[str, Any], seed: int) -> None:
-        self.name, self.settings, self.seed = name, settings, seed
+        self.name = name
+        self.settings = settings
+        self.seed = seed
         self.num_rejected = 0
         self._first_rejected = ""
 
@@ -124,14 +137,19 @@ class _Entries:
         size = _PATIENCE * (count + 50)
         task = open_task(self.name, self.settings, seed=start, size=size)
         seen: set[str] = set()
-        number = found = fruitless = 0
+        number = 0
+        found = 0
+        fruitless = 0  # entries since the last one that was taken
         while found < count and fruitless <= _PATIENCE * (found + 50):
             entry = task[number]
-            is_new = entry["question"].strip() not in seen
-            seen.add(entry["question"].strip())
-            row = _row(self.name, self.settings, number, entry) if is_new else None
+            row = None
+            question = entry["question"].strip()
+            if question not in seen:
+                seen.add(question)
+                row = _row(self.name, self.settings, number, entry)
             if row is not None and self._is_accepted(row):
-                found, fruitless = found + 1, 0
+                found += 1
+                fruitless = 0
                 yield row
             else:
                 fruitless += 1
@@ -155,7 +173,8 @@ class _Entries:
         if verdict is Verdict.CORRECT:
             return True
         self.num_rejected += 1
-        self._first_rejected = self._first_rejected or f"{row['question_id']} ({reason or verdict})"
+        if not self._first_rejected:
+            self._first_rejected = f"{row['question_id']} ({reason or verdict})"
         return False
 
 

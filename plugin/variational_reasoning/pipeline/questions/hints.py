@@ -33,15 +33,23 @@ COLUMNS = ("question", "solution", "trace", "check")
 class Hints:
     """The hints of a run's training questions for one prompt kind."""
 
-    def __init__(self, config: Config, kind: str, questions: TableReader, ids: Sequence[str]):
-        """Args: ids: all training questions, in the table's order."""
-        self.config, self.name = config, config.sampling.hint
+    def __init__(
+        self, config: Config, kind: str, questions: TableReader, ids: Sequence[str]
+    ) -> None:
+        """Args: ids: all training questions, in the table's order.
+
+        `other_question` needs the texts of all of them at once, the others none of these.
+        """
+        self.name = config.sampling.hint
         self.is_shown = kind != REASONER
         self._column = config.renderer.family.hint
         self._others: dict[str, str] = {}
         if self.is_shown and self.name == "other_question":
-            rows = questions.rows_of(ids, [self._column])
-            hints = {question_id: rows[question_id][0][self._column] for question_id in ids}
+            rows_of = questions.rows_of(ids, [self._column])
+            hints = {}
+            for question_id in ids:
+                [row] = rows_of[question_id]
+                hints[question_id] = row[self._column]
             self._others = hints_of_others(hints, config.seed)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
@@ -55,14 +63,17 @@ class Hints:
         if self.name == "none":
             return ""
         if self.name == "answer":
-            return final_answer(row["solution"], json.loads(row["check"])) or ""
+            check = json.loads(row["check"])
+            return final_answer(row["solution"], check) or ""
         if self.name == "other_question":
             return self._others.get(row["question_id"], "")
         return row[self._column]
 
     def lacks(self, hint: str | None) -> bool:
         """Whether a question cannot be asked for traces, because there is no such hint."""
-        return self.is_shown and self.name != "none" and not hint
+        if not self.is_shown or self.name == "none":
+            return False
+        return not hint
 
     def dropped(self, question_id: str) -> dict[str, Any]:
         """The entry of a question without a hint in the manifest of the traces."""
@@ -71,8 +82,9 @@ class Hints:
 
     def identity(self) -> dict[str, str]:
         """What a manifest says of the hint; the reference is what its absence says."""
-        is_default = self.name == "reference" or not self.is_shown
-        return {} if is_default else {"sampling.hint": self.name}
+        if self.name == "reference" or not self.is_shown:
+            return {}
+        return {"sampling.hint": self.name}
 
 
 def final_answer(solution: str, check: Mapping[str, Any]) -> str | None:
@@ -80,11 +92,17 @@ def final_answer(solution: str, check: Mapping[str, Any]) -> str | None:
 
     It is the gold of an `exact` check, else the last box of the solution, else the first gold.
     """
-    golds = [gold for gold in gold_answers(dict(check)) if isinstance(gold, str)]
+    golds = []
+    for gold in gold_answers(dict(check)):
+        if isinstance(gold, str):
+            golds.append(gold)
     answer = last_boxed(solution)
-    if golds and (check.get("kind") == "exact" or answer is None):
+    prefers_gold = check.get("kind") == "exact" or answer is None
+    if golds and prefers_gold:
         answer = golds[0]
-    return answer.strip() or None if answer else None
+    if answer is None:
+        return None
+    return answer.strip() or None
 
 
 def hints_of_others(hints: Mapping[str, str], seed: int) -> dict[str, str]:
@@ -97,15 +115,16 @@ def hints_of_others(hints: Mapping[str, str], seed: int) -> dict[str, str]:
 
     Questions that all have one hint get none, and so do those without one.
     """
+    with_hint = [question_id for question_id, hint in hints.items() if hint]
     ring = sorted(
-        (question_id for question_id, hint in hints.items() if hint),
+        with_hint,
         key=lambda question_id: draw(seed, "other question", question_id),
     )
     others = {}
     for place, question_id in enumerate(ring):
         for step in range(1, len(ring)):
-            other = hints[ring[(place + step) % len(ring)]]
-            if other != hints[question_id]:
-                others[question_id] = other
+            neighbor = ring[(place + step) % len(ring)]  # the first follows the last
+            if hints[neighbor] != hints[question_id]:
+                others[question_id] = hints[neighbor]
                 break
     return others

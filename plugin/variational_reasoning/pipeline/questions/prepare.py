@@ -93,9 +93,11 @@ def prepare_data(config: Config) -> PrepareSummary:
     _check_settings(config)
     raw, inputs = _read_rows(config)
     checks = QuestionChecks(config.data)
-    benchmarks, digests = _read_benchmarks(config)
+    benchmarks, benchmark_digests = _read_benchmarks(config)
     listed = _read_listed(config, inputs)
-    identity = _identity(config, inputs | checks.digests | digests, raw)
+    inputs |= checks.digests
+    inputs |= benchmark_digests
+    identity = _identity(config, inputs, raw)
     kept, dropped = _usable(raw, checks, config)
     contamination = None
     if benchmarks:
@@ -124,7 +126,8 @@ def prepare_data(config: Config) -> PrepareSummary:
     }
     write_table(folder, "questions", questions, identity, **facts)
     if not was_there:
-        _ = TableReader(folder, "questions").summary  # once, not in every process of stage 3
+        # Writes the summary now, once, and not in every process of stage 3.
+        _ = TableReader(folder, "questions").summary
     if contamination and not (was_there and (folder / CONTAMINATION).is_file()):
         write_json(folder / CONTAMINATION, contamination)
     train_files, has_written = _write_train_files(experts, chosen, identity, config)
@@ -160,7 +163,11 @@ def _write_train_files(
     if config.renderer.is_abstract:
         return [], False
     name = config.data.name
-    files = {f"{name}_reasoner": experts, f"{name}_posterior": experts, f"{name}_chosen": chosen}
+    files = {
+        f"{name}_reasoner": experts,
+        f"{name}_posterior": experts,
+        f"{name}_chosen": chosen,
+    }
     columns = TABLES["reasoning"].columns.names
     paths = {}
     has_written = False
@@ -182,11 +189,9 @@ def describe_preparation(summary: PrepareSummary) -> str:
     """The lines that the command prints at its end."""
     lines = []
     for split, count in summary.num_rows.items():
-        reasons = ", ".join(f"{n} {reason}" for reason, n in summary.dropped[split].items())
-        lines.append(
-            f"{split}: {count} questions"
-            + (f"; dropped: {reasons}" if reasons else "; none dropped")
-        )
+        reasons = [f"{count} {reason}" for reason, count in summary.dropped[split].items()]
+        about_dropped = f"dropped: {', '.join(reasons)}" if reasons else "none dropped"
+        lines.append(f"{split}: {count} questions; {about_dropped}")
     if not summary.num_expert_rows:
         lines.append("no row has a trace, so there is no train file for stages 1 and 2")
     elif not summary.train_files:
@@ -196,10 +201,8 @@ def describe_preparation(summary: PrepareSummary) -> str:
         )
     else:
         lines.append(f"stages 1 and 2 train on {summary.num_expert_rows} rows")
-    lines.append(
-        "checks: "
-        + ", ".join(f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items()))
-    )
+    kinds = [f"{kind} {count}" for kind, count in sorted(summary.check_kinds.items())]
+    lines.append(f"checks: {', '.join(kinds)}")
     if summary.check_kinds.get("none"):
         lines.append(
             "checks of kind none: no gold is known there, so stage 7 cannot verify answers to them"
@@ -210,22 +213,33 @@ def describe_preparation(summary: PrepareSummary) -> str:
             f"tests that cannot be used: {len(summary.unusable_tests)}, such as {source}: {reason}"
         )
     if summary.contamination:
-        words, folder = summary.contamination["ngram_words"], summary.folder
+        words = summary.contamination["ngram_words"]
         lines.append(
             f"train questions that share {words} words in a row with a benchmark "
-            f"({folder / CONTAMINATION}):"
+            f"({summary.folder / CONTAMINATION}):"
         )
         for name, counts in summary.contamination["benchmarks"].items():
             found = f"{counts['questions_found_in_train']} of its {counts['questions']} questions"
             lines.append(f"  {name}: {counts['train_questions']} ({found})")
     if not summary.did_something:
         lines.append("nothing to do: everything was finished before")
-    lines.append("files: " + ", ".join(map(str, (summary.folder, *summary.train_files))))
+    files = [summary.folder, *summary.train_files]
+    lines.append(f"files: {', '.join(map(str, files))}")
     return "\n".join(lines)
 
 
 def _check_settings(config: Config) -> None:
-    data, faults = config.data, []
+    """Raises: ValueError that lists all settings that do not fit."""
+    faults = _faults_of_data(config) + _faults_of_lists(config.data)
+    if faults:
+        faults += _absent_files(config.data)  # alone, it is found when the file is opened
+        raise ValueError("\n".join(faults))
+
+
+def _faults_of_data(config: Config) -> list[str]:
+    """What is wrong with the data sets, the base model and the layout."""
+    data = config.data
+    faults = []
     if not data.train:
         faults.append(
             "data.train is empty; name a .jsonl, .json or .parquet file, a folder, or a data set "
@@ -253,9 +267,17 @@ def _check_settings(config: Config) -> None:
             f"data.train: {data.train!r} has questions without traces; set posterior: prompted or "
             "own_traces, with models.reasoner (docs/own_questions.md)"
         )
-    of_layouts = [name for columns in LAYOUTS.values() for name in columns]
-    names = dict.fromkeys([*of_layouts, *OPTIONAL_COLUMNS])
-    unknown = sorted(data.columns.keys() - names.keys())
+    return faults
+
+
+def _faults_of_lists(data: DataConfig) -> list[str]:
+    """What is wrong with the columns, the kinds of checks and the further files."""
+    faults = []
+    names: list[str] = []
+    for columns in LAYOUTS.values():
+        names += columns
+    names = list(dict.fromkeys([*names, *OPTIONAL_COLUMNS]))
+    unknown = sorted(data.columns.keys() - set(names))
     if unknown:
         faults.append(
             f"data.columns: {unknown} are not columns of ours; allowed are {', '.join(names)}"
@@ -271,9 +293,7 @@ def _check_settings(config: Config) -> None:
     faults += _faults_of_files("data.tests", tests)
     benchmarks = [(each.name, each.file) for each in data.decontaminate.benchmarks]
     faults += _faults_of_files("data.decontaminate.benchmarks", benchmarks)
-    if faults:
-        faults += _absent_files(data)  # alone, it is found when the file is opened
-        raise ValueError("\n".join(faults))
+    return faults
 
 
 def _absent_files(data: DataConfig) -> list[str]:
@@ -289,12 +309,14 @@ def _absent_files(data: DataConfig) -> list[str]:
 def _faults_of_files(section: str, names_and_files: Sequence[tuple[str, str]]) -> list[str]:
     """Entries of a list of the configuration without a name or a file, and names used twice."""
     faults = []
-    for i, (name, file) in enumerate(names_and_files):
+    uses: Counter[str] = Counter()
+    for number, (name, file) in enumerate(names_and_files):
+        uses[name] += 1
         if not name or not file:
-            faults.append(f"{section}.{i}: needs a name and a file")
-    uses = Counter(name for name, _ in names_and_files)
-    repeated = [name for name, count in uses.items() if name and count > 1]
-    faults += [f"{section}: {name!r} is there twice" for name in sorted(repeated)]
+            faults.append(f"{section}.{number}: needs a name and a file")
+    for name in sorted(uses):
+        if name and uses[name] > 1:
+            faults.append(f"{section}: {name!r} is there twice")
     return faults
 
 
@@ -305,14 +327,17 @@ def _base(config: Config) -> str | None:
 
 def _read_rows(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Rows as they are by split, with their sources, and the digests of what was read."""
-    data, rows, inputs = config.data, {}, {}
-    rows["train"], inputs["train"] = _read_split(data.train, "train", data)
-    print(f"reads {len(rows['train'])} train rows from {data.train}")
+    data = config.data
+    train_rows, digest = _read_split(data.train, "train", data)
+    inputs = {"train": digest}
+    print(f"reads {len(train_rows)} train rows from {data.train}")
     if data.sources:
-        sources, inputs["sources"] = read_source(data.sources, data.train_split, data.allow_hub)
+        sources, digest = read_source(data.sources, data.train_split, data.allow_hub)
+        inputs["sources"] = digest
         print(f"reads {len(sources)} sources from {data.sources}")
         column = data.columns.get("source", "source")
-        rows["train"] = join_sources(rows["train"], data.train, sources, data.sources, column)
+        train_rows = join_sources(train_rows, data.train, sources, data.sources, column)
+    rows = {"train": train_rows}
     if data.test:
         rows["test"], inputs["test"] = _read_split(data.test, "test", data)
         print(f"reads {len(rows['test'])} test rows from {data.test}")
@@ -338,7 +363,8 @@ def _read_benchmarks(config: Config) -> tuple[dict[str, list[str]], dict[str, st
     texts = {}
     digests = {}
     for benchmark in config.data.decontaminate.benchmarks:
-        name, column = benchmark.name, benchmark.column
+        name = benchmark.name
+        column = benchmark.column
         rows, digest = read_source(benchmark.file, benchmark.split, config.data.allow_hub)
         faults = []
         for number, row in enumerate(rows, 1):
@@ -397,7 +423,8 @@ def _usable(
 
     Raises: ValueError when a split has no usable row.
     """
-    data, renderer = config.data, config.renderer
+    data = config.data
+    renderer = config.renderer
     base = _base(config)
     assert base is not None  # _check_settings refuses a configuration without it
     encode, decode = text_codec(load_tokenizer(base))
@@ -407,21 +434,23 @@ def _usable(
     seen_questions: dict[str, str] = {}
     for split, rows in raw.items():
         where = data.train if split == "train" else str(data.test)
-        layout, needs_no_trace = data, config.traces_are_optional
+        layout = data
+        needs_no_trace = config.traces_are_optional
         if is_gym(where):  # its rows have our columns, and no traces
-            layout, needs_no_trace = replace(data, columns={}, format="columns"), True
+            layout = replace(data, columns={}, format="columns")
+            needs_no_trace = True
         table = to_columns(rows, where, renderer, layout, needs_no_trace)
-        kept[split], dropped[split] = usable_rows(
-            table, where, split, seen_questions, checks, config
-        )
+        usable, unusable = usable_rows(table, where, split, seen_questions, checks, config)
         if split == "train":
-            kept[split] = fitting_rows(kept[split], renderer, encode, config, dropped[split])
-        if not kept[split]:
+            usable = fitting_rows(usable, renderer, encode, config, unusable)
+        if not usable:
             raise ValueError(
-                f"{where}: no usable {split} row remains; dropped: {_counts(dropped[split])}"
+                f"{where}: no usable {split} row remains; dropped: {_counts(unusable)}"
             )
+        kept[split] = usable
+        dropped[split] = unusable
     checks.refuse_unused()
-    _refuse_repeated_ids([row for rows in kept.values() for row in rows])
+    _refuse_repeated_ids(kept)
     return kept, dropped
 
 
@@ -437,23 +466,29 @@ def _decontaminate(
     Raises: ValueError when nothing remains.
     """
     settings = config.data.decontaminate
+    words = settings.ngram_words
     questions = {row["question_id"]: row["question"] for row in kept["train"]}
-    matches = find_matches(questions, benchmarks, settings.ngram_words)
-    report = {"mode": settings.mode} | contamination_report(
-        matches, len(questions), benchmarks, settings.ngram_words
-    )
+    matches = find_matches(questions, benchmarks, words)
+    report = contamination_report(matches, len(questions), benchmarks, words)
     if settings.mode == "drop":
-        first = {match.question_id: match.benchmark for match in reversed(matches)}
-        for question_id in questions:
-            if question_id in first:
-                dropped.setdefault(f"in the benchmark {first[question_id]}", []).append(question_id)
-        kept["train"] = [row for row in kept["train"] if row["question_id"] not in first]
-        if not kept["train"]:
+        first_benchmark: dict[str, str] = {}
+        for match in matches:
+            first_benchmark.setdefault(match.question_id, match.benchmark)
+        remaining = []
+        for row in kept["train"]:
+            question_id = row["question_id"]
+            if question_id in first_benchmark:
+                reason = f"in the benchmark {first_benchmark[question_id]}"
+                dropped.setdefault(reason, []).append(question_id)
+            else:
+                remaining.append(row)
+        if not remaining:
             raise ValueError(
                 f"data.decontaminate: every one of the {len(questions)} train questions is in a "
-                f"benchmark"
+                "benchmark"
             )
-    return report
+        kept["train"] = remaining
+    return {"mode": settings.mode} | report
 
 
 def _subset(
@@ -464,25 +499,35 @@ def _subset(
     Raises: ValueError for listed ids that no train row has, and when nothing remains on either
     side.
     """
-    where, wanted = f"{config.data.question_ids} (data.question_ids)", set(listed)
-    reasons = {question_id: reason for reason, ids in dropped.items() for question_id in ids}
+    where = f"{config.data.question_ids} (data.question_ids)"
+    wanted = set(listed)
+    chosen: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for row in rows:
+        side = chosen if row["question_id"] in wanted else others
+        side.append(row)
+    reason_of = {}
+    for reason, ids in dropped.items():
+        reason_of.update(dict.fromkeys(ids, reason))
     there = {row["question_id"] for row in rows}
-    unknown = [name for name in listed if name not in there and name not in reasons]
+    lost: Counter[str] = Counter()
+    unknown = []
+    for question_id in listed:
+        if question_id in there:
+            continue
+        if question_id in reason_of:
+            lost[reason_of[question_id]] += 1
+        else:
+            unknown.append(question_id)
     if unknown:
         raise ValueError(
             f"{where}: {len(unknown)} of its {len(listed)} ids are none of {config.data.train}, "
             f"such as {unknown[:3]}; ids there are such as {rows[0]['question_id']!r} "
             f"(data.ids: {config.data.ids})"
         )
-    lost = Counter(reasons[name] for name in listed if name not in there)
-    chosen = [row for row in rows if row["question_id"] in wanted]
-    print(
-        f"takes {len(chosen)} of the {len(listed)} questions of {where}"
-        + (f"; dropped: {dict(lost)}" if lost else "")
-    )
-    experts = rows
-    if config.data.hold_out:
-        experts = [row for row in rows if row["question_id"] not in wanted]
+    about_lost = f"; dropped: {dict(lost)}" if lost else ""
+    print(f"takes {len(chosen)} of the {len(listed)} questions of {where}{about_lost}")
+    experts = others if config.data.hold_out else rows
     if not chosen:
         raise ValueError(f"{where}: none of its questions is usable")
     if not experts:
@@ -494,8 +539,11 @@ def _counts(dropped: Dropped) -> dict[str, int]:
     return {reason: len(ids) for reason, ids in dropped.items()}
 
 
-def _refuse_repeated_ids(rows: Sequence[Mapping[str, Any]]) -> None:
-    uses = Counter(row["question_id"] for row in rows)
+def _refuse_repeated_ids(kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Raises: ValueError for an id that two rows have, in one split or in two."""
+    uses: Counter[str] = Counter()
+    for rows in kept.values():
+        uses.update(row["question_id"] for row in rows)
     repeated = [question_id for question_id, count in uses.items() if count > 1]
     if repeated:
         raise ValueError(

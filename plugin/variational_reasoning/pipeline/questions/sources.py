@@ -4,9 +4,8 @@
 A data set is a JSONL, JSON or Parquet file, a folder that holds a copy of a hub data set, or (only
 when data.allow_hub says so) the hub's own. Its layout is one of five: columns, Bespoke-Stratos
 conversations, whole examples as text, the same as prompt and response, or messages whose answer
-begins with a <think> block. What is wrong with a file
-as a whole is an error that names the row; a row that cannot be taken apart is left to the caller,
-who drops and counts it.
+begins with a <think> block. What is wrong with a file as a whole is an error that names the row. A
+row that cannot be taken apart is left to the caller, who drops and counts it.
 """
 
 import hashlib
@@ -91,17 +90,18 @@ def stream_source(
 
     Args and raises: as `read_source`, whose ValueError comes after the last row.
     """
-    path, count = Path(source), 0
+    path = Path(source)
     if path.is_file():
         rows = _file_rows(path)
     elif path.is_dir() or (allow_hub and path.suffix not in _FILE_TYPES):
         rows = _dataset_rows(source, hub_split, stream)
     else:
         raise FileNotFoundError(no_file(source, allow_hub))
+    is_empty = True
     for row in rows:
-        count += 1
+        is_empty = False
         yield row
-    if not count:
+    if is_empty:
         raise ValueError(f"{source} has no row")
 
 
@@ -123,38 +123,55 @@ def to_columns(
 
     Raises: ValueError for columns that are not there.
     """
-    columns, needed = data.columns, LAYOUTS[data.format]
+    needed = LAYOUTS[data.format]
     if traces_are_optional and data.format == "columns":
         needed = ("question",)
-    present = {name for row in rows for name in row}
-    absent = [
-        (name, columns.get(name, name)) for name in needed if columns.get(name, name) not in present
-    ]
-    absent += [
-        (ours, theirs)
-        for ours, theirs in columns.items()
-        if ours not in needed and theirs not in present
-    ]
-    if absent:
-        listed = ", ".join(f"{theirs!r} ({ours})" for ours, theirs in absent)
-        raise ValueError(
-            f"{where} lacks the columns {listed}; it has {', '.join(sorted(present))}. "
-            "Name them in data.columns, or set data.format"
-        )
+    _refuse_absent_columns(rows, where, needed, data.columns)
+    ours = [*NEEDED_COLUMNS, *OPTIONAL_COLUMNS]
     table = []
     for number, row in enumerate(rows, 1):
-        picked = {
-            name: row.get(columns.get(name, name)) for name in (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS)
-        }
-        if picked["question_id"] is None and "question_id" not in columns:
+        picked = _picked(row, ours, data.columns)
+        if picked["question_id"] is None and "question_id" not in data.columns:
             picked["question_id"] = row.get("id")
         if data.format != "columns":
-            parts = _take_apart(
-                [row.get(columns.get(name, name)) for name in needed], data, renderer
-            )
-            picked |= dict(zip(NEEDED_COLUMNS, parts or (None, None, None), strict=True))
-        table.append(picked | {"number": number})
+            values = _picked(row, needed, data.columns).values()
+            parts = _take_apart(list(values), data, renderer) or (None, None, None)
+            picked |= dict(zip(NEEDED_COLUMNS, parts, strict=True))
+        picked["number"] = number
+        table.append(picked)
     return table
+
+
+def _picked(
+    row: Mapping[str, Any], names: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, Any]:
+    """A row's values under our names; None where it has no such column.
+
+    Args:
+        columns: data.columns: our name to the data set's, where the two differ.
+    """
+    return {name: row.get(columns.get(name, name)) for name in names}
+
+
+def _refuse_absent_columns(
+    rows: Sequence[Mapping[str, Any]], where: str, needed: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Raises: ValueError for columns that no row has: needed ones, and those that data.columns
+    names.
+    """
+    present: set[str] = set()
+    for row in rows:
+        present.update(row)
+    theirs_of = {name: columns.get(name, name) for name in needed}
+    absent = []
+    for ours, theirs in (theirs_of | dict(columns)).items():
+        if theirs not in present:
+            absent.append(f"{theirs!r} ({ours})")
+    if absent:
+        raise ValueError(
+            f"{where} lacks the columns {', '.join(absent)}; it has {', '.join(sorted(present))}. "
+            "Name them in data.columns, or set data.format"
+        )
 
 
 def is_of_split(own: Any, wanted: str) -> bool:
@@ -164,8 +181,10 @@ def is_of_split(own: Any, wanted: str) -> bool:
         own: the row's value, or None. wanted: data.train_split or data.test_split, in the spelling
             of `datasets`: "train", "train[:100]", "train+validation".
     """
+    if own is None:
+        return True
     names = [part.partition("[")[0].strip() for part in wanted.split("+")]
-    return own is None or str(own) in names
+    return str(own) in names
 
 
 def join_sources(
@@ -207,9 +226,8 @@ def join_sources(
         for name in sorted(row.keys() & other.keys() - {"source"}):
             if row[name] != other[name]:
                 raise ValueError(
-                    f"data.sources: row {number} of {sources_where} differs from that of "
-                    f"{where}: {name!r} is "
-                    f"{other[name]!r:.60}, not {row[name]!r:.60}"
+                    f"data.sources: row {number} of {sources_where} differs from that of {where}: "
+                    f"{name!r} is {other[name]!r:.60}, not {row[name]!r:.60}"
                 )
         joined.append({**row, column: other["source"]})
     return joined
@@ -222,6 +240,7 @@ def raise_listed(where: str, faults: Sequence[str]) -> None:
 
 
 def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a single file, by its suffix."""
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
@@ -271,10 +290,8 @@ def _dataset_rows(source: str, split: str, stream: Stream | None) -> Iterator[di
         tables = datasets.load_dataset(source, split=split).with_format("arrow")
         for table in tables.iter(_ROWS_AT_ONCE):
             yield from table.to_pylist()
-    except (
-        datasets.exceptions.DatasetsError,
-        ValueError,
-    ) as error:  # ValueError: an unknown split, a broken file
+    except (datasets.exceptions.DatasetsError, ValueError) as error:
+        # ValueError: an unknown split, or a broken file
         raise ValueError(f"{source}: `datasets` cannot read its split {split} ({error})") from error
 
 
@@ -303,35 +320,53 @@ def _from_think_messages(
     None where there are more turns, not one block at the beginning, or a block or an answer of
     fewer characters than `min_chain` and `min_answer`: a template without a thought.
     """
-    turns = messages if isinstance(messages, list) else []
-    if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+    if not isinstance(messages, list):
         return None
-    turns = turns[1:] if turns and turns[0].get("role") == "system" else turns
-    if [turn.get("role") for turn in turns] != ["user", "assistant"]:
+    roles = []
+    texts = []
+    for turn in messages:
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            return None
+        roles.append(turn.get("role"))
+        texts.append(turn["content"])
+    if roles[:1] == ["system"]:
+        roles, texts = roles[1:], texts[1:]
+    if roles != ["user", "assistant"]:
         return None
-    question, text = (turn["content"] for turn in turns)
+    question, text = texts
     before, opened, rest = text.partition("<think>")
     chain, closed, answer = rest.partition("</think>")
-    if before.strip() or not (opened and closed) or "think>" in chain + answer:
+    has_one_block = opened and closed and "think>" not in chain + answer
+    if before.strip() or not has_one_block:
         return None
-    chain, answer = chain.strip(), answer.strip()
-    is_long_enough = len(chain) >= min_chain and len(answer) >= min_answer
-    return (question, chain, answer) if is_long_enough else None
+    chain = chain.strip()
+    answer = answer.strip()
+    if len(chain) < min_chain or len(answer) < min_answer:
+        return None
+    return question, chain, answer
 
 
 def _from_conversation(turns: Any, renderer: Renderer) -> tuple[str, str, str] | None:
     """(question, trace, solution) of [{from: user, value}, {from: assistant, value}], or None."""
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+    if not isinstance(turns, list):
         return None
-    speakers = [turn.get("from", turn.get("role")) for turn in turns]
-    texts = [turn.get("value", turn.get("content")) for turn in turns]
+    speakers = []
+    texts = []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            return None
+        speakers.append(turn.get("from", turn.get("role")))
+        texts.append(turn.get("value", turn.get("content")))
     if speakers[:1] == ["system"]:
         speakers, texts = speakers[1:], texts[1:]
-    if speakers not in (["user", "assistant"], ["human", "gpt"]) or not all(
-        isinstance(text, str) for text in texts
-    ):
+    if speakers not in (["user", "assistant"], ["human", "gpt"]):
+        return None
+    question, text = texts
+    if not isinstance(question, str) or not isinstance(text, str):
         return None
     # published with two newlines, whatever our own chat format writes
     published = Renderer(renderer.family, CHAT_FORMATS["chatml"])
-    parts = published.split_response(texts[1])
-    return (texts[0], *parts) if parts else None
+    parts = published.split_response(text)
+    if parts is None:
+        return None
+    return question, *parts

@@ -25,13 +25,15 @@ def choose_ids(ids: Sequence[str], count: int, seed: int) -> list[str]:
         raise ValueError(f"{num_repeated} of the {len(ids)} ids to choose from are repeated")
     if not 1 <= count <= len(ids):
         raise ValueError(f"count is {count}; there are {len(ids)} ids to choose from")
-    chosen = set(sorted(ids, key=lambda name: (_rank(name, seed), name))[:count])
+    ranked = sorted(ids, key=lambda name: (_rank(name, seed), name))
+    chosen = set(ranked[:count])
     return [name for name in ids if name in chosen]
 
 
 def _rank(name: str, seed: int) -> int:
     """The ids of the smallest ranks are chosen."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest(), "big")
+    hashed = hashlib.sha256(f"{seed} {name}".encode())
+    return int.from_bytes(hashed.digest(), "big")
 
 
 class IdChooser:
@@ -47,8 +49,11 @@ class IdChooser:
 
     def __init__(self, at_most: int, seed: int, count_up_to: int) -> None:
         """Args: count_up_to: different ids beyond this number are not told apart."""
-        self._at_most, self._seed, self._count_up_to = at_most, seed, count_up_to
+        self._at_most = at_most
+        self._seed = seed
+        self._count_up_to = count_up_to
         self._largest_first: list[tuple[int, str]] = []
+        """A heap of (-rank, id): `heapq` pops the smallest entry, which is the largest rank."""
         self._occurrences: dict[str, int] = {}
         self._ranks: set[int] = set()
 
@@ -73,14 +78,16 @@ class IdChooser:
 
     def chosen(self, count: int) -> dict[str, int]:
         """The `count` ids of the smallest ranks, and how often each came."""
+        # (-10, a), (-20, b): descending entries are ascending ranks.
         smallest_first = sorted(self._largest_first, reverse=True)
         return {name: self._occurrences[name] for _, name in smallest_first[:count]}
 
 
 def format_ids(ids: Iterable[str], header: Sequence[str]) -> str:
     """The text of a list of ids: a comment line per header line, then an id per line."""
-    comments = [f"{COMMENT} {line}" for line in header]
-    return "".join(f"{line}\n" for line in [*comments, *ids])
+    lines = [f"{COMMENT} {line}" for line in header]
+    lines += ids
+    return "".join(f"{line}\n" for line in lines)
 
 
 def read_ids(path: Path) -> list[str]:
@@ -90,11 +97,15 @@ def read_ids(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} (data.question_ids)")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
-    ids = [line for line in lines if line and not line.startswith(COMMENT)]
+    ids = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        name = line.strip()
+        if name and not name.startswith(COMMENT):
+            ids.append(name)
     if not ids:
         raise ValueError(f"{path} (data.question_ids) has no id; it needs one per line")
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    uses = Counter(ids)
+    repeated = [name for name, count in uses.items() if count > 1]
     if repeated:
         raise ValueError(
             f"{path} (data.question_ids): {len(repeated)} ids are there more than once, such as "

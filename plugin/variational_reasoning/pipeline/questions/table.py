@@ -10,8 +10,11 @@ def training_questions(config: Config) -> tuple[TableReader, list[str]]:
     Raises: ValueError when there is none.
     """
     reader = TableReader(config.folder("questions"), "questions")
-    rows = reader.summary.select(["question_id", "split"]).to_pylist()
-    train = [row["question_id"] for row in rows if row["split"] == "train"]
+    rows = reader.columns_of_summary(["question_id", "split"])
+    train = []
+    for row in rows.to_pylist():
+        if row["split"] == "train":
+            train.append(row["question_id"])
     if not train:
         raise ValueError(f"{config.folder('questions')} has no question whose split is train")
     return reader, train

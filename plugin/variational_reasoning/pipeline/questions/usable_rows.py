@@ -6,11 +6,12 @@ is an error.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tqdm import tqdm
 
+from variational_reasoning.method.families import REASONER
 from variational_reasoning.method.prompts import Renderer
 from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.questions.checks import QuestionChecks
@@ -52,80 +53,122 @@ def usable_rows(
 
     Raises: ValueError that lists rows with values of a wrong type and checks that cannot be used.
     """
-    limit = config.data.max_train_questions if split == "train" else config.data.max_test_questions
-    wanted_split = config.data.train_split if split == "train" else config.data.test_split
-    rows: list[dict[str, Any]] = []
+    taker = _RowTaker(split, seen_questions, checks, config)
     dropped: Dropped = {}
     faults: list[str] = []
-    tags = config.renderer.tags
-    needs_traces = split == "train" and not config.traces_are_optional
     for row in table:
         place = f"row {row['number']}"
+        texts = taker.texts_of(row)
+        question_id = _question_id(row, texts, split, config.data.ids)
+        try:
+            reason = taker.take(row, texts, question_id)
+        except _RowFault as fault:
+            faults.append(f"{place}: {fault}")
+            continue
+        if reason is not None:
+            dropped.setdefault(reason, []).append(question_id or place)
+    raise_listed(where, faults)
+    return taker.rows, dropped
+
+
+class _RowFault(Exception):
+    """A value of a wrong type, or a check that cannot be used; the message says which."""
+
+
+class _RowTaker:
+    """Takes the rows of one split one after another; see `usable_rows`."""
+
+    def __init__(
+        self, split: str, seen_questions: dict[str, str], checks: QuestionChecks, config: Config
+    ) -> None:
+        data = config.data
+        is_train = split == "train"
+        self.split = split
+        self.seen_questions = seen_questions
+        self.checks = checks
+        self.config = config
+        self.wanted_split = data.train_split if is_train else data.test_split
+        self.limit = data.max_train_questions if is_train else data.max_test_questions
+        self.needs_traces = is_train and not config.traces_are_optional
+        self.may_lack_traces = is_train and config.traces_are_optional
+        self.is_taken_apart = is_train and data.format != "columns"
+        self.tags = config.renderer.tags
+        self.rows: list[dict[str, Any]] = []
+
+    def texts_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The needed columns, empty in place of null where a row may lack them."""
         texts = {name: row[name] for name in NEEDED_COLUMNS}
-        if not needs_traces:
+        if not self.needs_traces:
             for name in ("trace", "solution"):
                 if texts[name] is None:
                     texts[name] = ""
-        question_id = _question_id(row, texts, split, config.data.ids)
-        if not is_of_split(row["split"], wanted_split):
-            reason = f"of the split {row['split']!r}, not {wanted_split}"
-            dropped.setdefault(reason, []).append(question_id or place)
-            continue
-        if split == "train" and config.data.format != "columns" and texts["question"] is None:
-            dropped.setdefault(NOT_LAID_OUT[config.data.format], []).append(question_id or place)
-            continue
-        wrong = []
+        return texts
+
+    def take(
+        self, row: Mapping[str, Any], texts: dict[str, Any], question_id: str | None
+    ) -> str | None:
+        """Add a row to `rows`; the reason where it is dropped.
+
+        Raises: _RowFault.
+        """
+        if not is_of_split(row["split"], self.wanted_split):
+            return f"of the split {row['split']!r}, not {self.wanted_split}"
+        if self.is_taken_apart and texts["question"] is None:
+            return NOT_LAID_OUT[self.config.data.format]
+        _refuse_other_types(texts)
+        reason = self._unusable_text(texts)
+        if reason is not None:
+            return reason
+        check, fault = self.checks.of(row, texts["solution"])
+        if fault:
+            raise _RowFault(fault)
+        if self.may_lack_traces:
+            texts |= _completed(texts, check)
+            if not texts["solution"] and check["kind"] == "none":
+                return "no solution, answer, check or tests"
+        earlier_split = self.seen_questions.get(texts["question"])
+        if earlier_split == self.split:
+            return "duplicate question"
+        if earlier_split is not None:
+            return f"question of the {earlier_split} split"
+        if self.limit is not None and len(self.rows) >= self.limit:
+            return f"beyond data.max_{self.split}_questions"
+        self.seen_questions[texts["question"]] = self.split
+        self.rows.append(
+            {
+                "question_id": question_id,
+                **texts,
+                "source": "" if row["source"] is None else str(row["source"]),
+                "check": json.dumps(check, ensure_ascii=False),
+                "split": self.split,
+            }
+        )
+        return None
+
+    def _unusable_text(self, texts: Mapping[str, str]) -> str | None:
+        """Why a row's texts cannot be used, or None.
+
+        A needed one is empty, or one holds a tag of the prompt family, so that a reader could not
+        tell where its part of a prompt ends.
+        """
+        needed = NEEDED_COLUMNS if self.needs_traces else ("question",)
+        for name in needed:
+            if not texts[name].strip():
+                return f"empty {name}"
         for name, text in texts.items():
-            if not isinstance(text, str):
-                wrong.append(f"{name} is {type(text).__name__}")
-        if wrong:
-            faults.append(f"{place}: {', '.join(wrong)}; text is needed")
-            continue
-        needed = NEEDED_COLUMNS if needs_traces else ("question",)
-        unusable = _unusable_text(texts, needed, tags)
-        if unusable is None:
-            check, fault = checks.of(row, texts["solution"])
-            if fault:
-                faults.append(f"{place}: {fault}")
-                continue
-            if split == "train" and not needs_traces:
-                texts |= _completed(texts, check)
-                if not texts["solution"] and check["kind"] == "none":
-                    unusable = "no solution, answer, check or tests"
-            earlier_split = seen_questions.get(texts["question"])
-            if unusable is None and earlier_split == split:
-                unusable = "duplicate question"
-            elif unusable is None and earlier_split is not None:
-                unusable = f"question of the {earlier_split} split"
-            elif unusable is None and limit is not None and len(rows) >= limit:
-                unusable = f"beyond data.max_{split}_questions"
-        if unusable is not None:
-            dropped.setdefault(unusable, []).append(question_id or place)
-            continue
-        seen_questions[texts["question"]] = split
-        source = "" if row["source"] is None else str(row["source"])
-        check_text = json.dumps(check, ensure_ascii=False)
-        facts = {"source": source, "check": check_text, "split": split}
-        rows.append({"question_id": question_id} | texts | facts)
-    raise_listed(where, faults)
-    return rows, dropped
+            if any(tag in text for tag in self.tags):
+                return f"tags in the {name}"
+        return None
 
 
-def _unusable_text(
-    texts: Mapping[str, str], needed: Sequence[str], tags: Iterable[str]
-) -> str | None:
-    """Why a row's texts cannot be used, or None.
-
-    A needed one is empty, or one holds a tag of the prompt family, so that a reader could not tell
-    where its part of a prompt ends.
-    """
-    for name in needed:
-        if not texts[name].strip():
-            return f"empty {name}"
+def _refuse_other_types(texts: Mapping[str, Any]) -> None:
+    """Raises: _RowFault for values that are not text."""
+    wrong = []
     for name, text in texts.items():
-        if any(tag in text for tag in tags):
-            return f"tags in the {name}"
-    return None
+        if not isinstance(text, str):
+            wrong.append(f"{name} is {type(text).__name__}")
+    if wrong:
+        raise _RowFault(f"{', '.join(wrong)}; text is needed")
 
 
 def _completed(texts: Mapping[str, str], check: Mapping[str, Any]) -> dict[str, str]:
@@ -154,16 +197,23 @@ def fitting_rows(
     """
     answering = [kind for kind in renderer.kinds if renderer.answers(kind)]
     kinds = (*answering, config.posterior_prompt)
+    too_long = f"longer than cutoff_len {config.cutoff_len}"
     fitting = []
     for row in tqdm(rows, unit="row", desc="lengths"):
         lengths = {kind: example_tokens(kind, renderer, row, encode) for kind in kinds}
-        if any(sum(parts) > config.cutoff_len for parts in lengths.values()):
-            dropped.setdefault(f"longer than cutoff_len {config.cutoff_len}", []).append(
-                row["question_id"]
-            )
-        else:
-            names = ("prompt_tokens", "trace_tokens", "solution_tokens")
-            fitting.append(row | dict(zip(names, lengths["reasoner"], strict=True)))
+        longest = max(sum(parts) for parts in lengths.values())
+        if longest > config.cutoff_len:
+            dropped.setdefault(too_long, []).append(row["question_id"])
+            continue
+        prompt_tokens, trace_tokens, solution_tokens = lengths[REASONER]
+        fitting.append(
+            {
+                **row,
+                "prompt_tokens": prompt_tokens,
+                "trace_tokens": trace_tokens,
+                "solution_tokens": solution_tokens,
+            }
+        )
     return fitting
 
 
@@ -178,11 +228,12 @@ def example_tokens(
     """
     chain = row["trace"]
     trace = "" if renderer.family.is_abstract else chain
-    question, solution = row["question"], row["solution"]
-    prompt, response = renderer.render_parts(kind, question, trace, solution, chain)
+    prompt, response = renderer.render_parts(kind, row["question"], trace, row["solution"], chain)
     head, *rest = renderer.target_parts(response)
-    num_rest = sum(len(encode(part)) for part in rest if part)
-    return len(prompt.encode(encode)), len(encode(head)), num_rest
+    prompt_tokens = len(prompt.encode(encode))
+    trace_tokens = len(encode(head))
+    rest_tokens = sum(len(encode(part)) for part in rest if part)
+    return prompt_tokens, trace_tokens, rest_tokens
 
 
 def _question_id(
@@ -197,4 +248,5 @@ def _question_id(
         return str(row["number"] - 1)
     if not all(isinstance(text, str) for text in texts.values()):
         return None
-    return hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
+    hashed = hashlib.sha256("\0".join(texts.values()).encode())
+    return hashed.hexdigest()[:16]

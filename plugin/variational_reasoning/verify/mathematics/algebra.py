@@ -91,6 +91,7 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
     of a function). The argument of `\cot t \cdot u` ends with t. `\sin 30^{\circ}` is in radians.
     `2\binom{6}{2}` is not a mixed number. `2\cis\theta` is `2e^{i\theta}`.
     """
+    # A command has no group, so it is found as "" and taken out.
     letters = re.findall(r"\\[a-zA-Z]+|([a-zA-Z])(?! ?\()", f"{gold} {answer}")
     variables = set(letters) - {""} - _FUNCTIONS
 
@@ -104,7 +105,8 @@ def unambiguous(gold: str, answer: str) -> tuple[str, str]:
         text = _ARGUMENT.sub(r"\1{(\2)}", text)
         text = re.sub(r"(\\?[a-zA-Z]+) ?\(", spelled, text)
         text = re.sub(r"(?<=[\w})]) ?(?=\\binom)", r" \\cdot ", text)
-        text = _CIS.sub(r" \\cdot e^{i (\1)}", text).strip().removeprefix(r"\cdot ")
+        text = _CIS.sub(r" \\cdot e^{i (\1)}", text)
+        text = text.strip().removeprefix(r"\cdot ")
         if re.search(rf"{_TRIGONOMETRIC}|e ?\^", text):
             text = _DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
         return text
@@ -138,11 +140,14 @@ def _parse(text: str) -> list[Expression]:
         boxed="all",
         equations=False,
     )
-    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)
+    with_ours = math_verify.LatexExtractionConfig(
+        boxed_match_priority=0, normalization_config=normal
+    )
+    with_its_own = math_verify.LatexExtractionConfig(boxed_match_priority=0)
     boxed = "\\boxed{" + text.replace("%", r"\%") + "}"
     found: list[Expression] = []
-    for targets in ([latex], [math_verify.LatexExtractionConfig(boxed_match_priority=0)]):
-        found = math_verify.parse(boxed, targets, parsing_timeout=None, raise_on_error=True)
+    for target in (with_ours, with_its_own):
+        found = math_verify.parse(boxed, [target], parsing_timeout=None, raise_on_error=True)
         if len(found) > 1:
             break
     return found
@@ -169,7 +174,8 @@ def _numeric(gold: str, left: Expression, answer: str, right: Expression) -> boo
         first = _without_floats(left).evalf(PRECISION, maxn=400)
         second = _without_floats(right).evalf(PRECISION, maxn=400)
         return True if _agree(first, second) else None
-    want, found = rational(gold), rational(answer)
+    want = rational(gold)
+    found = rational(answer)
     if want is None:
         want = Fraction(str(first))
     if found is None:
@@ -187,7 +193,8 @@ def _agree(first: Expression, second: Expression) -> bool:
     import sympy
 
     scale = max(abs(first), abs(second))
-    return bool(abs(first - second) <= sympy.Float("1e-35", PRECISION) * scale)
+    tolerance = scale * sympy.Float("1e-35", PRECISION)
+    return bool(abs(first - second) <= tolerance)
 
 
 def _complex(left: Expression, right: Expression) -> bool | None:
@@ -199,23 +206,27 @@ def _complex(left: Expression, right: Expression) -> bool | None:
 
     if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
         return None
-    if {str(name) for name in left.free_symbols | right.free_symbols} != {"i"}:
+    names = left.free_symbols | right.free_symbols
+    if set(map(str, names)) != {"i"}:
         return None
     numbers = []
     for side in (left, right):
         units = dict.fromkeys(side.free_symbols, sympy.I)
-        number = _without_floats(side).xreplace(units).evalf(PRECISION, maxn=400)
+        exact = _without_floats(side).xreplace(units)
+        number = exact.evalf(PRECISION, maxn=400)
         if not all(map(_is_real, number.as_real_imag())):
             return None
         numbers.append(number)
-    return _agree(numbers[0], numbers[1])
+    first, second = numbers
+    return _agree(first, second)
 
 
 def _algebraic(left: Expression, right: Expression) -> bool | None:
     """Whether two equations are multiples of each other; None for anything else."""
     import sympy
 
-    first, second = _difference(left), _difference(right)
+    first = _difference(left)
+    second = _difference(right)
     if first is None or second is None or second == 0:
         return None
     if first.free_symbols != second.free_symbols or len(first.free_symbols) < 2:
@@ -232,16 +243,20 @@ def _solved(left: Expression, right: Expression) -> bool | None:
 
     for equation, other in ((left, right), (right, left)):
         difference = _difference(equation)
-        solution = None if difference is None else _solution(equation, other)
+        if difference is None:
+            continue
+        solution = _solution(equation, other)
         if solution is None:
             continue
+        # xy - 6 is linear in y, so 6/x is its only solution where it makes the difference 0.
         name, value = solution
         difference = sympy.expand(difference)
         if not isinstance(value, sympy.Expr) or name in value.free_symbols:
             continue
         if not difference.is_polynomial(name) or sympy.degree(difference, name) != 1:
             continue
-        return identical(difference.subs(name, value), sympy.Integer(0))
+        remainder = difference.subs(name, value)
+        return identical(remainder, sympy.Integer(0))
     return None
 
 
@@ -253,8 +268,11 @@ def _solution(equation: Expression, other: Expression) -> tuple[Expression, Expr
         return other.lhs, other.rhs
     if not isinstance(other, sympy.Expr):
         return None
-    further = list(equation.free_symbols - other.free_symbols)
-    return (further[0], other) if len(further) == 1 else None
+    further = equation.free_symbols - other.free_symbols
+    if len(further) != 1:
+        return None
+    (name,) = further
+    return name, other
 
 
 def identical(left: Expression, right: Expression) -> bool | None:
@@ -281,16 +299,19 @@ def identical(left: Expression, right: Expression) -> bool | None:
     )
     if not 0 < len(names) <= 12 or left.has(*unknown) or right.has(*unknown):
         return None
-    exact = [_without_floats(side) for side in (left, right)]
+    exact_left = _without_floats(left)
+    exact_right = _without_floats(right)
+    has_decimals = exact_left != left or exact_right != right
     agreements = 0
     for number in range(NUM_POINTS):
         point = _point(number, names)
-        first, second = (side.subs(point).evalf(30, maxn=200) for side in exact)
+        first = exact_left.subs(point).evalf(30, maxn=200)
+        second = exact_right.subs(point).evalf(30, maxn=200)
         if not (_is_real(first) and _is_real(second)):
             continue  # not real, or a pole
         scale = max(abs(first), abs(second), sympy.Float(1))
         if abs(first - second) > scale * sympy.Float("1e-20"):
-            return None if exact != [left, right] else False
+            return None if has_decimals else False  # a decimal may be a rounded value
         agreements += 1
     return True if agreements >= MIN_AGREEMENTS else None
 
@@ -306,11 +327,13 @@ def _point(number: int, names: list[Expression]) -> dict[Expression, Expression]
     """
     import sympy
 
-    sign, shift = (-1) ** (number // 6), sympy.Rational(number % 2 * 3, 2)
+    sign = (-1) ** (number // 6)
+    shift = sympy.Rational(3 * (number % 2), 2)
     point = {}
     for index, name in enumerate(names):
         numerator = (37 * index + 23 * number) % 97 + 2
-        point[name] = sign * (shift + sympy.Rational(numerator, 101))
+        fraction = sympy.Rational(numerator, 101)
+        point[name] = sign * (shift + fraction)
     return point
 
 
@@ -339,8 +362,10 @@ def _without_floats(expression: Expression) -> Expression:
     """The expression with fractions for its decimals: 5/2 for 2.5."""
     import sympy
 
-    floats = expression.atoms(sympy.Float)
-    return expression.xreplace({number: sympy.Rational(str(number)) for number in floats})
+    fractions = {}
+    for number in expression.atoms(sympy.Float):
+        fractions[number] = sympy.Rational(str(number))
+    return expression.xreplace(fractions)
 
 
 def _is_doubtful(gold: str, left: Expression, answer: str, right: Expression) -> bool:
@@ -359,9 +384,12 @@ def _is_doubtful(gold: str, left: Expression, answer: str, right: Expression) ->
     are_values = isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)
     if are_values and left.free_symbols != right.free_symbols:
         return bool(sympy.simplify(left - right) != 0)
-    first, second = _difference(left), _difference(right)
+    first = _difference(left)
+    second = _difference(right)
     if first is not None and second is not None and first.free_symbols != second.free_symbols:
-        return set(map(str, left.lhs.free_symbols)) == set(map(str, right.lhs.free_symbols))
+        left_names = set(map(str, left.lhs.free_symbols))
+        right_names = set(map(str, right.lhs.free_symbols))
+        return left_names == right_names
     if re.search(r"\\forall|\\exists", both):
         return True  # it reads only what comes after the comma
     if re.search(r"[<>=]|\\le|\\ge|\\in", both) or not isinstance(left, sympy.Expr):

@@ -74,10 +74,11 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
         plain = _without_algebra(golds, boxes)
         if plain is not None:
             return plain
-    asked: list[str] = []
+    num_asked = 0
 
     def ask(gold: str, answer: str) -> bool | None:
-        asked.append("")
+        nonlocal num_asked
+        num_asked += 1
         if explodes(answer) or explodes(gold):
             raise TooLarge
         return math_verify_equal(*unambiguous(gold, answer))
@@ -88,7 +89,8 @@ def compare_symbolically(golds: list[str], solution: str) -> Result:
         return Result(Verdict.TIMEOUT, "not computed: the power or factorial is too large")
     if decided is None:
         return Result(Verdict.UNVERIFIABLE, "math-verify cannot read the gold answer")
-    return Result(Verdict.CORRECT if decided else Verdict.WRONG, "math-verify" if asked else reason)
+    verdict = Verdict.CORRECT if decided else Verdict.WRONG
+    return Result(verdict, "math-verify" if num_asked else reason)
 
 
 def exact_number(text: str) -> Fraction | None:
@@ -103,7 +105,7 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None, str]:
-    """(is one of the golds the answer, why).
+    """(whether one of the golds is the answer, why).
 
     Raises: TooLarge where none is and one cannot be computed.
     """
@@ -116,17 +118,19 @@ def _compare(golds: list[str], boxes: list[str], ask: Ask) -> tuple[bool | None,
     opinions: list[bool | None] = []
     refusal: TooLarge | None = None
     for gold in golds:
-        gold = tidy(", ".join(final_boxes(gold)) or gold)
+        boxed = ", ".join(final_boxes(gold))
+        gold = tidy(boxed or gold)
         for answer in answers:
             if squeezed(gold) and squeezed(gold) == squeezed(answer):
                 return True, "same text"
             try:
-                opinions.append(equal(gold, answer, ask))
+                opinion = equal(gold, answer, ask)
             except TooLarge as error:
                 refusal = error
                 continue
-            if opinions[-1]:
+            if opinion:
                 return True, "same value"
+            opinions.append(opinion)
     if refusal:
         raise refusal
     return (None if None in opinions else False), "another value"

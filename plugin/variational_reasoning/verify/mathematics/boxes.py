@@ -20,7 +20,10 @@ def last_boxed(text: str) -> str | None:
     A box inside a box belongs to the outer one. Escaped braces (`\{`, `\}`) are text.
     """
     boxes = _boxes(text)
-    return boxes[-1][2] or None if boxes else None
+    if not boxes:
+        return None
+    _, _, content = boxes[-1]
+    return content or None
 
 
 def final_boxes(text: str) -> list[str]:
@@ -32,6 +35,7 @@ def final_boxes(text: str) -> list[str]:
     if not boxes or not boxes[-1][2]:
         return []
     found = [boxes[-1][2]]
+    # Of boxes a, b, c the pairs (b, c), (a, b): from the end, until two are too far apart.
     for (_, stop, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if not content or not _BETWEEN.fullmatch(text, stop, start):
             break
@@ -59,6 +63,7 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
 
 
 def _closing_brace(text: str, position: int) -> int | None:
+    """Where the brace closes that opens before `position`; None where it does not."""
     depth = 1
     while position < len(text):
         character = text[position]

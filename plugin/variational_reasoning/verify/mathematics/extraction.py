@@ -48,26 +48,39 @@ def bare_answer(text: str) -> str | None:
     if has_box or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
     text = text.rstrip().rstrip("\\")
-    if (marked := _marked(text)) is not None:
+    marked = _marked(text)
+    if marked is not None:
         return marked
-    if chosen := _CHOSEN.findall(text):
+    chosen = _CHOSEN.findall(text)
+    if chosen:
         return chosen[-1]
-    formulas = [next(filter(None, match)) for match in _FORMULA.findall(text)]
+    formulas = [_only_group(match) for match in _FORMULA.findall(text)]
     around = _FORMULA.sub(" ", text)
     if not _CONCLUDES.search(around):
         if not formulas and re.search(r"\\text ?\{", text):
             return text  # LaTeX with words in it
-        if len(_WORD.findall(around)) > 1 and (said := _concluding_value(text, is_whole=True)):
-            return said
-        if not is_prose(tidy(text)) and not (formulas and len(_WORD.findall(around)) > 2):
+        num_words = len(_WORD.findall(around))
+        if num_words > 1:
+            said = _concluding_value(text, is_whole=True)
+            if said:
+                return said
+        is_sentence = is_prose(tidy(text)) or (formulas and num_words > 2)
+        if not is_sentence:
             return text
     if len(formulas) == 1 and not re.search(r"\d", around):
         return formulas[0]
     end = _POLITE.sub("", text[-MAX_INLINE_CHARACTERS:])
     announced = _ANNOUNCED.match(end)
-    if announced and announced[1].strip() and len(_WORD.findall(tidy(announced[1]))) < 2:
-        return announced[1]
+    if announced:
+        value = announced[1]
+        if value.strip() and len(_WORD.findall(tidy(value))) < 2:
+            return value
     return _concluding_value(end)
+
+
+def _only_group(match: tuple[str, ...]) -> str:
+    """The content of a match of alternatives, of which one has a group that is not empty."""
+    return next(filter(None, match))
 
 
 _HEADING = re.compile(r"#{2,6}\s*(.+)")
@@ -87,11 +100,15 @@ def _marked(text: str) -> str | None:
 
     The mark may also have a line of its own before the last one. None where prose follows it.
     """
-    lines = [line.strip() for line in _POLITE.sub("", text).splitlines() if line.strip()]
+    lines = []
+    for line in _POLITE.sub("", text).splitlines():
+        if line.strip():
+            lines.append(line.strip())
     if not lines:
         return None
     plain = [_EMPHASIS.sub("", line).strip() for line in lines[-2:]]
-    heading, announced = _HEADING.fullmatch(lines[-1]), _MARKED.fullmatch(plain[-1])
+    heading = _HEADING.fullmatch(lines[-1])
+    announced = _MARKED.fullmatch(plain[-1])
     if announced:
         value = announced[1]
     elif len(plain) == 2 and _MARK_ALONE.fullmatch(plain[0]):
@@ -104,8 +121,10 @@ def _marked(text: str) -> str | None:
         return None
     value = _EMPHASIS.sub("", value).strip()
     spelled = tidy(value)
-    is_short = len(_WORD.findall(spelled)) <= MAX_WORDS_AFTER
-    return value if is_short and _VALUE_FIRST.match(spelled) else None
+    num_words = len(_WORD.findall(spelled))
+    if num_words > MAX_WORDS_AFTER or not _VALUE_FIRST.match(spelled):
+        return None
+    return value
 
 
 def _concluding_value(text: str, is_whole: bool = False) -> str | None:
@@ -122,17 +141,26 @@ def _concluding_value(text: str, is_whole: bool = False) -> str | None:
     ends = [match.end() for match in _END_OF_SENTENCE.finditer(text)]
     if not ends or ends[-1] != len(text):
         return None
-    sentence = text[ends[-2] if len(ends) > 1 else 0 :]
-    if not (len(ends) == 1 if is_whole else _CONCLUDES.search(sentence)):
+    if is_whole and len(ends) > 1:
+        return None
+    # `So x = 2. The answer is 7.` ends at 9 and 26: the last sentence is from 9 on.
+    start = ends[-2] if len(ends) > 1 else 0
+    sentence = text[start:]
+    if not is_whole and not _CONCLUDES.search(sentence):
         return None
     sentence = sentence.strip()[:-1]
     copula = _COPULA.match(sentence)
-    if copula and re.search(r"\d|[$\\]", copula[1]) and not _WORD.search(tidy(copula[1])):
-        return copula[1]
+    if copula:
+        value = copula[1]
+        if re.search(r"\d|[$\\]", value) and not _WORD.search(tidy(value)):
+            return value
     if is_whole:
         return None
-    for place in (bold[-1] if bold and bold[-1] in sentence else "", sentence.rpartition("=")[2]):
-        values = {next(filter(None, match)).strip() for match in _VALUE.findall(place)}
+    places = [sentence.rpartition("=")[2]]
+    if bold and bold[-1] in sentence:
+        places.insert(0, bold[-1])
+    for place in places:
+        values = {_only_group(match).strip() for match in _VALUE.findall(place)}
         if len(values) == 1:
             return values.pop()
     return None

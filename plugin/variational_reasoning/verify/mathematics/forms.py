@@ -18,10 +18,13 @@ _LABEL = re.compile(
 def label(text: str) -> tuple[str | None, str]:
     """(label, value) of `x = 5` and `(p, q) = (3, 2)`; (None, text) for anything else."""
     match = _LABEL.fullmatch(text)
-    if match and "=" not in match[2] and not re.search(r"[<>]|\\le|\\ge", match[2]):
-        return re.sub(r"[ {}]", "", match[1]), match[2].strip()
-    if match := re.fullmatch(r"([a-zA-Z]{3,}) ?[:=] ?(.+)", text):
-        return match[1].lower(), match[2].strip()
+    if match:
+        name, value = match[1], match[2]
+        if "=" not in value and not re.search(r"[<>]|\\le|\\ge", value):
+            return re.sub(r"[ {}]", "", name), value.strip()
+    word = re.fullmatch(r"([a-zA-Z]{3,}) ?[:=] ?(.+)", text)  # `Tom: 9`
+    if word:
+        return word[1].lower(), word[2].strip()
     return None, text
 
 
@@ -54,11 +57,14 @@ def intervals(text: str) -> list[Interval] | None:
     """
     text = _MEMBER.sub("", text)
     text = condition(text) or text
-    parts = [_MEMBER.sub("", part.strip().strip(",").strip()) for part in _UNION.split(text)]
+    parts = _UNION.split(text)
     found = []
     for part in parts:
+        part = part.strip().strip(",").strip()
+        part = _MEMBER.sub("", part)
         interval = _point(part) if len(parts) > 1 else None
-        interval = interval or _bracketed(part) or _related(part) or _half_line(part)
+        if interval is None:
+            interval = _bracketed(part) or _related(part) or _half_line(part)
         if interval is None:
             return None
         kind, low, high = interval
@@ -87,7 +93,10 @@ _HALF_LINES = {
 def _half_line(part: str) -> Interval | None:
     r"""`\mathbb{R}`, `\mathbb{R}^+`, `\mathbb{R}_{\ge 0}`."""
     match = _HALF_LINE.fullmatch(part)
-    return _HALF_LINES[(match["sign"] or "").replace(" ", "")] if match else None
+    if match is None:
+        return None
+    sign = match["sign"] or ""
+    return _HALF_LINES[sign.replace(" ", "")]
 
 
 _PIECES = re.compile(
@@ -113,46 +122,58 @@ def pieces(text: str) -> list[tuple[str, str]] | None:
         if not row.strip():
             continue
         cells = row.split("&")
-        if len(cells) == 1 and (said := re.search(r", ?(?=(?:if|for|when|otherwise) ?)", row)):
-            cells = [row[: said.start()], row[said.end() :]]
+        if len(cells) == 1:  # `x, if x > 0`: a comma and a word in place of the sign
+            comma = re.search(r", ?(?=(?:if|for|when|otherwise) ?)", row)
+            if comma:
+                cells = [row[: comma.start()], row[comma.end() :]]
         if len(cells) != 2:
             return None
-        value, condition_text = cells[0].strip(" ,"), cells[1].strip(" ,.;")
-        found.append((value, _CONDITION_WORD.sub("", condition_text)))
+        value = cells[0].strip(" ,")
+        said = cells[1].strip(" ,.;")
+        found.append((value, _CONDITION_WORD.sub("", said)))
     if len(found) < 2 or not any(_RELATION.search(said) for _, said in found):
         return None
-    if len(found) == 2 and _OTHERWISE.fullmatch(found[1][1]):
-        sides = _RELATION.split(found[0][1])
-        if len(sides) == 3:
+    if len(found) == 2:
+        (_, first_condition), (last_value, last_condition) = found
+        sides = _RELATION.split(first_condition)
+        if _OTHERWISE.fullmatch(last_condition) and len(sides) == 3:
             left, relation, right = sides
-            found[1] = (found[1][0], f"{left} {_COMPLEMENTS[relation]} {right}")
+            found[1] = (last_value, f"{left} {_COMPLEMENTS[relation]} {right}")
     return found
 
 
 def _point(part: str) -> Interval | None:
     """`x = 2` or `\\{2\\}`, which only a union makes an interval of."""
-    point, held = _POINT.fullmatch(part), brackets(part)
+    point = _POINT.fullmatch(part)
     if point:
         return "[]", point[1], point[1]
-    if held and held[0] == "{}" and len(split_list(held[1])) == 1:
-        return "[]", held[1], held[1]
+    held = brackets(part)
+    if held is None:
+        return None
+    kind, content = held
+    if kind == "{}" and len(split_list(content)) == 1:
+        return "[]", content, content
     return None
 
 
 def _bracketed(part: str) -> Interval | None:
+    """`[2, 5)`."""
     held = brackets(part)
     if held is None or held[0] == "{}" or _RELATION.search(part):
         return None
-    ends = split_list(held[1])
-    return (held[0], ends[0], ends[1]) if len(ends) == 2 else None
+    kind, content = held
+    ends = split_list(content)
+    if len(ends) != 2:
+        return None
+    return kind, ends[0], ends[1]
 
 
 def _related(part: str) -> Interval | None:
     """`x > a` and `a < x \\le b`, from either side."""
-    pieces = _RELATION.split(part)
-    if len(pieces) == 3:
-        left, relation, right = pieces
-        if not _VARIABLE.fullmatch(left):
+    sides = _RELATION.split(part)
+    if len(sides) == 3:
+        left, relation, right = sides
+        if not _VARIABLE.fullmatch(left):  # `2 < x` is `x > 2`
             left, relation, right = right, _TURNED[relation], left
         if not _VARIABLE.fullmatch(left) or _VARIABLE.fullmatch(right):
             return None
@@ -160,12 +181,16 @@ def _related(part: str) -> Interval | None:
         if relation in ("<", r"\le"):
             return "()" if is_strict else "(]", r"-\infty", right
         return "()" if is_strict else "[)", right, r"\infty"
-    if len(pieces) == 5 and _VARIABLE.fullmatch(pieces[2]):
-        low, first, _, second, high = pieces
-        if first in (">", r"\ge"):
-            low, first, second, high = high, _TURNED[second], _TURNED[first], low
-        if first in ("<", r"\le") and second in ("<", r"\le"):
-            return ("(" if first == "<" else "[") + (")" if second == "<" else "]"), low, high
+    if len(sides) == 5 and _VARIABLE.fullmatch(sides[2]):
+        low, first, _, second, high = sides
+        if first in (">", r"\ge"):  # `5 > x \ge 2` is `2 \le x < 5`
+            low, high = high, low
+            first, second = _TURNED[second], _TURNED[first]
+        if first not in ("<", r"\le") or second not in ("<", r"\le"):
+            return None
+        opening = "(" if first == "<" else "["
+        closing = ")" if second == "<" else "]"
+        return opening + closing, low, high
     return None
 
 
@@ -187,21 +212,18 @@ def choice(text: str) -> tuple[str, str] | None:
 def choices(text: str) -> list[str] | None:
     """The letters of an answer that chooses several: `ABD`, `A, B and D`, in alphabetical order."""
     letters = re.sub(r"(?<![a-zA-Z])and(?![a-zA-Z])|[\s,;()]", "", text)
-    return (
-        list(letters)
-        if re.fullmatch("[A-J]{2,10}", letters) and letters == "".join(sorted(set(letters)))
-        else None
-    )
+    if not re.fullmatch("[A-J]{2,10}", letters):
+        return None
+    in_order = sorted(set(letters))
+    return in_order if list(letters) == in_order else None
 
 
 def is_words(text: str) -> bool:
     """Whether this is language: words of three letters or more, no digit and no operator."""
     bare = re.sub(r"[\s.,;:'\"!?()-]", "", text)
-    return (
-        bool(re.fullmatch(r"[a-zA-Z]{2,}", bare))
-        and bool(re.search(r"[a-zA-Z]{3,}|^(?:no|No|NO)$", text))
-        and not _is_function(bare)
-    )
+    if not re.fullmatch(r"[a-zA-Z]{2,}", bare) or _is_function(bare):
+        return False
+    return bool(re.search(r"[a-zA-Z]{3,}|^(?:no|No|NO)$", text))
 
 
 def _is_function(bare: str) -> bool:
@@ -211,19 +233,25 @@ def _is_function(bare: str) -> bool:
 def counted(text: str) -> str | None:
     """The number of `7 stuffed goats`, where nothing but words of counting comes after it."""
     match = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)((?: [A-Za-z][a-z]{2,})+)", text)
-    if not match or re.search(
-        r"million|billion|thousand|hundred|dozen|percent|half|pairs?|score", match[2].lower()
-    ):
+    if not match:
         return None
-    return match[1]
+    number, things = match[1], match[2].lower()
+    if re.search(r"million|billion|thousand|hundred|dozen|percent|half|pairs?|score", things):
+        return None
+    return number
 
 
 def is_prose(text: str) -> bool:
-    """Does the text say something in words, so that no comparison of values can decide it?"""
-    return len(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])", text)) >= 4
+    """Whether the text says something in words, so that no comparison of values can decide it."""
+    long_words = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])", text)
+    return len(long_words) >= 4
 
 
 def words(text: str) -> str:
-    """Words for comparison: lower case, one space, no articles and punctuation."""
+    """Words for comparison: lower case, one space, no articles, forms of be and punctuation."""
     text = re.sub(r"[^\w\s]", " ", text.lower())
-    return " ".join(word for word in text.split() if word not in ("the", "a", "an", "is", "are"))
+    kept = []
+    for word in text.split():
+        if word not in ("the", "a", "an", "is", "are"):
+            kept.append(word)
+    return " ".join(kept)

@@ -17,13 +17,13 @@ _EMPTY_SET = re.compile(r"\\emptyset|\\\{ ?\\\}")
 
 def vectors(gold: str, answer: str, same: Same) -> bool | None:
     """A vector as a column or a row, and a tuple."""
-    want, found = vector(gold), vector(answer)
-    for one, other in ((want, answer), (found, gold)):
-        kind = brackets(other)
-        if one is None or kind is None or kind[0] not in ("()", "[]"):
+    for column, other in ((vector(gold), answer), (vector(answer), gold)):
+        held = brackets(other)
+        if column is None or held is None:
             continue
-        if len(split_list(kind[1])) > 1:
-            return same(one, f"({kind[1]})")
+        kind, content = held
+        if kind in ("()", "[]") and len(split_list(content)) > 1:
+            return same(column, f"({content})")
     return None
 
 
@@ -32,11 +32,17 @@ _MEMBER = re.compile(r"[a-zA-Z](?:_\{?\w\}?)? ?\\in ?(?=\\\{)")
 
 def members(gold: str, answer: str, same: Same) -> bool | None:
     r"""`k \in \{-1, 2\}` and `k = -1, k = 2`: only the set is compared."""
-    wanted_set = _MEMBER.sub("", gold, count=1) if _MEMBER.match(gold) else gold
-    found_set = _MEMBER.sub("", answer, count=1) if _MEMBER.match(answer) else answer
+    wanted_set = _without_member(gold)
+    found_set = _without_member(answer)
     if wanted_set == gold and found_set == answer:
         return None
     return same(wanted_set, found_set)
+
+
+def _without_member(text: str) -> str:
+    r"""`\{-1, 2\}` of `k \in \{-1, 2\}`; any other text as it is."""
+    match = _MEMBER.match(text)
+    return text[match.end() :] if match else text
 
 
 _ENUMERATOR = re.compile(r"(?:\(([a-h]|i{1,3}|iv|v|\d)\)|([a-h]|i{1,3}|iv|v)\)) ?:? ?(?=\S)")
@@ -88,11 +94,12 @@ def solutions(gold: str, answer: str, same: Same) -> bool | None:
     """
     want = _grouped(gold)
     found = _grouped(answer)
-    if want is None and found is None:
+    groups = want or found
+    if groups is None:
         return None
     if want is not None and found is not None and want[0].keys() != found[0].keys():
         return None
-    names = list((want or found or [{}])[0])
+    names = list(groups[0])
     wanted_text = gold if want is None else _as_tuples(want, names)
     found_text = answer if found is None else _as_tuples(found, names)
     return same(wanted_text, found_text)
@@ -106,6 +113,7 @@ def _grouped(text: str) -> list[dict[str, str]] | None:
     parts = _all_labeled([label(part) for part in split_list(text)])
     if parts is None:
         return None
+    # The example has 4 parts and the labels x and y: two groups of size 2.
     size = len(dict(parts))
     if size < 2 or len(parts) <= size or len(parts) % size:
         return None
@@ -128,8 +136,10 @@ def _as_tuples(groups: list[dict[str, str]], names: list[str]) -> str:
 
 def labels(gold: str, answer: str, same: Same) -> bool | None:
     """`x = 2, y = 3` and `y = 3, x = 2`, or values without labels."""
-    want, found = _labeled(gold), _labeled(answer)
-    want_all, found_all = _all_labeled(want), _all_labeled(found)
+    want = _labeled(gold)
+    found = _labeled(answer)
+    want_all = _all_labeled(want)
+    found_all = _all_labeled(found)
     want_any = _has_label(want)
     found_any = _has_label(found)
     if not want_any and not found_any:
@@ -157,8 +167,9 @@ def _labeled(text: str) -> list[tuple[str | None, str]]:
     held = brackets(value)
     if held is None or held[0] != "()":
         return parts
+    _, content = held
     names = split_list(name[1:-1])
-    values = split_list(held[1])
+    values = split_list(content)
     if len(names) != len(values):
         return parts
     return list(zip(names, values, strict=True))
@@ -178,7 +189,8 @@ def _same_labels(want: list[Labeled], found: list[Labeled], same: Same) -> bool 
     wanted_names = sorted(name for name, _ in want)
     found_names = sorted(name for name, _ in found)
     if wanted_names == found_names:
-        if len(set(wanted_names)) == len(wanted_names):
+        is_each_name_once = len(set(wanted_names)) == len(wanted_names)
+        if is_each_name_once:
             values = dict(found)
             return all_same(same(value, values[name]) for name, value in want)
 
@@ -202,11 +214,13 @@ def _same_function(want: Labeled, found: Labeled, same: Same) -> bool | None:
     found_function = re.fullmatch(function, found_name)
     if wanted_function and found_function and wanted_function[1] == found_function[1]:
         # The argument has another name: t^2 becomes x^2, unless x is taken.
-        wanted_argument, found_argument = wanted_function[2], found_function[2]
+        wanted_argument = wanted_function[2]
+        found_argument = found_function[2]
         if wanted_argument in found_value:
             return None
         argument = rf"(?<![\\a-zA-Z]){found_argument}(?![a-zA-Z])"
-        return same(wanted_value, re.sub(argument, wanted_argument, found_value))
+        renamed = re.sub(argument, wanted_argument, found_value)
+        return same(wanted_value, renamed)
     plain_function = r"[a-z]\([a-z]\)"
     if wanted_name == "y" and re.fullmatch(plain_function, found_name):
         return same(wanted_value, found_value)
@@ -222,18 +236,21 @@ def _and_plain(labeled: list[Labeled], plain: str, same: Same) -> bool | None:
     `Tom: 9` have none.
     """
     parts = split_list(plain)
+    is_tuple = False
     held = brackets(parts[0]) if len(parts) == 1 else None
-    is_tuple = held is not None and held[0] == "()"
-    if held is not None and held[0] not in _HALF_OPEN:
-        parts = split_list(held[1])
-    if len(parts) != len(labeled):
-        return same(labeled[0][1], plain) if len(labeled) == 1 else None
+    if held is not None:
+        kind, content = held
+        is_tuple = kind == "()"
+        if kind not in _HALF_OPEN:
+            parts = split_list(content)
     names = [name for name, _ in labeled]
     values = [value for _, value in labeled]
+    if len(parts) != len(labeled):
+        return same(values[0], plain) if len(labeled) == 1 else None
+    has_name_twice = len(set(names)) < len(names)
     are_words = all(re.fullmatch("[a-zA-Z]{3,}", name) for name in names)
-    if len(set(names)) < len(names) or len(names) == 1 or are_words:
-        return in_any_order(values, parts, same)
-    if _are_roots(names) and not is_tuple:
+    are_roots = _are_roots(names) and not is_tuple
+    if has_name_twice or len(names) == 1 or are_words or are_roots:
         return in_any_order(values, parts, same)
     if _have_an_order(names):
         values = [value for _, value in sorted(labeled)]
@@ -252,10 +269,11 @@ def _have_an_order(names: list[str]) -> bool:
     """Neighbors in the alphabet (x, y, z or p, q), or one letter with several indices."""
     if _are_roots(names):
         return True
-    if set(map(len, names)) != {1}:
+    if any(len(name) != 1 for name in names):
         return False
-    codes = sorted(map(ord, names))
-    return codes == list(range(codes[0], codes[0] + len(codes)))
+    codes = sorted(map(ord, names))  # p and q: 112 and 113
+    neighbors = range(codes[0], codes[0] + len(codes))
+    return codes == list(neighbors)
 
 
 _POINT = re.compile(r"([A-Z]'*) ?(\(.+\))")
@@ -279,10 +297,11 @@ def _with_equals_sign(text: str) -> str:
     match = _POINT.fullmatch(text)
     if not match:
         return text
-    held = brackets(match[2])
+    name, coordinates = match[1], match[2]
+    held = brackets(coordinates)
     if held is None or len(split_list(held[1])) < 2:
         return text
-    return f"{match[1]} = {match[2]}"
+    return f"{name} = {coordinates}"
 
 
 def lists(gold: str, answer: str, same: Same) -> bool | None:
@@ -292,10 +311,12 @@ def lists(gold: str, answer: str, same: Same) -> bool | None:
         return None
     if re.search(r"[<>|]|\\le|\\ge|\\mid|\\in ", both):
         return None
-    (want_kind, want), (found_kind, found) = _collection(gold), _collection(answer)
+    want_kind, want = _collection(gold)
+    found_kind, found = _collection(answer)
     kinds = {want_kind, found_kind}
     if kinds == {"one"}:
         return None
+    # One of them is a set, and its only member is what the other is: `\{5\}` and `5`.
     if want_kind == "{}" and found_kind != "{}":
         only = _only_member(want)
         if only is not None:
@@ -308,10 +329,9 @@ def lists(gold: str, answer: str, same: Same) -> bool | None:
         return _one_and_several(gold, want, answer, found, same)
     if not kinds & _ORDERED:
         found = _without_repetition(found)  # the same solution twice is one solution
+        return in_any_order(want, found, same)
     if len(want) != len(found):
         return False
-    if not kinds & _ORDERED:
-        return in_any_order(want, found, same)
     if "{}" in kinds:
         return False  # an ordered tuple is not a set
     are_intervals = len(want) == 2 or _HALF_OPEN & kinds
@@ -353,15 +373,16 @@ def _collection(text: str) -> tuple[str, list[str]]:
     """(kind, parts): a kind of `lists.brackets`, `list` for a list without brackets, or `one`."""
     held = brackets(text)
     if held is not None:
-        spread = plus_minus(text)
-        if held[0] == "()" and spread:
-            return "list", spread
-        inner = split_list(held[1])
-        if held[0] == "{}":
-            return "{}", _spread(inner)
-        is_list_of_one = held[0] == "[]" and len(inner) == 1 and not brackets(inner[0])
+        kind, content = held
+        tuples = plus_minus(text)
+        if kind == "()" and tuples:
+            return "list", tuples
+        inner = split_list(content)
+        if kind == "{}":
+            return kind, _spread(inner)
+        is_list_of_one = kind == "[]" and len(inner) == 1 and not brackets(inner[0])
         if len(inner) > 1 or is_list_of_one:
-            return held[0], inner
+            return kind, inner
     parts = split_list(text)
     if len(parts) > 1:
         parts = _spread(parts)

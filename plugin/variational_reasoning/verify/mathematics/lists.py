@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from .numbers import INTEGER
 
 _SIGN = re.compile(r"\\.|.", re.DOTALL)
-_OPENING, _CLOSING = {"(", "[", "{", "\\{"}, {")", "]", "}", "\\}"}
+_OPENING = {"(", "[", "{", "\\{"}
+_CLOSING = {")", "]", "}", "\\}"}
 
 
 def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
@@ -18,8 +19,9 @@ def _nesting(text: str, start: int = 0) -> Iterator[tuple[int, str, int]]:
     """
     depth = 0
     for match in _SIGN.finditer(text, start):
-        depth += (match[0] in _OPENING) - (match[0] in _CLOSING)
-        yield match.end() - 1, match[0], depth
+        sign = match[0]
+        depth += (sign in _OPENING) - (sign in _CLOSING)
+        yield match.end() - 1, sign, depth
 
 
 def closing_bracket(text: str, start: int) -> int | None:
@@ -78,19 +80,15 @@ def brackets(text: str) -> tuple[str, str] | None:
     r"""(kind, content) where one pair of brackets holds the whole text: kind is `()`, `[]`, `(]`,
     `[)` or `{}`.
     """
-    if (
-        text.startswith("\\{")
-        and text.endswith("\\}")
-        and closing_bracket(text, 0) == len(text) - 1
-    ):
+    is_set = text.startswith("\\{") and text.endswith("\\}")
+    is_tuple = text[:1] in ("(", "[") and text[-1:] in (")", "]")
+    if not is_set and not is_tuple:
+        return None
+    if closing_bracket(text, 0) != len(text) - 1:
+        return None  # `(1, 2), (3, 4)`: two pairs
+    if is_set:
         return "{}", text[2:-2].strip()
-    if (
-        text[:1] in ("(", "[")
-        and text[-1:] in (")", "]")
-        and closing_bracket(text, 0) == len(text) - 1
-    ):
-        return text[0] + text[-1], text[1:-1].strip()
-    return None
+    return text[0] + text[-1], text[1:-1].strip()
 
 
 def vector(text: str) -> str | None:
@@ -105,7 +103,8 @@ def vector(text: str) -> str | None:
     parts = [row.strip() for row in match[2].split(r"\\") if row.strip()]
     if len(parts) == 1:  # one row: its cells are the parts
         parts = [cell.strip() for cell in parts[0].split("&")]
-    if len(parts) < 2 or any("&" in part or not part for part in parts):
+    is_matrix = any("&" in part for part in parts)
+    if len(parts) < 2 or is_matrix or not all(parts):
         return None
     return f"({', '.join(parts)})"
 
@@ -125,9 +124,12 @@ def plus_minus(text: str) -> list[str] | None:
     for part in parts:
         if part.count(r"\pm") > 1:
             return None
+        if r"\pm" not in part:
+            spread.append([part])
+            continue
         plus = re.sub(r"\\pm ?", "+", part).strip().removeprefix("+")
         minus = re.sub(r"\\pm ?", "-", part).strip().removeprefix("+")
-        spread.append([plus, minus] if r"\pm" in part else [part])
+        spread.append([plus, minus])
     if len(parts) == 1:
         return spread[0]
     tuples = itertools.islice(itertools.product(*spread), _MAX_TUPLES)

@@ -55,8 +55,8 @@ def numbers(gold: str, answer: str, same: Same) -> bool | None:
         return None
 
     # At least one unit is gone now, so the rules see shorter texts when they run again.
-    is_number = _is_constant(want.number + found.number) or _has_value(want, found)
-    if want.unit == found.unit or is_number:
+    has_number = _is_constant(want.number + found.number) or _has_value(want, found)
+    if want.unit == found.unit or has_number:
         return same(want.number, found.number)
     return None
 
@@ -67,7 +67,8 @@ def _plain_numbers(want: str, found: str) -> bool | None:
     None where one is not a number.
     """
     try:
-        left, right = rational(want), rational(found)
+        left = rational(want)
+        right = rational(found)
     except TooLarge:
         decided = same_remainders(want, found)
         if decided is None:
@@ -87,7 +88,8 @@ def _decimal_comma(want: str, found: str) -> bool | None:
         has_comma = re.fullmatch(r"-?\d+,\d+", left)
         is_thousands = re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", left)
         if has_comma and not is_thousands and decimal_places(right) is not None:
-            return rational(left.replace(",", ".")) == rational(right)
+            with_point = left.replace(",", ".")
+            return rational(with_point) == rational(right)
     return None
 
 
@@ -106,7 +108,9 @@ def _degrees_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
 
     `60^\circ` and `\frac{\pi}{3}` are compared as radians, `60^\circ` and `60` as numbers.
     """
-    angle, other = (want, found) if want.unit == DEGREE else (found, want)
+    angle, other = found, want
+    if want.unit == DEGREE:
+        angle, other = want, found
     if other.unit not in ("", "rad"):
         return False
     is_radian = other.unit == "rad" or r"\pi" in other.number or r"\pi" in angle.number
@@ -114,7 +118,8 @@ def _degrees_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
         return same(want.number, found.number)
     if not _is_constant(angle.number):
         return None
-    return same(rf"\frac{{({angle.number})\pi}}{{180}}", other.number)
+    radians = rf"\frac{{({angle.number})\pi}}{{180}}"
+    return same(radians, other.number)
 
 
 def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
@@ -126,7 +131,9 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
     if want.unit and found.unit:
         return False
     gold_is_percent = want.unit == "%"
-    percent, bare = (want, found) if gold_is_percent else (found, want)
+    percent, bare = found, want
+    if gold_is_percent:
+        percent, bare = want, found
     part = _value(percent.number)
     value = _value(bare.number)
     if part is None:
@@ -136,7 +143,9 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
         if not _is_constant(bare.number):
             return None
         scaled = rf"100 \cdot ({bare.number})"
-        return same(percent.number, scaled) if gold_is_percent else same(scaled, percent.number)
+        if gold_is_percent:
+            return same(percent.number, scaled)
+        return same(scaled, percent.number)
     if part == 100 * value:
         return True
     if part == value and abs(value) >= 1:
@@ -148,6 +157,7 @@ def _percent_and(want: Quantity, found: Quantity, same: Same) -> bool | None:
 
 
 def _value(text: str) -> Fraction | None:
+    """The exact value; None for what is not a number, or is too large to compute."""
     try:
         return rational(text)
     except TooLarge:
@@ -177,13 +187,18 @@ def bases(gold: str, answer: str, same: Same) -> bool | None:
     found = _SUBSCRIPTED.fullmatch(answer)
     if want and found:
         has_same_digits = want[1].lstrip("0") == found[1].lstrip("0")
-        return has_same_digits and _base(want[2]) == _base(found[2])
-    written, plain = (want, answer) if want else (found, gold)
+        has_same_base = _base(want[2]) == _base(found[2])
+        return has_same_digits and has_same_base
+    # The other side has the digits only: `101` for `101_2`, and no digit that base 2 lacks.
+    written, plain = found, gold
+    if want:
+        written, plain = want, answer
     if written is None:
         return None
     base = _base(written[2])
     digits = re.sub(r"[ ,]", "", plain)
-    if not isinstance(base, int) or digits.lstrip("0") != written[1].lstrip("0"):
+    has_same_digits = digits.lstrip("0") == written[1].lstrip("0")
+    if not isinstance(base, int) or not has_same_digits:
         return False
     return all(int(digit, 36) < base for digit in digits)
 
@@ -213,10 +228,11 @@ def times(gold: str, answer: str, same: Same) -> bool | None:
     """
     want = _time_of_day(gold)
     found = _time_of_day(answer)
-    if want is not None and found is not None and (want.has_half or found.has_half):
-        if not want.has_half:
+    if want is not None and found is not None:
+        if want.has_half:
+            return want.minutes == found.minutes
+        if found.has_half:
             return want.minutes % HALF_DAY == found.minutes % HALF_DAY
-        return want.minutes == found.minutes
     if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
         return _clock_parts(gold) == _clock_parts(answer)
     if _CLOCK.fullmatch(gold) and re.search(": ?0", gold):
@@ -234,10 +250,13 @@ class _TimeOfDay(NamedTuple):
 
 
 def _time_of_day(text: str) -> _TimeOfDay | None:
-    match = _TIME.fullmatch(_NAMED_TIMES.get(text.lower(), text))
+    spelled = _NAMED_TIMES.get(text.lower(), text)
+    match = _TIME.fullmatch(spelled)
     if not match:
         return None
-    hours, minutes, half = int(match[1]), int(match[2] or 0), match[3]
+    hours = int(match[1])
+    minutes = int(match[2] or 0)
+    half = match[3]
     if minutes >= 60:
         return None
     if half is None:
@@ -245,8 +264,9 @@ def _time_of_day(text: str) -> _TimeOfDay | None:
         return _TimeOfDay(60 * hours + minutes, False) if is_time else None
     if not 1 <= hours <= 12:
         return None
+    hours %= 12  # 12:30 a.m. is half past midnight
     afternoon = HALF_DAY if half.lower() == "p" else 0
-    return _TimeOfDay(60 * (hours % 12) + minutes + afternoon, True)
+    return _TimeOfDay(60 * hours + minutes + afternoon, True)
 
 
 def _clock_parts(text: str) -> list[int]:
@@ -265,10 +285,14 @@ def congruences(gold: str, answer: str, same: Same) -> bool | None:
 
     Residues may come in any order.
     """
-    want, found = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
+    want = _CONGRUENCE.fullmatch(gold)
+    found = _CONGRUENCE.fullmatch(answer)
     if not want or not found:
         return False if want and want["name"] else None
-    names = {squeezed(match["name"]) for match in (want, found) if match["name"]}
+    names = set()
+    for match in (want, found):
+        if match["name"]:
+            names.add(squeezed(match["name"]))
     if len(names) > 1 or want["modulus"] != found["modulus"]:
         return False
     modulus = rational(want["modulus"])
@@ -280,7 +304,9 @@ def congruences(gold: str, answer: str, same: Same) -> bool | None:
             return (left_value - right_value) % modulus == 0
         return same(left, right)
 
-    return in_any_order(split_list(want["residues"]), split_list(found["residues"]), same_residues)
+    wanted_residues = split_list(want["residues"])
+    found_residues = split_list(found["residues"])
+    return in_any_order(wanted_residues, found_residues, same_residues)
 
 
 def binomials(gold: str, answer: str, same: Same) -> bool | None:

@@ -22,7 +22,7 @@ _REPEATED = re.compile(r" ?\\overline ?\{ ?(\d{1,20}) ?\}| ?\\dot ?\{ ?(\d) ?\}"
 
 
 class TooLarge(ValueError):
-    """A number that would have more than MAX_DIGITS digits."""
+    """A number that would have more than MAX_COMPUTED_DIGITS digits, or too large a factorial."""
 
 
 MAX_FACTORIAL = 3000
@@ -71,7 +71,9 @@ class RationalReader(Generic[Value]):
     """
 
     def __init__(self, text: str) -> None:
-        self.text, self.position, self.depth = text, 0, 0
+        self.text = text
+        self.position = 0
+        self.depth = 0
         self.open_brackets = 0
 
     def number(self, value: Fraction) -> Value:
@@ -221,7 +223,8 @@ class RationalReader(Generic[Value]):
         match = _FRACTION.match(self.text, self.position)
         if not match:
             return None
-        numerator, denominator = int(match[1] or match[3]), int(match[2] or match[4])
+        numerator = int(match[1] or match[3])
+        denominator = int(match[2] or match[4])
         if not 0 < numerator < denominator:
             return None
         self.position = match.end()
@@ -258,8 +261,11 @@ class FractionReader(RationalReader[Fraction]):
             raise Unread
         if base == 0 and exponent < 0:
             raise ZeroDivisionError
-        if abs(base) in (0, 1):  # the exponent may have any length: only its sign and parity matter
-            return base ** (int(exponent) % 2 + 2 * (exponent > 0))
+        if abs(base) in (0, 1):
+            # The exponent may have any length; only its sign and its parity matter. So a positive
+            # one becomes 2 or 3, and another one 0 or 1.
+            parity = int(exponent) % 2
+            return base ** (parity + 2 * (exponent > 0))
         bits = max(base.numerator.bit_length(), base.denominator.bit_length())
         if abs(exponent) * bits > BITS_PER_DIGIT * MAX_COMPUTED_DIGITS:
             raise TooLarge

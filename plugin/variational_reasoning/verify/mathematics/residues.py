@@ -29,16 +29,14 @@ def same_remainders(first: str, second: str) -> bool | None:
     """
     if max(len(first), len(second)) > MAX_CHARACTERS:
         return None
-    values = []
-    for text in (first, second):
-        try:
-            value = ResidueReader(text).whole()
-        except TooLarge:
-            return None
-        if value is None:
-            return None
-        values.append(value)
-    return values[0].remainders == values[1].remainders
+    try:
+        left = ResidueReader(first).whole()
+        right = ResidueReader(second).whole()
+    except TooLarge:
+        return None
+    if left is None or right is None:
+        return None
+    return left.remainders == right.remainders
 
 
 class Residue:
@@ -52,31 +50,30 @@ class Residue:
     @classmethod
     def of(cls, value: Fraction) -> "Residue":
         """Raises: Unread where a prime divides the denominator."""
-        try:
-            remainders = tuple(
-                value.numerator * pow(value.denominator, -1, prime) % prime for prime in PRIMES
-            )
-        except ValueError as error:
-            raise Unread from error
-        return cls(remainders, value)
-
-    def _combined(self, other: "Residue", exact: Fraction | None, operation: str) -> "Residue":
-        pairs = zip(self.remainders, other.remainders, PRIMES, strict=True)
-        if operation == "+":
-            remainders = tuple((a + b) % prime for a, b, prime in pairs)
-        else:
-            remainders = tuple(a * b % prime for a, b, prime in pairs)
-        return Residue(remainders, exact)
+        remainders = []
+        for prime in PRIMES:
+            try:
+                inverse = pow(value.denominator, -1, prime)
+            except ValueError as error:
+                raise Unread from error
+            remainders.append(value.numerator * inverse % prime)
+        return cls(tuple(remainders), value)
 
     def __add__(self, other: "Residue") -> "Residue":
-        known = self.exact is not None and other.exact is not None
-        exact = self.exact + other.exact if known else None  # type: ignore[operator]
-        return self._combined(other, exact, "+")
+        exact = None
+        if self.exact is not None and other.exact is not None:
+            exact = self.exact + other.exact
+        pairs = zip(self.remainders, other.remainders, PRIMES, strict=True)
+        remainders = tuple((left + right) % prime for left, right, prime in pairs)
+        return Residue(remainders, exact)
 
     def __mul__(self, other: "Residue") -> "Residue":
-        known = self.exact is not None and other.exact is not None
-        exact = self.exact * other.exact if known else None  # type: ignore[operator]
-        return self._combined(other, exact, "*")
+        exact = None
+        if self.exact is not None and other.exact is not None:
+            exact = self.exact * other.exact
+        pairs = zip(self.remainders, other.remainders, PRIMES, strict=True)
+        remainders = tuple(left * right % prime for left, right, prime in pairs)
+        return Residue(remainders, exact)
 
     def __neg__(self) -> "Residue":
         return Residue.of(Fraction(-1)) * self
@@ -89,14 +86,16 @@ class Residue:
 
     def raised(self, exponent: int) -> "Residue":
         """Raises: Unread for a negative power of a number that a prime divides, such as zero."""
+        pairs = zip(self.remainders, PRIMES, strict=True)
         try:
-            pairs = zip(self.remainders, PRIMES, strict=True)
             remainders = tuple(pow(value, exponent, prime) for value, prime in pairs)
         except ValueError as error:
             raise Unread from error
         exact = None
-        if self.exact is not None and _bits(self.exact) * abs(exponent) <= MAX_EXACT_BITS:
-            exact = self.exact**exponent
+        if self.exact is not None:
+            num_bits = _bits(self.exact) * abs(exponent)
+            if num_bits <= MAX_EXACT_BITS:
+                exact = self.exact**exponent
         return Residue(remainders, exact)
 
 
@@ -118,7 +117,8 @@ class ResidueReader(RationalReader[Residue]):
             raise Unread
         if number > MAX_FACTORIAL:
             raise TooLarge
-        return Residue(tuple(_factorials(prime)[number] for prime in PRIMES), None)
+        remainders = tuple(_factorials(prime)[number] for prime in PRIMES)
+        return Residue(remainders, None)
 
     def binomial(self, total: Residue, chosen: Residue) -> Residue:
         if _small_integer(chosen) > _small_integer(total):
@@ -146,4 +146,5 @@ def _factorials(prime: int) -> list[int]:
 
 
 def _bits(value: Fraction) -> int:
+    """Of the longer of numerator and denominator."""
     return max(value.numerator.bit_length(), value.denominator.bit_length())

@@ -27,16 +27,19 @@ def interval_unions(gold: str, answer: str, same: Same) -> bool | None:
             return None  # `x > 2` and `y > 2`
 
     def same_ends(left: Interval, right: Interval) -> bool | None:
-        if left[0] != right[0]:
+        left_brackets, *left_ends = left
+        right_brackets, *right_ends = right
+        if left_brackets != right_brackets:
             return False
-        return all_same(map(same, left[1:], right[1:]))
+        return all_same(map(same, left_ends, right_ends))
 
     return in_any_order(want, found, same_ends)
 
 
 def conditions(gold: str, answer: str, same: Same) -> bool | None:
     r"""`\{x \mid x \ne 2\}` and `x \ne 2` or a union of intervals: the condition is compared."""
-    want, found = condition(gold), condition(answer)
+    want = condition(gold)
+    found = condition(answer)
     if want is None and found is None:
         return None
     return same(want or gold, found or answer)
@@ -83,14 +86,16 @@ def _without_domain(text: str) -> tuple[str, str] | None:
     """
     if r"\forall" in text or r"\exists" in text:
         return None
-    if family := _FAMILY.fullmatch(text):
+    family = _FAMILY.fullmatch(text)
+    if family:
         text = f"{family[1]}, {family[2]}"
     for pattern in (_DOMAIN, _SPOKEN_DOMAIN):
         match = pattern.fullmatch(text)
         if not match:
             continue
         rest = match["rest"].rstrip(" ,;(")
-        for name in re.findall("[a-zA-Z]", match["names"] or ""):
+        names = re.findall("[a-zA-Z]", match["names"] or "")
+        for name in names:
             if not re.search(rf"(?<![\\a-zA-Z]){name}|(?<=pi){name}", rest):
                 return None
         spoken = match["set"].split(" ")[0]
@@ -124,7 +129,9 @@ def parameters(gold: str, answer: str, same: Same) -> bool | None:
 
 def _is_tuple(text: str) -> bool:
     held = brackets(text)
-    return held is not None and held[0] == "()" and len(split_list(held[1])) > 1
+    if held is None or held[0] != "()":
+        return False
+    return len(split_list(held[1])) > 1
 
 
 _BOUND = re.compile(r"\\(?:sum|prod) ?_ ?\{ ?([a-zA-Z]) ?=")
@@ -132,27 +139,32 @@ _BOUND = re.compile(r"\\(?:sum|prod) ?_ ?\{ ?([a-zA-Z]) ?=")
 
 def bound_names(gold: str, answer: str, same: Same) -> bool | None:
     r"""`\sum_{k=1}^{n} k^2` and `\sum_{i=1}^{n} i^2`: the one index has another name."""
-    want, found = _BOUND.findall(gold), _BOUND.findall(answer)
+    want = _BOUND.findall(gold)
+    found = _BOUND.findall(answer)
     if len(want) != 1 or len(found) != 1 or want == found:
         return None
-    if re.search(rf"(?<![\\a-zA-Z]){want[0]}(?![a-zA-Z])", answer):
-        return None  # the new name is taken
-    renamed = re.sub(rf"(?<![\\a-zA-Z]){found[0]}(?![a-zA-Z])", want[0], answer)
+    new_name = want[0]
+    if re.search(rf"(?<![\\a-zA-Z]){new_name}(?![a-zA-Z])", answer):
+        return None  # it is taken
+    renamed = re.sub(rf"(?<![\\a-zA-Z]){found[0]}(?![a-zA-Z])", new_name, answer)
     return same(gold, renamed)
 
 
 def functions_in_pieces(gold: str, answer: str, same: Same) -> bool | None:
     r"""`\begin{cases} x & x \ge 0 \\ -x & x < 0 \end{cases}`: pieces in any order."""
-    want, found = pieces(gold), pieces(answer)
+    want = pieces(gold)
+    found = pieces(answer)
     if want is None and found is None:
         return None
     if want is None or found is None:
         return False
 
     def same_piece(left: tuple[str, str], right: tuple[str, str]) -> bool | None:
-        values_are_same = same(left[0], right[0])
-        if squeezed(left[1]) == squeezed(right[1]):
-            return values_are_same
-        return all_same([values_are_same, same(left[1], right[1])])
+        left_value, left_condition = left
+        right_value, right_condition = right
+        has_same_value = same(left_value, right_value)
+        if squeezed(left_condition) == squeezed(right_condition):
+            return has_same_value
+        return all_same([has_same_value, same(left_condition, right_condition)])
 
     return in_any_order(want, found, same_piece)

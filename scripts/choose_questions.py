@@ -15,16 +15,23 @@ KEYS = ("count", "seed", "to")
 def main() -> None:
     places, pairs = read_words(USAGE)
     values = dict(pair.split("=", 1) for pair in pairs)
-    source = values.pop("rows", None)
-    origin = f"rows={source}" if source else " ".join(places)
-    if sorted(values) != sorted(KEYS) or len(places) + (source is not None) != 1:
-        raise ValueError(f"the arguments do not fit: {' '.join(places + pairs) or 'none'}\n{USAGE}")
-    count, seed = _whole(values["count"], "count"), _whole(values["seed"], "seed")
-    if source is not None:
-        ids = [str(number) for number in range(_whole(source, "rows"))]
+    num_rows = values.pop("rows", None)
+    num_sources = len(places) + (num_rows is not None)
+    if sorted(values) != sorted(KEYS) or num_sources != 1:
+        given = " ".join(places + pairs) or "none"
+        raise ValueError(f"the arguments do not fit: {given}\n{USAGE}")
+    count = _whole(values["count"], "count")
+    seed = _whole(values["seed"], "seed")
+    ids = []
+    if num_rows is not None:
+        origin = f"rows={num_rows}"
+        ids = [str(number) for number in range(_whole(num_rows, "rows"))]
     else:
+        (origin,) = places
         rows = read_rows(Path(origin, "questions"), "questions", ["question_id", "split"])
-        ids = [row["question_id"] for row in rows if row["split"] == "train"]
+        for row in rows:
+            if row["split"] == "train":
+                ids.append(row["question_id"])
     chosen = choose_ids(ids, count, seed)
     header = [
         f"{count} of {len(ids)} question ids, made by",

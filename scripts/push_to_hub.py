@@ -13,11 +13,10 @@ SWITCHES = {"true": True, "false": False}
 
 def main() -> None:
     folders, options = read_folders(USAGE, ("repo", "kind", "private", "dry_run"))
-    faults = [
-        f"{key}={options[key]} is neither true nor false"
-        for key in ("private", "dry_run")
-        if options.get(key, "true") not in SWITCHES
-    ]
+    faults = []
+    for key in ("private", "dry_run"):
+        if options.get(key, "true") not in SWITCHES:
+            faults.append(f"{key}={options[key]} is neither true nor false")
     if len(folders) != 1 or "repo" not in options:
         faults.append("say one FOLDER and repo=ACCOUNT/NAME")
     if faults:

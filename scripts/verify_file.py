@@ -19,6 +19,7 @@ from variational_reasoning.verify.checks import CHECK_KEYS, check_faults
 from variational_reasoning.verify.mathematics.extraction import bare_answer
 from variational_reasoning.verify.pool import Job
 from variational_reasoning.verify.sandbox.probe import SETTING
+from variational_reasoning.verify.verdicts import Result
 
 USAGE = """usage: python scripts/verify_file.py input=rows.jsonl output=verdicts.jsonl
        [workers=2] [timeout_seconds=1.8] [answers=auto|solution] [program_cpu_seconds=4]
@@ -72,18 +73,27 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     for number, row in read_json_lines(path, faults):
-        found = [f"lacks {name!r}" for name in ("id", "kind", "answer") if name not in row]
-        if "answer" in row and not isinstance(row["answer"], str | None):
-            found.append(f"answer is {row['answer']!r}; it must be text or null")
-        if "kind" in row:
-            found += check_faults(check_of(row))
-        faults += [f"line {number} (id {row.get('id')!r}): {fault}" for fault in found]
+        where = f"line {number} (id {row.get('id')!r})"
+        faults += [f"{where}: {fault}" for fault in faults_of_row(row)]
         rows.append(row)
     if faults:
         raise ValueError(list_faults(f"{path}: {len(faults)} faults", faults))
     if not rows:
         raise ValueError(f"{path} has no row")
     return rows
+
+
+def faults_of_row(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a row of the input."""
+    faults = []
+    for name in ("id", "kind", "answer"):
+        if name not in row:
+            faults.append(f"lacks {name!r}")
+    if "answer" in row and not isinstance(row["answer"], str | None):
+        faults.append(f"answer is {row['answer']!r}; it must be text or null")
+    if "kind" in row:
+        faults += check_faults(check_of(row))
+    return faults
 
 
 def jobs(rows: list[dict[str, Any]], options: Options) -> Iterator[Job]:
@@ -97,11 +107,30 @@ def jobs(rows: list[dict[str, Any]], options: Options) -> Iterator[Job]:
         yield Job(number, check_of(row), answer)
 
 
+def further_columns(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns that are passed through; two rows of two kinds may use different ones."""
+    names: set[str] = set()
+    for row in rows:
+        names |= row.keys() - check_of(row).keys()
+    return sorted(names - {"id", "answer", *RESULT_COLUMNS})
+
+
+def result_line(row: Mapping[str, Any], result: Result) -> str:
+    """A line of the output: the row, with the result in place of columns of these names."""
+    verdict, reason, seconds, tier = result
+    line = {name: value for name, value in row.items() if name not in RESULT_COLUMNS}
+    line["verdict"] = verdict.value
+    line["reason"] = reason
+    line["seconds"] = round(seconds, 6)
+    if tier:
+        line["tier"] = tier
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     options = read_options(USAGE, Options)
     rows = read_answers(Path(options.input))
-    names = {name for row in rows for name in row.keys() - check_of(row).keys()}
-    further = sorted(names - {"id", "answer", *RESULT_COLUMNS})
+    further = further_columns(rows)
     if further:
         print(f"further columns, passed through: {', '.join(further)}")
     settings = VerifyConfig(
@@ -118,14 +147,7 @@ def main() -> None:
     programs = open_programs(checks, config, setting=SETTING)
     with open_pool(config, programs) as pool:
         results = dict(tqdm(pool.check(jobs(rows, options)), total=len(rows), unit="answer"))
-    lines = []
-    for number, row in enumerate(rows):
-        verdict, reason, seconds, tier = results[number]
-        kept = {name: value for name, value in row.items() if name not in RESULT_COLUMNS}
-        found = {"verdict": verdict.value, "reason": reason, "seconds": round(seconds, 6)}
-        if tier:
-            found["tier"] = tier
-        lines.append(json.dumps(kept | found, ensure_ascii=False) + "\n")
+    lines = [result_line(row, results[number]) for number, row in enumerate(rows)]
     output = Path(options.output)
     text = "".join(lines)
     write_atomically(output, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -9,7 +9,6 @@ One handler serves all definitions. SkyThought's own handlers have these faults:
     programs                             run without a sandbox
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from variational_evals.generation import Conversation
 from variational_evals.host_fit import require
 from variational_evals.models import INVOCATION
 from variational_evals.tasks import FILE_TASK, definitions, load_questions, load_task
+from variational_reasoning.files import file_digest
 from variational_reasoning.method.chat_formats import CHAT_FORMATS
 from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.pipeline.config import Config
@@ -33,9 +33,13 @@ from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 
 HANDLER_NAME = "variational"
 
+Asked = dict[Any, tuple[dict[str, Any], str]]
+"""Key to SkyThought's record of a question, and a response to it."""
+
 RECOGNIZED = ("paper", "abstract")
-"""Prompt families whose openings no other model's prompt has; `<think>` of the family `think` is
-everybody's."""
+"""Prompt families whose openings no other model's prompt has. `<think>`, the opening of the family
+`think`, is that of many models.
+"""
 
 
 class VariationalTaskHandler(TaskHandler):
@@ -45,9 +49,8 @@ class VariationalTaskHandler(TaskHandler):
     """
 
     def __init__(self, task_config: TaskConfig) -> None:
-        """Raises: RuntimeError for a SkyThought that does not fit.
-
-        ValueError for changed settings and missing files.
+        """Raises: RuntimeError for a SkyThought that does not fit; ValueError for changed settings
+        and missing files.
         """
         super().__init__(task_config)
         require()
@@ -60,20 +63,19 @@ class VariationalTaskHandler(TaskHandler):
         self.task = load_task(name)
         if name == FILE_TASK:  # summary.json and the hash of the result folder then have the file
             file = Path(self.task.files[0])
-            task_config.dataset_kwargs = {
-                "data_files": str(file),
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            }
+            task_config.dataset_kwargs = {"data_files": str(file), "sha256": file_digest(file)}
         self._checks: dict[str, dict[str, Any]] = {}
         self._questions: list[dict[str, str]] = []
 
     def _load(self) -> None:
-        if not self._questions:
-            self._questions = load_questions(self.task)
-            for row in self._questions:
-                self._checks[row["question_id"]] = parse_check(row["check"])
-            # A machine that cannot confine programs is refused before any sampling.
-            open_programs(self._checks, Config())
+        """Read the questions and their checks, once."""
+        if self._questions:
+            return
+        self._questions = load_questions(self.task)
+        for row in self._questions:
+            self._checks[row["question_id"]] = parse_check(row["check"])
+        # A machine that cannot confine programs is refused before any sampling.
+        open_programs(self._checks, Config())
 
     def load_and_filter_dataset(
         self,
@@ -83,12 +85,15 @@ class VariationalTaskHandler(TaskHandler):
         subset: str | None = None,
         difficulty: str | None = None,
     ) -> pd.DataFrame:
-        """The questions from `start` to `end`, with SkyThought's `_index`.
+        """The questions from `start` to before `end`, with SkyThought's `_index`.
 
-        An `end` of 0 or below stands for all.
+        An `end` of 0 or below means that all are taken. The other arguments select among the data
+        sets that SkyThought loads itself; ours have one file.
         """
         self._load()
-        rows = self._questions[start:end] if end > 0 else self._questions[start:]
+        rows = self._questions[start:]
+        if end > 0:
+            rows = self._questions[start:end]
         ids = [row["question_id"] for row in rows]
         texts = [row["question"] for row in rows]
         return pd.DataFrame({"_index": ids, "question_id": ids, "question": texts})
@@ -102,21 +107,20 @@ class VariationalTaskHandler(TaskHandler):
     ) -> list[Conversation]:
         """SkyThought's conversations, each with its question's id."""
         conversations = []
-        messages = super().make_conversations(data, *args, **kwargs)
-        for each, row in zip(messages, data, strict=True):
-            conversation = Conversation(each)
+        made = super().make_conversations(data, *args, **kwargs)
+        for messages, row in zip(made, data, strict=True):
+            conversation = Conversation(messages)
             conversation.question_id = row["question_id"]
             conversations.append(conversation)
         return conversations
 
     def check_correctness(self, problem: dict[str, Any], generation: str) -> bool:
         """Whether this response to a record's question is correct."""
-        ((_, result),) = self._judge({0: (problem, generation)})
-        return result.verdict is Verdict.CORRECT
+        return self._judge_one(problem, generation).verdict is Verdict.CORRECT
 
     def update_results(self, problem: dict[str, Any], response: str) -> dict[str, Any]:
         """SkyThought's entry of one response."""
-        ((_, result),) = self._judge({0: (problem, response)})
+        result = self._judge_one(problem, response)
         return {"content": response} | _entry(result)
 
     def score(
@@ -126,59 +130,71 @@ class VariationalTaskHandler(TaskHandler):
 
         Returns: (accuracy, scores by id, count).
         """
-        asked = {}
+        asked: Asked = {}
         scores = {}
         for index, record in id_to_results.items():
             scores[index] = [0] * len(record["responses"])
             for number, response in enumerate(record["responses"]):
                 asked[index, number] = record, response["content"]
+        num_correct = 0
         num_undecided = 0
         for (index, number), result in tqdm(self._judge(asked), total=len(asked), unit="answer"):
             entry = _entry(result)
             id_to_results[index]["responses"][number].update(entry)
-            scores[index][number] = int(entry["correctness"])
-            num_undecided += result.verdict in UNDECIDED
+            if entry["correctness"]:
+                scores[index][number] = 1
+                num_correct += 1
+            if result.verdict in UNDECIDED:
+                num_undecided += 1
         if num_undecided:
             print(
                 f"warning: no checker decides {num_undecided} of {len(asked)} answers; they count "
                 "as not correct"
             )
-        accuracy = sum(map(sum, scores.values())) / len(asked) if asked else 0.0
+        accuracy = num_correct / len(asked) if asked else 0.0
         return round(accuracy, 4), scores, len(asked)
 
-    def _judge(self, asked: dict[Any, tuple[dict[str, Any], str]]) -> Iterator[tuple[Any, Result]]:
+    def _judge_one(self, record: dict[str, Any], response: str) -> Result:
+        """The result of one response."""
+        [(_, result)] = self._judge({0: (record, response)})
+        return result
+
+    def _judge(self, asked: Asked) -> Iterator[tuple[Any, Result]]:
+        """(key, result) of every response, in the order in which they are finished."""
         self._load()
-        settings = Config().verify
-        programs = open_programs(self._checks, Config())
+        config = Config()
+        settings = config.verify
+        programs = open_programs(self._checks, config)
         num_workers = len(os.sched_getaffinity(0))
         pool = VerifierPool(num_workers, settings.timeout_seconds, settings.memory_mib, programs)
         with pool:
             yield from pool.check(self._jobs(asked))
 
-    def _jobs(self, asked: dict[Any, tuple[dict[str, Any], str]]) -> Iterator[Job]:
-        for key, (record, text) in asked.items():
+    def _jobs(self, asked: Asked) -> Iterator[Job]:
+        for key, (record, response) in asked.items():
             check = self._checks[record["question_id"]]
-            yield Job(key, check, _solution(record, text))
+            yield Job(key, check, _solution(record, response))
 
 
 def _solution(record: dict[str, Any], response: str) -> str | None:
-    """The text that is judged.
+    """The text that is judged; None for a reasoner's response without a whole solution.
 
     For a reasoner of ours it is the solution, without trace and tags. For another model it is the
-    whole response.
+    whole response. A reasoner is known by the last message, which opens its trace for it.
     """
     last = record["input_conversation"][-1]
     if last["role"] != "assistant":
         return response
-    opened = [
-        renderer
-        for renderer in _possible_renderers()
-        if last["content"].startswith(renderer.texts("reasoner").opening.strip())
-    ]
-    if not opened:
-        return response
-    solutions = (renderer.solution_of_response(response) for renderer in opened)
-    return next((solution for solution in solutions if solution is not None), None)
+    is_reasoner = False
+    for renderer in _possible_renderers():
+        opening = renderer.texts("reasoner").opening.strip()
+        if not last["content"].startswith(opening):
+            continue
+        is_reasoner = True
+        solution = renderer.solution_of_response(response)
+        if solution is not None:
+            return solution
+    return None if is_reasoner else response
 
 
 def _possible_renderers() -> list[Renderer]:
@@ -193,8 +209,8 @@ def _possible_renderers() -> list[Renderer]:
 
 
 def _entry(result: Result) -> dict[str, Any]:
-    is_correct = result.verdict is Verdict.CORRECT
-    return {
-        "correctness": is_correct,
-        "reason": "" if is_correct else f"{result.verdict.value}: {result.reason}".strip(": "),
-    }
+    """What SkyThought keeps of a result: `wrong: another value`, and no reason for a right one."""
+    if result.verdict is Verdict.CORRECT:
+        return {"correctness": True, "reason": ""}
+    reason = f"{result.verdict.value}: {result.reason}"
+    return {"correctness": False, "reason": reason.strip(": ")}

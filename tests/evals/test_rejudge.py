@@ -16,10 +16,10 @@ from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.evaluate import (
     Benchmark,
     Model,
+    benchmark_verdicts_job,
     evaluate,
     recorded_renderer,
     samples_job,
-    verdicts_job,
     write_result,
 )
 from variational_reasoning.pipeline.rejudge import describe_changes, open_samples, rejudge
@@ -61,7 +61,7 @@ def write_samples(benchmark: Benchmark, model: Model) -> None:
 def write_old_verdicts(benchmark: Benchmark, model: Model) -> None:
     """What an older checker thought: everything is wrong."""
     samples = samples_job(benchmark, model).stage
-    stage = verdicts_job(benchmark, model, samples, None).stage
+    stage = benchmark_verdicts_job(benchmark, model, samples, None).stage
     for index, _ in stage.pending():
         verdict = {"verdict": "wrong", "reason": "", "tier": ""}
         stage.write_shard(index, [row | verdict for row in samples.read_shard(index)])
@@ -143,7 +143,7 @@ def test_killed_at_any_step_of_changing_places(judged, model, tmp_path):
     """Nobody can take a mixture for a finished table, and both commands end what was begun."""
     samples = open_samples(judged, model.config)
     newer = dataclasses.replace(judged, folder=judged.folder / "rejudged")
-    stage = verdicts_job(newer, model, samples, None).stage
+    stage = benchmark_verdicts_job(newer, model, samples, None).stage
     for index, _ in stage.pending():
         verdict = {"verdict": "correct", "reason": "", "tier": ""}
         stage.write_shard(index, [row | verdict for row in samples.read_shard(index)])

@@ -56,7 +56,12 @@ from variational_reasoning.pipeline.sample import (
     sample_seed,
     span_settings,
 )
-from variational_reasoning.pipeline.verify import open_pool, open_programs, read_checks
+from variational_reasoning.pipeline.verify import (
+    checker_limits,
+    open_pool,
+    open_programs,
+    read_checks,
+)
 from variational_reasoning.pipeline.work.job import (
     Progress,
     Shard,
@@ -210,7 +215,7 @@ def evaluate(
             print(f"{left} answers left, in about {duration} at the pace so far")
         sampled = do_shards(job, mine)
         print(describe_table(sampled))
-        judged = do_shards(verdicts_job(benchmark, model, job.stage, programs), mine)
+        judged = do_shards(benchmark_verdicts_job(benchmark, model, job.stage, programs), mine)
         result = None
         if judged.manifest:
             result = write_result(benchmark, model)
@@ -275,16 +280,13 @@ def _refuse_control_texts(benchmark: Benchmark, model: Model) -> None:
         raise ValueError(list_faults(what, faults))
 
 
-def verdicts_job(
+def benchmark_verdicts_job(
     benchmark: Benchmark, model: Model, samples: Stage, programs: ProgramSettings | None
 ) -> StageJob:
     """Open the table of a benchmark's verdicts; `samples` is the table that they are about."""
     config = model.config
-    settings = resolved(config, "verify.timeout_seconds", "verify.memory_mib")
-    settings |= resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds")
-    settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
     # A verdict depends on what the answer depends on, and on the checkers' limits.
-    all_settings = {**samples.identity.config, **settings}
+    all_settings = {**samples.identity.config, **checker_limits(config)}
     identity = dataclasses.replace(samples.identity, config=all_settings)
     units = [unit for units in samples.shards for unit in units]
 

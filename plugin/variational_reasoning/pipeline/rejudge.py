@@ -24,9 +24,9 @@ from variational_reasoning.pipeline.evaluate import (
     RESULT,
     Benchmark,
     Model,
+    benchmark_verdicts_job,
     finish_rejudging,
     shares_of_jobs,
-    verdicts_job,
     write_result,
 )
 from variational_reasoning.pipeline.rows import (
@@ -80,7 +80,7 @@ def rejudge(
         finish_rejudging(benchmark.folder)
         newer = dataclasses.replace(benchmark, folder=benchmark.folder / REJUDGED)
         samples = open_samples(benchmark, config)
-        jobs.append(verdicts_job(newer, model, samples, programs))
+        jobs.append(benchmark_verdicts_job(newer, model, samples, programs))
     shares = shares_of_jobs(jobs, *own_share(config))
     summaries = [do_shards(job, mine) for job, mine in zip(jobs, shares, strict=True)]
     is_whole = all(summary.manifest is not None for summary in summaries)

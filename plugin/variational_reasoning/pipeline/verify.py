@@ -95,12 +95,20 @@ def _open_inputs(config: Config) -> _Inputs:
             f"{config.folder('answers')} has answers to unknown questions, such as {unknown[:3]}"
         )
     units = [question_id for question_id in train if question_id in sizes]
-    limits = {
-        **resolved(config, "verify.timeout_seconds", "verify.memory_mib"),
-        **resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds"),
-        **resolved(config, "verify.program_memory_mib", "verify.program_output_mib"),
-    }
-    return _Inputs(questions, answers, units, sizes, limits)
+    return _Inputs(questions, answers, units, sizes, checker_limits(config))
+
+
+def checker_limits(config: Config) -> dict[str, Any]:
+    """The settings of the checkers that a verdict depends on, for every table of verdicts."""
+    return resolved(
+        config,
+        "verify.timeout_seconds",
+        "verify.memory_mib",
+        "verify.program_cpu_seconds",
+        "verify.program_total_seconds",
+        "verify.program_memory_mib",
+        "verify.program_output_mib",
+    )
 
 
 def verdicts_job(config: Config) -> StageJob:

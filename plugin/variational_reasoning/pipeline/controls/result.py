@@ -25,7 +25,7 @@ from variational_reasoning.pipeline.controls.answers import FOLDER, answers_job,
 from variational_reasoning.pipeline.controls.chains import chain_traces
 from variational_reasoning.pipeline.controls.exchange import KINDS
 from variational_reasoning.pipeline.controls.verdicts import FOLDER as VERDICTS
-from variational_reasoning.pipeline.controls.verdicts import verdicts_job
+from variational_reasoning.pipeline.controls.verdicts import control_verdicts_job
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.evaluate import Benchmark, Model
 from variational_reasoning.pipeline.rows import (
@@ -100,7 +100,7 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
         checks = {} if is_judged else read_checks(benchmark.questions)
         programs = open_programs(checks, model.config)
         print(describe_table(do_shards(job, mine)))
-        judging = verdicts_job(job.stage, benchmark, model, programs)
+        judging = control_verdicts_job(job.stage, benchmark, model, programs)
         done = do_shards(judging, mine)
         if done.manifest is None:
             return None

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from variational_reasoning.files import file_digest
-from variational_reasoning.pipeline.config import Config, resolved
+from variational_reasoning.pipeline.config import Config
 from variational_reasoning.pipeline.evaluate import Benchmark, Model
 from variational_reasoning.pipeline.rows import Stage, open_stage
-from variational_reasoning.pipeline.verify import open_pool, read_checks
+from variational_reasoning.pipeline.verify import checker_limits, open_pool, read_checks
 from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob
 from variational_reasoning.pipeline.work.limits import FailureLimit
 from variational_reasoning.verify.implied import implied_answer_files, open_implied_answers
@@ -31,15 +31,12 @@ from variational_reasoning.verify.verdicts import UNDECIDED, Result, Verdict
 FOLDER = "verdicts"
 
 
-def verdicts_job(
+def control_verdicts_job(
     answers: Stage, benchmark: Benchmark, model: Model, programs: ProgramSettings | None
 ) -> StageJob:
     """Open the table of the verdicts; `answers` is the table that they are about."""
     config = model.config
-    settings = resolved(config, "verify.timeout_seconds", "verify.memory_mib")
-    settings |= resolved(config, "verify.program_cpu_seconds", "verify.program_total_seconds")
-    settings |= resolved(config, "verify.program_memory_mib", "verify.program_output_mib")
-    settings |= _implied_settings(config)
+    settings = checker_limits(config) | _implied_settings(config)
     settings = {**answers.identity.config, **settings}
     identity = dataclasses.replace(answers.identity, config=settings)
     units = [unit for units in answers.shards for unit in units]

@@ -14,8 +14,8 @@ table, makes the train file of the 17K recipe (`best`, mixed) and that of the 1K
 
 texts=short is for shares whose texts do not fit on the disk. Stage 8 alone is measured, on tables
 with every row, in which these columns are short: `question`, `trace` and `solution` of questions,
-`token_ids` (8) and `text` of traces, `token_ids` (1) and `text` of answers. All columns of numbers
-are as long as ever: lengths are those of the paper, and no row is missing.
+`token_ids` (8) and `text` of traces, `token_ids` (1) and `text` of answers. All other columns
+are as in a whole run: lengths are those of the paper, and no row is missing.
 
 For every stage: wall and processor seconds, peak resident memory (VmHWM) and bytes read (rchar) of the process.
 With two shares or
@@ -133,8 +133,9 @@ def run(folder: Path, share: float, begin: int, until: int) -> dict[str, dict[st
 
 
 def make_short_tables(folder: Path, share: float) -> int:
-    """The tables of a run with short texts, a shard at a time as Arrow arrays; the first stage to
-    measure.
+    """The tables of a run with short texts, a shard at a time as Arrow arrays.
+
+    Returns: the first stage to measure.
     """
     from variational_reasoning.pipeline import sample, score
     from variational_reasoning.pipeline.config import load_config
@@ -240,7 +241,7 @@ def write_short_shards(stage, name: str, answer: str, **facts) -> None:
 
 
 def measured(command: list) -> dict[str, float]:
-    """Figures of a command of ours, which has to succeed."""
+    """Figures of one of our commands, which must succeed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, command)],
@@ -536,7 +537,7 @@ def make_verdicts(config, words: Words) -> float:
 
 
 def nothing(config, words: Words) -> float:
-    """Stage 8 reads what is there."""
+    """Stage 8 has no shards that this file could write."""
     return 0.0
 
 

@@ -12,7 +12,7 @@ package; a way that lacks something else is reported and left out.
 
 ours     pipeline.engines.scorer.Scorer: length-sorted batches without a mask, head and float32 log-softmax on chunks of positions
 compiled the same with scoring.compile, by default on a GPU only
-body     ours with one scored position per row: what ours has above it is the head's time and memory
+body     ours with one scored position per row: what ours takes more is the head's time and memory
 a        the public code's way on one device: one row at a time, full logits, log-softmax of a float32 copy of them all
 a_zero3  a under DeepSpeed ZeRO-3 with the parameters offloaded to the CPU, as published
 b        rows in the order given, padded to the longest of eight (of as many as fit), full logits, logsumexp and gather
@@ -21,7 +21,7 @@ c        vLLM's prompt_logprobs, in an environment that has vLLM (VR_INFER_PYTHO
 Lengths are log-normal with cv 0.8. Peak memory is what the process (on a GPU: the allocator) had at
 most above what it had with the model loaded; each way runs in a process of its own, so that no way
 inherits another's memory. FLOPs are those of a forward pass, 2 x parameters per token + attention;
-utilisation is given against 989 TFLOP/s on a GPU. The sums of every way are compared with those of
+utilization is given against 989 TFLOP/s on a GPU. The sums of every way are compared with those of
 ours. The last line says how even the shares of eight processes are.
 """
 
@@ -110,13 +110,13 @@ def main() -> None:
 
 
 def show(way: str, found: dict) -> None:
-    """What a way needs, and what ours needs of it."""
+    """Print what a way needs, and how much of that ours needs."""
     one, ours = found[way], found.get("ours")
     median = one["tokens"] / statistics.median(one["seconds"])
     text = f"{way:8} {median:8.0f} tokens/s ({one['tokens'] / min(one['seconds']):.0f} at best of {len(one['seconds'])})"
     text += f"  {one['flops'] / statistics.median(one['seconds']) / 1e12:8.3f} TFLOP/s  peak {one['peak_mib']:8.0f} MiB"
     if one["on_gpu"]:
-        text += f"  utilisation {one['flops'] / statistics.median(one['seconds']) / PEAK_FLOPS:.1%}"
+        text += f"  utilization {one['flops'] / statistics.median(one['seconds']) / PEAK_FLOPS:.1%}"
     print(text, flush=True)
     if ours and way == "body":
         print(f"        ours: {ours['peak_mib'] - one['peak_mib']:.0f} MiB more for the head")

@@ -3,15 +3,14 @@
     python benchmarks/verify.py [rows=200] [workers=1] [skythought=CHECKOUT] [skythought_python=PYTHON] [leaks=10000]
 
 Rows are made here: math answers as models write them, and programs with five tests each. With
-`skythought` the checkers
-of a local checkout are run on the same rows in the way in which that project runs them: a process
-for every comparison of math, a process and a Manager for every program. `skythought_python` is an
-interpreter with their dependencies (for math latex2sympy2==1.9.1, regex, word2number; for programs
-numpy). Programs run in the highest tier of this machine. `leaks` runs so many programs in one
-sandbox and says what is left.
+`skythought` the checkers of a local checkout are run on the same rows, in the way in which that
+project runs them: a process for every comparison of math, a process and a Manager for every
+program. `skythought_python` is an interpreter with their dependencies (for math
+latex2sympy2==1.9.1, regex, word2number; for programs numpy). Programs run in the highest tier of
+this machine. leaks=N runs N programs in one sandbox and prints what they leave behind.
 
-Each figure is printed by the clock and by the processor time of all processes that took part (their
-start left out), which other work on the machine disturbs less.
+Each figure is printed in wall time and in the processor time of all processes that took part (their
+start left out). Other work on the machine disturbs the latter less.
 """
 
 import contextlib
@@ -202,7 +201,7 @@ def leaks(tier: int, num_runs: int) -> None:
 
 
 class Cost(NamedTuple):
-    """Of one verdict on one worker, in seconds."""
+    """What one verdict costs on one worker, in seconds."""
 
     seconds: float
     processor_seconds: float

@@ -160,6 +160,8 @@ def join(config: Config, outputs: Sequence[OutputConfig]) -> Joined:
     traces = _with_absent_columns(traces)
     traces = traces.sort("place", "trace_id")
 
+    # `reasoner_left_out` is null where stage 4 did not report a trace, and `has_reasoner` where it
+    # has no row for it. With both null, nobody knows why the row is absent: it is missing.
     is_skipped = pl.lit(False)
     if is_partly_scored:
         is_skipped = _is_skipped(tables.scores)
@@ -369,6 +371,7 @@ def _reason(others: Sequence[str], is_skipped: pl.Expr) -> pl.Expr:
     is_refused = pl.col("is_refused")
     refused = pl.lit(REFUSED)
     skipped = pl.lit("not scored, no verified answer")
+    # `coalesce` takes the first that is not null. A cut trace without scores is cut, not missing.
     reasons = [
         _unusable(),
         pl.when(is_refused).then(refused),
@@ -387,7 +390,7 @@ def _is_unanswered(tables: OpenTables) -> pl.Expr:
         return pl.lit(False)
     is_unusable = _unusable().is_not_null()
     # Of a trace that stage 6 left out: false for one that had no room, true for one that failed.
-    # Null for any other trace, which is no proof that an answer could not follow.
+    # Null for any other trace: nothing says that an answer could not follow it.
     has_no_room = ~pl.col("answers_failed").fill_null(True)
     return _is_absent("answers") & (is_unusable | has_no_room)
 

@@ -385,6 +385,7 @@ class OutputPlan:
             counts["duplicates_removed"] += 1
             return
         counts["original"] += 1
+        # See the example at the top: with place 1 the weight of the second row grows.
         place = question.place_of_original
         if is_fallback or place is None:
             # The fallback and the original are two rows, as in the paper's files.

@@ -303,6 +303,7 @@ def identical(left: Expression, right: Expression) -> bool | None:
     exact_right = _without_floats(right)
     has_decimals = exact_left != left or exact_right != right
     agreements = 0
+    # For x and |x|: equal at the points 0 to 5, and different at point 6, the first negative one.
     for number in range(NUM_POINTS):
         point = _point(number, names)
         first = exact_left.subs(point).evalf(30, maxn=200)

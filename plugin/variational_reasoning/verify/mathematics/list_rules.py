@@ -194,6 +194,7 @@ def _same_labels(want: list[Labeled], found: list[Labeled], same: Same) -> bool 
             values = dict(found)
             return all_same(same(value, values[name]) for name, value in want)
 
+        # `x = 1, x = 2` and `x = 2, x = 1`: pairs of the same label, in any order.
         def same_pair(left: Labeled, right: Labeled) -> bool | None:
             return left[0] == right[0] and same(left[1], right[1])
 

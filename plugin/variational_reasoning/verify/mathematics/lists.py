@@ -47,6 +47,7 @@ def split_list(text: str) -> list[str]:
     text = _WORDS.sub(" ; ", text)
     separator = ";" if ";" in outer(text) else ","
     cuts = [-1]
+    # A closing bracket that was never opened makes the depth negative; what follows is outside.
     for position, sign, depth in _nesting(text):
         if sign == separator and depth <= 0:
             cuts.append(position)

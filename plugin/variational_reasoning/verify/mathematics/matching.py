@@ -40,6 +40,8 @@ def in_any_order(
         return False
     if len(want) > MAX_MATCHED:
         return None
+    # Each wanted part takes the first one left that equals it. Of `1, 2` and `2.0, 1.0` the 1 takes
+    # the second, and the 2 the first.
     rest = list(found)
     is_doubtful = False
     for left in want:

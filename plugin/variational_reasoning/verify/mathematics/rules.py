@@ -50,10 +50,14 @@ def equal(gold: str, answer: str, ask: Ask, depth: int = 0) -> bool | None:
     if squeezed(gold) == squeezed(answer):
         return True
 
+    # A rule compares parts by all rules again. For `(1, 2)` and `(1.0, 2)` the rule `lists` asks
+    # for 1 and 1.0, and for 2 and 2, at depth 1.
     def same(gold: str, answer: str) -> bool | None:
         return equal(gold, answer, ask, depth + 1)
 
-    rules = _RULES if depth else (word_rules.options, *_RULES)
+    rules = _RULES
+    if depth == 0:
+        rules = (word_rules.options, *_RULES)  # in a part, the letter A is a name
     if depth <= MAX_DEPTH:
         for rule in rules:
             decided = rule(gold, answer, same)

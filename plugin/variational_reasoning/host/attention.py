@@ -136,7 +136,8 @@ def flex_attention(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
     # Under autocast the rotation may leave queries and keys in float32; the kernel wants one dtype.
-    query, key = query.to(value.dtype), key.to(value.dtype)
+    query = query.to(value.dtype)
+    key = key.to(value.dtype)
     mask = block_mask_of(attention_mask, query.shape[2])
     output, _ = flex_attention_forward(
         module, query, key, value, mask, scaling=scaling, dropout=dropout
@@ -186,6 +187,7 @@ def row_attention(
     if is_layout(attention_mask):
         return line_attention(module, query, key, value, attention_mask, dropout, scaling), None
     outputs = []
+    # The rows of a call are a batch of its own: [rows, heads, longest, width].
     for start, lengths in _groups(attention_mask):
         row_query = rows_first(query, start, lengths)
         row_key = rows_first(key, start, lengths)

@@ -391,7 +391,7 @@ class RowProcessor(SupervisedDatasetProcessor):
                 )
             if config.overlong in ("drop", CUT_CHAIN) or room <= 0:
                 return None
-            target_ids = target_ids[:room]
+            target_ids = target_ids[:room]  # `truncate`: the end of turn is lost, too
         ids = prompt_ids + target_ids
         return Encoded(
             input_ids=ids,
@@ -506,6 +506,7 @@ class PackedRowProcessor(RowProcessor):
         for length, rows in by_length.items():
             lengths += [length] * len(rows)
         columns = defaultdict(list)
+        # A knapsack is a list of lengths whose sum fits: [5, 3] for a capacity of 9.
         for knapsack in greedy_knapsack(lengths, capacity):
             rows = [by_length[length].pop() for length in knapsack]
             for name, value in self._pack(rows).items():
@@ -528,6 +529,7 @@ class PackedRowProcessor(RowProcessor):
         for row in rows:
             for name, values in row.columns().items():
                 pack[name].append(values)
+        # The host's neat packing tells rows apart by their number, and restarts positions in each.
         numbers = []
         positions = []
         for number, length in enumerate(lengths, 1):
@@ -535,6 +537,7 @@ class PackedRowProcessor(RowProcessor):
             positions.append(np.arange(length, dtype=np.int32))
         input_ids = _padded(pack.pop("input_ids"), padding, self.tokenizer.pad_token_id)
         labels = _padded(pack.pop("labels"), padding, IGNORE_INDEX)
+        # The host counts the padding as a last sequence.
         if padding:
             boundaries.append(boundaries[-1] + padding)
         params = PackingParams(

@@ -70,6 +70,7 @@ class StepFacts:
         return self.bound / self.ideal_time
 
     def __add__(self, other: "StepFacts") -> "StepFacts":
+        # All fields are sums over rows or micro-steps, so those of several steps add up.
         totals = {}
         for name in self.__dataclass_fields__:
             totals[name] = getattr(self, name) + getattr(other, name)
@@ -109,6 +110,7 @@ def measure_rows(dataset: Dataset, cost: RowCost, has_parts: bool = False) -> Ro
     Args:
         has_parts: whether targets of traces are counted apart.
     """
+    # As Arrow, so that the ids of all rows never become Python objects.
     needed = dataset.select_columns(["input_ids", "row_targets"])
     columns = needed.with_format("arrow")[:]
     input_ids = columns["input_ids"].combine_chunks()
@@ -198,6 +200,7 @@ class StepSampler:
         count = len(self.table.tokens)
         order = list(range(count))
         if self.seed is not None:
+            # One of its own: all ranks draw the same order, whatever else they draw.
             generator = torch.Generator()
             generator.manual_seed(self.seed + self.epoch())
             order = torch.randperm(count, generator=generator).tolist()
@@ -223,6 +226,7 @@ class StepSampler:
             batch = tuple(rows[number] for number in shares[self.rank])
             batches.append(batch)
             costs += [self.table.costs[row] for row in batch]
+        # The shortest, so that an idle rank computes as little as it can.
         spare_row = min(rows, key=self.table.tokens.__getitem__)
         return Share(
             micro_batches=tuple(batches),
@@ -298,7 +302,7 @@ class StepRows(torch.utils.data.Dataset):
         wanted = {share.spare_row}
         for batch in share.micro_batches:
             wanted.update(batch)
-        numbers = sorted(wanted)
+        numbers = sorted(wanted)  # each row is read once, in the order of the file
         rows = self.dataset.__getitems__(numbers)
         return share, dict(zip(numbers, rows, strict=True))
 
@@ -327,6 +331,7 @@ class StepCollator:
         micro_batches = []
         token_ids: list[int] = []
         for numbers in share.micro_batches:
+            # Copies, because the collator takes columns out of them.
             features = [dict(rows[number]) for number in numbers]
             for feature in features:
                 token_ids.extend(feature["input_ids"])
@@ -372,6 +377,7 @@ def without_targets(feature: dict[str, Any], max_tokens: int | None = None) -> d
             num_tokens = len(copy["input_ids"])
             copy["row_segments"] = [num_tokens, 0, 0, 0]
     copy["labels"] = [IGNORE_INDEX] * len(copy["input_ids"])
+    # An example that is a pack has an entry for each of its rows.
     copy["row_weights"] = [0.0] * len(feature["row_weights"])
     copy["row_targets"] = [-1] * len(feature["row_targets"])
     return copy
@@ -396,6 +402,7 @@ def pack(
         FlashAttention's arguments (host.attention). Under the bottleneck, `row_layout` is in
         their place, and with parts there is row_trace_targets, int64 [1, rows].
     """
+    # Rows of similar length become neighbors, which share an attention call (host.attention).
     features = sorted(features, key=lambda feature: -len(feature["input_ids"]))
     lengths = [len(feature["input_ids"]) for feature in features]
     positions = [torch.arange(length) for length in lengths]

@@ -213,6 +213,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
             compute_dtype = torch.get_autocast_dtype(device.type)
         sum_dtype = torch.float64 if compute_dtype == torch.float64 else torch.float32
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        # The dtypes are chosen here, and autocast must not choose others.
         with torch.autocast(device.type, enabled=False):
             inputs = hidden.detach().to(compute_dtype)
             head = head_weight.detach().to(compute_dtype)
@@ -274,6 +275,7 @@ class _ChunkedWeightedNLL(torch.autograd.Function):
                 "the chunked loss keeps its gradients for one backward pass; retain_graph is not "
                 "supported"
             )
+        # They are scaled in place, so they serve one pass, and the next one is refused above.
         grads, ctx.grads = ctx.grads, None
         scaled: list[Tensor | None] = []
         for grad, dtype in zip(grads, ctx.dtypes, strict=True):

@@ -120,6 +120,7 @@ def chance_information(
     second = [b for _, b in pairs]
     total = 0.0
     for _ in range(times):
+        # How often each value occurs stays the same; only what it is paired with is lost.
         rng.shuffle(second)
         total += mutual_information(zip(first, second, strict=True))
     return total / times

@@ -12,7 +12,9 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from tests.report.tables import write_traces
 
-from variational_reasoning.method.prompts import make_renderer
+from variational_reasoning.method.chat_formats import CHAT_FORMATS
+from variational_reasoning.method.families import FAMILIES, family_from_dict, family_to_dict
+from variational_reasoning.method.prompts import Renderer, make_renderer
 from variational_reasoning.pipeline.config import load_config
 from variational_reasoning.pipeline.rows import Identity, digest_of, write_table
 from variational_reasoning.pipeline.tables import TABLES
@@ -195,6 +197,15 @@ def test_the_snippets_prompt_is_the_renderers(run, kind, chat_format):
     for snippet in (transformers_snippet(kind, form, config), vllm_snippet(kind, form, config)):
         compile(snippet, "snippet", "exec")
         assert prompt_snippet(kind, form) in snippet and form.chat_format.end_of_turn in snippet
+
+
+def test_the_snippet_of_a_family_that_shows_the_hint_before_the_question():
+    values = family_to_dict(FAMILIES["think"])
+    values["kinds"]["posterior"]["user"] = "A solution: {hint}\nQuestion: {question}"
+    renderer = Renderer(family_from_dict(values, "memory"), CHAT_FORMATS["chatml"])
+    found: dict[str, str] = {}
+    exec(prompt_snippet("posterior", renderer), found)
+    assert found["prompt"] == renderer.prompt("posterior", found["question"], found["hint"])
 
 
 def test_the_transformers_snippet_runs(run, tmp_path):

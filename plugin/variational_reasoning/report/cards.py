@@ -8,6 +8,7 @@ Metadata may only name what the hub can link to. A base model or data set that i
 file is named in the text, but not in the header.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,31 +144,21 @@ def model_card(
         record: what the trainer wrote next to it.
         evaluations: of the run; those of this model are taken.
     """
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    kind, base = record["prompt_kind"], str(record["model"]["path"])
+    kind = record["prompt_kind"]
+    base = str(record["model"]["path"])
     is_adapter = (model / "adapter_config.json").is_file()
     role = "final"
     if kind.startswith("posterior"):
         role = "posterior"
     elif model.name == "reasoner":
         role = "reasoner"
-    mine = {
-        name: evaluation
-        for name, evaluation in evaluations.items()
-        if Path(evaluation.result.get("model", "")).resolve() == model.resolve()
-    }
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=name.partition("/")[2] or config.data.name,
-            dataset_name=_task(name, config),
-            metric_type="accuracy",
-            metric_name=f"Avg@{evaluation.result['num_samples']}",
-            metric_value=round(100 * evaluation.result["avg"], 2),
-        )
-        for name, evaluation in mine.items()
-    ]
+    mine = {}
+    for name, evaluation in evaluations.items():
+        evaluated = Path(evaluation.result.get("model", ""))
+        if evaluated.resolve() == model.resolve():
+            mine[name] = evaluation
     data = ModelCardData(
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
@@ -176,7 +167,7 @@ def model_card(
         datasets=[config.data.train] if is_hub_name(config.data.train) else None,
         tags=["variational-reasoning", "reasoning", role, "llama-factory"],
         model_name=model.name,
-        eval_results=results or None,
+        eval_results=_eval_results(mine, config) or None,
     )
     renderer = renderer_of_record(record, source=str(model))
     state = training_folders(config.folder()).get(model.name, model) / "trainer_state.json"
@@ -212,25 +203,28 @@ def model_card(
 
 def prompt_snippet(kind: str, renderer: Renderer) -> str:
     """Python that sets `prompt` from `question` (and `hint`) to exactly what the renderer gives."""
-    question, hint = "\0question\0", "\0hint\0"
-    text = renderer.prompt(kind, question, hint=None if kind == "reasoner" else hint)
+    marks = {"\0question\0": "question"}
     lines = ['question = "What is 1 + 1?"']
-    if kind != "reasoner":
+    hint = None
+    if kind != REASONER:
+        hint = "\0hint\0"
+        marks[hint] = "hint"
         lines.append(r'hint = "The answer is \\boxed{2}."')
-    head, text = text.split(question)
-    names = ["question"]
-    pieces = [head]
-    if kind != "reasoner":
-        middle, text = text.split(hint)
-        pieces.append(middle)
-        names.append("hint")
-    pieces.append(text)
+    text = renderer.prompt(kind, "\0question\0", hint)
+    # Cut at the marks, which a family has in either order: a, question, b, hint, c.
+    pieces = []
+    names = []
+    for part in re.split(f"({'|'.join(marks)})", text):
+        if part in marks:
+            names.append(marks[part])
+        else:
+            pieces.append(part)
     for number, piece in enumerate(pieces):
         literals = [f"    {part!r}" for part in piece.splitlines(keepends=True) or [""]]
         lines += [f"part_{number} = (", *literals, ")"]
-    joined = "part_0" + "".join(
-        f" + {name} + part_{number}" for number, name in enumerate(names, 1)
-    )
+    joined = "part_0"
+    for number, name in enumerate(names, 1):
+        joined += f" + {name} + part_{number}"
     return "\n".join([*lines, f"prompt = {joined}"])
 
 
@@ -292,6 +286,25 @@ def is_hub_name(text: str) -> bool:
     except HFValidationError:
         return False
     return "/" in text
+
+
+def _eval_results(evaluations: Mapping[str, Evaluation], config: Config) -> list[Any]:
+    """Evaluations in the form of the hub's metadata, Avg@k in percent."""
+    from huggingface_hub import EvalResult
+
+    results = []
+    for name, evaluation in evaluations.items():
+        _, _, benchmark = name.partition("/")
+        result = EvalResult(
+            task_type="text-generation",
+            dataset_type=benchmark or config.data.name,
+            dataset_name=_task(name, config),
+            metric_type="accuracy",
+            metric_name=f"Avg@{evaluation.result['num_samples']}",
+            metric_value=round(100 * evaluation.result["avg"], 2),
+        )
+        results.append(result)
+    return results
 
 
 def _stops(kind: str, renderer: Renderer) -> list[str]:

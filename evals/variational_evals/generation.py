@@ -127,9 +127,9 @@ def generate_with_traces(
     arguments = engine_settings(folder, given)
     config = trace_generation.configuration(folder, arguments, seed, traces)
     tokenizer = load_tokenizer(folder)
-    heat = traces.trace_temperature
-    if heat is None:
-        heat = params.temperature
+    trace_temperature = traces.trace_temperature
+    if trace_temperature is None:
+        trace_temperature = params.temperature
     prompts = prompt_ids(conversations, model_config.renderer, tokenizer)
     requests = trace_generation.trace_requests(
         [question_id_of(each, number) for number, each in enumerate(conversations)],
@@ -138,7 +138,7 @@ def generate_with_traces(
         seed,
         lengths=response_lengths(prompts, params.max_tokens, config.cutoff_len),
         stop=stop_strings(model_config.renderer, given_stops(params)),
-        span=abstract_span(config, tokenizer, heat, model_config.renderer),
+        span=abstract_span(config, tokenizer, trace_temperature, model_config.renderer),
     )
     engine = trace_generation.open_engine(config, folder, arguments)
     return trace_generation.draw(engine, requests, params.n)

@@ -56,10 +56,10 @@ class TraceSettings:
             is_whole = isinstance(value, int) and not isinstance(value, bool)
             if not is_whole or value < least:
                 faults.append(f"{name}={value!r} is not a whole number of {least} or more")
-        heat = self.trace_temperature
-        is_number = isinstance(heat, (int, float)) and not isinstance(heat, bool)
-        if heat is not None and not (is_number and heat >= 0):
-            faults.append(f"trace_temperature={heat!r} is not a number of 0 or more")
+        temperature = self.trace_temperature
+        is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+        if temperature is not None and not (is_number and temperature >= 0):
+            faults.append(f"trace_temperature={temperature!r} is not a number of 0 or more")
         if not faults and self.min_symbols > self.max_symbols:
             faults.append(f"min_symbols={self.min_symbols} is above max_symbols={self.max_symbols}")
         return faults

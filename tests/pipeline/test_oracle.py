@@ -1,6 +1,7 @@
 """The answer after symbols that see the chain, while it does not see the chain itself."""
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from variational_reasoning.pipeline.oracle import (
     measure_oracle,
     row_of,
 )
+from variational_reasoning.pipeline.rows import Identity, read_rows, write_table
 
 
 def test_the_mask_is_that_of_the_training():
@@ -82,7 +84,8 @@ def test_a_measurement_is_kept_until_its_inputs_change(make_run, abstract_dir):
     words = ["eval.temperature=0", "models.allow_unrecorded=true"]
     config = load_config(path, words)
     first = measure_oracle(config, abstract_dir, "some")
-    assert first["num_questions"] == 4 and 0 <= first["accuracy"] <= 1
+    assert first["num_questions"] == 4 and first["num_without_chain"] == 0
+    assert 0 <= first["accuracy"] <= 1
     assert 1 <= first["mean_symbols"] <= 3
     written = config.folder("evals", "some", "oracle.json")
     time = written.stat().st_mtime_ns
@@ -94,6 +97,19 @@ def test_a_measurement_is_kept_until_its_inputs_change(make_run, abstract_dir):
         load_config(path, [*words, "eval.max_questions=3"]), abstract_dir, "some"
     )
     assert fewer["num_questions"] == 3
+
+
+def test_questions_without_a_chain_are_left_out_and_counted(make_run, abstract_dir):
+    path = make_run(2, num_test=4, prompt_family="abstract", sampling={"max_symbols": 3})
+    config = load_config(path, ["eval.temperature=0", "models.allow_unrecorded=true"])
+    folder = config.folder("questions")
+    rows = list(read_rows(folder, "questions"))
+    assert rows[-1]["split"] == config.eval.split
+    rows[-1]["trace"] = ""
+    shutil.rmtree(folder)
+    write_table(folder, "questions", rows, Identity({"made": "here"}, {}))
+    result = measure_oracle(config, abstract_dir, "some")
+    assert (result["num_questions"], result["num_without_chain"]) == (3, 1)
 
 
 def test_a_trace_that_cannot_be_drawn_is_not_taken_for_one_without_symbols(
@@ -111,5 +127,9 @@ def test_a_trace_that_cannot_be_drawn_is_not_taken_for_one_without_symbols(
 
 def test_what_is_printed():
     result = {"accuracy": 0.5, "standard_error": 0.1, "num_questions": 25}
-    result |= {"mean_symbols": 5.0, "distinct": 1.0}
-    assert describe_oracle("a", result).startswith("a: 50.0 ± 10.0 % of 25 answers are right")
+    result |= {"mean_symbols": 5.0, "distinct": 1.0, "num_without_chain": 0}
+    line = describe_oracle("a", result)
+    assert line.startswith("a: 50.0 ± 10.0 % of 25 answers are right")
+    assert line.endswith("100% of the traces are different")
+    result["num_without_chain"] = 3
+    assert describe_oracle("a", result) == line + "; 3 questions without a chain are left out"

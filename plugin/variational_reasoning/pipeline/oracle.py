@@ -66,7 +66,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
     """
     renderer = config.renderer
     check_prompt_kind(model_folder, renderer.bottleneck, renderer, config)
-    questions = _questions(config)
+    questions, num_without_chain = _questions(config)
     identity = {
         "questions": TableReader(config.folder("questions"), "questions").digest,
         "model": model_identity(model_folder),
@@ -94,6 +94,7 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
     result = {
         "identity": identity,
         "num_questions": len(rows),
+        "num_without_chain": num_without_chain,
         "accuracy": estimate.mean,
         "standard_error": estimate.standard_error,
         "mean_symbols": num_symbols / len(traces),
@@ -104,20 +105,27 @@ def measure_oracle(config: Config, model_folder: Path, name: str) -> dict[str, A
     return result
 
 
-def _questions(config: Config) -> list[dict[str, Any]]:
-    """The test questions that have a chain.
+def _questions(config: Config) -> tuple[list[dict[str, Any]], int]:
+    """The first eval.max_questions test questions with a chain; and how many have no chain.
 
-    Raises: ValueError for none.
+    Raises: ValueError for no question with a chain.
     """
     columns = ["question_id", "question", "trace", "solution", "split"]
-    every = read_rows(config.folder("questions"), "questions", columns)
-    rows = [row for row in every if row["split"] == config.eval.split and row["trace"]]
+    rows = []
+    num_without_chain = 0
+    for row in read_rows(config.folder("questions"), "questions", columns):
+        if row["split"] != config.eval.split:
+            continue
+        if row["trace"]:
+            rows.append(row)
+        else:
+            num_without_chain += 1
     if not rows:
         raise ValueError(
             f"{config.folder('questions')}: no question of the split {config.eval.split} has a "
             "chain, so nothing can be written with it in view"
         )
-    return rows[: config.eval.max_questions]
+    return rows[: config.eval.max_questions], num_without_chain
 
 
 def _sampled_traces(
@@ -241,9 +249,12 @@ def are_right(config: Config, model_folder: Path, rows: Sequence[OracleRow]) -> 
 def describe_oracle(name: str, result: Mapping[str, Any]) -> str:
     """The line that the command prints."""
     error = result["standard_error"] or 0.0
+    left_out = ""
+    if result["num_without_chain"]:
+        left_out = f"; {result['num_without_chain']} questions without a chain are left out"
     return (
         f"{name}: {100 * result['accuracy']:.1f} ± {100 * error:.1f} % of "
         f"{result['num_questions']} answers are right after symbols that were written with the "
         f"chain in view, which the answer does not see; {result['mean_symbols']:.1f} symbols, "
-        f"{result['distinct']:.0%} of the traces are different"
+        f"{result['distinct']:.0%} of the traces are different{left_out}"
     )

@@ -21,19 +21,31 @@ TABLES = {
 }
 """Scripts that write one table, and its folder."""
 
-OWN_WORDS = ("model", "name", "names", "out", "symbols", "init", "clusters", "noise", "untie")
+OWN_WORDS = (
+    "model",
+    "name",
+    "names",
+    "out",
+    "symbols",
+    "init",
+    "clusters",
+    "noise",
+    "untie",
+)
 """What a script takes that is not a key of a pipeline.yaml."""
 
 
 def is_done(command: Sequence[str]) -> bool:
     """Whether all files that a command writes last are there; False where it has no such file."""
     files = last_files(command)
-    return bool(files) and all(path.is_file() for path in files)
+    if not files:
+        return False
+    return all(path.is_file() for path in files)
 
 
 def last_files(command: Sequence[str]) -> list[Path]:
     """What a command writes last; nothing for a report, or a command of the profile's own."""
-    pairs = dict(word.split("=", 1) for word in command if "=" in word)
+    pairs = _pairs(command)
     if "export_dir" in pairs:
         return [Path(pairs["export_dir"], "config.json")]
     if "output_dir" in pairs:
@@ -54,8 +66,22 @@ def last_files(command: Sequence[str]) -> list[Path]:
     return _of_stage(script.stem, config, pairs)
 
 
+def _pairs(command: Sequence[str]) -> dict[str, str]:
+    """The key=value among the words of a command; of a key given twice, the last."""
+    pairs = {}
+    for word in command:
+        if "=" in word:
+            key, value = word.split("=", 1)
+            pairs[key] = value
+    return pairs
+
+
 def _of_stage(stage: str, config: Config, pairs: Mapping[str, str]) -> list[Path]:
-    """Args: pairs: the command's key=value."""
+    """What the script of a stage writes last.
+
+    Args:
+        stage: the name of its script. pairs: the command's key=value.
+    """
     if stage in TABLES:
         return [config.folder(TABLES[stage], MANIFEST)]
     if stage == "score_traces":
@@ -65,15 +91,35 @@ def _of_stage(stage: str, config: Config, pairs: Mapping[str, str]) -> list[Path
     if stage == "bottleneck_oracle":
         return [config.folder("evals", pairs["name"], "oracle.json")]
     if stage == "evaluate_arm":
-        name = pairs["name"]
-        files = [config.folder("evals", name, "controls.json")]
-        if config.sequence.sampled_at is not None:
-            files.append(config.folder("evals", f"{name}_sampled", "result.json"))
-        return files
+        return _of_evaluation(config, pairs["name"])
     if stage == "build_arms":
         names = pairs["names"].split(",")
-    elif stage == "build_dataset":
-        names = [each.name for each in config.build.outputs if config.is_of_these_traces(each)]
-    else:
-        return []
-    return [config.folder("train", f"{config.data.name}_{name}.parquet") for name in names]
+        return _train_files(config, names)
+    if stage == "build_dataset":
+        return _train_files(config, _built_outputs(config))
+    return []
+
+
+def _of_evaluation(config: Config, name: str) -> list[Path]:
+    files = [config.folder("evals", name, "controls.json")]
+    if config.sequence.sampled_at is not None:
+        sampled = f"{name}_sampled"
+        files.append(config.folder("evals", sampled, "result.json"))
+    return files
+
+
+def _built_outputs(config: Config) -> list[str]:
+    """The names of the outputs that stage 8 builds from the traces of this configuration."""
+    names = []
+    for output in config.build.outputs:
+        if config.is_of_these_traces(output):
+            names.append(output.name)
+    return names
+
+
+def _train_files(config: Config, names: Sequence[str]) -> list[Path]:
+    files = []
+    for name in names:
+        file_name = f"{config.data.name}_{name}.parquet"
+        files.append(config.folder("train", file_name))
+    return files

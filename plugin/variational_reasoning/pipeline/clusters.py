@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.prompts import REASONER, make_renderer
-from variational_reasoning.method.steps import Step, entropy, mutual_information, split_steps
+from variational_reasoning.method.steps import (
+    Step,
+    entropy,
+    mutual_information,
+    split_steps,
+)
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.packages import need
 from variational_reasoning.pipeline.config import Config, resolved
@@ -39,17 +44,30 @@ from variational_reasoning.pipeline.rows import (
     read_rows,
     write_table,
 )
-from variational_reasoning.pipeline.work.job import Shard, ShardByShard, StageJob, do_shards
+from variational_reasoning.pipeline.work.job import (
+    Shard,
+    ShardByShard,
+    StageJob,
+    do_shards,
+)
 from variational_reasoning.pipeline.work.summary import StageSummary
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 CLUSTERS = "clusters.json"
 NUM_INITS = 4
 """k-means starts this often and keeps the best."""
 FEW_ANSWERS = 0.1
 """More different answers per question than this, and a figure about the answer says little."""
+SHOWN_PLACES = 20
+"""The command prints what the symbols tell of the answer for so many places of the chain."""
+
+Row = Mapping[str, Any]
+"""A row of a table; of the table `steps` where it is a step."""
+PairsOfPlaces = dict[int, list[tuple[int, str]]]
+"""Place in the chain to (symbol, text) of each step there."""
 
 
 def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
@@ -65,35 +83,50 @@ def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
     the model does not have, and folders that hold something else.
     """
     folder = config.folder("step_clusters")
+    path = folder / CLUSTERS
     states = do_states(config, model_folder)
     assert states.manifest is not None
-    settings = resolved(config, "steps.clusters", "steps.max_fitted")
-    identity = Identity({"steps": digest_of(states.manifest)}, settings, seed=config.seed)
-    path = folder / CLUSTERS
-    is_done = (folder / MANIFEST).is_file() and path.is_file()
-    if is_done and _is_same(read_manifest(folder, "step_clusters"), identity):
+    identity = Identity(
+        inputs={"steps": digest_of(states.manifest)},
+        config=resolved(config, "steps.clusters", "steps.max_fitted"),
+        seed=config.seed,
+    )
+    if _is_done(folder, identity):
         return read_json_object(path, f"remove {folder}")
+    settings = config.steps
     steps = read_rows(config.folder("steps"), "steps")
-    labels = fit(steps, config.steps.clusters, config.seed, config.steps.max_fitted)
+    labels = fit(steps, settings.clusters, config.seed, settings.max_fitted)
     rows = []
     for step, label in zip(steps, labels, strict=True):
-        row = {"question_id": step["question_id"], "step": step["step"], "cluster": label}
+        row = {
+            "question_id": step["question_id"],
+            "step": step["step"],
+            "cluster": label,
+        }
         rows.append(row)
     write_table(folder, "step_clusters", rows, identity)
-    reader, _ = training_questions(config)
-    question_ids = {step["question_id"] for step in steps}
-    answers = _answers(reader, question_ids)
-    figures = describe(steps, labels, answers, config.steps.clusters)
+    answers = _answers(config, steps)
+    figures = describe(steps, labels, answers, settings.clusters)
     write_json(path, figures)
     return figures
 
 
-def _is_same(manifest: Mapping[str, Any], identity: Identity) -> bool:
+def _is_done(folder: Path, identity: Identity) -> bool:
+    """Whether the table and clusters.json are there, from the same inputs and settings."""
+    has_table = (folder / MANIFEST).is_file()
+    has_figures = (folder / CLUSTERS).is_file()
+    if not (has_table and has_figures):
+        return False
+    manifest = read_manifest(folder, "step_clusters")
+    # A manifest says more than its identity, such as the number of rows.
     wanted = identity.to_dict()
     return all(manifest.get(name) == wanted[name] for name in wanted)
 
 
-def _answers(reader: TableReader, question_ids: set[str]) -> dict[str, str]:
+def _answers(config: Config, steps: Sequence[Row]) -> dict[str, str]:
+    """question_id to solution, of the questions that have a step."""
+    reader, _ = training_questions(config)
+    question_ids = {step["question_id"] for step in steps}
     rows = reader.rows_of(sorted(question_ids), ["solution"])
     answers = {}
     for question_id in question_ids:
@@ -106,22 +139,31 @@ def do_states(config: Config, model_folder: Path) -> StageSummary:
     """Fill run_dir/steps: hidden states per step of every training question's chain."""
     reader, units = training_questions(config)
     renderer = make_renderer(config.chat_format, config.steps.family)
-    settings = resolved(config, "cutoff_len", "steps.pattern", "steps.layer", "scoring.dtype")
+    settings = resolved(
+        config,
+        "cutoff_len",
+        "steps.pattern",
+        "steps.layer",
+        "scoring.dtype",
+    )
     identity = Identity(
         inputs={"questions": reader.digest},
         config=renderer.to_record() | settings,
         model=model_identity(model_folder),
     )
     folder = config.folder("steps")
+    per_shard = config.scoring.questions_per_shard
     job = StageJob(
-        stage=open_stage(folder, "steps", identity, units, config.scoring.questions_per_shard),
+        stage=open_stage(folder, "steps", identity, units, per_shard),
         title=f"reads {len(units)} training questions, {model_folder}; writes {folder}",
         row="question",
         size=lambda unit: 1,
         cost=lambda unit: 1.0,
         load=lambda: StepReader(config, reader, model_folder),
     )
-    return do_shards(job, set(range(len(job.stage.shards))))
+    # All shards, whatever the share of this process: k-means needs every step.
+    num_shards = len(job.stage.shards)
+    return do_shards(job, set(range(num_shards)))
 
 
 class _Chain(NamedTuple):
@@ -136,16 +178,21 @@ class StepReader(ShardByShard):
     """The worker that runs the model over question and chain."""
 
     def __init__(
-        self, config: Config, questions: "TableReader | GivenChains", model_folder: Path
+        self,
+        config: Config,
+        questions: "TableReader | GivenChains",
+        model_folder: Path,
     ) -> None:
-        self.config, self.questions = config, questions
+        self.config = config
+        self.questions = questions
         self.renderer = make_renderer(config.chat_format, config.steps.family)
-        scoring = config.scoring
-        self.model = load_model(str(model_folder), scoring.dtype, scoring.device)
-        self.tokenizer = load_tokenizer(str(model_folder))
+        name = str(model_folder)
+        self.model = load_model(name, config.scoring.dtype, config.scoring.device)
+        self.tokenizer = load_tokenizer(name)
         self.encode, _ = text_codec(self.tokenizer)
         num_layers = self.model.config.get_text_config().num_hidden_layers
-        self.layer = config.steps.layer or max(1, num_layers * 3 // 4)
+        default_layer = max(1, num_layers * 3 // 4)
+        self.layer = config.steps.layer or default_layer
         if self.layer > num_layers:
             raise ValueError(
                 f"steps.layer is {self.layer}, but {model_folder} has {num_layers} layers"
@@ -155,7 +202,12 @@ class StepReader(ShardByShard):
         """See ShardFiller."""
         return {"layer": self.layer}
 
-    def fill_one(self, index: int, units: Sequence[str], progress: Callable[[int], Any]) -> Shard:
+    def fill_one(
+        self,
+        index: int,
+        units: Sequence[str],
+        progress: Callable[[int], Any],
+    ) -> Shard:
         """See ShardByShard."""
         found = self.questions.rows_of(units, ["question", "trace"])
         rows: list[dict[str, Any]] = []
@@ -164,12 +216,8 @@ class StepReader(ShardByShard):
         for question_id in units:
             row = found[question_id][0]
             chain = self._chain(question_id, row["question"], row["trace"])
-            reason = ""
-            if not chain.steps:
-                reason = "no step in its chain"
-            elif len(chain.ids) > self.config.cutoff_len:
-                reason = "beyond cutoff_len"
-            if reason:
+            reason = self._why_dropped(chain)
+            if reason is not None:
                 dropped.append({"question_id": question_id, "reason": reason})
                 progress(1)
                 continue
@@ -181,12 +229,25 @@ class StepReader(ShardByShard):
         if batch:
             rows += self._states(batch)
             progress(len(batch))
-        return Shard(rows, Counter(steps=len(rows), dropped=len(dropped)), dropped)
+        counts = Counter(steps=len(rows), dropped=len(dropped))
+        return Shard(rows, counts, dropped)
+
+    def _why_dropped(self, chain: _Chain) -> str | None:
+        """The reason why a chain has no row; None where it has some."""
+        if not chain.steps:
+            return "no step in its chain"
+        if len(chain.ids) > self.config.cutoff_len:
+            return "beyond cutoff_len"
+        return None
 
     def _is_full(self, batch: Sequence[_Chain]) -> bool:
-        """Whether one more chain, padded to the longest, is more than scoring.batch_tokens."""
+        """Whether one more chain, padded to the longest, is more than scoring.batch_tokens.
+
+        Chains of 40 and 60 tokens, and room for 150: a third one makes 3 * 60, so it is full.
+        """
         longest = max(len(chain.ids) for chain in batch)
-        return longest * (len(batch) + 1) > self.config.scoring.batch_tokens
+        num_chains = len(batch) + 1
+        return num_chains * longest > self.config.scoring.batch_tokens
 
     def _chain(self, question_id: str, question: str, trace: str) -> _Chain:
         """Prompt and chain as ids, and where each step's tokens are.
@@ -198,20 +259,48 @@ class StepReader(ShardByShard):
             step 1, "*4=4", characters 4 to 8    `4=`, `4`      positions 6, 7
         """
         prompt = self.encode(self.renderer.prompt(REASONER, question))
-        encoded = self.tokenizer(trace, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(
+            trace,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+        )
         starts = [start for start, _ in encoded["offset_mapping"]]
+        offset = len(prompt)
         steps = []
         for step in split_steps(trace, self.config.steps.pattern):
             # starts is in order, so a step's tokens are neighbors.
             first = bisect_left(starts, step.start)
             stop = bisect_left(starts, step.stop)
             if first < stop:
-                steps.append((step, range(len(prompt) + first, len(prompt) + stop)))
-        return _Chain(question_id, prompt + encoded["input_ids"], steps)
+                span = range(offset + first, offset + stop)
+                steps.append((step, span))
+        ids = prompt + encoded["input_ids"]
+        return _Chain(question_id, ids, steps)
 
     def _states(self, batch: Sequence[_Chain]) -> list[dict[str, Any]]:
         """A row of the table `steps` for every step of these chains."""
-        torch = need("torch", "train")
+        states = self._hidden_states(batch)
+        rows = []
+        for number, chain in enumerate(batch):
+            for place, (step, span) in enumerate(chain.steps):
+                tokens = slice(span.start, span.stop)
+                vector = states[number, tokens].mean(0)
+                row = {
+                    "question_id": chain.question_id,
+                    "step": place,
+                    "text": step.text,
+                    "value": step.value,
+                    "token_ids": chain.ids[tokens],
+                    "vector": vector.tolist(),
+                }
+                rows.append(row)
+        return rows
+
+    def _hidden_states(self, batch: Sequence[_Chain]) -> "torch.Tensor":
+        """[chains, longest, width]: the states that `layer` puts out, in float32 on the CPU."""
+        need("torch", "train")
+        import torch
+
         longest = max(len(chain.ids) for chain in batch)
         # Padding on the right changes nothing to its left under a causal mask.
         padded = torch.zeros(len(batch), longest, dtype=torch.long)
@@ -220,31 +309,19 @@ class StepReader(ShardByShard):
             length = len(chain.ids)
             padded[number, :length] = torch.tensor(chain.ids)
             mask[number, :length] = 1
+        device = self.model.device
         with torch.inference_mode():
             output = self.model(
-                input_ids=padded.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
+                input_ids=padded.to(device),
+                attention_mask=mask.to(device),
                 output_hidden_states=True,
                 use_cache=False,
             )
-        states = output.hidden_states[self.layer].float().cpu()
-        rows = []
-        for number, chain in enumerate(batch):
-            for index, (step, span) in enumerate(chain.steps):
-                vector = states[number, span.start : span.stop].mean(0)
-                row = {
-                    "question_id": chain.question_id,
-                    "step": index,
-                    "text": step.text,
-                    "value": step.value,
-                    "token_ids": chain.ids[span.start : span.stop],
-                    "vector": vector.tolist(),
-                }
-                rows.append(row)
-        return rows
+        states = output.hidden_states[self.layer]
+        return states.float().cpu()
 
 
-def fit(steps: Sequence[Mapping[str, Any]], num_clusters: int, seed: int, limit: int) -> list[int]:
+def fit(steps: Sequence[Row], num_clusters: int, seed: int, limit: int) -> list[int]:
     """The cluster of every step, by size: 0 is the largest.
 
     Raises: ValueError for fewer different steps than clusters; ModuleNotFoundError with the install
@@ -256,48 +333,73 @@ def fit(steps: Sequence[Mapping[str, Any]], num_clusters: int, seed: int, limit:
     from sklearn.cluster import KMeans
 
     points = directions(steps)
-    different = len(np.unique(points, axis=0))
+    distinct = np.unique(points, axis=0)
+    different = len(distinct)
     if different < num_clusters:
         raise ValueError(
             f"steps.clusters is {num_clusters}, but the chains hold only {different} different "
             "steps; lower it, or take more questions"
         )
-    chosen = np.random.default_rng(seed).permutation(len(points))[:limit]
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(points))
+    fitted = np.sort(shuffled[:limit])
     model = KMeans(num_clusters, n_init=NUM_INITS, random_state=seed)
-    model.fit(points[np.sort(chosen)])
+    model.fit(points[fitted])
     labels = model.predict(points).tolist()
-    # Labels 0, 1, 2 with 5, 9, 5 steps get the ranks 1, 0, 2.
+    return _by_size(labels)
+
+
+def _by_size(labels: Sequence[int]) -> list[int]:
+    """The labels renamed by how often they occur: 0 is the most frequent.
+
+    Labels 0, 1, 2 that occur 5, 9 and 5 times become 1, 0, 2.
+    """
     sizes = Counter(labels)
-    by_size = sorted(sizes, key=lambda label: (-sizes[label], label))
-    rank = {label: place for place, label in enumerate(by_size)}
+
+    def largest_first(label: int) -> tuple[int, int]:
+        return -sizes[label], label
+
+    rank = {}
+    for place, label in enumerate(sorted(sizes, key=largest_first)):
+        rank[label] = place
     return [rank[label] for label in labels]
 
 
-def directions(steps: Sequence[Mapping[str, Any]]) -> "np.ndarray":
+def directions(steps: Sequence[Row]) -> "np.ndarray":
     """Unit vectors [steps, width]: each step's states, centered over the steps of its place."""
-    return _directions(steps, place_means(steps))
+    means = place_means(steps)
+    return _directions(steps, means)
 
 
-def place_means(steps: Sequence[Mapping[str, Any]]) -> "dict[int, np.ndarray]":
+def place_means(steps: Sequence[Row]) -> "dict[int, np.ndarray]":
     """The mean over all first (second, third, ...) steps of their states."""
     import numpy as np
 
-    points = np.array([step["vector"] for step in steps], dtype=np.float64)
+    points = _points(steps)
     places = np.array([step["step"] for step in steps])
     means = {}
     for place in np.unique(places):
-        means[int(place)] = points[places == place].mean(0)
+        at_place = places == place
+        means[int(place)] = points[at_place].mean(0)
     return means
 
 
-def _directions(
-    steps: Sequence[Mapping[str, Any]], means: "Mapping[int, np.ndarray]"
-) -> "np.ndarray":
+def _points(steps: Sequence[Row]) -> "np.ndarray":
+    """[steps, width]: the states of the steps as they are in the table."""
     import numpy as np
 
-    points = np.array([step["vector"] for step in steps], dtype=np.float64)
+    vectors = [step["vector"] for step in steps]
+    return np.array(vectors, dtype=np.float64)
+
+
+def _directions(steps: Sequence[Row], means: "Mapping[int, np.ndarray]") -> "np.ndarray":
+    """Unit vectors [steps, width], centered by the means of the places."""
+    import numpy as np
+
+    points = _points(steps)
     for number, step in enumerate(steps):
-        points[number] -= means[step["step"]]
+        place = step["step"]
+        points[number] -= means[place]
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     # A place that only one chain has is centered to zero; it stays there.
     return points / np.maximum(lengths, 1e-12)
@@ -306,26 +408,35 @@ def _directions(
 class GivenChains:
     """Questions with their chains that are in no table, as StepReader reads them."""
 
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Mapping[str, Row]) -> None:
         self._rows = rows
 
     def rows_of(
-        self, question_ids: Sequence[str], columns: Sequence[str]
-    ) -> dict[str, list[Mapping[str, Any]]]:
+        self,
+        question_ids: Sequence[str],
+        columns: Sequence[str],
+    ) -> dict[str, list[Row]]:
         """See TableReader."""
-        return {question_id: [self._rows[question_id]] for question_id in question_ids}
+        found = {}
+        for question_id in question_ids:
+            found[question_id] = [self._rows[question_id]]
+        return found
 
 
 def states_model(config: Config) -> Path | None:
     """The model whose hidden states the clusters are of; None where it is not there any more."""
-    if not (config.folder("step_clusters") / MANIFEST).is_file():
+    clustered = config.folder("step_clusters", MANIFEST)
+    if not clustered.is_file():
         return None
     manifest = read_manifest(config.folder("steps"), "steps")
-    folder = Path((manifest["model"] or {}).get("path", ""))
-    return folder if (folder / "config.json").is_file() else None
+    model = manifest["model"] or {}
+    folder = Path(model.get("path", ""))
+    if not (folder / "config.json").is_file():
+        return None
+    return folder
 
 
-def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
+def symbols_of(config: Config, rows: Mapping[str, Row]) -> dict[str, list[int]]:
     """The clusters of the steps of other chains than those that the clusters were found on.
 
     A step gets the cluster whose mean is nearest. A chain with more steps than every chain of the
@@ -338,7 +449,6 @@ def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[st
     """
     import numpy as np
 
-    folder = config.folder("step_clusters")
     model_folder = states_model(config)
     if model_folder is None:
         raise ValueError(
@@ -346,48 +456,86 @@ def symbols_of(config: Config, rows: Mapping[str, Mapping[str, Any]]) -> dict[st
             "other chains cannot get clusters; run from the folder that its path starts from"
         )
     known = read_rows(config.folder("steps"), "steps")
-    labels_of = {}
-    for row in read_rows(folder, "step_clusters"):
-        labels_of[row["question_id"], row["step"]] = row["cluster"]
     means = place_means(known)
-    points = _directions(known, means)
-    labels = np.array([labels_of[step["question_id"], step["step"]] for step in known])
-    names = np.unique(labels)
-    centers = np.stack([points[labels == name].mean(0) for name in names])
+    names, centers = _centers(config, known, means)
     reader = StepReader(config, GivenChains(rows), model_folder)
-    found_steps = reader.fill_one(0, list(rows), lambda count: None).rows
-    # A chain with a step at a place that no known chain has is left out as a whole.
-    unknown = {step["question_id"] for step in found_steps if step["step"] not in means}
-    steps = [step for step in found_steps if step["question_id"] not in unknown]
+    shard = reader.fill_one(0, list(rows), lambda count: None)
+    steps = _at_known_places(shard.rows, means)
     symbols: dict[str, list[int]] = defaultdict(list)
     if not steps:
         return symbols
+    points = _directions(steps, means)
     # [steps, 1, width] - [1, clusters, width]: every step with every center.
-    differences = _directions(steps, means)[:, None] - centers[None]
-    nearest = np.linalg.norm(differences, axis=2).argmin(1)
+    differences = points[:, None] - centers[None]
+    distances = np.linalg.norm(differences, axis=2)
+    nearest = distances.argmin(1)
     for step, number in zip(steps, nearest, strict=True):
-        symbols[step["question_id"]].append(int(names[number]))
+        name = int(names[number])
+        symbols[step["question_id"]].append(name)
     return dict(symbols)
 
 
+def _centers(
+    config: Config,
+    known: Sequence[Row],
+    means: "Mapping[int, np.ndarray]",
+) -> "tuple[np.ndarray, np.ndarray]":
+    """(the clusters that have a step, their means [clusters, width]).
+
+    The clusters 0 and 2 with the centers a and c: ([0, 2], [a, c]).
+
+    Args:
+        known: all steps that were clustered.
+    """
+    import numpy as np
+
+    label_of = {}
+    for row in read_rows(config.folder("step_clusters"), "step_clusters"):
+        key = row["question_id"], row["step"]
+        label_of[key] = row["cluster"]
+    labels = np.array([label_of[step["question_id"], step["step"]] for step in known])
+    points = _directions(known, means)
+    names = np.unique(labels)
+    centers = []
+    for name in names:
+        of_cluster = labels == name
+        centers.append(points[of_cluster].mean(0))
+    return names, np.stack(centers)
+
+
+def _at_known_places(steps: Sequence[Row], means: "Mapping[int, np.ndarray]") -> list[Row]:
+    """The steps of chains all of whose places have a mean.
+
+    A chain with a step at a place that no known chain has is left out as a whole.
+    """
+    unknown = set()
+    for step in steps:
+        if step["step"] not in means:
+            unknown.add(step["question_id"])
+    return [step for step in steps if step["question_id"] not in unknown]
+
+
 def describe(
-    steps: Sequence[Mapping[str, Any]],
+    steps: Sequence[Row],
     labels: Sequence[int],
     answers: Mapping[str, str],
     num_clusters: int,
 ) -> dict[str, Any]:
     """What clusters.json holds; information in bits."""
-    of_value: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    of_answer: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    counts: list[Counter[int]] = [Counter() for _ in range(num_clusters)]
+    of_value: PairsOfPlaces = defaultdict(list)
+    of_answer: PairsOfPlaces = defaultdict(list)
+    token_counts: dict[int, Counter[int]] = defaultdict(Counter)
     for step, label in zip(steps, labels, strict=True):
         place = step["step"]
+        value = step["value"]
         answer = answers[step["question_id"]]
-        if step["value"] is not None:
-            of_value[place].append((label, step["value"]))
+        if value is not None:
+            of_value[place].append((label, value))
         of_answer[place].append((label, answer))
-        counts[label].update(step["token_ids"])
+        token_counts[label].update(step["token_ids"])
     sizes = Counter(labels)
+    clusters = [_by_token(token_counts[label]) for label in range(num_clusters)]
+    different_answers = set(answers.values())
     about_value, of_whole_value = _information(of_value)
     about_answer, of_whole_answer = _information(of_answer)
     return {
@@ -398,48 +546,53 @@ def describe(
         "bits_of_value": of_whole_value,
         "bits_about_answer": about_answer,
         "bits_of_answer": of_whole_answer,
-        "different_answers": len(set(answers.values())),
+        "different_answers": len(different_answers),
         "num_questions": len(answers),
-        "clusters": [_by_token(counted) for counted in counts],
+        "clusters": clusters,
     }
 
 
-def _information(pairs: Mapping[int, list[tuple[int, str]]]) -> tuple[list[float], list[float]]:
-    """Per place in the chain: (bits that the symbol tells of the text, bits of the text itself).
-
-    Args:
-        pairs: place to (symbol, text) of each step there.
-    """
+def _information(of_places: PairsOfPlaces) -> tuple[list[float], list[float]]:
+    """Per place in the chain: (bits that the symbol tells of the text, bits of the text itself)."""
     told = []
     whole = []
-    for place in sorted(pairs):
-        texts = [text for _, text in pairs[place]]
-        told.append(round(mutual_information(pairs[place]), 4))
-        whole.append(round(entropy(texts), 4))
+    for place in sorted(of_places):
+        pairs = of_places[place]
+        texts = [text for _, text in pairs]
+        bits_told = mutual_information(pairs)
+        bits_of_text = entropy(texts)
+        told.append(round(bits_told, 4))
+        whole.append(round(bits_of_text, 4))
     return told, whole
 
 
 def _by_token(counted: Counter[int]) -> dict[str, int]:
-    """How often each token occurs, as JSON can hold it."""
-    return {str(token): counted[token] for token in sorted(counted)}
+    """How often each token occurs, in the tokens' order; names in JSON are texts."""
+    by_token = {}
+    for token in sorted(counted):
+        by_token[str(token)] = counted[token]
+    return by_token
 
 
 def describe_clusters(figures: Mapping[str, Any]) -> str:
     """The lines that the command prints."""
     sizes = figures["sizes"]
+    num_questions = figures["num_questions"]
+    different = figures["different_answers"]
     lines = [
-        f"{figures['num_steps']} steps of {figures['num_questions']} questions in "
+        f"{figures['num_steps']} steps of {num_questions} questions in "
         f"{figures['num_clusters']} clusters of {min(sizes)} to {max(sizes)}"
     ]
     for place, bits in enumerate(figures["bits_about_value"]):
         whole = figures["bits_of_value"][place]
         lines.append(f"step {place}: symbol tells {bits:.2f} of {whole:.2f} bits of the value")
-    for place, bits in enumerate(figures["bits_about_answer"][:20]):
+    shown = figures["bits_about_answer"][:SHOWN_PLACES]
+    for place, bits in enumerate(shown):
         whole = figures["bits_of_answer"][place]
         lines.append(f"step {place}: symbol tells {bits:.2f} of {whole:.2f} bits of the answer")
-    if figures["different_answers"] > FEW_ANSWERS * figures["num_questions"]:
+    if different > FEW_ANSWERS * num_questions:
         lines.append(
-            f"{figures['different_answers']} different answers of {figures['num_questions']} "
+            f"{different} different answers of {num_questions} "
             "questions: so few of each that the bits about the answer are mostly chance"
         )
     return "\n".join(lines)
@@ -449,7 +602,8 @@ def clusters_of(config: Config) -> tuple[dict[str, list[int]], str]:
     """({question_id: symbols of its steps, in order}, digest of the table)."""
     folder = config.folder("step_clusters")
     manifest = read_manifest(folder, "step_clusters")
-    found: dict[str, list[int]] = defaultdict(list)
+    symbols: dict[str, list[int]] = defaultdict(list)
     for row in read_rows(folder, "step_clusters"):
-        found[row["question_id"]].append(row["cluster"])
-    return dict(found), digest_of(manifest)
+        question_id = row["question_id"]
+        symbols[question_id].append(row["cluster"])
+    return dict(symbols), digest_of(manifest)

@@ -21,7 +21,12 @@ from typing import NamedTuple, TypeVar
 from sequence_done import is_done
 
 from variational_reasoning.model_record import masked_word
-from variational_reasoning.pipeline.config import Config, OutputConfig, SequenceConfig, load_config
+from variational_reasoning.pipeline.config import (
+    Config,
+    OutputConfig,
+    SequenceConfig,
+    load_config,
+)
 from variational_reasoning.pipeline.trainings import is_trained, read_recipe
 from variational_reasoning.pipeline.work.timings import record
 
@@ -35,8 +40,26 @@ POSTERIOR_RECIPES = ("2_train_posterior_weighted.yaml", "2_train_posterior.yaml"
 TAUGHT = "posterior_weighted"
 FORWARD_KL = "target: posterior, ratio: none, selection: weighted"
 """The train file of Eq. 9 where a profile names none."""
-OWN = ("run", "seed", "base", "rounds", "carry", "finals", "hints", "gpus", "dry_run")
+OWN = (
+    "run",
+    "seed",
+    "base",
+    "rounds",
+    "carry",
+    "finals",
+    "hints",
+    "gpus",
+    "dry_run",
+)
 """Keys of the call itself; all others go to the stages."""
+HINTS = ("answer", "none", "other_question")
+"""What `hints` may name; the reference is always sampled."""
+SEED_STEP = 1000
+"""Round t has the seed of the call plus this, t - 1 times."""
+CHUNK = 65536
+"""At most so many bytes of a training's output are copied at once."""
+SHOWN_LINES = 30
+"""Of the log of a training that failed without its output being shown."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,12 @@ class Plan:
 
     def setting(self, name: str) -> str | None:
         """The value of the last key=value for `name` among the settings."""
-        return dict(word.split("=", 1) for word in self.settings).get(name)
+        found = None
+        for word in self.settings:
+            key, value = word.split("=", 1)
+            if key == name:
+                found = value
+        return found
 
     @cached_property
     def config(self) -> Config:
@@ -106,43 +134,44 @@ class Plan:
 
 def read_plan(words: Sequence[str]) -> Plan:
     """The command line. Raises: ValueError that names what does not fit, before anything is run."""
-    examples, pairs = find_profile(words[0] if words else "nothing"), words[1:]
-    wrong = [pair for pair in pairs if not re.match(r"[\w.]+=", pair)]
-    if wrong:
-        raise ValueError(f"not of the form key=value: {', '.join(map(repr, wrong))}")
-    own: dict[str, str] = {}
-    settings = []
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        if key in OWN:
-            own[key] = value
-        else:
-            settings.append(pair)
+    name = words[0] if words else "nothing"
+    examples = find_profile(name)
+    own, settings = _own_and_settings(words[1:])
     config = load_config(examples / "pipeline.yaml", settings)
     run = Path(own.get("run", config.run_dir))
     settings = [*moved_files(config, run), *settings]
-    if own.get("base") and config.models.reasoner and config.models.reasoner == config.base:
+    base = own.get("base")
+    reasoner = config.models.reasoner
+    if base and reasoner and reasoner == config.base:
         # A profile that starts from questions names one model twice.
-        settings = [f"models.reasoner={own['base']}", *settings]
-    recipes = sorted(path.stem.removeprefix("9_train_") for path in examples.glob("9_train_*.yaml"))
+        settings = [f"models.reasoner={base}", *settings]
+    recipes = _final_recipes(examples)
     if not recipes:
         raise ValueError(f"{examples} has no 9_train_*.yaml, so there is no final model to train")
-    finals = own["finals"].split(",") if own.get("finals") else recipes
+    finals = recipes
+    if own.get("finals"):
+        finals = own["finals"].split(",")
+    hints = [name for name in own.get("hints", "").split(",") if name]
+    seed = _number("seed", own.get("seed", "0"), at_least=0)
+    rounds = None
+    if own.get("rounds"):
+        rounds = _number("rounds", own["rounds"], at_least=1)
+    dry_run = own.get("dry_run", "false")
     plan = Plan(
         examples=examples,
         run=run,
-        seed=_number("seed", own.get("seed", "0"), at_least=0),
-        base=own.get("base"),
-        rounds=_number("rounds", own["rounds"], at_least=1) if own.get("rounds") else None,
+        seed=seed,
+        base=base,
+        rounds=rounds,
         carry=own.get("carry") or config.sequence.carry or finals[0],
         finals=finals,
-        hints=[name for name in own.get("hints", "").split(",") if name],
-        dry_run=own.get("dry_run", "false") == "true",
+        hints=hints,
+        dry_run=dry_run == "true",
         settings=settings,
         sequence=config.sequence,
     )
-    if own.get("dry_run", "false") not in ("true", "false"):
-        raise ValueError(f"dry_run is {own['dry_run']!r}; it is true or false")
+    if dry_run not in ("true", "false"):
+        raise ValueError(f"dry_run is {dry_run!r}; it is true or false")
     if unknown := [name for name in finals if name not in recipes]:
         raise ValueError(
             f"finals: {plan.examples} has no 9_train_*.yaml for {', '.join(unknown)}; it has "
@@ -150,16 +179,47 @@ def read_plan(words: Sequence[str]) -> Plan:
         )
     if faults := _start_faults(plan):
         raise ValueError("\n".join(faults))
-    if own.get("gpus") is not None:
+    if "gpus" in own:
         _check_gpus(plan.examples, own["gpus"])
     return plan
 
 
+def _own_and_settings(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """(the keys of the call itself, the settings of the stages).
+
+    ["seed=1", "sampling.top_p=0.9"]
+        {"seed": "1"}, ["sampling.top_p=0.9"]
+
+    Raises: ValueError that lists what is not of the form key=value.
+    """
+    wrong = [repr(pair) for pair in pairs if not re.match(r"[\w.]+=", pair)]
+    if wrong:
+        raise ValueError(f"not of the form key=value: {', '.join(wrong)}")
+    own = {}
+    settings = []
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key in OWN:
+            own[key] = value
+        else:
+            settings.append(pair)
+    return own, settings
+
+
+def _final_recipes(examples: Path) -> list[str]:
+    """NAME of every 9_train_NAME.yaml of a profile."""
+    names = []
+    for path in examples.glob("9_train_*.yaml"):
+        names.append(path.stem.removeprefix("9_train_"))
+    return sorted(names)
+
+
 def _start_faults(plan: Plan) -> list[str]:
     """What does not fit the start of round 1, and the rounds."""
-    config, faults = plan.config, []
+    config = plan.config
     if config.arms:
         return _arm_faults(plan)
+    faults = []
     is_taught = config.posterior == "own_traces" and not config.models.posterior
     has_rounds = plan.rounds is not None and plan.rounds > 1
     if has_rounds and plan.carry not in plan.finals:
@@ -167,20 +227,21 @@ def _start_faults(plan: Plan) -> list[str]:
             f"rounds={plan.rounds} needs carry={plan.carry} among the finals "
             f"{', '.join(plan.finals)}: it is the next round's reasoner"
         )
+    is_trained_later = config.posterior != "prompted" and (has_rounds or is_taught)
     has_recipe = any((plan.examples / name).is_file() for name in POSTERIOR_RECIPES)
-    if config.posterior != "prompted" and (has_rounds or is_taught) and not has_recipe:
+    if is_trained_later and not has_recipe:
         faults.append(
             f"{plan.examples} has no {' or '.join(POSTERIOR_RECIPES)} to train a posterior with"
         )
-    if config.models.reasoner is None and not (plan.examples / REASONER_RECIPE).is_file():
+    reasoner_recipe = plan.examples / REASONER_RECIPE
+    if config.models.reasoner is None and not reasoner_recipe.is_file():
         faults.append(
             f"models.reasoner is not set and {plan.examples} has no {REASONER_RECIPE}; name the "
             "model to start from (docs/own_questions.md)"
         )
-    kinds = {"answer", "other_question", "none"}
-    if unknown := [name for name in plan.hints if name not in kinds]:
+    if unknown := [name for name in plan.hints if name not in HINTS]:
         faults.append(
-            f"hints: {', '.join(unknown)} is not among {', '.join(sorted(kinds))}; the reference "
+            f"hints: {', '.join(unknown)} is not among {', '.join(HINTS)}; the reference "
             "is always sampled"
         )
     return faults
@@ -188,16 +249,20 @@ def _start_faults(plan: Plan) -> list[str]:
 
 def _arm_faults(plan: Plan) -> list[str]:
     """What does not fit a profile of arms."""
-    config, faults = plan.config, []
-    if plan.rounds is not None and plan.rounds > 1 and not config.loops:
+    config = plan.config
+    faults = []
+    has_rounds = plan.rounds is not None and plan.rounds > 1
+    if has_rounds and not config.loops:
         faults.append(f"rounds={plan.rounds}: arms are given traces, which have one round")
     if config.base is None and plan.base is None:
         faults.append(f"{plan.examples}/pipeline.yaml has no base, the model that arms start from")
     known = {arm.name for arm in config.arms}
     known |= {output.name for output in config.build.outputs}
-    if without_arm := sorted(set(plan.finals) - known):
+    without_entry = sorted(set(plan.finals) - known)
+    if without_entry:
         faults.append(
-            f"finals: there is no entry of arms, nor of build.outputs, for {', '.join(without_arm)}"
+            "finals: there is no entry of arms, nor of build.outputs, for "
+            f"{', '.join(without_entry)}"
         )
     return faults
 
@@ -208,7 +273,8 @@ def find_profile(name: str) -> Path:
 
     Raises: ValueError for anything else.
     """
-    for folder in (PROFILES / name, OWN_PROFILES / name, Path(name)):
+    folders = (PROFILES / name, OWN_PROFILES / name, Path(name))
+    for folder in folders:
         if (folder / "pipeline.yaml").is_file():
             return folder
     names = [path.parent.name for path in PROFILES.glob("*/pipeline.yaml")]
@@ -225,10 +291,15 @@ def moved_files(config: Config, run: Path) -> list[str]:
     run_dir: runs/tiny, data.train: runs/tiny/source/train.jsonl, run=runs/b
         ["data.train=runs/b/source/train.jsonl"]
     """
+    files = {
+        "data.train": config.data.train,
+        "data.test": config.data.test,
+    }
     settings = []
-    for key, file in {"data.train": config.data.train, "data.test": config.data.test}.items():
+    for key, file in files.items():
         if file and Path(file).is_relative_to(config.run_dir):
-            settings.append(f"{key}={run / Path(file).relative_to(config.run_dir)}")
+            inside = Path(file).relative_to(config.run_dir)
+            settings.append(f"{key}={run / inside}")
     return settings
 
 
@@ -256,9 +327,11 @@ def run_all(plan: Plan) -> bool:
     Raises: CalledProcessError for the first command that failed otherwise, after its own output.
     """
     prepare_profile(plan)
-    models = Models(plan.config.models.reasoner, plan.config.models.posterior)
+    given = plan.config.models
+    models = Models(given.reasoner, given.posterior)
+    num_rounds = plan.rounds or 1
     is_evaluated = True
-    for number in range(1, (plan.rounds or 1) + 1):
+    for number in range(1, num_rounds + 1):
         models, evaluates = run_round(plan, number, models)
         is_evaluated &= evaluates
     execute(plan, python("scripts/report.py", plan.run))
@@ -287,7 +360,9 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
     this.stage("prepare_data")  # 0
     this.train_starts()  # 1, 2
     this.use_own_traces()  # 2
-    hints = ["reference"] if plan.needs_posterior else []
+    hints = []
+    if plan.needs_posterior:
+        hints.append("reference")
     if number == 1:
         hints += hints_of(plan)
     for hint in hints:
@@ -295,18 +370,24 @@ def run_round(plan: Plan, number: int, models: Models) -> tuple[Models, bool]:
     this.train_finals()  # 9
     is_evaluated = this.evaluate()
     this.stage("write_cards")  # README.md next to data and models
-    return Models(f"{this.folder}/models/{plan.carry}", this.posterior), is_evaluated
+    carried = f"{this.folder}/models/{plan.carry}"
+    return Models(carried, this.posterior), is_evaluated
 
 
 class Round:
     """The parts of a round, and the models that it has come to. None: not trained yet."""
 
     def __init__(self, plan: Plan, number: int, models: Models) -> None:
-        self.plan, self.number = plan, number
-        self.reasoner, self.posterior = models
-        self.folder = plan.run if number == 1 else plan.run / f"round{number}"
-        self.seed = plan.seed + 1000 * (number - 1)
-        base = plan.base if number == 1 else models.reasoner
+        self.plan = plan
+        self.number = number
+        self.reasoner = models.reasoner
+        self.posterior = models.posterior
+        self.folder = plan.run
+        base = plan.base
+        if number > 1:
+            self.folder = plan.run / f"round{number}"
+            base = models.reasoner
+        self.seed = plan.seed + SEED_STEP * (number - 1)
         self.start = [f"model_name_or_path={base}"] if base else []
         kind = plan.setting("posterior_prompt")
         self.prompt = [f"prompt_kind={kind}"] if kind else []
@@ -330,9 +411,11 @@ class Round:
         trainings = []
         if self.reasoner is None:
             trainings.append(partial(self.train, "reasoner", REASONER_RECIPE, *self.start))
-        if self.posterior is None and plan.config.posterior == "trained" and plan.needs_posterior:
+        has_stage_2 = plan.config.posterior == "trained" and plan.needs_posterior
+        if self.posterior is None and has_stage_2:
+            recipe = POSTERIOR_RECIPES[1]
             words = [*self.start, *self.prompt]
-            trainings.append(partial(self.train, "posterior", POSTERIOR_RECIPES[1], *words))
+            trainings.append(partial(self.train, "posterior", recipe, *words))
         side_by_side(plan, trainings)
         if self.number > 1:
             self.settings.append(f"models.reasoner={self.reasoner}")
@@ -344,7 +427,9 @@ class Round:
         mode = self.plan.config.posterior
         if mode == "prompted" or not self.plan.needs_posterior:
             return False
-        return self.number > 1 or (mode == "own_traces" and not self.posterior)
+        if self.number > 1:
+            return True
+        return mode == "own_traces" and not self.posterior
 
     def use_own_traces(self) -> None:
         """Stages 3 to 8 on the reasoner's own traces, where something learns from them; then the
@@ -352,12 +437,14 @@ class Round:
         """
         is_taught = self.is_taught
         plan = self.plan
-        if is_taught or any(output.sampler == "reasoner" for output in plan.trained_outputs):
+        has_own = any(output.sampler == "reasoner" for output in plan.trained_outputs)
+        if is_taught or has_own:
             own = "sampling.traces_from=reasoner"
-            for name in ("sample_traces", "sample_answers", "verify_answers"):
-                self.stage(name, own)
+            self.stage("sample_traces", own)  # 3
+            self.stage("sample_answers", own)  # 6
+            self.stage("verify_answers", own)  # 7
             added = plan.added_output if is_taught else []
-            self.stage("build_dataset", own, *added)
+            self.stage("build_dataset", own, *added)  # 8
         if is_taught:
             self.teach_posterior()
             if self.number > 1:
@@ -370,11 +457,13 @@ class Round:
         train file.
         """
         plan = self.plan
-        words = [f"model_name_or_path={self.posterior or self.reasoner}", *self.prompt]
-        recipe = POSTERIOR_RECIPES[0]
+        start = self.posterior or self.reasoner
+        words = [f"model_name_or_path={start}", *self.prompt]
+        recipe, other_recipe = POSTERIOR_RECIPES
         if not (plan.examples / recipe).is_file():
-            recipe = POSTERIOR_RECIPES[1]
-            words.append(f"dataset={plan.config.data.name}_{plan.posterior_output or TAUGHT}")
+            recipe = other_recipe
+            output = plan.posterior_output or TAUGHT
+            words.append(f"dataset={plan.config.data.name}_{output}")
         self.train("posterior", recipe, *words)
         self.posterior = f"{self.folder}/models/posterior"
 
@@ -382,7 +471,8 @@ class Round:
         """Stage 9."""
         finals = []
         for name in self.plan.finals:
-            finals.append(partial(self.train, name, f"9_train_{name}.yaml", *self.start))
+            recipe = f"9_train_{name}.yaml"
+            finals.append(partial(self.train, name, recipe, *self.start))
         side_by_side(self.plan, finals)
 
     def evaluate(self) -> bool:
@@ -393,7 +483,8 @@ class Round:
         models = {"reasoner": self.reasoner}
         for name in self.plan.finals:
             models[name] = f"{self.folder}/models/{name}"
-        return evaluate(self.plan, self.settings, models, with_base=self.number == 1)
+        is_first = self.number == 1
+        return evaluate(self.plan, self.settings, models, with_base=is_first)
 
 
 def hints_of(plan: Plan) -> list[str]:
@@ -418,22 +509,33 @@ def sample_and_weigh(plan: Plan, stage: Callable[..., None], hint: str) -> None:
         stage("verify_answers", *more)
 
     stage("sample_traces", *more)  # 3
-    # Only traces with a right answer are scored, so the verdicts come first.
-    needs_verdicts = plan.config.scoring.score_only == "verified"
-    for step in (judge, score) if needs_verdicts else (score, judge):
-        step()
-    outputs = plan.config.build.outputs
-    if any(output.sampler == "posterior" and output.traces_hint == hint for output in outputs):
+    if plan.config.scoring.score_only == "verified":
+        # Only traces with a right answer are scored, so the verdicts come first.
+        judge()
+        score()
+    else:
+        score()
+        judge()
+    hints = set()
+    for output in plan.config.build.outputs:
+        if output.sampler == "posterior":
+            hints.add(output.traces_hint)
+    if hint in hints:
         stage("build_dataset", *more)  # 8
 
 
 def prepare_profile(plan: Plan) -> None:
     """What comes before stage 0: the profile's own commands, and its trainings 0_*.yaml."""
     os.environ |= plan.sequence.environment
-    places = {"profile": plan.examples, "run": plan.run, "seed": plan.seed}
+    places = {
+        "profile": plan.examples,
+        "run": plan.run,
+        "seed": plan.seed,
+    }
     for line in plan.sequence.before:
         # The line is split first, so that a folder with a space in its name stays one word.
-        command = [word.format(**places) for word in shlex.split(line)]
+        words = shlex.split(line)
+        command = [word.format(**places) for word in words]
         if command[0] == "python":
             command[0] = sys.executable
         execute(plan, command)
@@ -444,44 +546,64 @@ def prepare_profile(plan: Plan) -> None:
 
 def run_stage(plan: Plan, settings: Sequence[str], name: str, *more: str) -> None:
     """One of the stages between the trainings, with the profile's pipeline.yaml."""
-    execute(plan, python(f"scripts/{name}.py", plan.examples / "pipeline.yaml", *settings, *more))
+    script = f"scripts/{name}.py"
+    command = python(script, plan.examples / "pipeline.yaml", *settings, *more)
+    execute(plan, command)
 
 
 def train_model(
-    plan: Plan, folder: Path, settings: Sequence[str], name: str, recipe: str, *more: str
+    plan: Plan,
+    folder: Path,
+    settings: Sequence[str],
+    name: str,
+    recipe: str,
+    *more: str,
 ) -> None:
     """Stage 1, 2 or 9: the whole model is folder/models/NAME; an adapter, folder/adapters/NAME, is
     merged into it.
     """
-    kind = "adapters" if plan.has_adapters else "models"
-    output, model = folder / kind / name, folder / "models" / name
+    model = folder / "models" / name
+    output = folder / "adapters" / name if plan.has_adapters else model
     words = [f"output_dir={output}", *settings, *more]
-    train_command(
-        plan, folder, name, plan.examples / recipe, words, is_shown=plan.sequence.at_once == 1
-    )
-    if plan.has_adapters and not _is_newer(model / "config.json", output / "train_results.json"):
+    is_alone = plan.sequence.at_once == 1
+    train_command(plan, folder, name, plan.examples / recipe, words, is_shown=is_alone)
+    if not plan.has_adapters:
+        return
+    # An adapter that was trained again is merged again.
+    is_merged = _is_newer(model / "config.json", output / "train_results.json")
+    if not is_merged:
         base = [word for word in more if word.startswith("model_name_or_path=")]
-        export = ["llamafactory-cli", "export", f"{plan.examples}/export.yaml"]
-        execute(plan, [*export, f"adapter_name_or_path={output}", f"export_dir={model}", *base])
+        command = [
+            "llamafactory-cli",
+            "export",
+            f"{plan.examples}/export.yaml",
+            f"adapter_name_or_path={output}",
+            f"export_dir={model}",
+            *base,
+        ]
+        execute(plan, command)
 
 
 def train_command(
-    plan: Plan, folder: Path, name: str, recipe: Path, settings: list[str], is_shown: bool
+    plan: Plan,
+    folder: Path,
+    name: str,
+    recipe: Path,
+    settings: list[str],
+    is_shown: bool,
 ) -> None:
     """One training, unless its output_dir holds the finished model of the same YAML and data; its
     seconds and its log.
     """
-    command = [
-        *shlex.split(os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")),
-        str(recipe),
-        *settings,
-    ]
+    trainer = os.environ.get("TRAIN_COMMAND", "llamafactory-cli train")
+    command = [*shlex.split(trainer), str(recipe), *settings]
     if plan.dry_run:
         execute(plan, command)
         return
     if is_trained(recipe, settings):
         return
-    log, started = folder / "logs" / f"{name}.log", time.monotonic()
+    started = time.monotonic()
+    log = folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"train {name}: {recipe}, log in {log}", flush=True)
     execute(plan, command, log, is_shown)
@@ -490,20 +612,31 @@ def train_command(
     print(f"trained {name} in {seconds:.0f} s", flush=True)
 
 
-def evaluate(plan: Plan, settings: Sequence[str], models: dict[str, str], with_base: bool) -> bool:
+def evaluate(
+    plan: Plan,
+    settings: Sequence[str],
+    models: dict[str, str],
+    with_base: bool,
+) -> bool:
     """Avg@k of the models, and of the base; False where one could not be evaluated, which its
     output explains.
     """
-    config = load_config(plan.examples / "pipeline.yaml", settings)
-    if not (config.data.test or config.eval.file or config.eval.tasks):
+    file = plan.examples / "pipeline.yaml"
+    config = load_config(file, settings)
+    has_questions = config.data.test or config.eval.file or config.eval.tasks
+    if not has_questions:
         print("nothing is evaluated: data.test, eval.file and eval.tasks are empty", flush=True)
         return True
-    run = partial(python, "evals/run.py", plan.examples / "pipeline.yaml", *settings)
-    commands = [run(f"name={name}", f"model={model}") for name, model in models.items()]
-    if with_base and config.base and config.base not in models.values():
-        commands.append(run("name=base", f"model={config.base}", "models.allow_unrecorded=true"))
+    run = partial(python, "evals/run.py", file, *settings)
+    commands = []
+    for name, model in models.items():
+        commands.append(run(f"name={name}", f"model={model}"))
+    base = config.base
+    if with_base and base and base not in models.values():
+        commands.append(run("name=base", f"model={base}", "models.allow_unrecorded=true"))
+    tasks = [partial(execute, plan, command) for command in commands]
     try:
-        side_by_side(plan, [partial(execute, plan, command) for command in commands])
+        side_by_side(plan, tasks)
     except subprocess.CalledProcessError as error:
         report_failure(error)
         return False
@@ -515,7 +648,9 @@ def side_by_side(plan: Plan, tasks: Sequence[Callable[[], Result]]) -> list[Resu
 
     Returns: what they return, in their order. Raises: what the first failed one raised.
     """
-    with ThreadPoolExecutor(1 if plan.dry_run else plan.sequence.at_once) as pool:
+    # A dry run prints, so one at a time keeps the order of its lines.
+    at_once = 1 if plan.dry_run else plan.sequence.at_once
+    with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(task) for task in tasks]
     return [future.result() for future in futures]
 
@@ -525,52 +660,85 @@ def python(script: str | Path, *words: str | Path) -> list[str]:
     return [sys.executable, str(script), *map(str, words)]
 
 
-def execute(plan: Plan, command: list[str], log: Path | None = None, is_shown: bool = True) -> None:
-    """Run a command, or print it, and whether its results are there. With a log its output goes there, and to the terminal too where
-    `is_shown`.
+def execute(
+    plan: Plan,
+    command: list[str],
+    log: Path | None = None,
+    is_shown: bool = True,
+) -> None:
+    """Run a command, or print it, and whether its results are there.
+
+    With a log its output goes there, and to the terminal too where `is_shown`.
 
     Raises: CalledProcessError for an exit code other than 0, after the log's end was shown.
     """
     if plan.dry_run:
-        print(shown(command) + ("  # done" if is_done(command) else ""))
+        line = shown(command)
+        if is_done(command):
+            line += "  # done"
+        print(line)
         return
     # The commands next to this interpreter come first, whether or not its environment is activated.
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    own_folder = str(Path(sys.executable).parent)
+    folders = [own_folder, os.environ.get("PATH", "")]
     environment = os.environ | {"PATH": os.pathsep.join(folders)}
     if log is None:
         subprocess.run(command, env=environment, check=True)
         return
+    exit_code = _run_with_log(command, environment, log, is_shown)
+    if exit_code:
+        if not is_shown:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            end = "\n".join(lines[-SHOWN_LINES:])
+            print(end, file=sys.stderr)
+        raise subprocess.CalledProcessError(exit_code, command)
+
+
+def _run_with_log(
+    command: list[str],
+    environment: dict[str, str],
+    log: Path,
+    is_shown: bool,
+) -> int:
+    """Run a command whose output goes into a file, and to the terminal where `is_shown`.
+
+    Returns: its exit code.
+    """
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process,
     ):
         assert process.stdout is not None
+        output = process.stdout.fileno()
         # As it comes, since progress bars write no lines.
-        while chunk := os.read(process.stdout.fileno(), 65536):
+        while chunk := os.read(output, CHUNK):
             file.write(chunk)
             file.flush()
             if is_shown:
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
-    if process.returncode:
-        if not is_shown:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            print("\n".join(lines[-30:]), file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, command)
+    return process.returncode
 
 
 def shown(command: Sequence[str]) -> str:
     """A command as a user would type it, with secrets masked."""
-    words = ["python" if word == sys.executable else masked_word(word) for word in command]
+    words = []
+    for word in command:
+        if word == sys.executable:
+            words.append("python")
+        else:
+            words.append(masked_word(word))
     return shlex.join(words)
 
 
 def report_failure(error: subprocess.CalledProcessError) -> None:
-    print(
-        f"failed with exit code {error.returncode}: {shown(error.cmd)}", file=sys.stderr, flush=True
-    )
+    message = f"failed with exit code {error.returncode}: {shown(error.cmd)}"
+    print(message, file=sys.stderr, flush=True)
 
 
 def _is_newer(path: Path, than: Path) -> bool:

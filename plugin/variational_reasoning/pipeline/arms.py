@@ -36,6 +36,12 @@ SAMPLERS: dict[str, Literal["posterior", "reasoner"]] = {
 }
 """Kind of a sampled trace to sampling.traces_from of its table."""
 
+Texts = dict[str, str]
+"""question_id to the text of its only trace."""
+
+Symbols = dict[str, list[int]]
+"""question_id to the symbols of its only trace."""
+
 Traces = dict[str, dict[int, str]]
 """question_id to trace_id to the text of a trace."""
 
@@ -65,10 +71,13 @@ def build_arms(config: Config, model_folder: Path, names: Sequence[str] = ()) ->
     if not config.arms:
         raise ValueError("arms is empty; name at least one train file")
     known = {arm.name: arm for arm in config.arms}
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
         raise ValueError(f"arms has no {', '.join(unknown)}; it has {', '.join(known)}")
     writer = ArmWriter(config, model_folder)
-    written = [writer.write(known[name]) for name in names or known]
+    written = []
+    for name in names or known:
+        written.append(writer.write(known[name]))
     formats = {arm.path.stem: arm.format for arm in written}
     register_datasets(config.folder("train"), formats)
     return written
@@ -83,7 +92,8 @@ def has_texts_apart(arm: ArmConfig, renderer: Renderer) -> bool:
     """
     if arm.target == "posterior":
         kind = renderer.family.posteriors[-1]
-        return renderer.detect_kind(renderer.prompt(kind, "1", "1")) != kind
+        prompt = renderer.prompt(kind, "1", "1")
+        return renderer.detect_kind(prompt) != kind
     return arm.target == "bottleneck"
 
 
@@ -102,10 +112,13 @@ class ArmWriter:
 
     def __init__(self, config: Config, model_folder: Path) -> None:
         self.config = config
-        self.encode, self.decode = text_codec(load_tokenizer(str(model_folder)))
+        tokenizer = load_tokenizer(str(model_folder))
+        self.encode, self.decode = text_codec(tokenizer)
         reader, units = training_questions(config)
         rows = reader.rows_of(units, ["question", "trace", "solution"])
-        self.questions = {question_id: rows[question_id][0] for question_id in units}
+        self.questions = {}
+        for question_id in units:
+            self.questions[question_id] = rows[question_id][0]
         self.digest = reader.digest
 
     def write(self, arm: ArmConfig) -> Arm:
@@ -121,23 +134,28 @@ class ArmWriter:
             renderer = make_renderer(config.chat_format, arm.family)
         is_apart = has_texts_apart(arm, renderer)
         traces, inputs = self.traces(arm, renderer)
-        settings: dict[str, Any] = {"arm": _settings(arm), **renderer.to_record()}
-        settings |= resolved(config, "cutoff_len", "steps.pattern")
-        identity = Identity({"questions": self.digest, **inputs}, settings, seed=config.seed)
+        settings: dict[str, Any] = {
+            "arm": _settings(arm),
+            **renderer.to_record(),
+            **resolved(config, "cutoff_len", "steps.pattern"),
+        }
+        identity = self._identity(inputs, settings)
         rows: list[dict[str, Any]] = []
         lengths: list[int] = []
         num_questions = 0
         for question_id, given in traces.items():
             fitting = self._fitting(renderer, arm, question_id, given)
-            num_questions += bool(fitting)
-            for row in fitting:
-                lengths.append(row.num_target)
-                # Two of a question's traces fit: each has the weight 1/2.
-                weight = 1 / len(fitting)
+            if not fitting:
+                continue
+            num_questions += 1
+            # Two of a question's traces fit: each has the weight 1/2.
+            weight = 1 / len(fitting)
+            for trace in fitting:
+                lengths.append(trace.num_target)
                 if is_apart:
-                    rows.append(self._apart(question_id, row, weight))
+                    rows.append(self._apart(question_id, trace, weight))
                 else:
-                    rows.append(_row(question_id, row, weight))
+                    rows.append(_row(question_id, trace, weight))
         if not rows:
             raise ValueError(
                 f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
@@ -154,31 +172,52 @@ class ArmWriter:
             format="abstract" if is_apart else "weighted_sft",
         )
 
+    def _identity(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Identity:
+        """Of a file or table that is made from the questions and these inputs."""
+        return Identity(
+            inputs={"questions": self.digest, **inputs},
+            config=settings,
+            seed=self.config.seed,
+        )
+
     def _fitting(
-        self, renderer: Renderer, arm: ArmConfig, question_id: str, given: Mapping[int, str]
+        self,
+        renderer: Renderer,
+        arm: ArmConfig,
+        question_id: str,
+        given: Mapping[int, str],
     ) -> list[_Fitting]:
         """The traces of a question whose rows fit cutoff_len."""
         fitting = []
         for trace_id, trace in given.items():
             prompt, response = self.texts(renderer, arm, question_id, trace)
+            target = renderer.encode_target(response, self.encode)
             num_prompt = len(self.encode(prompt))
-            num_target = len(renderer.encode_target(response, self.encode))
+            num_target = len(target)
             if num_prompt + num_target <= self.config.cutoff_len:
-                fitting.append(_Fitting(trace_id, trace, prompt, response, num_target))
+                fits = _Fitting(trace_id, trace, prompt, response, num_target)
+                fitting.append(fits)
         return fitting
 
     def texts(
-        self, renderer: Renderer, arm: ArmConfig, question_id: str, trace: str
+        self,
+        renderer: Renderer,
+        arm: ArmConfig,
+        question_id: str,
+        trace: str,
     ) -> tuple[str, str]:
         """(prompt, response): the reasoner answers after the trace, the posterior reads the chain
         and writes the trace only, the bottleneck reads the chain and answers, too.
         """
         row = self.questions[question_id]
+        question = row["question"]
+        solution = row["solution"]
         if arm.target == "reasoner":
-            return renderer.render(REASONER, row["question"], trace, row["solution"])
-        is_bottleneck = arm.target == "bottleneck"
-        kind = renderer.bottleneck if is_bottleneck else renderer.family.posteriors[-1]
-        return renderer.render(kind, row["question"], trace, row["solution"], chain=row["trace"])
+            return renderer.render(REASONER, question, trace, solution)
+        kind = renderer.family.posteriors[-1]
+        if arm.target == "bottleneck":
+            kind = renderer.bottleneck
+        return renderer.render(kind, question, trace, solution, chain=row["trace"])
 
     def _apart(self, question_id: str, fitting: _Fitting, weight: float) -> dict[str, Any]:
         """A row of the format `abstract`."""
@@ -202,7 +241,8 @@ class ArmWriter:
             chains = {name: row["trace"] for name, row in self.questions.items()}
             return _alone(chains), {}
         if kind == "empty":
-            return _alone(dict.fromkeys(self.questions, "")), {}
+            empty = dict.fromkeys(self.questions, "")
+            return _alone(empty), {}
         if kind == "values":
             return _alone(self._values()), {}
         inputs: dict[str, str] = {}
@@ -211,39 +251,50 @@ class ArmWriter:
         else:
             symbols = self._random(arm.count)
         self._write_table(arm, symbols, inputs, renderer)
-        texts = {name: self._text(found) for name, found in symbols.items()}
+        texts = {name: self._text(trace) for name, trace in symbols.items()}
         return _alone(texts), inputs
 
     def _sampled(self, kind: str) -> tuple[Traces, dict[str, str]]:
+        """The well-formed traces that a model has sampled."""
         sampling = replace(self.config.sampling, traces_from=SAMPLERS[kind])
-        folder = replace(self.config, sampling=sampling).folder("traces")
-        table = TableReader(folder, "traces")
-        found: Traces = {}
-        for part in table.scan(["question_id", "trace_id", "text", "is_well_formed"]):
+        config = replace(self.config, sampling=sampling)
+        table = TableReader(config.folder("traces"), "traces")
+        columns = ["question_id", "trace_id", "text", "is_well_formed"]
+        traces: Traces = {}
+        for part in table.scan(columns):
             for row in part.to_pylist():
-                if row["is_well_formed"] and row["question_id"] in self.questions:
-                    found.setdefault(row["question_id"], {})[row["trace_id"]] = row["text"]
-        return found, {"traces": table.digest}
+                question_id = row["question_id"]
+                if row["is_well_formed"] and question_id in self.questions:
+                    of_question = traces.setdefault(question_id, {})
+                    of_question[row["trace_id"]] = row["text"]
+        return traces, {"traces": table.digest}
 
     def _text(self, symbols: Sequence[int]) -> str:
+        """Of the symbols 2 and 0: "<TOKEN_C><TOKEN_A>"."""
         names = symbol_names(self.config.steps.clusters)
         return "".join(names[symbol] for symbol in symbols)
 
-    def _values(self) -> dict[str, str]:
+    def _values(self) -> Texts:
+        """Each chain without what is not a value.
+
+        Raises: ValueError that lists the chains without values.
+        """
         pattern = self.config.steps.pattern
         traces = {}
         faults = []
         for question_id, row in self.questions.items():
-            steps = split_steps(row["trace"], pattern)
+            chain = row["trace"]
+            steps = split_steps(chain, pattern)
             try:
-                traces[question_id] = values_only(row["trace"], steps)
+                traces[question_id] = values_only(chain, steps)
             except ValueError as error:
                 faults.append(f"{question_id}: {error}")
         if faults:
             raise ValueError(list_faults("arms with trace: values cannot be written", faults))
         return traces
 
-    def _clusters(self) -> tuple[dict[str, list[int]], dict[str, str]]:
+    def _clusters(self) -> tuple[Symbols, dict[str, str]]:
+        """The clusters of each chain's steps, where these are at most sampling.max_symbols."""
         found, digest = clusters_of(self.config)
         limit = self.config.sampling.max_symbols
         symbols = {}
@@ -253,36 +304,44 @@ class ArmWriter:
                 symbols[name] = found[name]
         return symbols, {"step_clusters": digest}
 
-    def _random(self, count: Sequence[int] | None) -> dict[str, list[int]]:
-        steps, symbols = self.config.steps, {}
+    def _random(self, count: Sequence[int] | None) -> Symbols:
+        """Random symbols, as many as `count` allows; by default as the paper's rule has it."""
+        steps = self.config.steps
         limit = self.config.sampling.max_symbols
+        symbols = {}
         for question_id, row in self.questions.items():
+            # By the question's name, so that other questions change nothing of its trace.
             rng = random.Random(f"random trace {self.config.seed} {question_id}")
             if count is not None:
                 length = rng.randint(*count)
                 symbols[question_id] = [rng.randrange(steps.clusters) for _ in range(length)]
                 continue
-            found = split_steps(row["trace"], steps.pattern)
-            lengths = [len(self.encode(step.text)) for step in found]
+            lengths = []
+            for step in split_steps(row["trace"], steps.pattern):
+                ids = self.encode(step.text)
+                lengths.append(len(ids))
             symbols[question_id] = random_symbols(lengths, steps.clusters, limit, rng)
         return symbols
 
     def _write_table(
         self,
         arm: ArmConfig,
-        symbols: Mapping[str, Sequence[int]],
+        symbols: Symbols,
         inputs: Mapping[str, str],
         renderer: Renderer,
     ) -> None:
-        kind = name = str(arm.trace)
+        """Traces of symbols as run_dir/first_traces/<kind>."""
+        kind = str(arm.trace)
+        name = kind
         settings: dict[str, Any] = {"trace": kind, **renderer.to_record()}
         if arm.count is not None:  # two ranges are two tables: first_traces/random_8_64
-            name = "_".join(map(str, (kind, *arm.count)))
+            least, most = arm.count
+            name = f"{kind}_{least}_{most}"
             settings["count"] = arm.count
         settings |= resolved(self.config, "steps.clusters", "sampling.max_symbols", "steps.pattern")
         rows = []
-        for question_id, found in symbols.items():
-            text = self._text(found)
+        for question_id, trace in symbols.items():
+            text = self._text(trace)
             ids = self.encode(text + renderer.boundary)
             row = {
                 "question_id": question_id,
@@ -300,11 +359,11 @@ class ArmWriter:
             }
             rows.append(row)
         folder = self.config.folder("first_traces", name)
-        identity = Identity({"questions": self.digest, **inputs}, settings, seed=self.config.seed)
+        identity = self._identity(inputs, settings)
         write_table(folder, "traces", rows, identity)
 
 
-def _alone(traces: Mapping[str, str]) -> Traces:
+def _alone(traces: Texts) -> Traces:
     """The only trace of each question."""
     return {question_id: {0: trace} for question_id, trace in traces.items()}
 
@@ -339,7 +398,8 @@ def describe_arms(arms: Sequence[Arm]) -> str:
     """The lines that the command prints."""
     lines = []
     for arm in arms:
-        line = f"{arm.path}: {arm.num_rows} rows, mean response {arm.mean_tokens:.1f} tokens"
+        mean = f"{arm.mean_tokens:.1f}"
+        line = f"{arm.path}: {arm.num_rows} rows, mean response {mean} tokens"
         if arm.num_dropped:
             line += f", {arm.num_dropped} questions without a trace that fits"
         lines.append(line)

@@ -43,6 +43,9 @@ from variational_reasoning.pipeline.work.job import StageJob, do_shards
 
 FOLDER = "controls/chain"
 
+Rows = Mapping[str, Mapping[str, Any]]
+"""question_id to the row of a question that has a chain."""
+
 
 def chain_traces(
     benchmark: Benchmark, model: Model, encode: Encode, decode: Decode
@@ -51,26 +54,26 @@ def chain_traces(
 
     Raises: ValueError for a source that does not fit the model's traces, or that is not there.
     """
-    rows = {row["question_id"]: row for row in benchmark.questions if row.get("trace")}
+    rows = {}
+    for row in benchmark.questions:
+        if row.get("trace"):
+            rows[row["question_id"]] = row
     source = source_of(model)
     if source == "none" or not rows:
         return {}, {}
+    boundary = model.renderer.boundary
+    chains: dict[str, Trace] = {}
     if source == "chain":
-        text = json.dumps([[name, row["trace"]] for name, row in rows.items()])
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        boundary = model.renderer.boundary
-        verbal = {}
-        for name, row in rows.items():
-            verbal[name] = chain_of(row["trace"], boundary, encode, decode)
-        return verbal, {"chains": digest}
+        for question_id, row in rows.items():
+            chains[question_id] = chain_of(row["trace"], boundary, encode, decode)
+        return chains, {"chains": _digest(rows, ["trace"])}
     folder = benchmark.folder / FOLDER
     if source == "posterior":
         _sample(rows, folder, model)
     else:
         _cluster(rows, folder, model, encode)
-    chains = {}
     for row in read_rows(folder, "traces", ["question_id", "token_ids"]):
-        trace = closed_trace(row["token_ids"], model.renderer.boundary, decode)
+        trace = closed_trace(row["token_ids"], boundary, decode)
         if trace is not None:
             chains[row["question_id"]] = trace
     return chains, {"chains": table_digest(folder, "traces")}
@@ -82,15 +85,17 @@ def source_of(model: Model) -> str:
     Raises: ValueError for symbols where traces are verbal, and the reverse.
     """
     config = model.config
-    setting, is_abstract = config.eval.controls.chain, model.renderer.is_abstract
-    if setting == "auto" and not is_abstract:
-        return "chain"
+    setting = config.eval.controls.chain
+    is_abstract = model.renderer.is_abstract
+    if setting == "none":
+        return "none"
     if setting == "auto":
-        if config.model_folder("posterior").is_dir():
-            return "posterior"
-        return "none" if states_model(config) is None else "clusters"
-    if setting != "none" and (setting == "chain") == is_abstract:
-        kind, allowed = ("symbols", "clusters, posterior") if is_abstract else ("text", "chain")
+        return _default_source(model)
+    is_for_symbols = setting != "chain"
+    if is_for_symbols != is_abstract:
+        kind, allowed = "text", "chain"
+        if is_abstract:
+            kind, allowed = "symbols", "clusters, posterior"
         raise ValueError(
             f"eval.controls.chain: {setting!r} does not fit a model whose traces are {kind}; set "
             f"one of {allowed}, none, auto"
@@ -98,20 +103,28 @@ def source_of(model: Model) -> str:
     return setting
 
 
-def _cluster(
-    rows: Mapping[str, Mapping[str, Any]], folder: Path, model: Model, encode: Encode
-) -> None:
+def _default_source(model: Model) -> str:
+    """What `auto` is: for symbols the posterior, or else the clusters, where these are there."""
+    if not model.renderer.is_abstract:
+        return "chain"
+    if model.config.model_folder("posterior").is_dir():
+        return "posterior"
+    if states_model(model.config) is not None:
+        return "clusters"
+    return "none"
+
+
+def _cluster(rows: Rows, folder: Path, model: Model, encode: Encode) -> None:
     """Fill the table with the clusters of the steps."""
     config = model.config
-    identity = Identity(
-        {
-            "steps": table_digest(config.folder("steps"), "steps"),
-            "step_clusters": table_digest(config.folder("step_clusters"), "step_clusters"),
-            "chains": _digest(rows),
-        },
-        model.renderer.to_record() | resolved(config, "sampling.max_symbols"),
-    )
-    if (folder / MANIFEST).is_file() and _is_of(read_manifest(folder, "traces"), identity):
+    inputs = {
+        "steps": table_digest(config.folder("steps"), "steps"),
+        "step_clusters": table_digest(config.folder("step_clusters"), "step_clusters"),
+        "chains": _digest(rows, ["question", "trace"]),
+    }
+    settings = model.renderer.to_record() | resolved(config, "sampling.max_symbols")
+    identity = Identity(inputs, settings)
+    if _is_done(folder, identity):
         return
     names = symbol_names(config.steps.clusters)
     traces = []
@@ -120,29 +133,53 @@ def _cluster(
             continue
         text = "".join(names[symbol] for symbol in symbols)
         ids = encode(text + model.renderer.boundary)
-        row = {"question_id": question_id, "trace_id": 0, "token_ids": ids, "text": text}
-        row |= {"finish_reason": "stop", "is_well_formed": True, "is_retokenized": False}
-        traces.append(row | {"seed": 0, "prompt_kind": "clusters", "temperature": 0.0})
+        row = {
+            "question_id": question_id,
+            "trace_id": 0,
+            "token_ids": ids,
+            "text": text,
+            "finish_reason": "stop",
+            "is_well_formed": True,
+            "is_retokenized": False,
+            "seed": 0,
+            "prompt_kind": "clusters",
+            "temperature": 0.0,
+        }
+        traces.append(row)
     write_table(folder, "traces", traces, identity)
 
 
-def _is_of(manifest: Mapping[str, Any], identity: Identity) -> bool:
-    return all(manifest.get(name) == value for name, value in identity.to_dict().items())
+def _is_done(folder: Path, identity: Identity) -> bool:
+    """Whether the table is there, from the same inputs and settings."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(folder, "traces")
+    wanted = identity.to_dict()
+    return all(manifest.get(name) == wanted[name] for name in wanted)
 
 
-def _digest(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    text = json.dumps([[name, row["question"], row["trace"]] for name, row in rows.items()])
+def _digest(rows: Rows, columns: Sequence[str]) -> str:
+    """Of the names of the questions with these columns.
+
+    Of the columns question and trace: the digest of [["q1", "1+5=", "+5=6"], ...] as JSON.
+    """
+    values = []
+    for question_id, row in rows.items():
+        texts = [row[column] for column in columns]
+        values.append([question_id, *texts])
+    text = json.dumps(values)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sample(rows: Mapping[str, Mapping[str, Any]], folder: Path, model: Model) -> None:
+def _sample(rows: Rows, folder: Path, model: Model) -> None:
     """Fill the table with a trace of the posterior for each question."""
     config = model.config
-    posterior, kind = config.model_folder("posterior"), model.renderer.family.posteriors[-1]
+    posterior = config.model_folder("posterior")
+    kind = model.renderer.family.posteriors[-1]
     check_prompt_kind(posterior, kind, model.renderer, config)
     identity = Identity(
-        {"chains": _digest(rows)},
-        {
+        inputs={"chains": _digest(rows, ["question", "trace"])},
+        config={
             **model.renderer.to_record(),
             "prompt_kind": kind,
             "sampling.engine": engine_name(config),
@@ -163,50 +200,59 @@ def _sample(rows: Mapping[str, Mapping[str, Any]], folder: Path, model: Model) -
         load=lambda: ChainSampler(rows, kind, posterior, model),
     )
     # All shards, whatever the share of this process: every process needs all traces.
-    do_shards(job, set(range(len(job.stage.shards))))
+    num_shards = len(job.stage.shards)
+    do_shards(job, set(range(num_shards)))
 
 
 class ChainSampler(TraceSampler):
     """The worker that asks the posterior."""
 
-    def __init__(
-        self, rows: Mapping[str, Mapping[str, Any]], kind: str, posterior: Path, model: Model
-    ) -> None:
-        Sampler.__init__(self, model.config, open_engine(model.config, str(posterior)))
-        self.rows, self.kind, self.renderer = rows, kind, model.renderer
+    def __init__(self, rows: Rows, kind: str, posterior: Path, model: Model) -> None:
+        engine = open_engine(model.config, str(posterior))
+        # TraceSampler.__init__ wants stage 3's questions and hints, which are not there.
+        Sampler.__init__(self, model.config, engine)
+        self.rows = rows
+        self.kind = kind
+        self.renderer = model.renderer
         settings = model.config.eval
-        own = settings.trace_temperature
-        self.temperature = settings.temperature if own is None else own
+        self.temperature = settings.temperature
+        if settings.trace_temperature is not None:
+            self.temperature = settings.trace_temperature
         self.span = self._span(self.temperature)
         self._expert_traces: dict[str, str] = {}
 
     def plan(self, units: Sequence[str]) -> ShardRequests:
         """See Sampler."""
         assert self.span is not None  # traces are symbols
-        needed, settings = self.span.max_symbols + 1, self.config.eval
-        requests, dropped = [], []
+        needed = self.span.max_symbols + 1  # the symbols and the boundary
+        requests = []
+        dropped = []
         for question_id in units:
             row = self.rows[question_id]
             self._expert_traces[question_id] = ""
             prompt = self.renderer.encode_prompt(
                 self.kind, row["question"], row["trace"], self.encode
             )
-            if self.config.cutoff_len - len(prompt) < needed:
+            room = self.config.cutoff_len - len(prompt)
+            if room < needed:
                 dropped.append(self._no_room(question_id, len(prompt)))
                 continue
             request = Request(
-                (question_id, 0),
-                prompt,
-                needed,
-                sample_seed(self.config.seed, f"chain/{question_id}"),
-                self.renderer.trace_stops,
-                self.temperature,
-                settings.top_p,
-                self.span,
+                key=(question_id, 0),
+                prompt_ids=prompt,
+                max_new_tokens=needed,
+                seed=sample_seed(self.config.seed, f"chain/{question_id}"),
+                stop=self.renderer.trace_stops,
+                temperature=self.temperature,
+                top_p=self.config.eval.top_p,
+                span=self.span,
             )
             requests.append(request)
-        return ShardRequests(requests, dropped, Counter(dropped=len(dropped)), len(dropped))
+        num_dropped = len(dropped)
+        counts = Counter(dropped=num_dropped)
+        return ShardRequests(requests, dropped, counts, num_dropped)
 
     def row(self, request: Request, result: Any, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
-        return super().row(request, result, counts) | {"temperature": self.temperature}
+        row = super().row(request, result, counts)
+        return row | {"temperature": self.temperature}

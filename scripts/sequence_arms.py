@@ -22,6 +22,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from sequence import (
+    SEED_STEP,
     Plan,
     execute,
     prepare_profile,
@@ -94,7 +95,9 @@ class ArmPlan:
     def others(self) -> list[ArmConfig]:
         """The arms of given traces that nothing waits for."""
         waited_for = {arm.name for arm in self.starts}
-        waited_for |= {loop.first for loop in self.loops if loop.first}
+        for loop in self.loops:
+            if loop.first:
+                waited_for.add(loop.first)
         others = []
         for name, arm in self.arms.items():
             is_wanted = name in self.plan.finals and name not in waited_for
@@ -105,7 +108,10 @@ class ArmPlan:
     @cached_property
     def given(self) -> list[ArmConfig]:
         """The arms of given traces that are trained in this call."""
-        firsts = [self.arms[loop.first] for loop in self.loops if loop.first]
+        firsts = []
+        for loop in self.loops:
+            if loop.first:
+                firsts.append(self.arms[loop.first])
         return [*self.starts, *firsts, *self.others]
 
     @property
@@ -118,7 +124,12 @@ class ArmPlan:
     def settings(self) -> list[str]:
         """Of the stages in the run's own folder."""
         plan = self.plan
-        return [f"run_dir={plan.run}", f"seed={plan.seed}", f"base={self.base}", *plan.settings]
+        return [
+            f"run_dir={plan.run}",
+            f"seed={plan.seed}",
+            f"base={self.base}",
+            *plan.settings,
+        ]
 
     def recipe(self, name: str) -> str:
         """The training YAML of an arm or of a train file of stage 8."""
@@ -153,6 +164,17 @@ def run_arms(plan: Plan) -> bool:
         stage("build_arms", f"model={of_arms.extended}", f"names={given}")  # 8
     starts = [partial(train_arm, of_arms, arm) for arm in of_arms.starts]
     side_by_side(plan, starts)
+    tasks = _tasks(of_arms)
+    is_evaluated = all(side_by_side(plan, tasks))
+    execute(plan, python("scripts/compare_arms.py", plan.run))
+    execute(plan, python("scripts/report.py", plan.run))
+    return is_evaluated
+
+
+def _tasks(of_arms: ArmPlan) -> list[Callable[[], bool]]:
+    """What follows the arms that loops begin with. A task returns False where an evaluation
+    failed.
+    """
     tasks: list[Callable[[], bool]] = []
     # A loop is a long chain of short commands, so the loops begin first.
     for loop in of_arms.loops:
@@ -162,12 +184,9 @@ def run_arms(plan: Plan) -> bool:
             tasks.append(partial(evaluate_arm, of_arms, arm))
     for arm in of_arms.others:
         tasks.append(partial(train_and_evaluate, of_arms, arm))
-    if not plan.config.renderer.is_abstract:  # the base has no symbols to write
+    if not of_arms.plan.config.renderer.is_abstract:  # the base has no symbols to write
         tasks.append(partial(evaluate_base, of_arms))
-    is_evaluated = all(side_by_side(plan, tasks))
-    execute(plan, python("scripts/compare_arms.py", plan.run))
-    execute(plan, python("scripts/report.py", plan.run))
-    return is_evaluated
+    return tasks
 
 
 def extend(of_arms: ArmPlan) -> None:
@@ -176,15 +195,20 @@ def extend(of_arms: ArmPlan) -> None:
     if not plan.dry_run and Path(of_arms.extended).exists():
         return
     vocabulary = plan.config.vocabulary
-    words = [f"base={of_arms.base}", f"out={of_arms.extended}"]
-    words += [f"symbols={plan.config.steps.clusters}", f"init={vocabulary.init}"]
+    words = [
+        f"base={of_arms.base}",
+        f"out={of_arms.extended}",
+        f"symbols={plan.config.steps.clusters}",
+        f"init={vocabulary.init}",
+    ]
     if vocabulary.init == "steps":
         words.append(f"clusters={plan.run}/step_clusters/clusters.json")
     if vocabulary.noise != VocabularyConfig.noise:
         words.append(f"noise={vocabulary.noise}")
     if vocabulary.untie:
         words.append("untie=true")
-    execute(plan, python("scripts/extend_vocabulary.py", *words, f"seed={plan.seed}"))
+    words.append(f"seed={plan.seed}")
+    execute(plan, python("scripts/extend_vocabulary.py", *words))
 
 
 def train_arm(of_arms: ArmPlan, arm: ArmConfig) -> None:
@@ -192,8 +216,8 @@ def train_arm(of_arms: ArmPlan, arm: ArmConfig) -> None:
     symbols.
     """
     plan = of_arms.plan
-    has_symbols = load_family(arm.family or plan.config.prompt_family).is_abstract
-    start = of_arms.extended if has_symbols else of_arms.base
+    family = load_family(arm.family or plan.config.prompt_family)
+    start = of_arms.extended if family.is_abstract else of_arms.base
     settings = [f"dataset_dir={plan.run}/train", f"seed={plan.seed}"]
     recipe = of_arms.recipe(arm.name)
     train_model(plan, plan.run, settings, arm.name, recipe, f"model_name_or_path={start}")
@@ -207,14 +231,16 @@ def train_and_evaluate(of_arms: ArmPlan, arm: ArmConfig) -> bool:
 
 def evaluate_arm(of_arms: ArmPlan, arm: ArmConfig) -> bool:
     """The evaluation of an arm of given traces; False where it failed."""
-    family = [f"prompt_family={arm.family}"] if arm.family else []
     model = f"{of_arms.plan.run}/models/{arm.name}"
-    return evaluate_model(of_arms, arm.name, model, [*family, *arm.evaluation])
+    more = [f"prompt_family={arm.family}"] if arm.family else []
+    more += arm.evaluation
+    return evaluate_model(of_arms, arm.name, model, more)
 
 
 def evaluate_base(of_arms: ArmPlan) -> bool:
     """The evaluation of the base; False where it failed."""
-    return evaluate_model(of_arms, "base", of_arms.base, ["models.allow_unrecorded=true"])
+    more = ["models.allow_unrecorded=true"]
+    return evaluate_model(of_arms, "base", of_arms.base, more)
 
 
 def evaluate_model(
@@ -242,11 +268,14 @@ def run_loop(of_arms: ArmPlan, loop: LoopConfig) -> bool:
     """All rounds of a loop, one command at a time; False where a model could not be evaluated."""
     plan = of_arms.plan
     sequence = replace(plan.sequence, at_once=1)
-    alone = replace(of_arms, plan=replace(plan, sequence=sequence))
-    reasoner = f"{plan.run}/models/{loop.reasoner}" if loop.reasoner else of_arms.extended
+    plan_alone = replace(plan, sequence=sequence)
+    alone = replace(of_arms, plan=plan_alone)
+    reasoner = of_arms.extended
+    if loop.reasoner:
+        reasoner = f"{plan.run}/models/{loop.reasoner}"
     rounds = Rounds(alone, loop, reasoner)
     is_evaluated = True
-    for number in range(1, (plan.rounds or loop.rounds) + 1):
+    for number in range(1, rounds.num_rounds + 1):
         is_evaluated &= rounds.run(number)
     return is_evaluated
 
@@ -260,22 +289,28 @@ class Rounds:
         self.plan = plan
         self.loop = loop
         self.reasoner = reasoner
-        self.posterior = f"{plan.run}/models/{loop.posterior}" if loop.posterior else None
-        self.has_rounds = (plan.rounds or loop.rounds) > 1
+        self.posterior: str | None = None
+        if loop.posterior:
+            self.posterior = f"{plan.run}/models/{loop.posterior}"
+        self.num_rounds = plan.rounds or loop.rounds
 
     def run(self, number: int) -> bool:
         """Round `number`, from 1; False where a model could not be evaluated."""
         folder = self.plan.run / self.loop.name / f"round{number}"
-        seed = self.plan.seed + 1000 * (number - 1)
+        seed = self.plan.seed + SEED_STEP * (number - 1)
         run_stage(self.plan, self._settings(folder, seed), "prepare_data")  # 0
         is_evaluated = True
         for place, phase in enumerate(self.loop.phases):
-            names = phase.train
-            if number == 1 and place == 0 and self.loop.first:
-                names, data = [self.loop.first], self.plan.run / "train"
+            is_very_first = number == 1 and place == 0
+            if is_very_first and self.loop.first:
+                # Its train file is of given traces, and is there.
+                names = [self.loop.first]
+                data = self.plan.run / "train"
             else:
                 # A phase of several models is a choice of arms; a chain needs all its phases.
-                names = [name for name in names if name in self.plan.finals] or names
+                chosen = [name for name in phase.train if name in self.plan.finals]
+                names = chosen or phase.train
+                # Every phase has its own settings: _go_on has changed a model since the last one.
                 self._sample_and_build(self._settings(folder, seed), names)  # 3 to 8
                 data = folder / "train"
             for name in names:
@@ -285,11 +320,18 @@ class Rounds:
         return is_evaluated
 
     def _settings(self, folder: Path, seed: int) -> list[str]:
+        """Of the stages, with the models of this moment."""
         loop = self.loop
-        settings = [f"run_dir={folder}", f"seed={seed}", f"base={self.of_arms.extended}"]
-        settings += [f"prompt_family={loop.family}"] if loop.family else []
+        settings = [
+            f"run_dir={folder}",
+            f"seed={seed}",
+            f"base={self.of_arms.extended}",
+        ]
+        if loop.family:
+            settings.append(f"prompt_family={loop.family}")
         settings.append(f"models.reasoner={self.reasoner}")
-        settings += [f"models.posterior={self.posterior}"] if self.posterior else []
+        if self.posterior:
+            settings.append(f"models.posterior={self.posterior}")
         return [*settings, *self.plan.settings, *loop.settings]
 
     def _sample_and_build(self, settings: Sequence[str], names: Sequence[str]) -> None:
@@ -300,12 +342,16 @@ class Rounds:
             sampler = self.of_arms.entry(name).sampler
             by_sampler.setdefault(sampler, []).append(name)
         for sampler, made in by_sampler.items():
-            more = ["sampling.traces_from=reasoner"] if sampler == "reasoner" else []
+            more = []
+            if sampler == "reasoner":
+                more.append("sampling.traces_from=reasoner")
             stage("sample_traces", *more)  # 3
+            arms = [name for name in made if name in self.of_arms.arms]
             outputs = [name for name in made if name not in self.of_arms.arms]
             needed: set[str] = set()
             for name in outputs:
-                needed.update(needed_tables(self.of_arms.outputs[name]))
+                output = self.of_arms.outputs[name]
+                needed.update(needed_tables(output))
             for model in ("reasoner", "posterior"):
                 if model in needed:
                     stage("score_traces", f"model={model}", *more)  # 4, 5
@@ -314,10 +360,9 @@ class Rounds:
                 stage("verify_answers", *more)  # 7
             if outputs:
                 stage("build_dataset", *more)  # 8
-            given = [name for name in made if name in self.of_arms.arms]
-            if given:
+            if arms:
                 model = f"model={self.of_arms.extended}"
-                stage("build_arms", model, f"names={','.join(given)}", *more)  # 8
+                stage("build_arms", model, f"names={','.join(arms)}", *more)  # 8
 
     def _train(self, folder: Path, data: Path, seed: int, name: str) -> None:
         is_posterior = self.of_arms.target(name) == "posterior"
@@ -328,16 +373,21 @@ class Rounds:
         train_model(self.plan, folder, settings, name, recipe, more)
 
     def _evaluate(self, folder: Path, name: str, phase: str, number: int) -> bool:
-        """Args: phase: the name of the phase's first model, which `loops.first` takes the place of."""
-        shown = phase if name == self.loop.first else name
-        shown += f"_{number}" if self.has_rounds else ""
-        more = [f"prompt_family={self.loop.family}"] if self.loop.family else []
-        model = f"{folder}/models/{name}"
+        """The evaluation of a model of a phase, under its name and round; False where it failed.
+
+        Args:
+            phase: the name of the phase's first model, which `loops.first` takes the place of.
+        """
         target = self.of_arms.target(name)
         if target == "posterior":
             return True  # it does not answer
         if target == "bottleneck" and self.plan.config.data.test is None:
             return True  # no question of the test has a chain
+        shown = phase if name == self.loop.first else name
+        if self.num_rounds > 1:
+            shown += f"_{number}"
+        more = [f"prompt_family={self.loop.family}"] if self.loop.family else []
+        model = f"{folder}/models/{name}"
         if target == "bottleneck":
             script = "scripts/bottleneck_oracle.py"
             return evaluate_model(self.of_arms, shown, model, more, script)

@@ -5,8 +5,8 @@ The settings are the evaluation's. The answer to `own` is drawn again: above tem
 accuracy differs from the evaluation's by noise.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from variational_reasoning.method.prompts import REASONER, Decode, Encode
@@ -91,6 +91,7 @@ def what_to_ask(
     if wanted is not None:
         rows = [row for row in rows if row["answer_id"] < wanted]
     own = own_traces(rows, model, encode, decode)
+    num_without_trace = len(rows) - len(own)
     places: Places = all_places
     if not model.renderer.is_abstract and has_values(config.steps.pattern):
         places = value_places(config.steps.pattern, decode)
@@ -98,30 +99,57 @@ def what_to_ask(
     separator = model.renderer.encode_separator(encode)
     exchange = Exchange(own, config.seed, boundary, chains, places)
     kinds: dict[Key, list[str]] = {}
-    num_traces = len({question_id for question_id, _ in own})
+    num_traces = _num_questions(own)
     if num_traces < 2:  # a trace can only be exchanged for another question's
-        return Asked(exchange, kinds, num_traces, len(rows) - len(own), 0)
-    questions = {row["question_id"]: row["question"] for row in benchmark.questions}
-    has_chance = config.eval.temperature > 0
+        return Asked(exchange, kinds, num_traces, num_without_trace, 0)
+    questions = _questions_of(benchmark)
     for key in sorted(own):
-        prompt = model.renderer.encode_prompt(REASONER, questions[key[0]], None, encode)
+        question_id, _ = key
+        prompt = model.renderer.encode_prompt(REASONER, questions[question_id], None, encode)
         room = config.cutoff_len - len(prompt) - len(separator)
-        lengths = {}
-        for kind in exchange.kinds_of(key):
-            lengths[kind] = len(exchange.trace(kind, key).token_ids)
-        longest = max(length for kind, length in lengths.items() if kind != "chain")
-        if longest >= room:
+        found = _kinds_with_room(exchange, key, room)
+        if not found:
             continue
-        if not has_chance:  # the same answer once more
-            del lengths["again"]
-        kinds[key] = [kind for kind, length in lengths.items() if length < room]
-    num_questions = len({question_id for question_id, _ in kinds})
+        if config.eval.temperature == 0:
+            found.remove("again")  # it would be the same answer once more
+        kinds[key] = found
     num_without_room = len(own) - len(kinds)
-    return Asked(exchange, kinds, num_questions, len(rows) - len(own), num_without_room)
+    return Asked(exchange, kinds, _num_questions(kinds), num_without_trace, num_without_room)
+
+
+def _kinds_with_room(exchange: Exchange, key: Key, room: int) -> list[str]:
+    """The kinds of a sample whose traces are shorter than `room`; none where one other than
+    `chain` is not.
+
+    Room for 10 tokens: own 6, donor 9, chain 12: own and donor. With a donor of 10: none.
+    """
+    kinds = []
+    for kind in exchange.kinds_of(key):
+        trace = exchange.trace(kind, key)
+        if len(trace.token_ids) < room:
+            kinds.append(kind)
+        elif kind != "chain":
+            return []
+    return kinds
+
+
+def _num_questions(keys: Iterable[Key]) -> int:
+    return len({question_id for question_id, _ in keys})
+
+
+def _questions_of(benchmark: Benchmark) -> dict[str, str]:
+    """question_id to the text of the question."""
+    questions = {}
+    for row in benchmark.questions:
+        questions[row["question_id"]] = row["question"]
+    return questions
 
 
 def answers_job(
-    asked: Asked, inputs: Mapping[str, str], benchmark: Benchmark, model: Model
+    asked: Asked,
+    inputs: Mapping[str, str],
+    benchmark: Benchmark,
+    model: Model,
 ) -> StageJob:
     """Open the table of the answers.
 
@@ -130,7 +158,8 @@ def answers_job(
 
     Raises: ValueError for a folder that holds the answers of another evaluation or model.
     """
-    config, folder = model.config, benchmark.folder / FOLDER
+    config = model.config
+    folder = benchmark.folder / FOLDER
     identity = Identity(
         inputs={"questions": benchmark.digest, **inputs},
         config={
@@ -148,32 +177,35 @@ def answers_job(
     sizes: Counter[str] = Counter()
     for (question_id, _), kinds in asked.kinds.items():
         sizes[question_id] += len(kinds)
-    per_shard = max(1, config.eval.answers_per_shard * len(units) // sizes.total())
+    # 100 answers per shard, of 20 questions with 80 answers: 25 questions, so one shard.
+    num_answers = sizes.total()
+    per_shard = max(1, config.eval.answers_per_shard * len(units) // num_answers)
     remedy = f"They are made again from this evaluation where {folder} is removed."
     return StageJob(
         stage=open_stage(folder, "controls", identity, units, per_shard, remedy),
         title=(
             f"reads {benchmark.folder / 'samples'}, {model.folder}; writes {folder}: "
-            f"{sizes.total()} answers after other traces to {len(units)} questions"
+            f"{num_answers} answers after other traces to {len(units)} questions"
         ),
         row="answer",
         size=lambda unit: sizes[unit],
         cost=lambda unit: sizes[unit],
         load=lambda: ControlSampler(asked, benchmark, model),
         limit=FailureLimit(
-            "sampling.max_failed_fraction", config.sampling.max_failed_fraction, total=sizes.total
+            "sampling.max_failed_fraction",
+            config.sampling.max_failed_fraction,
+            total=sizes.total,
         ),
     )
 
 
 def _places_settings(config: Config, model: Model) -> dict[str, Any]:
     """What a manifest says of the tokens that are replaced, and of continued traces."""
-    settings = {}
     if model.renderer.is_abstract:
-        settings = resolved(config, "eval.trace_temperature")
-    elif has_values(config.steps.pattern):
-        settings = resolved(config, "steps.pattern")
-    return settings
+        return resolved(config, "eval.trace_temperature")
+    if has_values(config.steps.pattern):
+        return resolved(config, "steps.pattern")
+    return {}
 
 
 class ControlSampler(Sampler):
@@ -183,16 +215,20 @@ class ControlSampler(Sampler):
 
     def __init__(self, asked: Asked, benchmark: Benchmark, model: Model) -> None:
         super().__init__(model.config, model.engine)
-        self.asked, self.renderer = asked, model.renderer
-        self.questions = {row["question_id"]: row["question"] for row in benchmark.questions}
+        self.asked = asked
+        self.renderer = model.renderer
+        self.questions = _questions_of(benchmark)
         self.boundary = self.encode(self.renderer.boundary)
         self.separator = self.renderer.encode_separator(self.encode)
-        self.keys_of: dict[str, list[Key]] = {}
+        self.keys_of: dict[str, list[Key]] = defaultdict(list)
         for key in asked.kinds:
-            self.keys_of.setdefault(key[0], []).append(key)
+            question_id, _ = key
+            self.keys_of[question_id].append(key)
         settings = model.config.eval
-        own = settings.trace_temperature
-        self.span = self._span(settings.temperature if own is None else own)
+        temperature = settings.temperature
+        if settings.trace_temperature is not None:
+            temperature = settings.trace_temperature
+        self.span = self._span(temperature)
 
     def close(self) -> None:
         """See ShardFiller. The engine is the model's."""
@@ -209,7 +245,14 @@ class ControlSampler(Sampler):
         return ShardRequests(requests, [], Counter(), 0)
 
     def _ask(self, kind: str, key: Key, prompt: list[int]) -> Request:
-        """The request for an answer after another trace."""
+        """The request for an answer after another trace.
+
+        What follows the prompt:
+
+            closed trace            body, closing, separator
+            open trace              body; the model goes on with it
+            open, no more symbols   body, boundary, separator
+        """
         settings = self.config.eval
         given = self.asked.exchange.trace(kind, key)
         is_open = self._is_open(given)
@@ -220,19 +263,30 @@ class ControlSampler(Sampler):
             ids += self.separator
         room = self.config.cutoff_len - len(ids)
         limit = settings.max_new_tokens or room
-        if is_open and settings.max_new_tokens:
-            limit -= len(given.body)  # what the model itself has written of the trace
-        apart = ("again",) if kind == "again" else ()
+        span = None
+        if is_open:
+            num_given = len(given.body)
+            span = self._rest_of_span(num_given)
+            if settings.max_new_tokens:
+                limit -= num_given  # what the model itself has written of the trace
         return Request(
-            (*key, kind),
-            ids,
-            max(1, min(limit, room)),
-            sample_seed(self.config.seed, f"controls/{key[0]}", key[1], *apart),
-            self.renderer.answer_stops,
-            settings.temperature,
-            settings.top_p,
-            self._rest_of_span(len(given.body)) if is_open else None,
+            key=(*key, kind),
+            prompt_ids=ids,
+            max_new_tokens=max(1, min(limit, room)),
+            seed=self._seed(kind, key),
+            stop=self.renderer.answer_stops,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            span=span,
         )
+
+    def _seed(self, kind: str, key: Key) -> int:
+        """One for all kinds of a sample, but for `again`."""
+        question_id, answer_id = key
+        group = f"controls/{question_id}"
+        if kind == "again":
+            return sample_seed(self.config.seed, group, answer_id, "again")
+        return sample_seed(self.config.seed, group, answer_id)
 
     def _is_open(self, given: Trace) -> bool:
         """Whether the model goes on with the trace; not where it has the most symbols already."""
@@ -241,26 +295,30 @@ class ControlSampler(Sampler):
         return self.span is None or len(given.body) < self.span.max_symbols
 
     def _rest_of_span(self, num_symbols: int) -> Span | None:
-        """The constraint of a trace of which so many symbols are given."""
+        """The constraint of a trace of which so many symbols are given.
+
+        Of 4 to 8 symbols, 6 are given: 0 to 2 more.
+        """
         if self.span is None:
             return None
-        return self.span._replace(
-            min_symbols=max(0, self.span.min_symbols - num_symbols),
-            max_symbols=self.span.max_symbols - num_symbols,
-        )
+        at_least = self.span.min_symbols - num_symbols
+        at_most = self.span.max_symbols - num_symbols
+        return self.span._replace(min_symbols=max(0, at_least), max_symbols=at_most)
 
     def row(self, request: Request, result: Completion, counts: Counter) -> dict[str, Any]:
         """See Sampler."""
         question_id, answer_id, kind = request.key
         given = self.asked.exchange.trace(kind, (question_id, answer_id))
+        given_text = self.decode(given.token_ids)
         answer = [*self.separator, *result.token_ids]
         trace = given
         if self._is_open(given):
-            trace, answer = self._cut([*given.body, *result.token_ids])
+            response = [*given.body, *result.token_ids]
+            trace, answer = self._cut(response)
         elif not given.closing:
             trace = given._replace(closing=self.boundary)
         return {
-            "given": self.decode(given.token_ids).removesuffix(self.renderer.boundary),
+            "given": given_text.removesuffix(self.renderer.boundary),
             "trace_ids": trace.token_ids,
             "num_symbols": len(trace.body),
             "token_ids": answer,
@@ -276,10 +334,12 @@ class ControlSampler(Sampler):
         if trace is None:
             return Trace(ids, []), []
         # cut may be other ids of the same text, so the answer is counted by its own.
-        if cut == ids[: len(cut)]:
-            return trace, ids[len(cut) :]
-        rest = self.decode(ids)[len(self.decode(cut)) :]
-        return trace, self.encode(rest)
+        num_cut = len(cut)
+        if cut == ids[:num_cut]:
+            return trace, ids[num_cut:]
+        text = self.decode(ids)
+        num_characters = len(self.decode(cut))
+        return trace, self.encode(text[num_characters:])
 
     def _shard(self, plan: ShardRequests, results: Sequence[Completion]) -> Shard:
         shard = super()._shard(plan, results)

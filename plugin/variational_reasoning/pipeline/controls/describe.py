@@ -17,15 +17,27 @@ class Cells(NamedTuple):
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rule = ["---"] * len(self.columns)
+        lines = []
+        for cells in (self.columns, rule, *self.rows):
+            line = " | ".join(cells)
+            lines.append(f"| {line} |")
+        return "\n".join(lines)
 
 
 def control_cells(result: Mapping[str, Any]) -> Cells:
     """A row per kind; shares in percent, 95 % intervals in brackets."""
     length = "symbols" if result.get("is_abstract") else "trace tokens"
-    columns = ["trace", "accuracy", "minus own", "answers that change", "not answered"]
-    columns += [length, "answer tokens", "total tokens"]
+    columns = [
+        "trace",
+        "accuracy",
+        "minus own",
+        "answers that change",
+        "not answered",
+        length,
+        "answer tokens",
+        "total tokens",
+    ]
     rows = []
     for kind, figures in _in_order(result):
         row = [kind]
@@ -40,7 +52,11 @@ def control_cells(result: Mapping[str, Any]) -> Cells:
 def _in_order(result: Mapping[str, Any]) -> list[tuple[str, Figures]]:
     """The kinds with their figures, in the order of KINDS; a file has them by name."""
     kinds = result["kinds"]
-    return [(kind, kinds[kind]) for kind in KINDS if kind in kinds]
+    ordered = []
+    for kind in KINDS:
+        if kind in kinds:
+            ordered.append((kind, kinds[kind]))
+    return ordered
 
 
 def following_cells(result: Mapping[str, Any]) -> Cells | None:
@@ -48,10 +64,20 @@ def following_cells(result: Mapping[str, Any]) -> Cells | None:
     rows = []
     for kind, figures in _in_order(result):
         if "follows" in figures:
-            shares = [share_cell(figures, name) for name in ("follows", "keeps", "neither")]
-            rows.append([kind, str(figures["num_told"]), *shares])
-    columns = ["trace", "answers", "follows the trace", "keeps the own answer", "neither"]
-    return Cells(columns, rows) if rows else None
+            row = [kind, str(figures["num_told"])]
+            for name in ("follows", "keeps", "neither"):
+                row.append(share_cell(figures, name))
+            rows.append(row)
+    if not rows:
+        return None
+    columns = [
+        "trace",
+        "answers",
+        "follows the trace",
+        "keeps the own answer",
+        "neither",
+    ]
+    return Cells(columns, rows)
 
 
 def share_cell(figures: Figures, name: str) -> str:
@@ -60,12 +86,18 @@ def share_cell(figures: Figures, name: str) -> str:
 
 
 def _cell(figures: Figures, name: str, factor: float) -> str:
+    """A figure times `factor`, with its interval unless that is one number, as 7.0."""
     if name not in figures:
         return ""
     mean = f"{factor * figures[name]:.1f}"
-    low, high = figures.get("intervals", {}).get(name, [figures[name]] * 2)
-    bounds = [f"{factor * bound:.1f}" for bound in (low, high)]
-    return mean if bounds == [mean, mean] else f"{mean} ({bounds[0]} to {bounds[1]})"
+    intervals = figures.get("intervals", {})
+    if name not in intervals:
+        return mean
+    bounds = [f"{factor * bound:.1f}" for bound in intervals[name]]
+    if bounds == [mean, mean]:
+        return mean
+    low, high = bounds
+    return f"{mean} ({low} to {high})"
 
 
 def control_notes(result: Mapping[str, Any]) -> list[str]:
@@ -101,8 +133,9 @@ def verdict(result: Mapping[str, Any]) -> str:
     donor = result["kinds"].get("donor", {})
     if "difference" not in donor:
         return "There is no donor trace, so nothing is said of the model's use of its trace."
-    low, high = donor["intervals"]["difference"]
-    shown = f"{100 * donor['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    difference = 100 * donor["difference"]
+    low, high = [100 * bound for bound in donor["intervals"]["difference"]]
+    shown = f"{difference:+.1f} points ({low:+.1f} to {high:+.1f})"
     changed = f"{share_cell(donor, 'changed')} % of the answers change"
     if high < 0:
         return (

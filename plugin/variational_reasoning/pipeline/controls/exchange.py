@@ -97,15 +97,17 @@ class Exchange:
 
     def trace(self, kind: str, key: Key) -> Trace:
         """The trace of one of `kinds_of`; of `continued` only what is given."""
-        own = self.own[key]
-        body = list(own.body)
-        rng = random.Random(f"controls {self.seed} {kind} {key[0]} {key[1]}")
+        question_id, answer_id = key
         if kind == "none":
             return Trace([], self.boundary)
         if kind == "chain":
-            return self.chains[key[0]]
+            return self.chains[question_id]
         if kind == "donor":
-            return self.own[self._donors[key]]
+            donor = self._donors[key]
+            return self.own[donor]
+        own = self.own[key]
+        body = list(own.body)
+        rng = random.Random(f"controls {self.seed} {kind} {question_id} {answer_id}")
         if kind == "random" and body:
             body = rng.choices(self.pieces, k=len(body))
         if kind == "shuffled":
@@ -126,13 +128,17 @@ class Exchange:
         """
         samples: dict[str, list[Key]] = {}
         for key in sorted(self.own):
-            samples.setdefault(key[0], []).append(key)
+            question_id, _ = key
+            samples.setdefault(question_id, []).append(key)
         circle = sorted(samples)
-        random.Random(f"controls {self.seed} donor").shuffle(circle)
+        rng = random.Random(f"controls {self.seed} donor")
+        rng.shuffle(circle)
+        next_ones = circle[1:] + circle[:1]
         donors = {}
-        for question_id, giver in zip(circle, circle[1:] + circle[:1], strict=True):
+        for question_id, giver in zip(circle, next_ones, strict=True):
             given = samples[giver]
             for number, key in enumerate(samples[question_id]):
+                # A giver with fewer samples gives them again.
                 donors[key] = given[number % len(given)]
         return donors
 
@@ -141,16 +147,20 @@ class Exchange:
         places = self.places(self.own[key].body)
         if not places or len(self.pieces) < 2:
             return None
-        return places[len(places) // 2]
+        middle = len(places) // 2
+        return places[middle]
 
     def _other_piece(self, key: Key, place: int) -> int:
         """Another token, of those that other traces have at this place if there is one."""
-        rng = random.Random(f"controls {self.seed} replaced {key[0]} {key[1]}")
-        own = self.own[key].body
-        number = len(self.places(own)) // 2
-        others = _without(self._seen[number], own[place])
+        question_id, answer_id = key
+        # Of `replaced` for both kinds, so that `continued` begins as `replaced` does.
+        rng = random.Random(f"controls {self.seed} replaced {question_id} {answer_id}")
+        body = self.own[key].body
+        piece = body[place]
+        middle = len(self.places(body)) // 2
+        others = _without(self._seen[middle], piece)
         if not others:
-            others = _without(self.pieces, own[place])
+            others = _without(self.pieces, piece)
         return rng.choice(others)
 
     @cached_property
@@ -161,12 +171,13 @@ class Exchange:
         # Of traces with 5, 4 and 2 places: the places 2 and 1.
         middles = {len(found) // 2 for found in places}
         seen = {}
-        for number in middles:
+        for middle in middles:
             pieces = set()
             for body, found in zip(bodies, places, strict=True):
-                if number < len(found):
-                    pieces.add(body[found[number]])
-            seen[number] = sorted(pieces)
+                if middle < len(found):
+                    index = found[middle]
+                    pieces.add(body[index])
+            seen[middle] = sorted(pieces)
         return seen
 
 
@@ -188,12 +199,15 @@ def closed_trace(ids: Sequence[int], boundary: str, decode: Decode) -> Trace | N
         if len(head) <= len(trace) and trace.startswith(head):
             break
         cut -= 1
-    return Trace(list(ids[:cut]), list(ids[cut:]))
+    body = list(ids[:cut])
+    closing = list(ids[cut:])
+    return Trace(body, closing)
 
 
 def chain_of(text: str, boundary: str, encode: Encode, decode: Decode) -> Trace:
     """The trace with this text, with the ids that a training has for it."""
-    found = closed_trace(encode(text + boundary), boundary, decode)
+    ids = encode(text + boundary)
+    found = closed_trace(ids, boundary, decode)
     assert found is not None  # the text ends with it
     return found
 

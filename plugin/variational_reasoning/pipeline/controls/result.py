@@ -21,7 +21,12 @@ from typing import Any
 from variational_reasoning.files import read_json_object, write_json
 from variational_reasoning.method.evaluation import bootstrap_columns, mean_and_error
 from variational_reasoning.method.prompts import Renderer
-from variational_reasoning.pipeline.controls.answers import FOLDER, answers_job, what_to_ask
+from variational_reasoning.pipeline.controls.answers import (
+    FOLDER,
+    Asked,
+    answers_job,
+    what_to_ask,
+)
 from variational_reasoning.pipeline.controls.chains import chain_traces
 from variational_reasoning.pipeline.controls.exchange import KINDS
 from variational_reasoning.pipeline.controls.verdicts import FOLDER as VERDICTS
@@ -63,6 +68,17 @@ FOLLOWING = ("follows", "keeps", "neither")
 """Of the answers whose trace implies another one than the own trace's: the implied answer, the own
 answer, or another one; in [0, 1]."""
 
+TEXT_COLUMNS = (
+    "question_id",
+    "answer_id",
+    "control",
+    "num_symbols",
+    "trace_ids",
+    "token_ids",
+    "text",
+)
+"""What the figures need of an answer."""
+
 Row = Mapping[str, Any]
 
 
@@ -92,21 +108,37 @@ def run_controls(benchmark: Benchmark, model: Model) -> dict[str, Any] | None:
     }
     if asked.kinds:
         inputs = {"samples": digest_of(samples), **digests}
-        job = answers_job(asked, inputs, benchmark, model)
-        index, count = own_share(model.config)
-        mine = share_of(job.stage.shards, job.cost, index, count)
-        verdicts = benchmark.folder / FOLDER / VERDICTS
-        is_judged = (verdicts / MANIFEST).is_file()
-        checks = {} if is_judged else read_checks(benchmark.questions)
-        programs = open_programs(checks, model.config)
-        print(describe_table(do_shards(job, mine)))
-        judging = control_verdicts_job(job.stage, benchmark, model, programs)
-        done = do_shards(judging, mine)
-        if done.manifest is None:
+        if not _answer_and_judge(asked, inputs, benchmark, model):
             return None
         result["kinds"] = figures_of(benchmark.folder, model.renderer)
     write_json(benchmark.folder / CONTROLS, result)
     return result
+
+
+def _answer_and_judge(
+    asked: Asked,
+    inputs: Mapping[str, str],
+    benchmark: Benchmark,
+    model: Model,
+) -> bool:
+    """This process's share of the answers and of their verdicts.
+
+    Returns: whether the shares of all processes are there.
+    """
+    answering = answers_job(asked, inputs, benchmark, model)
+    index, count = own_share(model.config)
+    mine = share_of(answering.stage.shards, answering.cost, index, count)
+    # The sandbox of programs is tried first: where it is refused, no answer is sampled for nothing.
+    judged = benchmark.folder / FOLDER / VERDICTS / MANIFEST
+    checks = {}
+    if not judged.is_file():
+        checks = read_checks(benchmark.questions)
+    programs = open_programs(checks, model.config)
+    answers = do_shards(answering, mine)
+    print(describe_table(answers))
+    judging = control_verdicts_job(answering.stage, benchmark, model, programs)
+    verdicts = do_shards(judging, mine)
+    return verdicts.manifest is not None
 
 
 def read_controls(folder: Path) -> dict[str, Any] | None:
@@ -119,11 +151,13 @@ def read_controls(folder: Path) -> dict[str, Any] | None:
     found = read_json_object(path, f"remove {path} and run scripts/trace_controls.py again")
     digest = found.get("samples")
     if digest is None:  # earlier releases kept it in `identity`
-        digest = found.get("identity", {}).get("samples")
+        identity = found.get("identity", {})
+        digest = identity.get("samples")
     samples = folder / "samples"
     if not (samples / MANIFEST).is_file():
         return None
-    if digest != digest_of(read_manifest(samples, "samples")):
+    manifest = read_manifest(samples, "samples")
+    if digest != digest_of(manifest):
         return None
     return found
 
@@ -131,19 +165,19 @@ def read_controls(folder: Path) -> dict[str, Any] | None:
 def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
     """FIGURES and FOLLOWING of each kind, with 95 % intervals, from the tables of an evaluation."""
     verdicts = read_rows(folder / FOLDER / VERDICTS, "control_verdicts")
-    columns = ["question_id", "answer_id", "control", "num_symbols", "trace_ids", "token_ids"]
-    columns.append("text")
     texts = {}
-    for row in read_rows(folder / FOLDER, "controls", columns):
+    for row in read_rows(folder / FOLDER, "controls", TEXT_COLUMNS):
         texts[_name(row)] = row
     own = {}
     for row in verdicts:
         if row["control"] == "own":
-            own[row["question_id"], row["answer_id"]] = row
+            sample = row["question_id"], row["answer_id"]
+            own[sample] = row
     rows = []
     for row in verdicts:
         text = texts[_name(row)]
-        own_row = own[row["question_id"], row["answer_id"]]
+        sample = row["question_id"], row["answer_id"]
+        own_row = own[sample]
         solution = renderer.solution_of_answer(text["text"])
         measured = _measured(row, own_row, text)
         measured["unanswered"] = float(not _is_answered(solution, renderer))

@@ -145,17 +145,10 @@ class ArmWriter:
         num_questions = 0
         for question_id, given in traces.items():
             fitting = self._fitting(renderer, arm, question_id, given)
-            if not fitting:
-                continue
-            num_questions += 1
-            # Two of a question's traces fit: each has the weight 1/2.
-            weight = 1 / len(fitting)
-            for trace in fitting:
-                lengths.append(trace.num_target)
-                if is_apart:
-                    rows.append(self._apart(question_id, trace, weight))
-                else:
-                    rows.append(_row(question_id, trace, weight))
+            if fitting:
+                num_questions += 1
+            rows += self._rows(question_id, fitting, is_apart)
+            lengths += [trace.num_target for trace in fitting]
         if not rows:
             raise ValueError(
                 f"arms: no question has a trace of {arm.trace!r} that fits cutoff_len "
@@ -218,6 +211,23 @@ class ArmWriter:
         if arm.target == "bottleneck":
             kind = renderer.bottleneck
         return renderer.render(kind, question, trace, solution, chain=row["trace"])
+
+    def _rows(
+        self,
+        question_id: str,
+        fitting: Sequence[_Fitting],
+        is_apart: bool,
+    ) -> list[dict[str, Any]]:
+        """A row for each trace of a question; together they have the weight 1."""
+        rows = []
+        for trace in fitting:
+            # Two of a question's traces fit: each has the weight 1/2.
+            weight = 1 / len(fitting)
+            if is_apart:
+                rows.append(self._apart(question_id, trace, weight))
+            else:
+                rows.append(_row(question_id, trace, weight))
+        return rows
 
     def _apart(self, question_id: str, fitting: _Fitting, weight: float) -> dict[str, Any]:
         """A row of the format `abstract`."""

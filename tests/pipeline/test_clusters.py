@@ -11,6 +11,7 @@ from variational_reasoning.pipeline.clusters import (
     describe_clusters,
     directions,
     fit,
+    step_vector,
 )
 from variational_reasoning.pipeline.config import load_config
 
@@ -47,6 +48,13 @@ def test_a_cluster_is_a_value_and_not_a_place():
     assert sorted(map(tuple, by_value.values())) == [(0,), (1,), (2,)]
     assert fit(steps, 3, seed=0, limit=1000) == labels
     assert len(set(fit(steps, 3, seed=0, limit=30))) == 3  # fitted on some, given to all
+
+
+def test_the_state_at_the_end_of_a_step_is_left_out():
+    torch = pytest.importorskip("torch")
+    states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]])
+    assert step_vector(states).tolist() == [2.0, 4.0]
+    assert step_vector(states[:1]).tolist() == [1.0, 2.0]
 
 
 def test_directions_are_centered_by_place_and_of_length_one():

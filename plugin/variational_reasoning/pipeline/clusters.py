@@ -2,9 +2,9 @@
 cluster.
 
 Two parts. `steps` (a table, shard by shard, so it goes on after a kill) holds per step the mean of
-the hidden states over the step's tokens. Then all steps are clustered at once:
+the hidden states over the step's tokens but the last. Then all steps are clustered at once:
 
-    mean of the states of a step      not the state at its end, which encodes what comes next
+    mean of the states of a step      without the one at its end, which encodes what comes next
     minus the mean over all first (second, third, ...) steps, so that a cluster is not a place
     divided by its length, so that k-means compares directions
     k-means with fixed seeds; the cluster of most steps is symbol 0, and so on
@@ -146,9 +146,11 @@ def do_states(config: Config, model_folder: Path) -> StageSummary:
         "steps.layer",
         "scoring.dtype",
     )
+    # Says how vectors are made: a table of another rule is refused.
+    rule = {"states": "mean without the last"}
     identity = Identity(
         inputs={"questions": reader.digest},
-        config=renderer.to_record() | settings,
+        config=renderer.to_record() | settings | rule,
         model=model_identity(model_folder),
     )
     folder = config.folder("steps")
@@ -284,7 +286,7 @@ class StepReader(ShardByShard):
         for number, chain in enumerate(batch):
             for place, (step, span) in enumerate(chain.steps):
                 tokens = slice(span.start, span.stop)
-                vector = states[number, tokens].mean(0)
+                vector = step_vector(states[number, tokens])
                 row = {
                     "question_id": chain.question_id,
                     "step": place,
@@ -319,6 +321,19 @@ class StepReader(ShardByShard):
             )
         states = output.hidden_states[self.layer]
         return states.float().cpu()
+
+
+def step_vector(states: "torch.Tensor") -> "torch.Tensor":
+    """[width]: the mean of a step's states, [tokens, width], without the last one.
+
+    The state at the last token encodes what comes next. Of the step `-6=3` in `-6=3+4=0`, the state
+    at `3` says that a plus follows. Clusters of means with it name the next operator as well as the
+    value, and a changed symbol then contradicts the question (docs/abstract.md). A step of one
+    token has no other state.
+    """
+    if len(states) > 1:
+        states = states[:-1]
+    return states.mean(0)
 
 
 def fit(steps: Sequence[Row], num_clusters: int, seed: int, limit: int) -> list[int]:

@@ -442,8 +442,8 @@ class StepsConfig:
     pattern: str = LINES
     # of symbols; as many as extend_vocabulary added
     clusters: int = _number(64, at_least=2)
-    # The hidden states after this many layers are averaged over a step; null: three quarters of the
-    # model's.
+    # The hidden states after this many layers are averaged over a step's tokens but the last; null:
+    # three quarters of the model's.
     layer: int | None = _number(None, at_least=1)
     # prompt family in which the model that gives the states reads question and chain
     family: str = "paper"

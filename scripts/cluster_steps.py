@@ -8,7 +8,7 @@ from variational_reasoning.pipeline.work.timings import timed
 
 USAGE = """usage: python scripts/cluster_steps.py CONFIG.yaml model=FOLDER [key=value ...]
 Every step of a training question's chain becomes the index of its cluster: k-means on the mean of
-the hidden states of the step's tokens but the last, in the model. Prints what the symbols tell about the steps' values, where
+the step's hidden states in the model. Prints what the symbols tell about the steps' values, where
 steps.pattern has the group `value`, and about the answers.
 reads run_dir/questions and the model; writes run_dir/steps and run_dir/step_clusters, whose
 clusters.json is what `extend_vocabulary init=steps` reads. Run again, it goes on."""

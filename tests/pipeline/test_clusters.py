@@ -50,11 +50,20 @@ def test_a_cluster_is_a_value_and_not_a_place():
     assert len(set(fit(steps, 3, seed=0, limit=30))) == 3  # fitted on some, given to all
 
 
-def test_the_state_at_the_end_of_a_step_is_left_out():
+def test_the_state_at_the_end_of_a_step_can_be_left_out():
     torch = pytest.importorskip("torch")
-    states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]])
-    assert step_vector(states).tolist() == [2.0, 4.0]
-    assert step_vector(states[:1]).tolist() == [1.0, 2.0]
+    states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, 1.0]])
+    assert step_vector(states, "all").tolist() == [3.0, 3.0]
+    assert step_vector(states, "all_but_last").tolist() == [2.0, 4.0]
+    assert step_vector(states[:1], "all_but_last").tolist() == [1.0, 2.0]
+
+
+def test_which_states_are_averaged_is_part_of_the_table(make_run, tiny_model_dir):
+    path = make_run(steps={"pattern": r"[^ ]+ *[^ ]+ *", "clusters": 3})
+    cluster_steps(load_config(path), tiny_model_dir)
+    other = load_config(path, ["steps.states=all_but_last"])
+    with pytest.raises(ValueError, match="steps.states"):
+        cluster_steps(other, tiny_model_dir)
 
 
 def test_directions_are_centered_by_place_and_of_length_one():

@@ -2,9 +2,9 @@
 cluster.
 
 Two parts. `steps` (a table, shard by shard, so it goes on after a kill) holds per step the mean of
-the hidden states over the step's tokens but the last. Then all steps are clustered at once:
+the hidden states over the step's tokens. Then all steps are clustered at once:
 
-    mean of the states of a step      without the one at its end, which encodes what comes next
+    mean of the states of a step      not the state at its end, which encodes what comes next
     minus the mean over all first (second, third, ...) steps, so that a cluster is not a place
     divided by its length, so that k-means compares directions
     k-means with fixed seeds; the cluster of most steps is symbol 0, and so on
@@ -144,13 +144,12 @@ def do_states(config: Config, model_folder: Path) -> StageSummary:
         "cutoff_len",
         "steps.pattern",
         "steps.layer",
+        "steps.states",
         "scoring.dtype",
     )
-    # Says how vectors are made: a table of another rule is refused.
-    rule = {"states": "mean without the last"}
     identity = Identity(
         inputs={"questions": reader.digest},
-        config=renderer.to_record() | settings | rule,
+        config=renderer.to_record() | settings,
         model=model_identity(model_folder),
     )
     folder = config.folder("steps")
@@ -286,7 +285,7 @@ class StepReader(ShardByShard):
         for number, chain in enumerate(batch):
             for place, (step, span) in enumerate(chain.steps):
                 tokens = slice(span.start, span.stop)
-                vector = step_vector(states[number, tokens])
+                vector = step_vector(states[number, tokens], self.config.steps.states)
                 row = {
                     "question_id": chain.question_id,
                     "step": place,
@@ -323,15 +322,14 @@ class StepReader(ShardByShard):
         return states.float().cpu()
 
 
-def step_vector(states: "torch.Tensor") -> "torch.Tensor":
-    """[width]: the mean of a step's states, [tokens, width], without the last one.
+def step_vector(states: "torch.Tensor", which: str) -> "torch.Tensor":
+    """[width]: the mean of a step's states, [tokens, width]; see steps.states.
 
     The state at the last token encodes what comes next. Of the step `-6=3` in `-6=3+4=0`, the state
-    at `3` says that a plus follows. Clusters of means with it name the next operator as well as the
-    value, and a changed symbol then contradicts the question (docs/abstract.md). A step of one
-    token has no other state.
+    at `3` says that a plus follows, and so does the mean over all three tokens. A step of one token
+    has no other state.
     """
-    if len(states) > 1:
+    if which == "all_but_last" and len(states) > 1:
         states = states[:-1]
     return states.mean(0)
 

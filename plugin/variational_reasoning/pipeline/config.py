@@ -442,9 +442,13 @@ class StepsConfig:
     pattern: str = LINES
     # of symbols; as many as extend_vocabulary added
     clusters: int = _number(64, at_least=2)
-    # The hidden states after this many layers are averaged over a step's tokens but the last; null:
-    # three quarters of the model's.
+    # The hidden states after this many layers are averaged over a step; null: three quarters of the
+    # model's.
     layer: int | None = _number(None, at_least=1)
+    # The states of a step that are averaged. all_but_last leaves out that of the last token, which
+    # encodes what comes next, where a step has more than one: the symbol then says less about the
+    # next step.
+    states: Literal["all", "all_but_last"] = "all"
     # prompt family in which the model that gives the states reads question and chain
     family: str = "paper"
     # steps that the clusters are fitted on, at random; all steps get one

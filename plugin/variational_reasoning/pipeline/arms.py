@@ -27,7 +27,7 @@ from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.questions.table import training_questions
 from variational_reasoning.pipeline.reading import TableReader
 from variational_reasoning.pipeline.rows import Identity, write_table
-from variational_reasoning.pipeline.tables import RHO_TERMS
+from variational_reasoning.pipeline.tables import RHO_TERMS, given_trace
 from variational_reasoning.pipeline.train_files import register_datasets, write_file_once
 
 SAMPLERS: dict[str, Literal["posterior", "reasoner"]] = {
@@ -353,20 +353,9 @@ class ArmWriter:
         for question_id, trace in symbols.items():
             text = self._text(trace)
             ids = self.encode(text + renderer.boundary)
-            row = {
-                "question_id": question_id,
-                "trace_id": 0,
-                "token_ids": ids,
-                "text": text,
-                "finish_reason": "stop",
-                "is_well_formed": True,
-                "is_retokenized": False,
-                "trained_tokens": len(ids),
-                "is_trained_as_sampled": True,
-                "seed": 0,
-                "prompt_kind": kind,
-                "temperature": 0.0,
-            }
+            row = given_trace(question_id, text, ids, kind)
+            row["trained_tokens"] = len(ids)
+            row["is_trained_as_sampled"] = True
             rows.append(row)
         folder = self.config.folder("first_traces", name)
         identity = self._identity(inputs, settings)

@@ -39,6 +39,7 @@ from variational_reasoning.pipeline.rows import (
     MANIFEST,
     Identity,
     digest_of,
+    is_written,
     open_stage,
     read_manifest,
     read_rows,
@@ -91,7 +92,7 @@ def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
         config=resolved(config, "steps.clusters", "steps.max_fitted"),
         seed=config.seed,
     )
-    if _is_done(folder, identity):
+    if path.is_file() and is_written(folder, "step_clusters", identity):
         return read_json_object(path, f"remove {folder}")
     settings = config.steps
     steps = read_rows(config.folder("steps"), "steps")
@@ -109,18 +110,6 @@ def cluster_steps(config: Config, model_folder: Path) -> dict[str, Any]:
     figures = describe(steps, labels, answers, settings.clusters)
     write_json(path, figures)
     return figures
-
-
-def _is_done(folder: Path, identity: Identity) -> bool:
-    """Whether the table and clusters.json are there, from the same inputs and settings."""
-    has_table = (folder / MANIFEST).is_file()
-    has_figures = (folder / CLUSTERS).is_file()
-    if not (has_table and has_figures):
-        return False
-    manifest = read_manifest(folder, "step_clusters")
-    # A manifest says more than its identity, such as the number of rows.
-    wanted = identity.to_dict()
-    return all(manifest.get(name) == wanted[name] for name in wanted)
 
 
 def _answers(config: Config, steps: Sequence[Row]) -> dict[str, str]:

@@ -407,6 +407,19 @@ def read_manifest(folder: str | os.PathLike, table: str) -> dict[str, Any]:
     return manifest
 
 
+def is_written(folder: Path, table: str, identity: Identity) -> bool:
+    """Whether the table is finished, from the same inputs and settings.
+
+    Raises: ValueError for a folder with another table.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(folder, table)
+    # A manifest says more than its identity, such as the number of rows.
+    wanted = identity.to_dict()
+    return all(manifest.get(name) == wanted[name] for name in wanted)
+
+
 def check_shard(path: Path, sha256: str) -> None:
     """Compare a shard with the digest that its manifest has.
 

@@ -66,6 +66,26 @@ class TraceRow(TypedDict):
     is_trained_as_sampled: NotRequired[bool | None]
 
 
+def given_trace(question_id: str, text: str, token_ids: list[int], kind: str) -> TraceRow:
+    """The row of a trace that no model has sampled.
+
+    Args:
+        token_ids: of the text and the boundary. kind: where the trace comes from.
+    """
+    return {
+        "question_id": question_id,
+        "trace_id": 0,
+        "token_ids": token_ids,
+        "text": text,
+        "finish_reason": "stop",
+        "is_well_formed": True,
+        "is_retokenized": False,
+        "seed": 0,
+        "prompt_kind": kind,
+        "temperature": 0.0,
+    }
+
+
 class StepRow(TypedDict):
     """A step of a question's verbal chain, and the mean of its hidden states.
 

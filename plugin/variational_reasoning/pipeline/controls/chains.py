@@ -24,10 +24,9 @@ from variational_reasoning.pipeline.engines import Request, engine_name, open_en
 from variational_reasoning.pipeline.engines.fitting import check_prompt_kind
 from variational_reasoning.pipeline.evaluate import Benchmark, Model
 from variational_reasoning.pipeline.rows import (
-    MANIFEST,
     Identity,
+    is_written,
     open_stage,
-    read_manifest,
     read_rows,
     table_digest,
     write_table,
@@ -39,6 +38,7 @@ from variational_reasoning.pipeline.sample import (
     sample_seed,
     span_settings,
 )
+from variational_reasoning.pipeline.tables import given_trace
 from variational_reasoning.pipeline.work.job import StageJob, do_shards
 
 FOLDER = "controls/chain"
@@ -124,7 +124,7 @@ def _cluster(rows: Rows, folder: Path, model: Model, encode: Encode) -> None:
     }
     settings = model.renderer.to_record() | resolved(config, "sampling.max_symbols")
     identity = Identity(inputs, settings)
-    if _is_done(folder, identity):
+    if is_written(folder, "traces", identity):
         return
     names = symbol_names(config.steps.clusters)
     traces = []
@@ -133,29 +133,8 @@ def _cluster(rows: Rows, folder: Path, model: Model, encode: Encode) -> None:
             continue
         text = "".join(names[symbol] for symbol in symbols)
         ids = encode(text + model.renderer.boundary)
-        row = {
-            "question_id": question_id,
-            "trace_id": 0,
-            "token_ids": ids,
-            "text": text,
-            "finish_reason": "stop",
-            "is_well_formed": True,
-            "is_retokenized": False,
-            "seed": 0,
-            "prompt_kind": "clusters",
-            "temperature": 0.0,
-        }
-        traces.append(row)
+        traces.append(given_trace(question_id, text, ids, "clusters"))
     write_table(folder, "traces", traces, identity)
-
-
-def _is_done(folder: Path, identity: Identity) -> bool:
-    """Whether the table is there, from the same inputs and settings."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    manifest = read_manifest(folder, "traces")
-    wanted = identity.to_dict()
-    return all(manifest.get(name) == wanted[name] for name in wanted)
 
 
 def _digest(rows: Rows, columns: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from variational_reasoning.pipeline.controls.answers import (
 from variational_reasoning.pipeline.controls.chains import chain_traces
 from variational_reasoning.pipeline.controls.exchange import KINDS
 from variational_reasoning.pipeline.controls.verdicts import FOLDER as VERDICTS
-from variational_reasoning.pipeline.controls.verdicts import control_verdicts_job
+from variational_reasoning.pipeline.controls.verdicts import answer_key, control_verdicts_job
 from variational_reasoning.pipeline.engines import load_tokenizer, text_codec
 from variational_reasoning.pipeline.evaluate import Benchmark, Model
 from variational_reasoning.pipeline.rows import (
@@ -167,7 +167,7 @@ def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
     verdicts = read_rows(folder / FOLDER / VERDICTS, "control_verdicts")
     texts = {}
     for row in read_rows(folder / FOLDER, "controls", TEXT_COLUMNS):
-        texts[_name(row)] = row
+        texts[answer_key(row)] = row
     own = {}
     for row in verdicts:
         if row["control"] == "own":
@@ -175,7 +175,7 @@ def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
             own[sample] = row
     rows = []
     for row in verdicts:
-        text = texts[_name(row)]
+        text = texts[answer_key(row)]
         sample = row["question_id"], row["answer_id"]
         own_row = own[sample]
         solution = renderer.solution_of_answer(text["text"])
@@ -188,10 +188,6 @@ def figures_of(folder: Path, renderer: Renderer) -> dict[str, dict[str, Any]]:
         if kind in by_kind:
             figures[kind] = _figures(by_kind[kind])
     return figures
-
-
-def _name(row: Row) -> tuple[str, int, str]:
-    return row["question_id"], row["answer_id"], row["control"]
 
 
 def _is_answered(solution: str | None, renderer: Renderer) -> bool:

@@ -196,7 +196,7 @@ class ControlJudge(ShardByShard):
         check = self.checks[row["question_id"]]
         solution = row["solution"]
         own_solution = own["solution"]
-        name = _name(row)
+        name = answer_key(row)
         jobs = [Job(("verdict", *name), check, solution)]
         gold = _answer_in(check, own_solution)
         if solution is not None and gold:
@@ -228,7 +228,8 @@ def _with_own(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict
     return compared
 
 
-def _name(row: Mapping[str, Any]) -> tuple[str, int, str]:
+def answer_key(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    """(question_id, answer_id, control): what an answer and its verdict share."""
     return row["question_id"], row["answer_id"], row["control"]
 
 
@@ -260,7 +261,7 @@ def _verdict_row(
     Args:
         own: the answer after the own trace. results: of the checks that `_jobs` names.
     """
-    name = _name(row)
+    name = answer_key(row)
 
     def accepted(what: str) -> bool:
         result = results.get((what, *name))

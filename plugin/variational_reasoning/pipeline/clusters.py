@@ -4,7 +4,7 @@ cluster.
 Two parts. `steps` (a table, shard by shard, so it goes on after a kill) holds per step the mean of
 the hidden states over the step's tokens. Then all steps are clustered at once:
 
-    mean of the states of a step      not the state at its end, which encodes what comes next
+    mean of the states of a step      without the one at its end, which encodes what comes next
     minus the mean over all first (second, third, ...) steps, so that a cluster is not a place
     divided by its length, so that k-means compares directions
     k-means with fixed seeds; the cluster of most steps is symbol 0, and so on

@@ -445,10 +445,9 @@ class StepsConfig:
     # The hidden states after this many layers are averaged over a step; null: three quarters of the
     # model's.
     layer: int | None = _number(None, at_least=1)
-    # The states of a step that are averaged. all_but_last leaves out that of the last token, which
-    # encodes what comes next, where a step has more than one: the symbol then says less about the
-    # next step.
-    states: Literal["all", "all_but_last"] = "all"
+    # The states of a step that are averaged. all_but_last leaves out that of the last token, where
+    # a step has more than one: it encodes what comes next, and the symbol would name that, too.
+    states: Literal["all", "all_but_last"] = "all_but_last"
     # prompt family in which the model that gives the states reads question and chain
     family: str = "paper"
     # steps that the clusters are fitted on, at random; all steps get one

@@ -61,7 +61,7 @@ def test_the_state_at_the_end_of_a_step_can_be_left_out():
 def test_which_states_are_averaged_is_part_of_the_table(make_run, tiny_model_dir):
     path = make_run(steps={"pattern": r"[^ ]+ *[^ ]+ *", "clusters": 3})
     cluster_steps(load_config(path), tiny_model_dir)
-    other = load_config(path, ["steps.states=all_but_last"])
+    other = load_config(path, ["steps.states=all"])
     with pytest.raises(ValueError, match="steps.states"):
         cluster_steps(other, tiny_model_dir)
 

@@ -94,9 +94,10 @@ def _of_stage(stage: str, config: Config, pairs: Mapping[str, str]) -> list[Path
         return _of_evaluation(config, pairs["name"])
     if stage == "build_arms":
         names = pairs["names"].split(",")
-        return _train_files(config, names)
+        return [config.train_file(name) for name in names]
     if stage == "build_dataset":
-        return _train_files(config, _built_outputs(config))
+        outputs = [each for each in config.build.outputs if config.is_of_these_traces(each)]
+        return [config.train_file(output.name) for output in outputs]
     return []
 
 
@@ -105,21 +106,4 @@ def _of_evaluation(config: Config, name: str) -> list[Path]:
     if config.sequence.sampled_at is not None:
         sampled = f"{name}_sampled"
         files.append(config.folder("evals", sampled, "result.json"))
-    return files
-
-
-def _built_outputs(config: Config) -> list[str]:
-    """The names of the outputs that stage 8 builds from the traces of this configuration."""
-    names = []
-    for output in config.build.outputs:
-        if config.is_of_these_traces(output):
-            names.append(output.name)
-    return names
-
-
-def _train_files(config: Config, names: Sequence[str]) -> list[Path]:
-    files = []
-    for name in names:
-        file_name = f"{config.data.name}_{name}.parquet"
-        files.append(config.folder("train", file_name))
     return files

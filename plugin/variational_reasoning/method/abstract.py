@@ -10,10 +10,11 @@ no decoding drops them. scripts/extend_vocabulary.py adds them to a model; a mod
 known by their names alone, so that published checkpoints are recognized too.
 """
 
+import functools
 import itertools
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 BEGIN = "<beginabstract>"
@@ -29,6 +30,7 @@ NUM_SYMBOLS = 64
 """M of the paper's main runs."""
 
 
+@functools.cache
 def symbol_names(count: int) -> tuple[str, ...]:
     """The first `count` symbols: <TOKEN_A> to <TOKEN_Z>, then <TOKEN_AA>, <TOKEN_AB> and so on.
 
@@ -41,6 +43,12 @@ def _all_symbol_names() -> Iterator[str]:
     for length in itertools.count(1):
         for letters in itertools.product(string.ascii_uppercase, repeat=length):
             yield f"<TOKEN_{''.join(letters)}>"
+
+
+def symbols_text(symbols: Sequence[int], count: int) -> str:
+    """The text of a trace of the first `count` symbols; of 2 and 0, "<TOKEN_C><TOKEN_A>"."""
+    names = symbol_names(count)
+    return "".join(names[symbol] for symbol in symbols)
 
 
 def has_only_symbols(trace: str) -> bool:

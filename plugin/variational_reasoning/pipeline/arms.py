@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from variational_reasoning.faults import list_faults
-from variational_reasoning.method.abstract import symbol_names
+from variational_reasoning.method.abstract import symbols_text
 from variational_reasoning.method.prompts import REASONER, Renderer, make_renderer
 from variational_reasoning.method.steps import random_symbols, split_steps, values_only
 from variational_reasoning.pipeline.clusters import clusters_of
@@ -155,7 +155,7 @@ class ArmWriter:
                 f"{config.cutoff_len} (and sampling.max_symbols {config.sampling.max_symbols}), "
                 f"so {arm.name!r} would be empty"
             )
-        path = config.folder("train", f"{config.data.name}_{arm.name}.parquet")
+        path = config.train_file(arm.name)
         write_file_once(path, "abstract" if is_apart else "train", rows, identity)
         return Arm(
             path=path,
@@ -260,8 +260,9 @@ class ArmWriter:
             symbols, inputs = self._clusters()
         else:
             symbols = self._random(arm.count)
-        self._write_table(arm, symbols, inputs, renderer)
-        texts = {name: self._text(trace) for name, trace in symbols.items()}
+        count = self.config.steps.clusters
+        texts = {name: symbols_text(trace, count) for name, trace in symbols.items()}
+        self._write_table(arm, texts, inputs, renderer)
         return _alone(texts), inputs
 
     def _sampled(self, kind: str) -> tuple[Traces, dict[str, str]]:
@@ -278,11 +279,6 @@ class ArmWriter:
                     of_question = traces.setdefault(question_id, {})
                     of_question[row["trace_id"]] = row["text"]
         return traces, {"traces": table.digest}
-
-    def _text(self, symbols: Sequence[int]) -> str:
-        """Of the symbols 2 and 0: "<TOKEN_C><TOKEN_A>"."""
-        names = symbol_names(self.config.steps.clusters)
-        return "".join(names[symbol] for symbol in symbols)
 
     def _values(self) -> Texts:
         """Each chain without what is not a value.
@@ -336,7 +332,7 @@ class ArmWriter:
     def _write_table(
         self,
         arm: ArmConfig,
-        symbols: Symbols,
+        texts: Texts,
         inputs: Mapping[str, str],
         renderer: Renderer,
     ) -> None:
@@ -350,8 +346,7 @@ class ArmWriter:
             settings["count"] = arm.count
         settings |= resolved(self.config, "steps.clusters", "sampling.max_symbols", "steps.pattern")
         rows = []
-        for question_id, trace in symbols.items():
-            text = self._text(trace)
+        for question_id, text in texts.items():
             ids = self.encode(text + renderer.boundary)
             row = given_trace(question_id, text, ids, kind)
             row["trained_tokens"] = len(ids)

@@ -369,15 +369,15 @@ def _by_size(labels: Sequence[int]) -> list[int]:
 
 def directions(steps: Sequence[Row]) -> "np.ndarray":
     """Unit vectors [steps, width]: each step's states, centered over the steps of its place."""
-    means = place_means(steps)
-    return _directions(steps, means)
+    points = _points(steps)
+    means = _place_means(steps, points)
+    return _directions(steps, points, means)
 
 
-def place_means(steps: Sequence[Row]) -> "dict[int, np.ndarray]":
-    """The mean over all first (second, third, ...) steps of their states."""
+def _place_means(steps: Sequence[Row], points: "np.ndarray") -> "dict[int, np.ndarray]":
+    """The mean over all first (second, third, ...) steps of their states, points [steps, width]."""
     import numpy as np
 
-    points = _points(steps)
     places = np.array([step["step"] for step in steps])
     means = {}
     for place in np.unique(places):
@@ -394,17 +394,21 @@ def _points(steps: Sequence[Row]) -> "np.ndarray":
     return np.array(vectors, dtype=np.float64)
 
 
-def _directions(steps: Sequence[Row], means: "Mapping[int, np.ndarray]") -> "np.ndarray":
-    """Unit vectors [steps, width], centered by the means of the places."""
+def _directions(
+    steps: Sequence[Row],
+    points: "np.ndarray",
+    means: "Mapping[int, np.ndarray]",
+) -> "np.ndarray":
+    """Unit vectors [steps, width]: points of this shape, centered by the means of the places."""
     import numpy as np
 
-    points = _points(steps)
+    centered = np.empty_like(points)
     for number, step in enumerate(steps):
         place = step["step"]
-        points[number] -= means[place]
-    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        centered[number] = points[number] - means[place]
+    lengths = np.linalg.norm(centered, axis=1, keepdims=True)
     # A place that only one chain has is centered to zero; it stays there.
-    return points / np.maximum(lengths, 1e-12)
+    return centered / np.maximum(lengths, 1e-12)
 
 
 class GivenChains:
@@ -458,15 +462,16 @@ def symbols_of(config: Config, rows: Mapping[str, Row]) -> dict[str, list[int]]:
             "other chains cannot get clusters; run from the folder that its path starts from"
         )
     known = read_rows(config.folder("steps"), "steps")
-    means = place_means(known)
-    names, centers = _centers(config, known, means)
+    known_points = _points(known)
+    means = _place_means(known, known_points)
+    names, centers = _centers(config, known, _directions(known, known_points, means))
     reader = StepReader(config, GivenChains(rows), model_folder)
     shard = reader.fill_one(0, list(rows), lambda count: None)
     steps = _at_known_places(shard.rows, means)
     symbols: dict[str, list[int]] = defaultdict(list)
     if not steps:
         return symbols
-    points = _directions(steps, means)
+    points = _directions(steps, _points(steps), means)
     # [steps, 1, width] - [1, clusters, width]: every step with every center.
     differences = points[:, None] - centers[None]
     distances = np.linalg.norm(differences, axis=2)
@@ -480,14 +485,14 @@ def symbols_of(config: Config, rows: Mapping[str, Row]) -> dict[str, list[int]]:
 def _centers(
     config: Config,
     known: Sequence[Row],
-    means: "Mapping[int, np.ndarray]",
+    points: "np.ndarray",
 ) -> "tuple[np.ndarray, np.ndarray]":
     """(the clusters that have a step, their means [clusters, width]).
 
     The clusters 0 and 2 with the centers a and c: ([0, 2], [a, c]).
 
     Args:
-        known: all steps that were clustered.
+        known: all steps that were clustered. points: their directions.
     """
     import numpy as np
 
@@ -496,7 +501,6 @@ def _centers(
         key = row["question_id"], row["step"]
         label_of[key] = row["cluster"]
     labels = np.array([label_of[step["question_id"], step["step"]] for step in known])
-    points = _directions(known, means)
     names = np.unique(labels)
     centers = []
     for name in names:

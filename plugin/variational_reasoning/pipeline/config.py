@@ -699,6 +699,10 @@ class Config:
             return ""
         return f"hint_{hint}"
 
+    def train_file(self, name: str) -> Path:
+        """The train file of an output or an arm."""
+        return self.folder("train", f"{self.data.name}_{name}.parquet")
+
     def stage_name(self, name: str) -> str:
         """A stage's name in timings.jsonl; with the reasoner's traces it is a stage of its own."""
         if not self.traces_place:

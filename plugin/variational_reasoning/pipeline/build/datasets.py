@@ -82,7 +82,7 @@ def build_datasets(config: Config) -> BuildSummary:
     files: dict[Path, dict[str, Any]] = {}
     plans: list[OutputPlan] = []
     for output in outputs:
-        path = config.folder("train", f"{config.data.name}_{output.name}.parquet")
+        path = config.train_file(output.name)
         identity = _identity(output, joined, config)
         manifest = current_manifest(path, identity)
         if manifest is None:

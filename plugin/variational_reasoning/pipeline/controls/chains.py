@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from variational_reasoning.method.abstract import symbol_names
+from variational_reasoning.method.abstract import symbols_text
 from variational_reasoning.method.prompts import Decode, Encode
 from variational_reasoning.model_record import model_identity
 from variational_reasoning.pipeline.clusters import states_model, symbols_of
@@ -126,12 +126,11 @@ def _cluster(rows: Rows, folder: Path, model: Model, encode: Encode) -> None:
     identity = Identity(inputs, settings)
     if is_written(folder, "traces", identity):
         return
-    names = symbol_names(config.steps.clusters)
     traces = []
     for question_id, symbols in symbols_of(config, rows).items():
         if len(symbols) > config.sampling.max_symbols:
             continue
-        text = "".join(names[symbol] for symbol in symbols)
+        text = symbols_text(symbols, config.steps.clusters)
         ids = encode(text + model.renderer.boundary)
         traces.append(given_trace(question_id, text, ids, "clusters"))
     write_table(folder, "traces", traces, identity)
